@@ -1,0 +1,1 @@
+"""The real faces of the kernel's ports."""
