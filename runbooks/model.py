@@ -1,0 +1,331 @@
+"""What a runbook is: closed sets of frozen values, read from YAML by `runbooks.adapters.yaml_library`.
+
+A runbook says which alerts it answers, what must be true before anything is touched (guards), what is done (steps), which
+reading proves that it helped, how it is undone, and the bounds it may never exceed. Evidence is PromQL with an expected
+relation and a maximum age of the data; missing, stale, partial or NaN data never counts as true.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from kernel.time import Duration, Instant
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    MENDED = "mended"
+    NOT_APPLICABLE = "not_applicable"
+    REFUSED = "refused"
+    FAILED = "failed"
+    NOT_PROVEN = "not_proven"
+    UNDONE = "undone"
+
+
+class Consent(StrEnum):
+    """Who must agree before a runbook acts."""
+
+    AUTOMATIC = "automatic"
+    ONE_APPROVER = "one_approver"
+    FOUR_EYES = "four_eyes"
+
+
+class Relation(StrEnum):
+    """How a reading is compared with the expected number."""
+
+    EQ = "=="
+    NE = "!="
+    LT = "<"
+    LE = "<="
+    GT = ">"
+    GE = ">="
+
+
+_COMPARE: Final[dict[Relation, Callable[[float, float], bool]]] = {
+    Relation.EQ: operator.eq,
+    Relation.NE: operator.ne,
+    Relation.LT: operator.lt,
+    Relation.LE: operator.le,
+    Relation.GT: operator.gt,
+    Relation.GE: operator.ge,
+}
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """A PromQL expression and what it must say."""
+
+    name: str
+    query: str
+    fresh: str
+    """Selects the series whose latest samples must be young enough."""
+    relation: Relation
+    expected: float
+    max_age_ns: Duration
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a reading says what it should. NaN never does."""
+        return value == value and _COMPARE[self.relation](value, self.expected)  # noqa: PLR0124 - the test for NaN
+
+
+class Otherwise(StrEnum):
+    """What a guard that does not hold means for the run."""
+
+    NOT_APPLICABLE = "not_applicable"
+    REFUSED = "refused"
+
+
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence that must hold before anything is touched. Unknown evidence always refuses."""
+
+    evidence: Evidence
+    otherwise: Otherwise = Otherwise.REFUSED
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence that must hold without a break for `holds_for_ns`, reached within `within_ns` after the action.
+
+    Only data younger than the action counts.
+    """
+
+    evidence: Evidence
+    holds_for_ns: Duration
+    within_ns: Duration
+    poll_ns: Duration
+
+
+# --- actions: typed, closed; there is no shell and no free text ---------------------------------------------------
+
+
+class RestartReplica(msgspec.Struct, frozen=True, tag="restart_replica"):
+    """End one replica's process and start it anew."""
+
+    workload: str
+    replica: str
+
+
+class Scale(msgspec.Struct, frozen=True, tag="scale"):
+    """Change how many replicas a workload has by `by`, never below `minimum` or above `maximum`."""
+
+    workload: str
+    by: int
+    minimum: int
+    maximum: int
+
+
+class SetReplicas(msgspec.Struct, frozen=True, tag="set_replicas"):
+    """Set how many replicas a workload has: what undoing a `Scale` asks for. `only_if` must still be the count."""
+
+    workload: str
+    replicas: int
+    only_if: int
+
+
+class HaltSymbol(msgspec.Struct, frozen=True, tag="halt_symbol"):
+    """Stop trading in one symbol."""
+
+    symbol: str
+    reason: str
+
+
+class ResumeSymbol(msgspec.Struct, frozen=True, tag="resume_symbol"):
+    """Let trading in one symbol go on."""
+
+    symbol: str
+
+
+class HaltMarket(msgspec.Struct, frozen=True, tag="halt_market"):
+    """Stop trading everywhere."""
+
+    reason: str
+
+
+class ResumeMarket(msgspec.Struct, frozen=True, tag="resume_market"):
+    """Lift the market-wide halt."""
+
+
+class VerifyReplay(msgspec.Struct, frozen=True, tag="verify_replay"):
+    """Replay the journal independently; it must give the state hash the running engine reports. Touches nothing."""
+
+    workload: str
+
+
+Action = (
+    RestartReplica | Scale | SetReplicas | HaltSymbol | ResumeSymbol | HaltMarket | ResumeMarket | VerifyReplay
+)
+
+
+class Undo(StrEnum):
+    """How a step is taken back when its proof does not come true."""
+
+    NOTHING = "nothing"
+    """There is nothing to take back (a restart, a verification), and the timeline says so."""
+    RESTORE_REPLICAS = "restore_replicas"
+    RESUME_SYMBOL = "resume_symbol"
+    KEEP = "keep"
+    """Staying as it is is the safe side (a halt): a person decides."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One action, the proof that it helped and how it is taken back."""
+
+    name: str
+    action: Action
+    undo: Undo
+    proof: Proof | None = None
+    undo_proof: Proof | None = None
+
+
+class BlastRadius(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run may touch at most. Exceeding it refuses the run."""
+
+    replicas: int = 0
+    symbols: int = 0
+    market: bool = False
+    """Whether the whole market may be halted or reopened."""
+    unhealthy_share: float = 0.5
+    """When more than this share of all exchange replicas is not ready, the observer is suspected first."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a runbook may run for one target."""
+
+    cool_down_ns: Duration
+    runs_per_hour: int
+    ineffective_runs: int
+    """After so many runs without proof within the hour, a person takes over."""
+
+
+class Runbook(msgspec.Struct, frozen=True, kw_only=True):
+    """One runbook, parameters already bound to the alert's labels (see `bind`)."""
+
+    name: str
+    title: str
+    answers: tuple[str, ...]
+    service: str
+    team: str
+    level: int
+    consent: Consent
+    parameters: Mapping[str, str]
+    """Parameter name to the alert label it is taken from."""
+    guards: tuple[Guard, ...]
+    steps: tuple[Step, ...]
+    blast_radius: BlastRadius
+    limits: Limits
+    when_refused: str
+    """What a person is told to do when the runbook does not, or does not help."""
+
+
+# --- questions and answers ----------------------------------------------------------------------------------------
+
+
+class Read(msgspec.Struct, frozen=True, tag="read"):
+    """Ask the monitoring system."""
+
+    evidence: Evidence
+    purpose: str
+    """`guard`, `proof`, `undo_proof`."""
+
+
+class Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """Ask people for consent."""
+
+    consent: Consent
+    what: str
+
+
+class Permit(msgspec.Struct, frozen=True, tag="permit"):
+    """Ask the policy (kill switch, radius, rates, phase) whether the next action may start."""
+
+    action: Action
+    undo: bool = False
+
+
+class Do(msgspec.Struct, frozen=True, tag="do"):
+    """Carry an action out, at most once for `key`."""
+
+    action: Action
+    key: str
+    undo: bool = False
+
+
+class Wait(msgspec.Struct, frozen=True, tag="wait"):
+    """Come back later."""
+
+    until: Instant
+
+
+Question = Read | Ask | Permit | Do | Wait
+
+
+class ReadAnswer(msgspec.Struct, frozen=True, tag="read_answer"):
+    """What the monitoring system said. `value` is None when it has no answer that may be acted on."""
+
+    at: Instant
+    value: float | None
+    data_at: Instant | None
+    unknown: str = ""
+    detail: str = ""
+
+
+class AskAnswer(msgspec.Struct, frozen=True, tag="ask_answer"):
+    """What people said."""
+
+    at: Instant
+    granted: bool
+    by: tuple[str, ...] = ()
+    detail: str = ""
+
+
+class PermitAnswer(msgspec.Struct, frozen=True, tag="permit_answer"):
+    """What the policy said; `reason` is a `RefusalReason` when it refused."""
+
+    at: Instant
+    granted: bool
+    reason: str = ""
+    detail: str = ""
+
+
+class DoAnswer(msgspec.Struct, frozen=True, tag="do_answer"):
+    """What became of an action. `before` and `after` are facts of the target, for undo, timeline and report."""
+
+    at: Instant
+    ok: bool
+    before: Mapping[str, str] = {}
+    after: Mapping[str, str] = {}
+    error: str = ""
+    refused: str = ""
+    """A `RefusalReason` when a rail stopped the action at the last moment; then nothing was touched."""
+
+
+class WaitAnswer(msgspec.Struct, frozen=True, tag="wait_answer"):
+    """Time has passed."""
+
+    at: Instant
+
+
+Answer = ReadAnswer | AskAnswer | PermitAnswer | DoAnswer | WaitAnswer
+
+
+class RefusalReason(StrEnum):
+    """Why a run or an action was refused: value, log field, metric label and report word at once."""
+
+    KILL_SWITCH = "kill_switch"
+    GUARD_NOT_MET = "guard_not_met"
+    NO_EVIDENCE = "no_evidence"
+    COOL_DOWN = "cool_down"
+    TOO_MANY_RUNS = "too_many_runs"
+    INEFFECTIVE = "ineffective"
+    BLAST_RADIUS = "blast_radius"
+    UNHEALTHY_SHARE = "unhealthy_share"
+    NOT_ALLOWED = "not_allowed"
+    SINGLETON = "singleton"
+    NO_TARGET = "no_target"
+    NO_CONSENT = "no_consent"
+    CONFLICT = "conflict"
+    RUN_IN_PROGRESS = "run_in_progress"
