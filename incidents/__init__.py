@@ -1,1 +1,1 @@
-"""TODO."""
+"""The story: alert -> incident -> run -> post-mortem. An incident is a fold over its timeline."""

@@ -1,0 +1,51 @@
+"""What a process of the estate is told at its start: one JSON file a replica, written by the estate, read by the role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from exchange.types import Instrument
+
+
+class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a role needs to know. Secrets are named by file, never carried here."""
+
+    role: str
+    replica: str
+    """Such as `gateway-1`; equals the Prometheus label `replica`."""
+    state: Path
+    """The estate's state directory; the layout below it is in `control.layout`."""
+    port: int
+    """HTTP: metrics, health and the role's own interface. Loopback only."""
+    engine_http_port: int
+    engine_stream_port: int
+    """The engine's framed TCP port: commands from gateways, events to consumers."""
+    market_data_port: int
+    settlement_port: int
+    estate_port: int
+    control_port: int
+    prometheus_url: str
+    alertmanager_url: str
+    instruments: tuple[Instrument, ...]
+    gateway_capacity_per_s: int = 400
+    load_rate_per_s: float = 0.0
+    seed: int = 1
+    faults_allowed: bool = False
+    """Whether the role accepts faults from `tapewatch fault inject` and the drill."""
+
+
+def load_config(path: Path) -> RoleConfig:
+    """Read a role's configuration.
+
+    Raises:
+        msgspec.ValidationError: the file does not fit this version of the program.
+    """
+    return msgspec.json.decode(path.read_bytes(), type=RoleConfig)
+
+
+def save_config(config: RoleConfig, path: Path) -> None:
+    """Write a role's configuration."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))

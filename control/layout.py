@@ -1,0 +1,92 @@
+"""Where things lie below an estate's state directory. One place, so that every process agrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+STATE_VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one estate."""
+
+    root: Path
+
+    @property
+    def version(self) -> Path:
+        """A text file with the layout's version number."""
+        return self.root / "version"
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the process that runs the estate; its text names the holder."""
+        return self.root / "lock"
+
+    @property
+    def addresses(self) -> Path:
+        """JSON: who runs, and every address (`control.estate.Addresses`); renamed into place."""
+        return self.root / "estate.json"
+
+    @property
+    def kill_switch(self) -> Path:
+        """JSON: present while automatic actions are forbidden; written with fsync and rename."""
+        return self.root / "kill-switch.json"
+
+    @property
+    def journal(self) -> Path:
+        """Directory of the exchange's command journal."""
+        return self.root / "exchange" / "journal"
+
+    @property
+    def events(self) -> Path:
+        """Directory of the exchange's event log (derived from the journal, rebuilt when short)."""
+        return self.root / "exchange" / "events"
+
+    @property
+    def snapshots(self) -> Path:
+        """Directory of the engine's snapshots."""
+        return self.root / "exchange" / "snapshots"
+
+    @property
+    def ledger(self) -> Path:
+        """SQLite: the settlement ledger."""
+        return self.root / "settlement" / "ledger.sqlite"
+
+    @property
+    def incidents(self) -> Path:
+        """SQLite: signals, incidents, timelines, runs."""
+        return self.root / "control" / "incidents.sqlite"
+
+    @property
+    def effects(self) -> Path:
+        """The estate's journal of carried-out writes, by key."""
+        return self.root / "estate" / "effects.log"
+
+    @property
+    def reports(self) -> Path:
+        """Post-mortems."""
+        return self.root / "reports"
+
+    @property
+    def load(self) -> Path:
+        """What the load generator sent and was answered, one JSON line a request."""
+        return self.root / "load"
+
+    def secret(self, name: str) -> Path:
+        """Return a secret's file: `admin`, `trade`, `webhook` (bearer tokens) or `timeline` (chain key). Mode 0600."""
+        return self.root / "secrets" / name
+
+    def config(self, replica: str) -> Path:
+        """Return a replica's configuration file."""
+        return self.root / "config" / f"{replica}.json"
+
+    def log(self, replica: str) -> Path:
+        """Return a replica's log: ECS JSON lines."""
+        return self.root / "logs" / f"{replica}.jsonl"
+
+    def output(self, replica: str) -> Path:
+        """Return where a replica's standard output and error go."""
+        return self.root / "logs" / f"{replica}.out"
