@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+
 import msgspec
 
 from exchange.types import Instrument
@@ -15,7 +16,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     replica: str
     """Such as `gateway-1`; equals the Prometheus label `replica`."""
-    state: Path
+    state: str
     """The estate's state directory; the layout below it is in `control.layout`."""
     port: int
     """HTTP: metrics, health and the role's own interface. Loopback only."""
