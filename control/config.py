@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 import msgspec
 
 from exchange.types import Instrument
+
+
+class ControlTuning(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient and how careful the control loop is. Durations in seconds."""
+
+    quiet_s: float = 3.0
+    """All alerts of an incident must stay resolved for so long before it is closed."""
+    deadman_s: float = 15.0
+    """Without a Watchdog alert for so long, the monitoring itself is taken to be down."""
+    handover_s: float = 12.0
+    """An incident still firing so long after its last run, with nothing left to try, goes to a person."""
+    consent_s: float = 300.0
+    """How long a question for consent stands before silence counts as no."""
+    repage_s: float = 30.0
+    """How often a person is told again that an incident waits."""
+    allowed: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")
+    """Workloads that runbooks may touch at all."""
+    library: str = ""
+    """Directory of the runbooks; empty: the ones that ship with the program."""
 
 
 class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +51,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     gateway_capacity_per_s: int = 400
     load_rate_per_s: float = 0.0
     seed: int = 1
+    tuning: ControlTuning = ControlTuning()
     faults_allowed: bool = False
     """Whether the role accepts faults from `tapewatch fault inject` and the drill."""
 
