@@ -1,0 +1,241 @@
+"""What the exchange's processes ask of the world around them: telemetry, logs, alerts.
+
+The core and its adapters hold no metrics library and no logger. They tell these ports what happened, in batches where the
+path is hot; `monitor/` turns it into metrics and log records, and tests keep it in plain lists (`exchange.recording`).
+Implementations must neither block nor raise: an exchange does not stop because nobody measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from exchange.commands import Sequenced
+from exchange.events import Happened
+from exchange.types import Symbol
+from kernel.time import Instant
+
+
+class Refusal(StrEnum):
+    """Why the engine answered a request without giving it a place in the journal."""
+
+    REPLAYED = "replayed"
+    """The same request was answered before; it gets the same answer again."""
+    IN_FLIGHT = "in_flight"
+    """The same request waits for its sync right now."""
+    MISMATCH = "mismatch"
+    """The client id belongs to another request."""
+    OVERLOADED = "overloaded"
+    NOT_READY = "not_ready"
+    HALTED = "halted"
+    """The whole market stands still: an order would only be rejected."""
+    JOURNAL_FAILED = "journal_failed"
+    BAD_MESSAGE = "bad_message"
+
+
+class RequestOutcome(StrEnum):
+    """How a gateway answered an order request."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    REPLAYED = "replayed"
+    MISMATCH = "mismatch"
+    IN_FLIGHT = "in_flight"
+    BAD_REQUEST = "bad_request"
+    UNAUTHORIZED = "unauthorized"
+    SHED = "shed"
+    HALTED = "halted"
+    UNAVAILABLE = "unavailable"
+    UNKNOWN = "unknown"
+    """Sent to the engine, no answer in time: look it up by client id."""
+
+
+class ClientOutcome(StrEnum):
+    """How a request of the load generator ended, from the client's side."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REJECTED = "rejected"
+    REFUSED = "refused"
+    """Answered 503: never sequenced."""
+    UNKNOWN = "unknown"
+    """No answer, and none found by looking it up."""
+
+
+class PostResult(StrEnum):
+    """What became of an alert posted straight to Alertmanager."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+
+
+class Log(Protocol):
+    """Structured log: one record for one unit of work."""
+
+    def event(self, name: str, /, *, severity: str = "info", **fields: object) -> None:
+        """Record that `name` happened, such as `engine-recovered`.
+
+        `severity` is one of debug, info, warning, error, critical. Fields are JSON values in snake_case; instants are
+        nanoseconds since the epoch.
+        """
+        ...
+
+
+class Exposition(Protocol):
+    """What a process answers on `/metrics`."""
+
+    @property
+    def content_type(self) -> str:
+        """The media type of `render`."""
+        ...
+
+    def render(self) -> bytes:
+        """Return every metric of this process as text."""
+        ...
+
+
+class EngineTelemetry(Protocol):
+    """What the engine's process tells about itself."""
+
+    def recovered(self, commands: int, seconds: float) -> None:
+        """A start replayed `commands` commands in `seconds`."""
+        ...
+
+    def ready(self, *, ready: bool) -> None:
+        """Commands are taken, or no longer taken."""
+        ...
+
+    def committed(
+        self,
+        batch: Sequence[Sequenced],
+        happened: Sequence[Happened],
+        *,
+        apply_s: Sequence[float],
+        sync_s: float,
+    ) -> None:
+        """One group commit became durable: its commands, all they caused, seconds of matching each, seconds of the sync.
+
+        The three sequences are of one length and in the journal's order.
+        """
+        ...
+
+    def refused(self, reason: Refusal, count: int = 1) -> None:
+        """Requests were answered without a place in the journal."""
+        ...
+
+    def standing(
+        self,
+        *,
+        queue_depth: int,
+        subscribers: int,
+        resting_orders: int,
+        market_halted: bool,
+        halted_symbols: Collection[Symbol],
+    ) -> None:
+        """How things stand after a commit, and once a second without one. Symbols not named are not halted."""
+        ...
+
+    def journal_failed(self) -> None:
+        """An append or a sync failed: the engine takes nothing more until it is started anew."""
+        ...
+
+
+class GatewayTelemetry(Protocol):
+    """What a gateway tells."""
+
+    def answered(self, outcome: RequestOutcome, seconds: float) -> None:
+        """One order request was answered, `seconds` after it was read whole."""
+        ...
+
+    def in_flight(self, requests: int) -> None:
+        """So many requests wait for the engine."""
+        ...
+
+    def capacity(self, per_second: float) -> None:
+        """So many requests a second are admitted."""
+        ...
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """The connection to the engine stands, or broke."""
+        ...
+
+
+class FeedTelemetry(Protocol):
+    """What market data tells."""
+
+    def published(self, seq: int, at: Instant, kinds: Mapping[str, int]) -> None:
+        """Messages were published at `at`, counted by kind; the feed now stands at journal number `seq`."""
+        ...
+
+    def books(self, at: Instant, spreads: Mapping[Symbol, int | None]) -> None:
+        """Each symbol's book was confirmed as current at `at`; spread in ticks, None without a bid and an offer."""
+        ...
+
+    def subscribers(self, connected: int) -> None:
+        """So many feed subscribers are connected."""
+        ...
+
+    def slow_consumer(self) -> None:
+        """A subscriber did not keep up and was cut off."""
+        ...
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """The event stream stands, or broke."""
+        ...
+
+
+class SettlementTelemetry(Protocol):
+    """What settlement tells."""
+
+    def committed(self, seq: int, *, trades: int, duplicates: int, seconds: float) -> None:
+        """One commit took the ledger to journal number `seq`."""
+        ...
+
+    def caught_up(self, seq: int) -> None:
+        """Nothing up to `seq` is left to settle (its commands may have traded nothing)."""
+        ...
+
+    def imbalance(self, value: int) -> None:
+        """The sum of all entries over all assets, absolute."""
+        ...
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """The event stream stands, or broke."""
+        ...
+
+
+class WatchdogTelemetry(Protocol):
+    """What the watchdog tells."""
+
+    def checked(self, messages: int) -> None:
+        """So many feed messages were checked."""
+        ...
+
+    def feed_connected(self, *, connected: bool) -> None:
+        """The subscription to the feed stands, or broke."""
+        ...
+
+    def gap_seen(self, symbol: Symbol) -> None:
+        """A message of `symbol` is missing (counted once a gap)."""
+        ...
+
+    def gap(self, symbol: Symbol, *, standing: bool) -> None:
+        """A gap of `symbol` stands, or is over. Told once for each symbol at the start, so that 0 is there to be read."""
+        ...
+
+    def crossed(self, symbol: Symbol, *, standing: bool) -> None:
+        """The book of `symbol` is crossed, or no longer. Told once for each symbol at the start."""
+        ...
+
+    def posted(self, result: PostResult) -> None:
+        """An alert was posted straight to Alertmanager."""
+        ...
+
+
+class LoadTelemetry(Protocol):
+    """What the load generator tells."""
+
+    def answered(self, outcome: ClientOutcome, seconds: float) -> None:
+        """One request ended, `seconds` after its intended send time."""
+        ...

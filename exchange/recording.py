@@ -1,0 +1,238 @@
+"""Telemetry and log that keep what they were told: the fake that ships, for tests and for runs nobody watches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from exchange.commands import Sequenced
+from exchange.events import Happened
+from exchange.ports import ClientOutcome, PostResult, Refusal, RequestOutcome
+from exchange.types import Symbol
+from kernel.time import Instant
+
+
+@dataclass
+class RecordingLog:
+    """Keeps each event as (name, severity, fields)."""
+
+    events: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
+
+    def event(self, name: str, /, *, severity: str = "info", **fields: object) -> None:
+        """Keep one event."""
+        self.events.append((name, severity, fields))
+
+    def names(self) -> list[str]:
+        """Return the names of the events, in order."""
+        return [name for name, _, _ in self.events]
+
+
+@dataclass
+class RecordingExposition:
+    """A metrics page with nothing on it."""
+
+    content_type: str = "text/plain; version=0.0.4; charset=utf-8"
+
+    def render(self) -> bytes:
+        """Return an empty page."""
+        return b""
+
+
+@dataclass
+class RecordingEngine:
+    """An `EngineTelemetry` that keeps the last standing and counts the rest."""
+
+    recovered_commands: int = -1
+    is_ready: bool = False
+    commands: int = 0
+    batches: int = 0
+    refusals: Counter[Refusal] = field(default_factory=Counter)
+    halted: bool = False
+    halted_symbols: frozenset[Symbol] = frozenset()
+    queue_depth: int = 0
+    subscribers: int = 0
+    failed: bool = False
+
+    def recovered(self, commands: int, seconds: float) -> None:
+        """Keep how many commands a start replayed."""
+        assert seconds >= 0
+        self.recovered_commands = commands
+
+    def ready(self, *, ready: bool) -> None:
+        """Keep readiness."""
+        self.is_ready = ready
+
+    def committed(
+        self, batch: Sequence[Sequenced], happened: Sequence[Happened], *, apply_s: Sequence[float], sync_s: float
+    ) -> None:
+        """Count a batch."""
+        assert len(batch) == len(happened) == len(apply_s)
+        assert sync_s >= 0
+        self.commands += len(batch)
+        self.batches += 1
+
+    def refused(self, reason: Refusal, count: int = 1) -> None:
+        """Count refusals."""
+        self.refusals[reason] += count
+
+    def standing(
+        self,
+        *,
+        queue_depth: int,
+        subscribers: int,
+        resting_orders: int,
+        market_halted: bool,
+        halted_symbols: Collection[Symbol],
+    ) -> None:
+        """Keep the last standing."""
+        assert resting_orders >= 0
+        self.queue_depth, self.subscribers = queue_depth, subscribers
+        self.halted, self.halted_symbols = market_halted, frozenset(halted_symbols)
+
+    def journal_failed(self) -> None:
+        """Keep that the journal failed."""
+        self.failed = True
+
+
+@dataclass
+class RecordingGateway:
+    """A `GatewayTelemetry` that counts answers by outcome."""
+
+    outcomes: Counter[RequestOutcome] = field(default_factory=Counter)
+    waiting: int = 0
+    per_second: float = 0.0
+    connected: bool = False
+
+    def answered(self, outcome: RequestOutcome, seconds: float) -> None:
+        """Count an answer."""
+        assert seconds >= 0
+        self.outcomes[outcome] += 1
+
+    def in_flight(self, requests: int) -> None:
+        """Keep how many wait."""
+        self.waiting = requests
+
+    def capacity(self, per_second: float) -> None:
+        """Keep the capacity."""
+        self.per_second = per_second
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """Keep the connection's state."""
+        self.connected = connected
+
+
+@dataclass
+class RecordingFeed:
+    """A `FeedTelemetry` that keeps the last of everything and counts kinds."""
+
+    seq: int = 0
+    published_at: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    spreads: dict[Symbol, int | None] = field(default_factory=dict)
+    connected_subscribers: int = 0
+    slow: int = 0
+    connected: bool = False
+
+    def published(self, seq: int, at: Instant, kinds: Mapping[str, int]) -> None:
+        """Count messages by kind."""
+        self.seq, self.published_at = seq, at
+        self.kinds.update(kinds)
+
+    def books(self, at: Instant, spreads: Mapping[Symbol, int | None]) -> None:
+        """Keep the spreads."""
+        assert at > 0
+        self.spreads.update(spreads)
+
+    def subscribers(self, connected: int) -> None:
+        """Keep how many are connected."""
+        self.connected_subscribers = connected
+
+    def slow_consumer(self) -> None:
+        """Count a cut."""
+        self.slow += 1
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """Keep the connection's state."""
+        self.connected = connected
+
+
+@dataclass
+class RecordingSettlement:
+    """A `SettlementTelemetry` that adds up."""
+
+    seq: int = 0
+    trades: int = 0
+    duplicates: int = 0
+    commits: int = 0
+    last_imbalance: int | None = None
+    connected: bool = False
+
+    def committed(self, seq: int, *, trades: int, duplicates: int, seconds: float) -> None:
+        """Add one commit."""
+        assert seconds >= 0
+        self.seq = seq
+        self.trades += trades
+        self.duplicates += duplicates
+        self.commits += 1
+
+    def caught_up(self, seq: int) -> None:
+        """Keep how far it is."""
+        self.seq = seq
+
+    def imbalance(self, value: int) -> None:
+        """Keep the imbalance."""
+        self.last_imbalance = value
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """Keep the connection's state."""
+        self.connected = connected
+
+
+@dataclass
+class RecordingWatchdog:
+    """A `WatchdogTelemetry` that keeps the state of each symbol."""
+
+    messages: int = 0
+    connected: bool = False
+    gaps: dict[Symbol, bool] = field(default_factory=dict)
+    gaps_seen: Counter[Symbol] = field(default_factory=Counter)
+    crossings: dict[Symbol, bool] = field(default_factory=dict)
+    posts: Counter[PostResult] = field(default_factory=Counter)
+
+    def checked(self, messages: int) -> None:
+        """Count messages."""
+        self.messages += messages
+
+    def feed_connected(self, *, connected: bool) -> None:
+        """Keep the connection's state."""
+        self.connected = connected
+
+    def gap_seen(self, symbol: Symbol) -> None:
+        """Count a gap."""
+        self.gaps_seen[symbol] += 1
+
+    def gap(self, symbol: Symbol, *, standing: bool) -> None:
+        """Keep whether a gap stands."""
+        self.gaps[symbol] = standing
+
+    def crossed(self, symbol: Symbol, *, standing: bool) -> None:
+        """Keep whether a book is crossed."""
+        self.crossings[symbol] = standing
+
+    def posted(self, result: PostResult) -> None:
+        """Count a post."""
+        self.posts[result] += 1
+
+
+@dataclass
+class RecordingLoad:
+    """A `LoadTelemetry` that keeps outcomes and latencies in seconds."""
+
+    outcomes: Counter[ClientOutcome] = field(default_factory=Counter)
+    latencies_s: list[float] = field(default_factory=list)
+
+    def answered(self, outcome: ClientOutcome, seconds: float) -> None:
+        """Keep one answer."""
+        self.outcomes[outcome] += 1
+        self.latencies_s.append(seconds)
