@@ -1,0 +1,106 @@
+"""Who runs in an estate and under which address: `estate.json`, written by the estate, read by everyone else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from kernel.errors import InputError, TemporaryError
+from kernel.time import Instant
+
+HOST: Final = "127.0.0.1"
+
+
+class ReplicaAddress(msgspec.Struct, frozen=True):
+    """One replica that should run now. Whether it is ready is told by its `/health/ready`, never by this file."""
+
+    id: str
+    url: str
+    pid: int | None = None
+
+
+class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    """An estate's address book. It is renamed into place, so a reader never sees half of it."""
+
+    version: int
+    phase: str
+    """`starting`, `up` or `stopping`."""
+    pid: int
+    """The process that runs the estate."""
+    started_at: Instant
+    state: str
+    estate: str
+    control: str
+    prometheus: str
+    alertmanager: str
+    market_data: str
+    settlement: str
+    engine: str
+    load: str
+    engine_stream_port: int
+    faults_allowed: bool
+    workloads: dict[str, tuple[ReplicaAddress, ...]]
+    """Workload name to the replicas it should have now; changes when a workload is scaled."""
+
+    def urls(self, workload: str) -> tuple[str, ...]:
+        """Return the addresses of a workload's replicas; empty for an unknown workload."""
+        return tuple(replica.url for replica in self.workloads.get(workload, ()))
+
+
+def url_of(port: int) -> str:
+    """Return the address of a port on this machine."""
+    return f"http://{HOST}:{port}"
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Put a file in place whole and durably: write beside it, fsync, rename, fsync the directory.
+
+    Raises:
+        OSError: the directory cannot be written (read-only, full).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def save_addresses(addresses: Addresses, path: Path) -> None:
+    """Write the address book."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(addresses), indent=2) + b"\n")
+
+
+def load_addresses(path: Path) -> Addresses:
+    """Read the address book of a running estate.
+
+    Raises:
+        TemporaryError: there is none, so no estate runs in this state directory.
+        InputError: the file is not of this version of the program.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise TemporaryError(f"no estate runs in {path.parent}: start one with `tapewatch up`") from error
+    except OSError as error:
+        raise TemporaryError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return msgspec.json.decode(data, type=Addresses)
+    except msgspec.DecodeError as error:
+        raise InputError(
+            str(path), f"is no address book of this version ({error})", right="stop the estate and start it anew"
+        ) from error
