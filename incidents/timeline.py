@@ -1,23 +1,35 @@
-"""The timeline: append-only, hash-chained entries. Everything else about an incident is derived from them."""
+"""The timeline: append-only, hash-chained entries. Everything else about an incident is derived from them.
+
+Each entry is sealed with a keyed digest over its own fields and the digest before it; the head (how many entries there
+are, and the last digest) is sealed too, so that a cut tail shows. Who holds the key can forge, and who can put back a
+whole older copy of the store (entries and head together) is not seen: keep copies of the heads elsewhere for that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from kernel.time import Instant
 
+GENESIS: Final = "0" * 64
+"""What stands as `previous` in the first entry."""
+KEY_BYTES_MIN: Final = 16
+
 
 class EntryKind(StrEnum):
     """What an entry tells. The keys of its `data` are fixed per kind and stand in the comment."""
 
-    OPENED = "opened"  # title, level, service, team, key
+    OPENED = "opened"  # incident, title, level, service, team, key
     ALERT_FIRING = "alert_firing"  # fingerprint, alertname, labels, annotations, starts_at, path (prometheus|direct)
     ALERT_RESOLVED = "alert_resolved"  # fingerprint, alertname, ends_at
-    CAUSE_CHANGED = "cause_changed"  # fingerprint, alertname, why
-    STATE_CHANGED = "state_changed"  # from, to, signal
+    CAUSE_CHANGED = "cause_changed"  # fingerprint, alertname, why, title
+    STATE_CHANGED = "state_changed"  # from, to, signal, into (only when merged)
     LEVEL_CHANGED = "level_changed"  # from, to, why
     RUN_STARTED = "run_started"  # run, runbook, title, target
     RUN_DECLINED = "run_declined"  # runbook, reason, detail
@@ -60,3 +72,83 @@ class Draft(msgspec.Struct, frozen=True):
     source: str
     text: str
     data: Mapping[str, object]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Where an incident's chain ends; kept with the incident and sealed with the same key."""
+
+    incident: str
+    count: int
+    digest: str
+    seal: str
+
+
+class TamperKind(StrEnum):
+    """What is wrong with a chain."""
+
+    CHANGED = "changed"
+    """An entry's fields do not give its digest."""
+    OUT_OF_PLACE = "out_of_place"
+    """An entry is missing, swapped or put in: this one does not follow the one before."""
+    CUT = "cut"
+    """The chain ends before its head."""
+    APPENDED = "appended"
+    """The chain goes on after its head."""
+    HEAD = "head"
+    """The head itself does not bear the seal."""
+
+
+class Tamper(msgspec.Struct, frozen=True):
+    """The first place where a chain is not what was written."""
+
+    n: int
+    """The entry's place, from 1."""
+    kind: TamperKind
+    text: str
+
+
+def seal(draft: Draft, n: int, previous: str, key: bytes) -> Entry:
+    """Give a draft its place in the chain.
+
+    The data become plain values (texts, numbers, lists, maps), as they will be read back.
+    """
+    data: Mapping[str, object] = msgspec.msgpack.decode(msgspec.msgpack.encode(draft.data))
+    kind = EntryKind(draft.kind)
+    digest = _digest(n, draft.at, kind, draft.source, draft.text, data, previous, key=key)
+    return Entry(n, draft.at, kind, draft.source, draft.text, data, previous, digest)
+
+
+def seal_head(incident: str, count: int, digest: str, key: bytes) -> Head:
+    """Seal where a chain ends."""
+    return Head(incident, count, digest, _digest("head", incident, count, digest, key=key))
+
+
+def verify(entries: Sequence[Entry], key: bytes, head: Head) -> Tamper | None:
+    """Find the first entry that is not as it was written; None when the chain is whole."""
+    head_holds = _same(seal_head(head.incident, head.count, head.digest, key).seal, head.seal)
+    previous = GENESIS
+    for place, entry in enumerate(entries, start=1):
+        if head_holds and place > head.count:
+            return Tamper(place, TamperKind.APPENDED, f"entry {place} stands after the end of the timeline")
+        if entry.n != place or not _same(entry.previous, previous):
+            return Tamper(place, TamperKind.OUT_OF_PLACE, f"entry {place} does not follow the one before it")
+        fields = (entry.n, entry.at, entry.kind, entry.source, entry.text, entry.data, entry.previous)
+        if not _same(_digest(*fields, key=key), entry.digest):
+            return Tamper(place, TamperKind.CHANGED, f"entry {place} is not what was written")
+        previous = entry.digest
+    if head_holds and len(entries) < head.count:
+        missing = head.count - len(entries)
+        return Tamper(len(entries) + 1, TamperKind.CUT, f"the last {missing} of {head.count} entries are missing")
+    if not head_holds or not _same(previous, head.digest):
+        return Tamper(len(entries), TamperKind.HEAD, "the record of where the timeline ends was changed")
+    return None
+
+
+def _digest(*fields: object, key: bytes) -> str:
+    """Return the keyed digest of fields in canonical form: MessagePack with sorted keys."""
+    assert len(key) >= KEY_BYTES_MIN, f"the timeline's key has at least {KEY_BYTES_MIN} bytes"
+    return hmac.new(key, msgspec.msgpack.encode(fields, order="sorted"), hashlib.sha256).hexdigest()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
