@@ -1,7 +1,7 @@
 """What may be asked of the exchange: a closed union of frozen values.
 
-A new order type is a new case of `Terms`; a new request is a new case of `Command`. mypy then points at every `match` that
-must know it.
+A new order type is a new case of `Terms`; a new request is a new case of `Command`. mypy then points at every `match`
+that must know it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from exchange.types import AccountId, ClientId, HaltReason, Lots, OrderId, Side,
 from kernel.time import Instant
 
 
-class Limit(msgspec.Struct, frozen=True, tag="limit"):
+class Limit(msgspec.Struct, frozen=True, gc=False, tag="limit"):
     """Trade at `price` or better."""
 
     price: Ticks
 
 
-class Market(msgspec.Struct, frozen=True, tag="market"):
+class Market(msgspec.Struct, frozen=True, gc=False, tag="market"):
     """Trade at whatever the other side asks; the rest is cancelled, never rests."""
 
 
 Terms = Limit | Market
 
 
-class PlaceOrder(msgspec.Struct, frozen=True, tag="place"):
+class PlaceOrder(msgspec.Struct, frozen=True, gc=False, tag="place"):
     """A new order."""
 
     account: AccountId
@@ -37,7 +37,7 @@ class PlaceOrder(msgspec.Struct, frozen=True, tag="place"):
     time_in_force: TimeInForce = TimeInForce.DAY
 
 
-class CancelOrder(msgspec.Struct, frozen=True, tag="cancel"):
+class CancelOrder(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
     """Take the rest of an order off the book."""
 
     account: AccountId
@@ -45,7 +45,7 @@ class CancelOrder(msgspec.Struct, frozen=True, tag="cancel"):
     order_id: OrderId
 
 
-class ReplaceOrder(msgspec.Struct, frozen=True, tag="replace"):
+class ReplaceOrder(msgspec.Struct, frozen=True, gc=False, tag="replace"):
     """Change an order's open quantity or price.
 
     A smaller quantity at the same price keeps the place in the queue; anything else loses it and may match.
@@ -59,7 +59,7 @@ class ReplaceOrder(msgspec.Struct, frozen=True, tag="replace"):
     price: Ticks
 
 
-class Halt(msgspec.Struct, frozen=True, tag="halt"):
+class Halt(msgspec.Struct, frozen=True, gc=False, tag="halt"):
     """Stop trading in one symbol, or in the whole market when `symbol` is None. Cancels still pass."""
 
     key: ClientId
@@ -67,20 +67,20 @@ class Halt(msgspec.Struct, frozen=True, tag="halt"):
     reason: HaltReason
 
 
-class Resume(msgspec.Struct, frozen=True, tag="resume"):
+class Resume(msgspec.Struct, frozen=True, gc=False, tag="resume"):
     """Let trading go on in one symbol, or lift the market-wide halt when `symbol` is None."""
 
     key: ClientId
     symbol: Symbol | None
 
 
-class CloseSession(msgspec.Struct, frozen=True, tag="close_session"):
+class CloseSession(msgspec.Struct, frozen=True, gc=False, tag="close_session"):
     """End the day: every day order expires, new orders are refused until the session opens."""
 
     key: ClientId
 
 
-class OpenSession(msgspec.Struct, frozen=True, tag="open_session"):
+class OpenSession(msgspec.Struct, frozen=True, gc=False, tag="open_session"):
     """Begin a day."""
 
     key: ClientId
@@ -91,7 +91,7 @@ ParticipantCommand = PlaceOrder | CancelOrder | ReplaceOrder
 AdminCommand = Halt | Resume | CloseSession | OpenSession
 
 
-class Sequenced(msgspec.Struct, frozen=True):
+class Sequenced(msgspec.Struct, frozen=True, gc=False):
     """A command with its place and its time: what the journal keeps and the engine folds over."""
 
     seq: int

@@ -1,6 +1,8 @@
 """What the exchange says: a closed union of frozen values, the only source of market data, ledger and telemetry.
 
 `symbol_seq` numbers the events of one symbol from 1 without gaps, so that whoever follows one symbol can tell a loss.
+
+The values hold no references to each other (`gc=False`): millions of them may be kept without slowing the collector.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from exchange.types import (
 from kernel.time import Instant
 
 
-class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
-    """An order passed every check. `resting` lots of it entered the book after matching (0: nothing rests)."""
+class Accepted(msgspec.Struct, frozen=True, gc=False, tag="accepted"):
+    """An order passed every check. Its trades follow, then `Rested` or `Canceled` for what is left, if anything is."""
 
     order_id: OrderId
     account: AccountId
@@ -37,7 +39,7 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
     """None for a market order."""
 
 
-class Rested(msgspec.Struct, frozen=True, tag="rested"):
+class Rested(msgspec.Struct, frozen=True, gc=False, tag="rested"):
     """What was left after matching entered the book, behind all others at its price."""
 
     order_id: OrderId
@@ -48,7 +50,7 @@ class Rested(msgspec.Struct, frozen=True, tag="rested"):
     quantity: Lots
 
 
-class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
+class Rejected(msgspec.Struct, frozen=True, gc=False, tag="rejected"):
     """A rule refused a command; nothing changed. No `symbol_seq`: the market never sees it."""
 
     account: AccountId
@@ -57,7 +59,7 @@ class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
     symbol: Symbol | None = None
 
 
-class Traded(msgspec.Struct, frozen=True, tag="traded"):
+class Traded(msgspec.Struct, frozen=True, gc=False, tag="traded"):
     """One maker met one taker, at the maker's price."""
 
     trade_id: TradeId
@@ -74,7 +76,7 @@ class Traded(msgspec.Struct, frozen=True, tag="traded"):
     """What the maker still shows in the book; 0 means it left."""
 
 
-class Canceled(msgspec.Struct, frozen=True, tag="canceled"):
+class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):
     """The rest of an order left without trading. `resting` tells whether it stood in the book before."""
 
     order_id: OrderId
@@ -91,8 +93,8 @@ class Canceled(msgspec.Struct, frozen=True, tag="canceled"):
     resting: bool
 
 
-class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
-    """A resting order changed. When `kept_priority` is False it left the book and was matched anew (see what follows)."""
+class Replaced(msgspec.Struct, frozen=True, gc=False, tag="replaced"):
+    """A resting order changed. When `kept_priority` is False it left the book and was matched anew: see what follows."""
 
     order_id: OrderId
     account: AccountId
@@ -107,7 +109,7 @@ class Replaced(msgspec.Struct, frozen=True, tag="replaced"):
     kept_priority: bool
 
 
-class Expired(msgspec.Struct, frozen=True, tag="expired"):
+class Expired(msgspec.Struct, frozen=True, gc=False, tag="expired"):
     """A day order left the book because the session ended."""
 
     order_id: OrderId
@@ -119,7 +121,7 @@ class Expired(msgspec.Struct, frozen=True, tag="expired"):
     quantity: Lots
 
 
-class Halted(msgspec.Struct, frozen=True, tag="halted"):
+class Halted(msgspec.Struct, frozen=True, gc=False, tag="halted"):
     """Trading stands still in `symbol`, or everywhere when it is None."""
 
     symbol: Symbol | None
@@ -128,18 +130,18 @@ class Halted(msgspec.Struct, frozen=True, tag="halted"):
     reason: HaltReason
 
 
-class Resumed(msgspec.Struct, frozen=True, tag="resumed"):
+class Resumed(msgspec.Struct, frozen=True, gc=False, tag="resumed"):
     """Trading goes on in `symbol`, or everywhere (save symbols halted on their own) when it is None."""
 
     symbol: Symbol | None
     symbol_seq: int
 
 
-class SessionClosed(msgspec.Struct, frozen=True, tag="session_closed"):
+class SessionClosed(msgspec.Struct, frozen=True, gc=False, tag="session_closed"):
     """The day ended."""
 
 
-class SessionOpened(msgspec.Struct, frozen=True, tag="session_opened"):
+class SessionOpened(msgspec.Struct, frozen=True, gc=False, tag="session_opened"):
     """A day began."""
 
 
@@ -158,7 +160,7 @@ Event = (
 )
 
 
-class Happened(msgspec.Struct, frozen=True):
+class Happened(msgspec.Struct, frozen=True, gc=False):
     """All that one command caused: the unit of the event log and of every subscriber's progress."""
 
     seq: int

@@ -1,7 +1,7 @@
 """The words of the exchange: identifiers, quantities, and the closed sets everything else is built from.
 
-Every number is a whole number. A price counts ticks, a quantity counts lots; what one of them is worth in money is a fact
-of the instrument and is applied at the edges only.
+Every number is a whole number. A price counts ticks, a quantity counts lots; what one of them is worth in money is a
+fact of the instrument and is applied at the edges only.
 """
 
 from __future__ import annotations
