@@ -1,0 +1,430 @@
+"""Keeping the processes of a local estate: start by readiness, probe, restart, scale, and never act twice for one key.
+
+Rule 1: a replica has a fixed identity and port; what changes is the process behind it.
+Rule 2: a workload owned by runbooks is never started again by us when it dies: the alert and the runbook do that, and
+        prove that it helped. A workload owned by the estate (the platform itself) is mended here, with back-off.
+Rule 3: every write is journalled by its key before and after (`control.effects`), under a lock of its workload.
+Rule 4: the kill switch is read after the last wait before an effect, so that nothing starts once it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from control import killswitch
+from control.addresses import url_of
+from control.child import Child, Slot, now, probe
+from control.effects import Begin, EffectLog
+from kernel.errors import InputError, PermanentError
+from runbooks.model import RefusalReason
+from runbooks.ports import Effect, RefusedError, Replica, WorkloadStatus
+
+PERSON: Final = "person"
+"""`by` of a write that a person asked for: the kill switch and the allow-list are for automatic ones."""
+RUNBOOK: Final = "runbook"
+ESTATE: Final = "estate"
+
+POLL_STARTING_S: Final = 0.1
+POLL_S: Final = 1.0
+PROBE_TIMEOUT_S: Final = 0.9
+LIVENESS_S: Final = 3.0
+"""Platform processes that answer nothing for so long are killed and started anew."""
+BACK_OFF_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Delay before the n-th start within `CRASH_WINDOW_S`."""
+CRASH_WINDOW_S: Final = 60.0
+FAULT_SIGNALS: Final = {"STOP": signal.SIGSTOP, "CONT": signal.SIGCONT, "KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
+
+
+@dataclass(frozen=True)
+class WorkloadSpec:
+    """What a workload consists of. The first `replicas` of `slots` run at the start."""
+
+    name: str
+    slots: tuple[Slot, ...]
+    replicas: int
+    owned_by: str = RUNBOOK
+    singleton: bool = False
+    ready_path: str = "/health/ready"
+    grace_s: float = 2.0
+    start_timeout_s: float = 20.0
+
+
+class _Unit:
+    """A workload's present condition."""
+
+    def __init__(self, spec: WorkloadSpec, generation: int, on_exit: Callable[[Child, int], None]) -> None:
+        self.spec = spec
+        self.generation = generation
+        self.desired = 0
+        self.children = [Child(slot, on_exit) for slot in spec.slots]
+        self.lock = asyncio.Lock()
+        self.held = False
+        self.starting = False
+        self.crashes_s: deque[float] = deque(maxlen=len(BACK_OFF_S))
+
+    @property
+    def active(self) -> list[Child]:
+        """The replicas that should run now."""
+        return self.children[: self.desired]
+
+    def child(self, replica: str) -> Child:
+        """Return a replica that should run now."""
+        for child in self.active:
+            if child.slot.id == replica:
+                return child
+        known = ", ".join(child.slot.id for child in self.active) or "none"
+        raise PermanentError(f"workload {self.spec.name} has no replica {replica!r}; it has {known}")
+
+
+class Supervisor:
+    """The processes of one estate."""
+
+    def __init__(
+        self,
+        specs: Sequence[WorkloadSpec],
+        effects: EffectLog,
+        *,
+        kill_switch: Path,
+        allowed: frozenset[str],
+        log: Callable[..., None],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Lay everything out; nothing is started yet.
+
+        Args:
+            specs: the workloads, in the order in which they are listed.
+            effects: the journal of writes.
+            kill_switch: the file that forbids automatic writes.
+            allowed: workloads that automatic writes may touch.
+            log: called with a level, a sentence and fields.
+            on_change: called whenever the set of replicas or a process id has changed.
+        """
+        self._effects = effects
+        self._kill_switch = kill_switch
+        self._allowed = allowed
+        self._log = log
+        self._on_change = on_change
+        self._ending = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._owners: dict[str, _Unit] = {}
+        self.starts: Counter[str] = Counter()
+        self.exits: Counter[str] = Counter()
+        self.mends: Counter[str] = Counter()
+        self._units: dict[str, _Unit] = {}
+        for spec in specs:
+            unit = _Unit(spec, effects.generation(spec.name), self._exited)
+            self._units[spec.name] = unit
+            self._owners.update({slot.id: unit for slot in spec.slots})
+
+    # --- seeing ---------------------------------------------------------------------------------------------------
+
+    def all(self) -> list[WorkloadStatus]:
+        """Return every workload."""
+        return [self.status(name) for name in self._units]
+
+    def status(self, workload: str) -> WorkloadStatus:
+        """Return one workload.
+
+        Raises:
+            PermanentError: there is none of that name.
+        """
+        unit = self._unit(workload)
+        replicas = tuple(
+            Replica(
+                child.slot.id,
+                child.pid,
+                child.uid,
+                child.running,
+                child.ready,
+                url_of(child.slot.port),
+                child.started_at,
+            )
+            for child in unit.active
+        )
+        spec = unit.spec
+        return WorkloadStatus(spec.name, unit.desired, replicas, unit.generation, spec.singleton, spec.owned_by, now())
+
+    def slots(self, workload: str) -> list[Slot]:
+        """Return the slots of a workload that should run now."""
+        return [child.slot for child in self._unit(workload).active]
+
+    def effect(self, key: str) -> Effect | None:
+        """Return what was done for a key."""
+        return self._effects.find(key)
+
+    # --- the life of the estate -----------------------------------------------------------------------------------
+
+    async def start(self, workload: str) -> None:
+        """Start a workload and return when every replica is ready.
+
+        Raises:
+            PermanentError: a replica ended, or did not become ready in time; says what it last wrote.
+        """
+        unit = self._unit(workload)
+        unit.desired = unit.spec.replicas
+        unit.starting = True
+        try:
+            await asyncio.gather(*(self._start_and_wait(unit, child) for child in unit.active))
+        finally:
+            unit.starting = False
+
+    async def _start_and_wait(self, unit: _Unit, child: Child) -> None:
+        await self._launch(unit, child)
+        deadline_s = time.monotonic() + unit.spec.start_timeout_s
+        while not child.ready:
+            if not child.running:
+                raise PermanentError(
+                    f"{child.slot.id} ended with code {child.exit_code} before it was ready: {child.last_words()}"
+                )
+            if time.monotonic() > deadline_s:
+                raise PermanentError(
+                    f"{child.slot.id} was not ready within {unit.spec.start_timeout_s:g} s; "
+                    f"its last words: {child.last_words()}"
+                )
+            await asyncio.sleep(0.05)
+
+    async def stop(self, workload: str, *, at_once: bool = False) -> None:
+        """End a workload's processes, all at the same time."""
+        unit = self._unit(workload)
+        grace_s = 0.0 if at_once else unit.spec.grace_s
+        await asyncio.gather(*(child.stop(grace_s) for child in unit.children))
+
+    def end(self) -> None:
+        """Mend nothing from now on: the estate is being stopped."""
+        self._ending = True
+
+    async def close(self) -> None:
+        """End every process and every task that is still there."""
+        self.end()
+        await asyncio.gather(*(self.stop(name, at_once=True) for name in self._units))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- writes ---------------------------------------------------------------------------------------------------
+
+    async def restart(
+        self, workload: str, replica: str, *, key: str, generation: int | None = None, by: str = ""
+    ) -> Effect:
+        """End one replica and start it anew on its port; returns once the new process runs.
+
+        Raises:
+            RefusedError: a rail forbids it; nothing was touched.
+            PermanentError: no such workload or replica, or the new process could not be started.
+        """
+        unit = self._unit(workload)
+        request = f"restart {workload} {replica}"
+        async with unit.lock:
+            if (before := self._repeated(key, request)) is not None:
+                return before
+            child = unit.child(replica)
+            self._check(unit, generation, by)
+            facts = {"replica": replica, "pid": str(child.pid or ""), "uid": child.uid}
+            self._begin(unit, key, request, by, facts)
+            try:
+                await child.stop(unit.spec.grace_s)
+                await self._launch(unit, child)
+            except PermanentError as error:
+                self._effects.drop(key, str(error), now())
+                raise
+            self._log("info", f"{replica} restarted for {by or 'a runbook'}", replica=replica, key=key, pid=child.pid)
+            after = {"replica": replica, "pid": str(child.pid or ""), "uid": child.uid}
+            return self._effects.done(key, after, now())
+
+    async def scale(
+        self, workload: str, replicas: int, *, key: str, generation: int | None = None, by: str = ""
+    ) -> Effect:
+        """Set how many replicas run: new ones take the next slots, the newest go first.
+
+        Raises:
+            RefusedError: a singleton, out of bounds, or a rail forbids it; nothing was touched.
+            PermanentError: no such workload, or a new process could not be started.
+        """
+        unit = self._unit(workload)
+        request = f"scale {workload} to {replicas}"
+        async with unit.lock:
+            if (before := self._repeated(key, request)) is not None:
+                return before
+            if unit.spec.singleton:
+                raise RefusedError(RefusalReason.SINGLETON, f"{workload} is a single writer and is never scaled")
+            if not 1 <= replicas <= len(unit.children):
+                raise RefusedError(
+                    RefusalReason.NOT_ALLOWED, f"{workload} may have 1 to {len(unit.children)} replicas, not {replicas}"
+                )
+            self._check(unit, generation, by)
+            was = unit.desired
+            self._begin(unit, key, request, by, {"replicas": str(was)})
+            try:
+                await self._resize(unit, replicas)
+            except PermanentError as error:
+                self._effects.drop(key, str(error), now())
+                raise
+            self._log("info", f"{workload} scaled from {was} to {replicas} for {by or 'a runbook'}", key=key)
+            return self._effects.done(key, {"replicas": str(replicas)}, now())
+
+    async def _resize(self, unit: _Unit, replicas: int) -> None:
+        was, unit.desired = unit.desired, replicas
+        leaving = unit.children[replicas:was]
+        self._on_change()  # nobody is sent to a replica that is about to leave
+        try:
+            for child in unit.children[was:replicas]:
+                await self._launch(unit, child)
+        except PermanentError:
+            unit.desired = was
+            await asyncio.gather(*(child.stop(unit.spec.grace_s) for child in unit.children[was:replicas]))
+            self._on_change()
+            raise
+        for child in reversed(leaving):
+            await child.stop(unit.spec.grace_s)
+
+    def signal(self, replica: str, name: str) -> None:
+        """Send a signal to a replica, as a fault would.
+
+        Raises:
+            InputError: the signal is not one of those.
+            PermanentError: no such replica, or it does not run.
+        """
+        number = FAULT_SIGNALS.get(name.upper().removeprefix("SIG"))
+        if number is None:
+            raise InputError("signal", f"{name!r} is not known", right=f"allowed are {', '.join(FAULT_SIGNALS)}")
+        unit = self._owners.get(replica)
+        if unit is None:
+            raise PermanentError(f"there is no replica {replica!r}")
+        if not unit.child(replica).signal(number):
+            raise PermanentError(f"{replica} does not run, so it cannot be signalled")
+        self._log("warn", f"{replica} was sent SIG{name.upper().removeprefix('SIG')}", replica=replica)
+
+    async def hold(self, workload: str, *, hold: bool) -> None:
+        """Keep a platform workload down (`hold`), or let it come up again."""
+        unit = self._unit(workload)
+        unit.held = hold
+        self._log("warn", f"{workload} is {'held down' if hold else 'released'}", workload=workload)
+        async with unit.lock:
+            for child in unit.active:
+                if hold:
+                    child.signal(signal.SIGKILL)
+                elif not child.running:
+                    await self._launch(unit, child)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _unit(self, workload: str) -> _Unit:
+        unit = self._units.get(workload)
+        if unit is None:
+            raise PermanentError(f"there is no workload {workload!r}; there are {', '.join(self._units)}")
+        return unit
+
+    def _repeated(self, key: str, request: str) -> Effect | None:
+        self._effects.check(key, request)
+        return self._effects.find(key)
+
+    def _check(self, unit: _Unit, generation: int | None, by: str) -> None:
+        name = unit.spec.name
+        if self._ending:
+            raise RefusedError(RefusalReason.NOT_ALLOWED, "the estate is being stopped")
+        if unit.held:
+            raise RefusedError(RefusalReason.CONFLICT, f"{name} is held down; release it first")
+        if by != PERSON and name not in self._allowed:
+            raise RefusedError(
+                RefusalReason.NOT_ALLOWED,
+                f"{name} is not among the allowed targets ({', '.join(sorted(self._allowed)) or 'none'})",
+            )
+        if generation is not None and generation != unit.generation:
+            raise RefusedError(
+                RefusalReason.CONFLICT, f"{name} is at generation {unit.generation}, the plan was made on {generation}"
+            )
+        self._check_switch(by)
+
+    def _check_switch(self, by: str) -> None:
+        if by == PERSON:
+            return
+        thrown = killswitch.read(self._kill_switch)
+        if thrown is not None:
+            raise RefusedError(RefusalReason.KILL_SWITCH, f"the kill switch is {thrown}")
+
+    def _begin(self, unit: _Unit, key: str, request: str, by: str, before: dict[str, str]) -> None:
+        self._effects.begin(Begin(key, unit.spec.name, request, by, now(), before))
+        try:
+            self._check_switch(by)  # once more: the disk may have taken its time
+        except RefusedError as error:
+            self._effects.drop(key, str(error), now())
+            raise
+        unit.generation = self._effects.generation(unit.spec.name)
+
+    async def _launch(self, unit: _Unit, child: Child) -> None:
+        await child.start()
+        self.starts[unit.spec.name] += 1
+        self._spawn(self._watch(unit, child, child.uid), f"probe of {child.slot.id}")
+        self._on_change()
+
+    async def _watch(self, unit: _Unit, child: Child, uid: str) -> None:
+        """Probe one process until it ends; kill a platform process that answers nothing."""
+        while not self._replaced(child, uid):
+            code = await probe(child.slot.port, unit.spec.ready_path, timeout_s=PROBE_TIMEOUT_S)
+            if self._replaced(child, uid):
+                return
+            child.ready = code == 200  # noqa: PLR2004 - HTTP's own number
+            child.was_ready |= child.ready
+            if code is not None:
+                child.answered_s = time.monotonic()
+            patience_s = LIVENESS_S if child.was_ready else unit.spec.start_timeout_s
+            if unit.spec.owned_by == ESTATE and time.monotonic() - child.answered_s > patience_s:
+                self._log(
+                    "error",
+                    f"{child.slot.id} has not answered for {patience_s:g} s and is killed",
+                    replica=child.slot.id,
+                )
+                child.signal(signal.SIGKILL)
+                return
+            await asyncio.sleep(POLL_S if child.was_ready else POLL_STARTING_S)
+
+    @staticmethod
+    def _replaced(child: Child, uid: str) -> bool:
+        return not child.running or child.uid != uid or child.stopping
+
+    def _exited(self, child: Child, code: int) -> None:
+        unit = self._owners[child.slot.id]
+        if child.stopping or self._ending:
+            return
+        self.exits[unit.spec.name] += 1
+        self._log(
+            "error", f"{child.slot.id} ended with code {code}: {child.last_words()}", replica=child.slot.id, code=code
+        )
+        self._on_change()
+        if unit.spec.owned_by == ESTATE and not unit.held and not unit.starting:
+            self._spawn(self._mend(unit, child), f"mending {child.slot.id}")
+
+    async def _mend(self, unit: _Unit, child: Child) -> None:
+        """Start a platform process again, later and later when it keeps ending."""
+        while True:
+            moment_s = time.monotonic()
+            while unit.crashes_s and moment_s - unit.crashes_s[0] > CRASH_WINDOW_S:
+                unit.crashes_s.popleft()
+            delay_s = BACK_OFF_S[min(len(unit.crashes_s), len(BACK_OFF_S) - 1)]
+            unit.crashes_s.append(moment_s)
+            self._log(
+                "warn", f"{child.slot.id} is started again in {delay_s:g} s", replica=child.slot.id, delay_s=delay_s
+            )
+            await asyncio.sleep(delay_s)
+            async with unit.lock:
+                if self._ending or unit.held or child.running or child not in unit.active:
+                    return
+                try:
+                    await self._launch(unit, child)
+                except PermanentError as error:
+                    self._log("error", str(error), replica=child.slot.id)
+                    continue
+                self.mends[unit.spec.name] += 1
+                return
+
+    def _spawn(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
