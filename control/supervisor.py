@@ -80,7 +80,9 @@ class _Unit:
             if child.slot.id == replica:
                 return child
         known = ", ".join(child.slot.id for child in self.active) or "none"
-        raise PermanentError(f"workload {self.spec.name} has no replica {replica!r}; it has {known}")
+        raise RefusedError(
+            RefusalReason.NO_TARGET, f"workload {self.spec.name} has no replica {replica!r}; it has {known}"
+        )
 
 
 class Supervisor:
@@ -318,7 +320,8 @@ class Supervisor:
     def _unit(self, workload: str) -> _Unit:
         unit = self._units.get(workload)
         if unit is None:
-            raise PermanentError(f"there is no workload {workload!r}; there are {', '.join(self._units)}")
+            known = ", ".join(self._units)
+            raise RefusedError(RefusalReason.NO_TARGET, f"there is no workload {workload!r}; there are {known}")
         return unit
 
     def _repeated(self, key: str, request: str) -> Effect | None:
