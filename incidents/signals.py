@@ -1,7 +1,7 @@
 """What arrives: one alert of one notification, checked and brought into one shape.
 
 A webhook body is hostile until `parse_webhook` has read it whole: size, nesting, encoding, repeated keys and every
-label set are checked before anything is believed. Our own signals (the dead man's switch, the estate) use the same type.
+label set are checked before anything is believed. Our own signals (dead man's switch, estate) use the same type.
 """
 
 from __future__ import annotations

@@ -110,12 +110,22 @@ class Tamper(msgspec.Struct, frozen=True):
 def seal(draft: Draft, n: int, previous: str, key: bytes) -> Entry:
     """Give a draft its place in the chain.
 
-    The data become plain values (texts, numbers, lists, maps), as they will be read back.
+    The data become plain JSON values, as they will be read back; NaN and infinities become null.
     """
-    data: Mapping[str, object] = msgspec.msgpack.decode(msgspec.msgpack.encode(draft.data))
+    data: Mapping[str, object] = msgspec.json.decode(msgspec.json.encode(draft.data))
     kind = EntryKind(draft.kind)
     digest = _digest(n, draft.at, kind, draft.source, draft.text, data, previous, key=key)
     return Entry(n, draft.at, kind, draft.source, draft.text, data, previous, digest)
+
+
+def seal_all(drafts: Sequence[Draft], head: Head, key: bytes) -> tuple[list[Entry], Head]:
+    """Continue a chain from its head; return the new entries and the new head."""
+    entries: list[Entry] = []
+    previous = head.digest
+    for n, draft in enumerate(drafts, start=head.count + 1):
+        entries.append(seal(draft, n, previous, key))
+        previous = entries[-1].digest
+    return entries, seal_head(head.incident, head.count + len(entries), previous, key)
 
 
 def seal_head(incident: str, count: int, digest: str, key: bytes) -> Head:
@@ -142,6 +152,11 @@ def verify(entries: Sequence[Entry], key: bytes, head: Head) -> Tamper | None:
     if not head_holds or not _same(previous, head.digest):
         return Tamper(len(entries), TamperKind.HEAD, "the record of where the timeline ends was changed")
     return None
+
+
+def empty_head(incident: str, key: bytes) -> Head:
+    """Return the head of a chain without entries."""
+    return seal_head(incident, 0, GENESIS, key)
 
 
 def _digest(*fields: object, key: bytes) -> str:
