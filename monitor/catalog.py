@@ -6,10 +6,14 @@ A histogram's buckets stand here too, because a rule that asks for a quantile de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from types import MappingProxyType
+from typing import Final, get_args
+
+from exchange import ports, types
+from exchange.commands import Command
 
 
 class Kind(StrEnum):
@@ -52,6 +56,14 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
 
+    @property
+    def silent_until_set(self) -> bool:
+        """Whether the metric is left out until it has a value.
+
+        A timestamp of 0 would say 1970, a sequence of 0 that nothing was ever done: both would be lies.
+        """
+        return self.kind is Kind.GAUGE and not self.labels and self.name.endswith(("_timestamp_seconds", "_sequence"))
+
 
 def _counter(role: Role, name: str, help_: str, *labels: str) -> Metric:
     return Metric(name, Kind.COUNTER, role, help_, labels)
@@ -70,10 +82,14 @@ CATALOG: Final[tuple[Metric, ...]] = (
     _counter(Role.ENGINE, "exchange_commands_total", "Commands sequenced, by kind.", "command"),
     _counter(Role.ENGINE, "exchange_orders_accepted_total", "Orders that passed every check."),
     _counter(Role.ENGINE, "exchange_rejects_total", "Commands refused by a rule, by reason.", "reason"),
-    _counter(Role.ENGINE, "exchange_cancels_total", "Orders whose rest left the book without trading, by reason.", "reason"),
+    _counter(
+        Role.ENGINE, "exchange_cancels_total", "Orders whose rest left the book without trading, by reason.", "reason"
+    ),
     _counter(Role.ENGINE, "exchange_trades_total", "Trades."),
     _counter(Role.ENGINE, "exchange_traded_lots_total", "Lots traded (each trade counted once)."),
-    _counter(Role.ENGINE, "exchange_refused_total", "Requests answered without a place in the journal, by reason.", "reason"),
+    _counter(
+        Role.ENGINE, "exchange_refused_total", "Requests answered without a place in the journal, by reason.", "reason"
+    ),
     _gauge(Role.ENGINE, "exchange_engine_sequence", "Sequence number of the last durable command."),
     _gauge(Role.ENGINE, "exchange_engine_ready", "1 when the journal is replayed and commands are taken."),
     _gauge(Role.ENGINE, "exchange_engine_queue_depth", "Commands that wait for the next group commit."),
@@ -97,10 +113,17 @@ CATALOG: Final[tuple[Metric, ...]] = (
     _gauge(Role.MARKET_DATA, "exchange_feed_sequence", "Journal sequence number last published."),
     _counter(Role.MARKET_DATA, "exchange_feed_messages_total", "Messages published, by kind.", "kind"),
     _gauge(Role.MARKET_DATA, "exchange_feed_subscribers", "Feed subscribers now connected."),
-    _counter(Role.MARKET_DATA, "exchange_feed_slow_consumers_total", "Subscribers cut off because they did not keep up."),
+    _counter(
+        Role.MARKET_DATA, "exchange_feed_slow_consumers_total", "Subscribers cut off because they did not keep up."
+    ),
     _gauge(Role.MARKET_DATA, "exchange_feed_engine_connected", "1 while the event stream from the engine stands."),
     _gauge(Role.MARKET_DATA, "exchange_feed_published_timestamp_seconds", "When the feed last published anything."),
-    _gauge(Role.MARKET_DATA, "exchange_feed_symbol_timestamp_seconds", "When a symbol's book was last confirmed as current.", "symbol"),
+    _gauge(
+        Role.MARKET_DATA,
+        "exchange_feed_symbol_timestamp_seconds",
+        "When a symbol's book was last confirmed as current.",
+        "symbol",
+    ),
     _gauge(Role.MARKET_DATA, "exchange_book_spread_ticks", "Best offer less best bid; absent without both.", "symbol"),
     # --- settlement -----------------------------------------------------------------------------------------------
     _gauge(Role.SETTLEMENT, "exchange_settlement_sequence", "Journal sequence number last settled."),
@@ -108,16 +131,27 @@ CATALOG: Final[tuple[Metric, ...]] = (
     _counter(Role.SETTLEMENT, "exchange_settlement_duplicates_total", "Trades met again and left alone."),
     _histogram(Role.SETTLEMENT, "exchange_settlement_commit_seconds", "One commit to the ledger."),
     _gauge(Role.SETTLEMENT, "exchange_settlement_engine_connected", "1 while the event stream from the engine stands."),
-    _gauge(Role.SETTLEMENT, "exchange_ledger_imbalance", "Sum of all ledger entries over all assets, absolute; must be 0."),
+    _gauge(
+        Role.SETTLEMENT, "exchange_ledger_imbalance", "Sum of all ledger entries over all assets, absolute; must be 0."
+    ),
     # --- watchdog: a subscriber like any participant's, which trusts nothing --------------------------------------
     _counter(Role.WATCHDOG, "exchange_watchdog_messages_total", "Feed messages checked."),
     _gauge(Role.WATCHDOG, "exchange_watchdog_feed_connected", "1 while the watchdog is subscribed to the feed."),
     _gauge(Role.WATCHDOG, "exchange_watchdog_sequence_gap", "1 while messages of a symbol are missing.", "symbol"),
     _counter(Role.WATCHDOG, "exchange_watchdog_sequence_gaps_total", "Gaps seen in a symbol's feed.", "symbol"),
-    _gauge(Role.WATCHDOG, "exchange_watchdog_book_crossed", "1 while a symbol's best bid reaches its best offer.", "symbol"),
-    _counter(Role.WATCHDOG, "exchange_watchdog_alerts_posted_total", "Alerts posted straight to Alertmanager, by result.", "result"),
+    _gauge(
+        Role.WATCHDOG, "exchange_watchdog_book_crossed", "1 while a symbol's best bid reaches its best offer.", "symbol"
+    ),
+    _counter(
+        Role.WATCHDOG,
+        "exchange_watchdog_alerts_posted_total",
+        "Alerts posted straight to Alertmanager, by result.",
+        "result",
+    ),
     # --- load: the client's view ----------------------------------------------------------------------------------
-    _counter(Role.LOAD, "exchange_client_orders_total", "Requests of the load generator, by how they ended.", "outcome"),
+    _counter(
+        Role.LOAD, "exchange_client_orders_total", "Requests of the load generator, by how they ended.", "outcome"
+    ),
     _histogram(Role.LOAD, "exchange_client_latency_seconds", "From the intended send time to the answer."),
     # --- control plane --------------------------------------------------------------------------------------------
     _counter(Role.CONTROL, "tapewatch_webhooks_total", "Webhook deliveries, by status code.", "code"),
@@ -126,7 +160,9 @@ CATALOG: Final[tuple[Metric, ...]] = (
     _gauge(Role.CONTROL, "tapewatch_incidents", "Incidents, by state.", "state"),
     _counter(Role.CONTROL, "tapewatch_incidents_opened_total", "Incidents opened, by level.", "level"),
     _counter(Role.CONTROL, "tapewatch_runs_total", "Runs ended, by runbook and outcome.", "runbook", "outcome"),
-    _counter(Role.CONTROL, "tapewatch_actions_total", "Actions asked of the plant, by kind and result.", "action", "result"),
+    _counter(
+        Role.CONTROL, "tapewatch_actions_total", "Actions asked of the plant, by kind and result.", "action", "result"
+    ),
     _counter(Role.CONTROL, "tapewatch_refusals_total", "Runs refused, by the guard that refused.", "reason"),
     _counter(Role.CONTROL, "tapewatch_handovers_total", "Incidents handed to a person."),
     _counter(Role.CONTROL, "tapewatch_evidence_unknown_total", "Readings that were no answer, by reason.", "reason"),
@@ -136,13 +172,21 @@ CATALOG: Final[tuple[Metric, ...]] = (
     _gauge(Role.CONTROL, "tapewatch_backlog_signals", "Signals taken in and not yet decided on."),
     _gauge(Role.CONTROL, "tapewatch_loop_timestamp_seconds", "When the control loop last turned."),
     _gauge(Role.CONTROL, "tapewatch_deadman_timestamp_seconds", "When the Watchdog alert last arrived."),
-    _histogram(Role.CONTROL, "tapewatch_signal_to_action_seconds", "From a webhook's arrival to the first action asked for."),
+    _histogram(
+        Role.CONTROL, "tapewatch_signal_to_action_seconds", "From a webhook's arrival to the first action asked for."
+    ),
     # --- estate: the supervisor of local processes ----------------------------------------------------------------
     _gauge(Role.ESTATE, "tapewatch_replicas_desired", "Replicas a workload should have.", "workload"),
-    _gauge(Role.ESTATE, "tapewatch_replicas_ready", "Replicas of a workload that answer their readiness probe.", "workload"),
+    _gauge(
+        Role.ESTATE, "tapewatch_replicas_ready", "Replicas of a workload that answer their readiness probe.", "workload"
+    ),
     _counter(Role.ESTATE, "tapewatch_replica_starts_total", "Processes started for a workload.", "workload"),
-    _counter(Role.ESTATE, "tapewatch_replica_exits_total", "Processes of a workload that ended on their own.", "workload"),
-    _counter(Role.ESTATE, "tapewatch_replica_mends_total", "Platform processes the estate itself started again.", "workload"),
+    _counter(
+        Role.ESTATE, "tapewatch_replica_exits_total", "Processes of a workload that ended on their own.", "workload"
+    ),
+    _counter(
+        Role.ESTATE, "tapewatch_replica_mends_total", "Platform processes the estate itself started again.", "workload"
+    ),
 )
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
@@ -151,3 +195,26 @@ BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 def of(role: Role) -> Iterator[Metric]:
     """Yield the metrics that processes of `role` export."""
     return (metric for metric in CATALOG if metric.role is role)
+
+
+def _values(*words: StrEnum) -> tuple[str, ...]:
+    return tuple(word.value for word in words)
+
+
+OTHER: Final = "other"
+"""What a label value outside the bounded set becomes."""
+MAX_LABEL_VALUES: Final = 512
+"""How many values an open label (symbol, workload, runbook) may take in one process before the rest is `other`."""
+
+LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyType(
+    {
+        ("exchange_commands_total", "command"): tuple(str(kind.__struct_config__.tag) for kind in get_args(Command)),
+        ("exchange_rejects_total", "reason"): _values(*types.RejectReason),
+        ("exchange_cancels_total", "reason"): _values(*types.CancelReason),
+        ("exchange_refused_total", "reason"): _values(*ports.Refusal),
+        ("exchange_gateway_requests_total", "outcome"): _values(*ports.RequestOutcome),
+        ("exchange_client_orders_total", "outcome"): _values(*ports.ClientOutcome),
+        ("exchange_watchdog_alerts_posted_total", "result"): _values(*ports.PostResult),
+    }
+)
+"""The closed sets, by metric and label. Exported as 0 from the start, so that a first event is seen as a rise."""

@@ -53,8 +53,8 @@ class Metrics(Protocol):
     async def read(self, query: str, *, fresh: str, max_age: Duration) -> Reading | NoReading:
         """Evaluate `query` now.
 
-        The result must be one finite number. `fresh` selects the series behind it: the oldest of their latest samples must
-        be no older than `max_age`. Anything else, and every failure to ask, is a `NoReading`; this never raises for
+        The result must be one finite number. `fresh` selects the series behind it: the oldest of their latest samples
+        must be no older than `max_age`. Anything else, and every failure to ask, is a `NoReading`; this never raises for
         trouble on the other side.
         """
         ...

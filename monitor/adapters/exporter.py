@@ -1,0 +1,213 @@
+"""A process's metrics in Prometheus's text format: the catalogue's metrics of one role, and facts of the process.
+
+The cells are our own (an addition costs a fraction of a locked child's); `prometheus_client` lays out the families and
+writes the text. A cell is written from one event loop; nothing here promises more.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from monitor.catalog import BY_NAME, LABEL_VALUES, MAX_LABEL_VALUES, OTHER, Kind, Metric, Role, of
+
+
+class CountCell:
+    """One counter series."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def add(self, amount: float = 1) -> None:
+        """Add `amount`, which is not negative."""
+        assert amount >= 0, "a counter only grows"
+        self.value += amount
+
+
+class LevelCell:
+    """One gauge series; None: left out."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: float | None = None) -> None:
+        self.value = value
+
+    def set(self, value: float) -> None:
+        """Let the series be `value`."""
+        self.value = value
+
+    def unset(self) -> None:
+        """Leave the series out until it is set again."""
+        self.value = None
+
+
+class SpreadCell:
+    """One histogram: how many values fell into each bucket, and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def observe_many(self, values: Sequence[float]) -> None:
+        """Count a batch of values."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += math.fsum(values)
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """Return the buckets as Prometheus wants them: upper bound as text, number of values up to it."""
+        counted, reached = [], 0
+        for bound, count in zip((*self.bounds, math.inf), self.counts, strict=True):
+            reached += count
+            counted.append(("+Inf" if math.isinf(bound) else f"{float(bound)!r}", float(reached)))
+        return counted
+
+
+class Exporter(Collector):
+    """The meter of one role (`monitor.instruments.Meter`) and its `/metrics` (`exchange.ports.Exposition`).
+
+    Metrics of other roles are refused: a process exports what the catalogue says and nothing else.
+    """
+
+    def __init__(self, role: Role, *, process: bool = True) -> None:
+        self._role = role
+        self._metrics = tuple(of(role))
+        self._cells: dict[tuple[str, ...], CountCell | LevelCell | SpreadCell] = {}
+        self._seen: dict[tuple[str, str], set[str]] = {}
+        for metric in self._metrics:
+            self._start(metric)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        if process:
+            ProcessCollector(registry=self._registry)
+            GCCollector(registry=self._registry)
+
+    @property
+    def content_type(self) -> str:
+        """The media type of `render`."""
+        return CONTENT_TYPE_LATEST
+
+    def render(self) -> bytes:
+        """Return every metric of this process in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+    def count(self, name: str, *labels: str) -> CountCell:
+        """Return a counter's cell. A label value outside the bounded set becomes `other`."""
+        cell = self._cells.get((name, *labels)) or self._bind(name, Kind.COUNTER, labels)
+        assert isinstance(cell, CountCell), f"{name} is not a counter"
+        return cell
+
+    def level(self, name: str, *labels: str) -> LevelCell:
+        """Return a gauge's cell. A label value outside the bounded set becomes `other`."""
+        cell = self._cells.get((name, *labels)) or self._bind(name, Kind.GAUGE, labels)
+        assert isinstance(cell, LevelCell), f"{name} is not a gauge"
+        return cell
+
+    def spread(self, name: str) -> SpreadCell:
+        """Return a histogram's cell."""
+        cell = self._cells.get((name,)) or self._bind(name, Kind.HISTOGRAM, ())
+        assert isinstance(cell, SpreadCell), f"{name} is not a histogram"
+        return cell
+
+    def drop(self, name: str, *labels: str) -> None:
+        """Forget one labelled series, such as that of a workload that is gone."""
+        self._cells.pop((name, *labels), None)
+
+    def collect(self) -> Iterable[Family]:
+        """Yield the families of the catalogue's metrics, in its order."""
+        series: dict[str, list[tuple[tuple[str, ...], CountCell | LevelCell | SpreadCell]]] = {}
+        for (name, *labels), cell in list(self._cells.items()):
+            series.setdefault(name, []).append((tuple(labels), cell))
+        for metric in self._metrics:
+            yield _family(metric, series.get(metric.name, []))
+
+    def _start(self, metric: Metric) -> None:
+        """Export from the start what is known from the start, so that a first event is seen as a rise."""
+        if not metric.labels:
+            self._cells[(metric.name,)] = _new_cell(metric)
+        elif len(metric.labels) == 1:
+            for value in LABEL_VALUES.get((metric.name, metric.labels[0]), ()):
+                self._cells[(metric.name, value)] = _new_cell(metric)
+
+    def _bind(self, name: str, kind: Kind, labels: tuple[str, ...]) -> CountCell | LevelCell | SpreadCell:
+        metric = BY_NAME.get(name)
+        assert metric is not None, f"{name} is not in the catalogue"
+        assert metric.role is self._role, f"{name} belongs to {metric.role}, this process is {self._role}"
+        assert metric.kind is kind, f"{name} is a {metric.kind}, not a {kind}"
+        assert len(labels) == len(metric.labels), f"{name} has the labels {metric.labels}, not {len(labels)} values"
+        bounded = tuple(self._bounded(name, label, value) for label, value in zip(metric.labels, labels, strict=True))
+        return self._cells.setdefault((name, *bounded), _new_cell(metric))
+
+    def _bounded(self, name: str, label: str, value: str) -> str:
+        closed = LABEL_VALUES.get((name, label))
+        if closed is not None:
+            return value if value in closed else OTHER
+        seen = self._seen.setdefault((name, label), set())
+        if value not in seen and len(seen) >= MAX_LABEL_VALUES:
+            return OTHER
+        seen.add(value)
+        # Enum members and other str subclasses must not differ from the plain word in a key's text.
+        return str(value)
+
+
+def _new_cell(metric: Metric) -> CountCell | LevelCell | SpreadCell:
+    match metric.kind:
+        case Kind.COUNTER:
+            return CountCell()
+        case Kind.GAUGE:
+            return LevelCell(None if metric.silent_until_set or metric.labels else 0.0)
+        case Kind.HISTOGRAM:
+            return SpreadCell(metric.buckets)
+
+
+_Series = Sequence[tuple[tuple[str, ...], CountCell | LevelCell | SpreadCell]]
+
+
+def _family(metric: Metric, series: _Series) -> Family:
+    match metric.kind:
+        case Kind.COUNTER:
+            counter = CounterMetricFamily(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)
+            for labels, cell in series:
+                assert isinstance(cell, CountCell)
+                counter.add_metric(labels, cell.value)
+            return counter
+        case Kind.GAUGE:
+            gauge = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+            for labels, cell in series:
+                assert isinstance(cell, LevelCell)
+                if cell.value is not None:
+                    gauge.add_metric(labels, float(cell.value))
+            return gauge
+        case Kind.HISTOGRAM:
+            histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+            for labels, cell in series:
+                assert isinstance(cell, SpreadCell)
+                histogram.add_metric(labels, cell.cumulative(), cell.total)
+            return histogram
+
+
+def samples(text: bytes) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """Yield name, labels and value of each sample of an exposition: for tests and the terminal."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            yield sample.name, sample.labels, sample.value

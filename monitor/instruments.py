@@ -1,0 +1,311 @@
+"""From what the exchange tells to metric updates: the telemetry ports of `exchange.ports` over a meter.
+
+No I/O and no metrics library here: a `Meter` hands out cells that are bound once, so that a hot path pays for one
+addition.
+Cells belong to one event loop; nothing here locks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from exchange.commands import Sequenced
+from exchange.events import Accepted, Canceled, Event, Happened, Rejected, Traded
+from exchange.ports import ClientOutcome, PostResult, Refusal, RequestOutcome
+from exchange.types import Symbol
+from kernel.time import Instant, to_seconds
+
+
+class Count(Protocol):
+    """A number that only grows."""
+
+    def add(self, amount: float = 1) -> None:
+        """Add `amount`, which is not negative."""
+        ...
+
+
+class Level(Protocol):
+    """A number that goes up and down."""
+
+    def set(self, value: float) -> None:
+        """Let the number be `value`."""
+        ...
+
+    def unset(self) -> None:
+        """Leave the number out until it is set again: there is nothing true to say."""
+        ...
+
+
+class Spread(Protocol):
+    """A distribution."""
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        ...
+
+    def observe_many(self, values: Sequence[float]) -> None:
+        """Count a batch of values; cheaper than one by one."""
+        ...
+
+
+class Meter(Protocol):
+    """Hands out the cells of the catalogue's metrics. The same name and label values give the same cell."""
+
+    def count(self, name: str, *labels: str) -> Count:
+        """Return a counter's cell; `labels` are the values in the catalogue's order."""
+        ...
+
+    def level(self, name: str, *labels: str) -> Level:
+        """Return a gauge's cell."""
+        ...
+
+    def spread(self, name: str) -> Spread:
+        """Return a histogram's cell."""
+        ...
+
+
+class EngineInstruments:
+    """`exchange.ports.EngineTelemetry` over a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._sequence = meter.level("exchange_engine_sequence")
+        self._ready = meter.level("exchange_engine_ready")
+        self._queue = meter.level("exchange_engine_queue_depth")
+        self._subscribers = meter.level("exchange_engine_subscribers")
+        self._resting = meter.level("exchange_resting_orders")
+        self._market_halted = meter.level("exchange_market_halted")
+        self._recovery = meter.level("exchange_engine_recovery_seconds")
+        self._recovered = meter.level("exchange_engine_recovered_commands")
+        self._failed = meter.level("exchange_journal_failed")
+        self._apply = meter.spread("exchange_engine_apply_seconds")
+        self._sync = meter.spread("exchange_journal_sync_seconds")
+        self._batch = meter.spread("exchange_journal_batch_commands")
+        self._accepted = meter.count("exchange_orders_accepted_total")
+        self._trades = meter.count("exchange_trades_total")
+        self._lots = meter.count("exchange_traded_lots_total")
+        self._halted: frozenset[Symbol] = frozenset()
+
+    def recovered(self, commands: int, seconds: float) -> None:
+        """See `EngineTelemetry`."""
+        self._recovered.set(commands)
+        self._recovery.set(seconds)
+
+    def ready(self, *, ready: bool) -> None:
+        """See `EngineTelemetry`."""
+        self._ready.set(ready)
+
+    def committed(
+        self, batch: Sequence[Sequenced], happened: Sequence[Happened], *, apply_s: Sequence[float], sync_s: float
+    ) -> None:
+        """See `EngineTelemetry`."""
+        if not batch:
+            return
+        self._sequence.set(batch[-1].seq)
+        self._apply.observe_many(apply_s)
+        self._sync.observe(sync_s)
+        self._batch.observe(len(batch))
+        for command, times in Tally(type(entry.command) for entry in batch).items():
+            self._meter.count("exchange_commands_total", str(command.__struct_config__.tag)).add(times)
+        self._events([event for one in happened for event in one.events])
+
+    def _events(self, events: Sequence[Event]) -> None:
+        accepted = trades = lots = 0
+        for event in events:
+            match event:
+                case Traded():
+                    trades += 1
+                    lots += event.quantity
+                case Accepted():
+                    accepted += 1
+                case Rejected():
+                    self._meter.count("exchange_rejects_total", event.reason).add()
+                case Canceled():
+                    self._meter.count("exchange_cancels_total", event.reason).add()
+                case _:
+                    pass
+        self._accepted.add(accepted)
+        self._trades.add(trades)
+        self._lots.add(lots)
+
+    def refused(self, reason: Refusal, count: int = 1) -> None:
+        """See `EngineTelemetry`."""
+        self._meter.count("exchange_refused_total", reason).add(count)
+
+    def standing(
+        self,
+        *,
+        queue_depth: int,
+        subscribers: int,
+        resting_orders: int,
+        market_halted: bool,
+        halted_symbols: Collection[Symbol],
+    ) -> None:
+        """See `EngineTelemetry`."""
+        self._queue.set(queue_depth)
+        self._subscribers.set(subscribers)
+        self._resting.set(resting_orders)
+        self._market_halted.set(market_halted)
+        halted = frozenset(halted_symbols)
+        if halted != self._halted:
+            for symbol in halted ^ self._halted:
+                self._meter.level("exchange_symbol_halted", symbol).set(symbol in halted)
+            self._halted = halted
+
+    def journal_failed(self) -> None:
+        """See `EngineTelemetry`."""
+        self._failed.set(1)
+        self._ready.set(0)
+
+
+class GatewayInstruments:
+    """`exchange.ports.GatewayTelemetry` over a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._answers = {outcome: meter.count("exchange_gateway_requests_total", outcome) for outcome in RequestOutcome}
+        self._ack = meter.spread("exchange_order_ack_seconds")
+        self._in_flight = meter.level("exchange_gateway_in_flight")
+        self._capacity = meter.level("exchange_gateway_capacity_per_second")
+        self._connected = meter.level("exchange_gateway_engine_connected")
+
+    def answered(self, outcome: RequestOutcome, seconds: float) -> None:
+        """See `GatewayTelemetry`. Only answers of the engine are timed: a shed request is fast and would flatter."""
+        self._answers[outcome].add()
+        if outcome in _TIMED:
+            self._ack.observe(seconds)
+
+    def in_flight(self, requests: int) -> None:
+        """See `GatewayTelemetry`."""
+        self._in_flight.set(requests)
+
+    def capacity(self, per_second: float) -> None:
+        """See `GatewayTelemetry`."""
+        self._capacity.set(per_second)
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """See `GatewayTelemetry`."""
+        self._connected.set(connected)
+
+
+_TIMED = frozenset({RequestOutcome.ACCEPTED, RequestOutcome.REJECTED, RequestOutcome.UNKNOWN})
+
+
+class FeedInstruments:
+    """`exchange.ports.FeedTelemetry` over a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._sequence = meter.level("exchange_feed_sequence")
+        self._published = meter.level("exchange_feed_published_timestamp_seconds")
+        self._subscribers = meter.level("exchange_feed_subscribers")
+        self._slow = meter.count("exchange_feed_slow_consumers_total")
+        self._connected = meter.level("exchange_feed_engine_connected")
+
+    def published(self, seq: int, at: Instant, kinds: Mapping[str, int]) -> None:
+        """See `FeedTelemetry`."""
+        self._sequence.set(seq)
+        self._published.set(to_seconds(at))
+        for kind, times in kinds.items():
+            self._meter.count("exchange_feed_messages_total", kind).add(times)
+
+    def books(self, at: Instant, spreads: Mapping[Symbol, int | None]) -> None:
+        """See `FeedTelemetry`."""
+        confirmed = to_seconds(at)
+        for symbol, spread in spreads.items():
+            self._meter.level("exchange_feed_symbol_timestamp_seconds", symbol).set(confirmed)
+            cell = self._meter.level("exchange_book_spread_ticks", symbol)
+            if spread is None:
+                cell.unset()
+            else:
+                cell.set(spread)
+
+    def subscribers(self, connected: int) -> None:
+        """See `FeedTelemetry`."""
+        self._subscribers.set(connected)
+
+    def slow_consumer(self) -> None:
+        """See `FeedTelemetry`."""
+        self._slow.add()
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """See `FeedTelemetry`."""
+        self._connected.set(connected)
+
+
+class SettlementInstruments:
+    """`exchange.ports.SettlementTelemetry` over a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._sequence = meter.level("exchange_settlement_sequence")
+        self._trades = meter.count("exchange_settlement_trades_total")
+        self._duplicates = meter.count("exchange_settlement_duplicates_total")
+        self._commit = meter.spread("exchange_settlement_commit_seconds")
+        self._connected = meter.level("exchange_settlement_engine_connected")
+        self._imbalance = meter.level("exchange_ledger_imbalance")
+
+    def committed(self, seq: int, *, trades: int, duplicates: int, seconds: float) -> None:
+        """See `SettlementTelemetry`."""
+        self._sequence.set(seq)
+        self._trades.add(trades)
+        self._duplicates.add(duplicates)
+        self._commit.observe(seconds)
+
+    def caught_up(self, seq: int) -> None:
+        """See `SettlementTelemetry`."""
+        self._sequence.set(seq)
+
+    def imbalance(self, value: int) -> None:
+        """See `SettlementTelemetry`."""
+        self._imbalance.set(value)
+
+    def engine_connected(self, *, connected: bool) -> None:
+        """See `SettlementTelemetry`."""
+        self._connected.set(connected)
+
+
+class WatchdogInstruments:
+    """`exchange.ports.WatchdogTelemetry` over a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._messages = meter.count("exchange_watchdog_messages_total")
+        self._connected = meter.level("exchange_watchdog_feed_connected")
+
+    def checked(self, messages: int) -> None:
+        """See `WatchdogTelemetry`."""
+        self._messages.add(messages)
+
+    def feed_connected(self, *, connected: bool) -> None:
+        """See `WatchdogTelemetry`."""
+        self._connected.set(connected)
+
+    def gap_seen(self, symbol: Symbol) -> None:
+        """See `WatchdogTelemetry`."""
+        self._meter.count("exchange_watchdog_sequence_gaps_total", symbol).add()
+
+    def gap(self, symbol: Symbol, *, standing: bool) -> None:
+        """See `WatchdogTelemetry`."""
+        self._meter.level("exchange_watchdog_sequence_gap", symbol).set(standing)
+
+    def crossed(self, symbol: Symbol, *, standing: bool) -> None:
+        """See `WatchdogTelemetry`."""
+        self._meter.level("exchange_watchdog_book_crossed", symbol).set(standing)
+
+    def posted(self, result: PostResult) -> None:
+        """See `WatchdogTelemetry`."""
+        self._meter.count("exchange_watchdog_alerts_posted_total", result).add()
+
+
+class LoadInstruments:
+    """`exchange.ports.LoadTelemetry` over a meter."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._answers = {outcome: meter.count("exchange_client_orders_total", outcome) for outcome in ClientOutcome}
+        self._latency = meter.spread("exchange_client_latency_seconds")
+
+    def answered(self, outcome: ClientOutcome, seconds: float) -> None:
+        """See `LoadTelemetry`."""
+        self._answers[outcome].add()
+        self._latency.observe(seconds)
