@@ -1,8 +1,8 @@
 """One symbol's book: price-time priority in constant time at the best price.
 
 Each side keeps a dict of levels and a sorted list of keys. A key is the price of a bid and the negative price of an
-offer, so the best level is always the last key and both sides share one code. A level is a linked list of orders, oldest
-first. An order that leaves is unlinked completely: no reference cycle stays behind for the garbage collector.
+offer, so the best level is always the last key and both sides share one code. A level is a linked list of orders,
+oldest first. An order that leaves is unlinked completely: no reference cycle stays behind for the garbage collector.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ The same commands always give the same events and the same `state_hash`. A comma
 Order of the checks: shape of the ids, duplicate id, session and halts, symbol, quantity, price, band, liquidity.
 
 Choices where exchanges differ:
-  - A market order that meets an empty side is `Rejected(no_liquidity)`; one filled in part gets `Canceled` for the rest.
+  - A market order that meets an empty side is `Rejected(no_liquidity)`; one filled in part is `Canceled` for the rest.
   - A replace whose quantity is not greater at the same price keeps its place in the queue.
   - Halts refuse new orders and every replace; cancels still pass.
   - Client ids are remembered for the session: `OpenSession` forgets them (unless the session is already open).

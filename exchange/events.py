@@ -94,7 +94,7 @@ class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):
 
 
 class Replaced(msgspec.Struct, frozen=True, gc=False, tag="replaced"):
-    """A resting order changed. When `kept_priority` is False it left the book and was matched anew: see what follows."""
+    """A resting order changed. When `kept_priority` is False it left the book and was matched anew, as told next."""
 
     order_id: OrderId
     account: AccountId

@@ -1,0 +1,225 @@
+"""How commands and events become bytes in a file, and how damage is told from an interrupted write.
+
+A segment is a head and then records. A record is
+
+    magic (2) | format version (1) | zero (1) | length (4) | sequence (8) | CRC-32 of these 16 (4)
+    payload (length)
+    CRC-32 of sequence and payload (4) | end mark (1, never zero)
+
+all numbers big-endian. The head of a record has a checksum of its own, so its length can be trusted:
+  - a file that ends before the record does was cut short while it was written: **torn**, never acknowledged;
+  - all else that does not fit is **corruption**: somebody's acknowledged command is at stake, so nothing is repaired.
+A file may have been made longer than what was written: a record that ends in nothing but zero bytes up to the end of
+the file is torn too. The end mark makes that safe, as no whole record can end in a zero byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Final, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from exchange.commands import Sequenced
+from exchange.events import Happened
+from kernel.errors import PermanentError
+
+FORMAT_VERSION: Final = 1
+MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
+"""More than any record needs (the largest is the close of a session with very many orders)."""
+
+_MAGIC: Final = b"TJ"
+_HEAD: Final = struct.Struct(">2sBBIQI")
+_HEAD_PLAIN: Final = struct.Struct(">2sBBIQ")
+_TAIL: Final = struct.Struct(">IB")
+_END: Final = 0xA5
+_PREFIX: Final = _MAGIC + bytes((FORMAT_VERSION, 0))
+
+_SEGMENT_MAGIC: Final = b"TAPEWTCH"
+_SEGMENT_HEAD: Final = struct.Struct(">8sHHQIB")
+_SEGMENT_PLAIN: Final = struct.Struct(">8sHHQ")
+SEGMENT_HEAD_BYTES: Final = _SEGMENT_HEAD.size
+RECORD_OVERHEAD_BYTES: Final = _HEAD.size + _TAIL.size
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_SEQUENCED: Final = msgspec.msgpack.Decoder(Sequenced)
+_HAPPENED: Final = msgspec.msgpack.Decoder(Happened)
+
+
+class Kind(IntEnum):
+    """What the records of a segment hold."""
+
+    COMMANDS = 1
+    EVENTS = 2
+
+
+class CorruptError(PermanentError):
+    """Bytes which were not written like this. `offset` counts from the start of what was scanned."""
+
+    def __init__(self, offset: int, what: str) -> None:
+        super().__init__(f"corrupt at byte {offset}: {what}")
+        self.offset = offset
+        self.what = what
+
+
+class VersionError(PermanentError):
+    """A whole segment of another format version."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"format version {version}; this program reads version {FORMAT_VERSION}")
+        self.version = version
+
+
+class Record(NamedTuple):
+    """One record as it was read."""
+
+    seq: int
+    payload: bytes
+    end: int
+    """Where the next record begins."""
+
+
+class Torn(NamedTuple):
+    """A write that was cut short: everything from `offset` on, `size` bytes, was never acknowledged."""
+
+    offset: int
+    size: int
+
+
+def encode_command(item: Sequenced) -> bytes:
+    """Return the payload of a record of `Kind.COMMANDS`."""
+    return _ENCODER.encode(item)
+
+
+def decode_command(payload: bytes) -> Sequenced:
+    """Return the command of a record.
+
+    Raises:
+        msgspec.MsgspecError: the payload holds no command of this version.
+    """
+    return _SEQUENCED.decode(payload)
+
+
+def encode_events(item: Happened) -> bytes:
+    """Return the payload of a record of `Kind.EVENTS`."""
+    return _ENCODER.encode(item)
+
+
+def decode_events(payload: bytes) -> Happened:
+    """Return the events of a record.
+
+    Raises:
+        msgspec.MsgspecError: the payload holds no events of this version.
+    """
+    return _HAPPENED.decode(payload)
+
+
+def frame(seq: int, payload: bytes) -> bytes:
+    """Return a whole record.
+
+    Raises:
+        ValueError: the payload is larger than `MAX_PAYLOAD_BYTES`.
+    """
+    length = len(payload)
+    if length > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"record {seq} holds {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
+    plain = _HEAD_PLAIN.pack(_MAGIC, FORMAT_VERSION, 0, length, seq)
+    tail = _TAIL.pack(crc32(payload, seq & 0xFFFFFFFF), _END)
+    return b"".join((plain, crc32(plain).to_bytes(4, "big"), payload, tail))
+
+
+def segment_head(kind: Kind, first_seq: int) -> bytes:
+    """Return the head of a segment whose first record will be `first_seq`."""
+    plain = _SEGMENT_PLAIN.pack(_SEGMENT_MAGIC, FORMAT_VERSION, kind, first_seq)
+    return plain + _TAIL.pack(crc32(plain), _END)
+
+
+def read_segment_head(data: bytes | memoryview, kind: Kind, first_seq: int) -> Torn | None:
+    """Check the head of a segment; return `Torn` when its writing was cut short.
+
+    Raises:
+        VersionError: the segment is whole, but of another version.
+        CorruptError: the head is damaged, or of another kind or place than asked for.
+    """
+    expected = segment_head(kind, first_seq)
+    if bytes(data[:SEGMENT_HEAD_BYTES]) == expected:
+        return None
+    written = bytes(data[:SEGMENT_HEAD_BYTES])
+    if len(written) == SEGMENT_HEAD_BYTES and written[-1] == _END:
+        magic, version, found_kind, found_seq, checksum, _ = _SEGMENT_HEAD.unpack(written)
+        if magic != _SEGMENT_MAGIC or checksum != crc32(written[: _SEGMENT_PLAIN.size]):
+            raise CorruptError(0, "the head of the segment is damaged")
+        if version != FORMAT_VERSION:
+            raise VersionError(version)
+        raise CorruptError(
+            0, f"a segment of kind {found_kind} from {found_seq} stands where {kind} from {first_seq} should"
+        )
+    if expected.startswith(_written(data, 0)):
+        return Torn(0, len(data))
+    raise CorruptError(0, "the head of the segment is damaged")
+
+
+class Scan:
+    """The records of a stretch of bytes, one after the other.
+
+    Iterate over it; afterwards `torn` tells of an interrupted write at the end (None: the last record is whole) and
+    `end` is where the whole records end. Iteration raises `CorruptError` when anything else does not fit.
+    """
+
+    def __init__(self, data: bytes | memoryview, *, first_seq: int, offset: int = 0) -> None:
+        self._data = memoryview(data)
+        self._next_seq = first_seq
+        self.end = offset
+        self.torn: Torn | None = None
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records from where the last iteration stopped."""
+        data, size = self._data, len(self._data)
+        while (offset := self.end) < size:
+            body = offset + _HEAD.size
+            if body > size:
+                self._cut_short(offset)
+                return
+            magic, version, zero, length, seq, checksum = _HEAD.unpack_from(data, offset)
+            if checksum != crc32(data[offset : offset + _HEAD_PLAIN.size]):
+                self._doubt(offset, body, "the head of a record does not fit its checksum")
+                return
+            if magic != _MAGIC or version != FORMAT_VERSION or zero:
+                raise CorruptError(offset, "no record of this format begins here")
+            if seq != self._next_seq:
+                raise CorruptError(offset, f"record {seq} stands where {self._next_seq} should")
+            if length > MAX_PAYLOAD_BYTES:
+                raise CorruptError(offset, f"a record claims {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
+            tail = body + length
+            end = tail + _TAIL.size
+            if end > size:
+                self._cut_short(offset)
+                return
+            payload = data[body:tail]
+            if _TAIL.unpack_from(data, tail) != (crc32(payload, seq & 0xFFFFFFFF), _END):
+                self._doubt(offset, end, f"record {seq} does not fit its checksum")
+                return
+            self.end = end
+            self._next_seq = seq + 1
+            yield Record(seq, bytes(payload), end)
+
+    def _cut_short(self, offset: int) -> None:
+        """The file ends within a record: torn, if what is there is the beginning of one."""
+        head = bytes(_written(self._data, offset))[: len(_PREFIX)]
+        if not _PREFIX.startswith(head):
+            raise CorruptError(offset, "no record of this format begins here")
+        self.torn = Torn(offset, len(self._data) - offset)
+
+    def _doubt(self, offset: int, end: int, what: str) -> None:
+        """A checksum fails: torn, if the rest of the file was never written; else corrupt."""
+        if offset + len(_written(self._data, offset)) >= end:
+            raise CorruptError(offset, what)
+        self._cut_short(offset)
+
+
+def _written(data: bytes | memoryview, offset: int) -> bytes:
+    """Return the bytes from `offset` on without the zero bytes at the end of the file."""
+    return bytes(data[offset:]).rstrip(b"\0")
