@@ -1,0 +1,190 @@
+"""The words of a post-mortem: how instants, durations, actions, reasons and hostile texts read. Pure functions."""
+
+from __future__ import annotations
+
+import datetime
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from incidents.plot import figure
+from kernel.time import MICROSECOND, MILLISECOND, MINUTE, SECOND, from_rfc3339
+
+LONGEST: Final = 240
+"""Letters of a foreign text that a report shows; labels may be of any length."""
+_LONGEST_URL: Final = 2000
+_EARLIEST: Final = 10**15
+"""A whole number of at least this size is an instant (11 days after 1970 in nanoseconds), a smaller one a count."""
+
+STATES: Final[Mapping[str, str]] = {
+    "open": "Open",
+    "acknowledged": "Acknowledged",
+    "mitigated": "Mitigated",
+    "resolved": "Resolved",
+}
+OUTCOMES: Final[Mapping[str, str]] = {
+    "mended": "it helped, and a reading proves it",
+    "not_applicable": "it did not apply, so nothing was touched",
+    "refused": "it was refused by a guard",
+    "failed": "an action failed",
+    "not_proven": "no reading proved that it helped",
+    "undone": "no reading proved that it helped, so it was undone",
+}
+REASONS: Final[Mapping[str, str]] = {
+    "kill_switch": "automatic actions were switched off",
+    "guard_not_met": "a guard did not hold",
+    "no_evidence": "monitoring gave no data that may be acted on",
+    "cool_down": "it had run for this target a short time before",
+    "too_many_runs": "it had run too often within the hour",
+    "ineffective": "it had run before without helping",
+    "blast_radius": "it would have touched more than it may",
+    "unhealthy_share": "too much of the plant looked unhealthy, so the observer was suspected first",
+    "not_allowed": "the action is not allowed here",
+    "singleton": "a single writer is never scaled",
+    "no_target": "there was no target",
+    "no_consent": "nobody agreed to it",
+    "conflict": "the target had changed since the plan was made",
+    "run_in_progress": "another run was at work",
+}
+UNKNOWNS: Final[Mapping[str, str]] = {
+    "unreachable": "monitoring could not be reached",
+    "refused": "monitoring refused the question",
+    "missing": "there was no such data",
+    "stale": "the data was too old",
+    "not_a_number": "the data was not a number",
+    "partial": "the data was incomplete",
+    "ambiguous": "there was more than one answer",
+}
+_ACTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "restart_replica": ("restart {}", ("replica",)),
+    "scale": ("scale {} by {}", ("workload", "by")),
+    "set_replicas": ("set {} to {} replicas", ("workload", "replicas")),
+    "halt_symbol": ("halt {}", ("symbol",)),
+    "resume_symbol": ("resume {}", ("symbol",)),
+    "halt_market": ("halt the market", ()),
+    "resume_market": ("resume the market", ()),
+    "verify_replay": ("verify the replay of {}", ("workload",)),
+}
+
+
+def clean(value: object, longest: int = LONGEST) -> str:
+    """Make a foreign text fit for one line of a report.
+
+    White space of every kind (also U+2028 and U+0085) becomes one blank; controls, direction changes and other letters
+    nobody can see become U+FFFD, so that they show; what is longer than `longest` letters is cut and ends in an ellipsis.
+    """
+    text = str(value)[: 4 * longest + 16]
+    shown = "".join(
+        letter
+        if letter.isprintable()
+        else " "
+        if letter.isspace() or unicodedata.category(letter) in {"Zl", "Zp"}
+        else "\ufffd"
+        for letter in text
+    )
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= longest and len(text) == len(str(value)) else shown[: longest - 1] + "…"
+
+
+def label(name: str) -> str:
+    """Write an identifier of ours for people: underscores become blanks."""
+    return clean(name, 80).replace("_", " ")
+
+
+def clock(instant: int) -> str:
+    """Write the time of day in UTC with milliseconds: `09:30:00.125`."""
+    moment = datetime.datetime.fromtimestamp(instant // SECOND, tz=datetime.UTC)
+    return f"{moment:%H:%M:%S}.{instant % SECOND // MILLISECOND:03d}"
+
+
+def day(instant: int) -> str:
+    """Write the date in UTC: `2026-03-02`."""
+    return f"{datetime.datetime.fromtimestamp(instant // SECOND, tz=datetime.UTC):%Y-%m-%d}"
+
+
+def spell(duration: int) -> str:
+    """Write a length of time: `850 ms`, `4.2 s`, `2 min 5 s`, `1 h 3 min`. The sign is dropped."""
+    duration = abs(duration)
+    if duration < MILLISECOND:
+        return f"{duration // MICROSECOND} µs"
+    if duration < SECOND:
+        return f"{duration // MILLISECOND} ms"
+    tenths = duration // (SECOND // 10)
+    if duration < MINUTE:
+        return f"{tenths // 10}.{tenths % 10} s"
+    minutes, left = divmod(duration, MINUTE)
+    if minutes < 60:  # noqa: PLR2004 - minutes of an hour
+        return f"{minutes} min {left // SECOND} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def instant_of(value: object) -> int | None:
+    """Read an instant from an entry's data: nanoseconds, or RFC 3339; None when it is neither."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= _EARLIEST:
+        return value
+    if isinstance(value, str):
+        try:
+            return from_rfc3339(value)
+        except ValueError:
+            return None
+    return None
+
+
+def number_of(value: object) -> float | None:
+    """Read a number from an entry's data; None when it is none. A flag is no number."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def shown(value: object) -> str:
+    """Write any scalar of an entry's data."""
+    number = number_of(value)
+    return clean(value) if number is None else figure(number)
+
+
+def action_words(action: object) -> str:
+    """Say what an action does: from its tagged form (`{"type": "scale", …}`), or the text itself."""
+    if not isinstance(action, Mapping):
+        return clean(action)
+    template, fields = _ACTIONS.get(str(action.get("type")), ("", ()))
+    if not template:
+        return clean(", ".join(f"{key} {shown(value)}" for key, value in action.items()))
+    return template.format(*(_signed(action, name) for name in fields))
+
+
+def _signed(action: Mapping[object, object], name: str) -> str:
+    value = action.get(name, "?")
+    return f"{value:+d}" if name == "by" and isinstance(value, int) else clean(value, 80)
+
+
+def changes(before: object, after: object) -> str:
+    """Say what became of a target's facts: `pid 123 → 456, ready yes`. Facts that stayed the same are left out."""
+    old = before if isinstance(before, Mapping) else {}
+    new = after if isinstance(after, Mapping) else {}
+    told = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        if key in old and key in new:
+            if old[key] != new[key]:
+                told.append(f"{clean(key, 40)} {clean(old[key], 80)} → {clean(new[key], 80)}")
+        elif key in new:
+            told.append(f"{clean(key, 40)} {clean(new[key], 80)}")
+    return ", ".join(told)
+
+
+def names(values: Iterable[object]) -> str:
+    """Join names as people do: `a`, `a and b`, `a, b and c`."""
+    items = [clean(value, 80) for value in values]
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1] if items else ""
+
+
+def web_link(value: object) -> str | None:
+    """Return an http(s) address as it may stand in a link, or None for everything else."""
+    if not isinstance(value, str) or len(value) > _LONGEST_URL or not value.isascii() or not value.isprintable():
+        return None
+    if any(letter in value for letter in ' "<>\\^`{|}'):
+        return None
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return None
+    return value if parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc else None
