@@ -1,8 +1,8 @@
 """What a runbook is: closed sets of frozen values, read from YAML by `runbooks.adapters.yaml_library`.
 
-A runbook says which alerts it answers, what must be true before anything is touched (guards), what is done (steps), which
-reading proves that it helped, how it is undone, and the bounds it may never exceed. Evidence is PromQL with an expected
-relation and a maximum age of the data; missing, stale, partial or NaN data never counts as true.
+A runbook says which alerts it answers, what must be true before anything is touched (guards), what is done (steps),
+which reading proves that it helped, how it is undone, and the bounds it may never exceed. Evidence is PromQL with an
+expected relation and a maximum age of the data; missing, stale, partial or NaN data never counts as true.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -155,9 +155,7 @@ class VerifyReplay(msgspec.Struct, frozen=True, tag="verify_replay"):
     workload: str
 
 
-Action = (
-    RestartReplica | Scale | SetReplicas | HaltSymbol | ResumeSymbol | HaltMarket | ResumeMarket | VerifyReplay
-)
+Action = RestartReplica | Scale | SetReplicas | HaltSymbol | ResumeSymbol | HaltMarket | ResumeMarket | VerifyReplay
 
 
 class Undo(StrEnum):
@@ -329,3 +327,24 @@ class RefusalReason(StrEnum):
     NO_CONSENT = "no_consent"
     CONFLICT = "conflict"
     RUN_IN_PROGRESS = "run_in_progress"
+
+
+class Refusal(NamedTuple):
+    """A refusal by a rule: the reason for machines, the detail for people."""
+
+    reason: RefusalReason
+    detail: str
+
+
+class Conclusion(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended."""
+
+    outcome: Outcome
+    reason: str
+    """A `RefusalReason` where one applies, otherwise empty."""
+    detail: str
+    """A sentence or more for people: what was seen, what was taken back, what remains changed."""
+    mended_at: Instant | None = None
+    """When the reading arrived that completed the last proof; only of a mended run."""
+    undone: bool = False
+    """True when something was to be taken back and all of it was."""

@@ -1,8 +1,8 @@
 """The workloads a runbook acts on, shaped after what Kubernetes can do.
 
 Each write carries a `key`: the adapter remembers the keys it has carried out and answers a repeated one with the first
-answer, so that a controller which lost an answer can simply ask again. Each write may carry the `generation` the plan was
-made on: when the workload has changed since, the write is refused as a conflict.
+answer, so that a controller which lost an answer can simply ask again. Each write may carry the `generation` the plan
+was made on: when the workload has changed since, the write is refused as a conflict.
 """
 
 from __future__ import annotations
