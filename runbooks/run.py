@@ -303,13 +303,14 @@ def _take_back(done: list[_Done], run_id: str) -> Part[_Undone]:
             words.append(_left(step))
             continue
         owed += 1
-        reason, trouble = ("", action) if isinstance(action, str) else (yield from _undo(step, action, run_id))
+        if isinstance(action, str):
+            reason, trouble = "", action
+        else:
+            reason, trouble = yield from _undo(step, action, run_id)
         if trouble:
             words += [trouble, _stays(done[: position + 1])]
             return _Undone(owed, failed=True, reason=reason, words=_sentences(*words))
-        words.append(
-            f"{step.step.name} was taken back" + (f" ({describe(action)})" if not isinstance(action, str) else "")
-        )
+        words.append(f"{step.step.name} was taken back")
     return _Undone(owed, failed=False, reason="", words=_sentences(*words))
 
 
