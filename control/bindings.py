@@ -1,0 +1,176 @@
+"""Action -> calls on the plant. The one place where a runbook's words meet real processes and the real exchange.
+
+Every call carries the action's key; whoever carries it out answers a repeated key with the first answer. So when an
+answer is lost, or the controller dies between the effect and its record, asking again is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Protocol, assert_never
+
+import msgspec
+
+from kernel.errors import PermanentError, TemporaryError
+from kernel.time import Clock
+from runbooks.adapters.exchange_admin import ExchangeAdmin
+from runbooks.model import (
+    Action,
+    DoAnswer,
+    HaltMarket,
+    HaltSymbol,
+    RefusalReason,
+    RestartReplica,
+    ResumeMarket,
+    ResumeSymbol,
+    Scale,
+    SetReplicas,
+    VerifyReplay,
+)
+from runbooks.ports import Effect, RefusedError, Workloads
+
+ATTEMPTS: Final = 4
+"""How often a temporary failure is tried again before the action counts as failed."""
+PAUSE_S: Final = 0.5
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """What an independent replay of the journal came to."""
+
+    last_seq: int
+    state_hash: str
+
+
+class Plant(Protocol):
+    """What can carry an action out."""
+
+    async def carry_out(self, action: Action, key: str) -> DoAnswer:
+        """Carry `action` out at most once for `key`. Trouble is an answer with `ok=False`, never an exception."""
+        ...
+
+
+class LivePlant:
+    """Actions on the workloads and on the exchange of one estate."""
+
+    def __init__(
+        self, workloads: Workloads, exchange: ExchangeAdmin, clock: Clock, journal: Path, instruments: Path
+    ) -> None:
+        """Act through `workloads` and `exchange`; `journal` and `instruments` are what an independent replay reads."""
+        self._workloads = workloads
+        self._exchange = exchange
+        self._clock = clock
+        self._journal = journal
+        self._instruments = instruments
+
+    async def carry_out(self, action: Action, key: str) -> DoAnswer:
+        """Carry `action` out at most once for `key`, trying again after temporary failures."""
+        problem = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(PAUSE_S * attempt)
+            try:
+                before, after = await self._act(action, key)
+            except RefusedError as error:
+                return DoAnswer(at=self._clock.now(), ok=False, refused=error.reason, error=str(error))
+            except PermanentError as error:
+                return DoAnswer(at=self._clock.now(), ok=False, error=str(error))
+            except TemporaryError as error:
+                problem = str(error)
+            else:
+                return DoAnswer(at=self._clock.now(), ok=True, before=before, after=after)
+        return DoAnswer(at=self._clock.now(), ok=False, error=f"gave up after {ATTEMPTS} tries: {problem}")
+
+    async def _act(self, action: Action, key: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        match action:
+            case RestartReplica():
+                return _facts(await self._workloads.restart(action.workload, action.replica, key=key))
+            case Scale():
+                return _facts(await self._scale(action, key))
+            case SetReplicas():
+                return _facts(await self._set_replicas(action, key))
+            case HaltSymbol():
+                await self._exchange.halt(key, action.symbol, action.reason)
+                return {"symbol": action.symbol, "trading": "open"}, {"symbol": action.symbol, "trading": "halted"}
+            case ResumeSymbol():
+                await self._exchange.resume(key, action.symbol)
+                return {"symbol": action.symbol, "trading": "halted"}, {"symbol": action.symbol, "trading": "open"}
+            case HaltMarket():
+                await self._exchange.halt(key, None, action.reason)
+                return {"market": "open"}, {"market": "halted"}
+            case ResumeMarket():
+                await self._exchange.resume(key, None)
+                return {"market": "halted"}, {"market": "open"}
+            case VerifyReplay():
+                return await self._verify()
+            case _:
+                assert_never(action)
+
+    async def _scale(self, action: Scale, key: str) -> Effect:
+        done = await self._workloads.effect(key)
+        if done is not None:
+            return done
+        status = await self._workloads.status(action.workload)
+        wanted = min(max(status.desired + action.by, action.minimum), action.maximum)
+        if wanted == status.desired:
+            bound = action.maximum if action.by > 0 else action.minimum
+            raise RefusedError(
+                RefusalReason.BLAST_RADIUS,
+                f"{action.workload} has {status.desired} replicas already; the runbook's bound is {bound}",
+            )
+        return await self._workloads.scale(action.workload, wanted, key=key, generation=status.generation)
+
+    async def _set_replicas(self, action: SetReplicas, key: str) -> Effect:
+        done = await self._workloads.effect(key)
+        if done is not None:
+            return done
+        status = await self._workloads.status(action.workload)
+        if status.desired != action.only_if:
+            raise RefusedError(
+                RefusalReason.CONFLICT,
+                f"{action.workload} has {status.desired} replicas, not the {action.only_if} this run left: "
+                "someone else changed it, so it stays as it is",
+            )
+        return await self._workloads.scale(action.workload, action.replicas, key=key, generation=status.generation)
+
+    async def _verify(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Replay the journal in a process of its own and hold the digest against the running engine's."""
+        live = await self._exchange.state_hash()
+        replayed = await replay(self._journal, self._instruments, live.seq)
+        if replayed.state_hash != live.state_hash or replayed.last_seq != live.seq:
+            raise PermanentError(
+                f"the journal replays to {replayed.state_hash[:16]} at {replayed.last_seq}, "
+                f"the engine says {live.state_hash[:16]} at {live.seq}: the market must not reopen"
+            )
+        facts = {"seq": str(live.seq), "state_hash": live.state_hash}
+        return {"engine_" + name: value for name, value in facts.items()}, facts
+
+
+def _facts(effect: Effect) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    return effect.before, effect.after
+
+
+async def replay(journal: Path, instruments: Path, until: int) -> Verification:
+    """Replay a journal up to the command `until` in a process of its own.
+
+    Raises:
+        PermanentError: the journal cannot be replayed; the message is the replaying process's own.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "exchange.adapters.verify",
+        str(journal),
+        "--until",
+        str(until),
+        "--instruments",
+        str(instruments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    if process.returncode != 0:
+        raise PermanentError(f"the journal cannot be replayed: {err.decode(errors='replace').strip()[-400:]}")
+    return msgspec.json.decode(out, type=Verification)

@@ -1,0 +1,75 @@
+"""The exchange's own levers: halting and reopening, asked over the engine's administration interface."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from kernel.errors import PermanentError, TemporaryError
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0, connect=1.0)
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """What the engine says of itself."""
+
+    ready: bool
+    seq: int
+    market_halted: bool
+    halted_symbols: tuple[str, ...] = ()
+    clean_start: bool = True
+    recovered_commands: int = 0
+    journal_failed: bool = False
+
+
+class StateHash(msgspec.Struct, frozen=True):
+    """The digest of the engine's whole state after the command `seq`."""
+
+    seq: int
+    state_hash: str
+
+
+class ExchangeAdmin:
+    """Client of the engine's administration interface. Every write is idempotent by its key."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
+        """Use `session` for requests to `base_url`, with the admin secret as bearer token."""
+        self._session = session
+        self._base = base_url
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    async def status(self) -> EngineStatus:
+        """Return the engine's state.
+
+        Raises:
+            TemporaryError: the engine does not answer.
+        """
+        return msgspec.json.decode(await self._call("GET", "/v1/status"), type=EngineStatus)
+
+    async def state_hash(self) -> StateHash:
+        """Return the engine's state digest at one consistent point."""
+        return msgspec.json.decode(await self._call("GET", "/v1/hash"), type=StateHash)
+
+    async def halt(self, key: str, symbol: str | None, reason: str) -> None:
+        """Stop trading in `symbol`, or everywhere; returns when the halt is durable."""
+        await self._call("POST", "/admin/halt", {"key": key, "symbol": symbol, "reason": reason})
+
+    async def resume(self, key: str, symbol: str | None) -> None:
+        """Let trading go on in `symbol`, or lift the market-wide halt; returns when it is durable."""
+        await self._call("POST", "/admin/resume", {"key": key, "symbol": symbol})
+
+    async def _call(self, method: str, path: str, body: object = None) -> bytes:
+        try:
+            async with self._session.request(
+                method, self._base + path, json=body, headers=self._headers, timeout=_TIMEOUT
+            ) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise TemporaryError(f"engine: {method} {path}: no answer ({type(error).__name__})") from error
+        if answer.status >= 500:
+            raise TemporaryError(f"engine: {method} {path}: {answer.status} {content[:200]!r}")
+        if answer.status >= 300:
+            raise PermanentError(f"engine: {method} {path}: {answer.status} {content[:200]!r}")
+        return content
