@@ -1,7 +1,7 @@
 """What the exchange's processes ask of the world around them: telemetry, logs, alerts.
 
-The core and its adapters hold no metrics library and no logger. They tell these ports what happened, in batches where the
-path is hot; `monitor/` turns it into metrics and log records, and tests keep it in plain lists (`exchange.recording`).
+The core and its adapters hold no metrics library and no logger. They tell these ports what happened, in batches where
+the path is hot; `monitor/` turns it into metrics and log records, and tests keep it in plain lists (`exchange.recording`).
 Implementations must neither block nor raise: an exchange does not stop because nobody measures it.
 """
 
@@ -31,6 +31,8 @@ class Refusal(StrEnum):
     HALTED = "halted"
     """The whole market stands still: an order would only be rejected."""
     JOURNAL_FAILED = "journal_failed"
+    UNDECIDED = "undecided"
+    """It was being written when the journal failed: nobody knows, until the journal is read again."""
     BAD_MESSAGE = "bad_message"
 
 
@@ -114,9 +116,9 @@ class EngineTelemetry(Protocol):
         apply_s: Sequence[float],
         sync_s: float,
     ) -> None:
-        """One group commit became durable: its commands, all they caused, seconds of matching each, seconds of the sync.
+        """One group commit became durable.
 
-        The three sequences are of one length and in the journal's order.
+        Its commands, all they caused, the seconds of matching each one, and the seconds of the one sync. The three sequences are of one length and in the journal's order.
         """
         ...
 
@@ -221,7 +223,7 @@ class WatchdogTelemetry(Protocol):
         ...
 
     def gap(self, symbol: Symbol, *, standing: bool) -> None:
-        """A gap of `symbol` stands, or is over. Told once for each symbol at the start, so that 0 is there to be read."""
+        """A gap of `symbol` stands, or is over. Told for each symbol at the start, so that 0 is there to be read."""
         ...
 
     def crossed(self, symbol: Symbol, *, standing: bool) -> None:

@@ -28,6 +28,13 @@ class RecordingLog:
         return [name for name, _, _ in self.events]
 
 
+class NullLog:
+    """Keeps nothing: for a process that nobody reads."""
+
+    def event(self, name: str, /, *, severity: str = "info", **fields: object) -> None:
+        """Forget one event."""
+
+
 @dataclass
 class RecordingExposition:
     """A metrics page with nothing on it."""

@@ -1,0 +1,338 @@
+"""Every process of the estate, wired: `python -m control.roles CONFIG.json`.
+
+Imports stand inside the functions on purpose: a watchdog that loads FastAPI pays for it in memory and in every restart.
+
+Exit codes: 0 stopped when asked, 1 cannot start or cannot go on (one sentence on standard error), 2 wrong usage,
+74 the engine was stopped after its journal had failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from control.config import RoleConfig, load_config
+from control.layout import Layout
+from kernel.adapters.clock import SystemClock
+from kernel.errors import PermanentError, TapewatchError
+from monitor.catalog import Role
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import ASGIApp
+
+    from exchange.ports import Log
+    from monitor.adapters.exporter import Exporter
+
+_USAGE: Final = "usage: python -m control.roles CONFIG.json"
+_GARBAGE_THRESHOLD: Final = 50_000
+"""Allocations between two young collections: orders make no cycles, so looking for them often only costs latency."""
+
+Serve = Callable[[RoleConfig, asyncio.Event], Awaitable[int]]
+
+
+async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
+    from exchange.adapters.engine_http import engine_app
+    from exchange.adapters.engine_server import ENGINE_FAULTS, EngineParts, EngineServer
+    from exchange.adapters.http import Faults, listen
+    from exchange.adapters.recovery import EnginePaths
+    from monitor.instruments import EngineInstruments
+
+    layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
+    faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)
+    async with AsyncExitStack() as stack:
+        parts = EngineParts(
+            paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
+            instruments=config.instruments,
+            clock=SystemClock(),
+            telemetry=EngineInstruments(exporter),
+            log=_log(config, stack),
+            faults=faults,
+        )
+        server = EngineServer(parts)
+        # Both ports are taken before anything is read: a port in use is told at once, not after a long replay.
+        stream = listen(config.engine_stream_port)
+        stack.callback(stream.close)
+        app = engine_app(server, exporter, faults, _secret(layout, "admin"))
+        await stack.enter_async_context(_http(app, config.port))
+        starting = asyncio.create_task(server.start(stream))
+        await _either(starting, stop)
+        if starting.done():
+            await starting
+            gc.freeze()
+            await stop.wait()
+        else:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+        return await server.stop()
+
+
+async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
+    from exchange.adapters.engine_client import EngineClient
+    from exchange.adapters.gateway import Gateway
+    from monitor.instruments import GatewayInstruments
+
+    layout, exporter = Layout(Path(config.state)), _exporter(Role.GATEWAY)
+    telemetry = GatewayInstruments(exporter)
+    async with AsyncExitStack() as stack:
+        log = _log(config, stack)
+
+        def connected(there: bool) -> None:  # noqa: FBT001 - a callback's one argument
+            telemetry.engine_connected(connected=there)
+            log.event("engine-connected" if there else "engine-lost", severity="info" if there else "warning")
+
+        engine = EngineClient(config.engine_stream_port, connected)
+        app = Gateway(
+            engine,
+            telemetry,
+            exporter,
+            replica=config.replica,
+            trade_secret=_secret(layout, "trade"),
+            capacity_per_s=config.gateway_capacity_per_s,
+        )
+        await stack.enter_async_context(_http(app, config.port))
+        await stack.enter_async_context(_running(engine.run()))
+        gc.freeze()
+        await stop.wait()
+    return 0
+
+
+async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
+    from exchange.adapters.http import Faults
+    from exchange.adapters.market_data_server import FEED_FAULTS, MarketDataServer, market_data_app
+    from monitor.instruments import FeedInstruments
+
+    layout, exporter = Layout(Path(config.state)), _exporter(Role.MARKET_DATA)
+    faults = Faults(FEED_FAULTS, allowed=config.faults_allowed)
+    async with AsyncExitStack() as stack:
+        server = MarketDataServer(
+            [instrument.symbol for instrument in config.instruments],
+            config.engine_stream_port,
+            clock=SystemClock(),
+            telemetry=FeedInstruments(exporter),
+            log=_log(config, stack),
+            faults=faults,
+        )
+        app = market_data_app(server, exporter, faults, _secret(layout, "admin"))
+        await stack.enter_async_context(_http(app, config.port, ws="websockets-sansio"))
+        await stack.enter_async_context(_running(server.run()))
+        await stop.wait()
+    return 0
+
+
+async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
+    from exchange.adapters.http import Faults
+    from exchange.adapters.settlement_server import SETTLEMENT_FAULTS, SettlementServer, settlement_app
+    from exchange.adapters.settlement_store import SettlementStore
+    from monitor.instruments import SettlementInstruments
+
+    layout, exporter = Layout(Path(config.state)), _exporter(Role.SETTLEMENT)
+    faults = Faults(SETTLEMENT_FAULTS, allowed=config.faults_allowed)
+    async with AsyncExitStack() as stack:
+        store = SettlementStore(layout.ledger)
+        stack.callback(store.close)
+        server = SettlementServer(
+            store,
+            config.engine_stream_port,
+            telemetry=SettlementInstruments(exporter),
+            log=_log(config, stack),
+            faults=faults,
+        )
+        app = settlement_app(server, exporter, faults, _secret(layout, "admin"))
+        await stack.enter_async_context(_http(app, config.port))
+        await stack.enter_async_context(_running(server.run()))
+        await stop.wait()
+    return 0
+
+
+async def _watchdog(config: RoleConfig, stop: asyncio.Event) -> int:
+    from exchange.adapters.alert_post import AlertPost
+    from exchange.adapters.watchdog import Watchdog, watchdog_app
+    from monitor.instruments import WatchdogInstruments
+
+    exporter = _exporter(Role.WATCHDOG)
+    telemetry = WatchdogInstruments(exporter)
+    async with AsyncExitStack() as stack:
+        watchdog = Watchdog(
+            [instrument.symbol for instrument in config.instruments],
+            market_data_port=config.market_data_port,
+            engine_http_port=config.engine_http_port,
+            post=AlertPost(config.alertmanager_url),
+            clock=SystemClock(),
+            telemetry=telemetry,
+            log=_log(config, stack),
+        )
+        await stack.enter_async_context(_http(watchdog_app(watchdog, exporter), config.port))
+        await stack.enter_async_context(_running(watchdog.run()))
+        await stop.wait()
+    return 0
+
+
+async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
+    from exchange.adapters.load_client import LoadClient, LoadParts, load_app
+    from monitor.instruments import LoadInstruments
+
+    layout, exporter = Layout(Path(config.state)), _exporter(Role.LOAD)
+    async with AsyncExitStack() as stack:
+        client = LoadClient(
+            LoadParts(
+                directory=layout.load,
+                journal=layout.journal,
+                addresses=layout.addresses,
+                instruments=config.instruments,
+                trade_secret=_secret(layout, "trade"),
+                seed=config.seed,
+                rate_per_s=config.load_rate_per_s,
+                telemetry=LoadInstruments(exporter),
+                log=_log(config, stack),
+                clock=SystemClock(),
+            )
+        )
+        await stack.enter_async_context(_http(load_app(client, exporter, _secret(layout, "admin")), config.port))
+        await stack.enter_async_context(_running(client.run()))
+        await stop.wait()
+        await client.finish()
+    return 0
+
+
+async def _control(config: RoleConfig, stop: asyncio.Event) -> int:
+    """The control plane installs its own signal handling: `stop` is not for it."""
+    from control.service import serve
+
+    del stop
+    return await serve(config)
+
+
+_SERVE: Final[dict[Role, Serve]] = {
+    Role.ENGINE: _engine,
+    Role.GATEWAY: _gateway,
+    Role.MARKET_DATA: _market_data,
+    Role.SETTLEMENT: _settlement,
+    Role.WATCHDOG: _watchdog,
+    Role.LOAD: _load,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the role that a configuration names until it is told to stop; return the exit code."""
+    if len(arguments) != 1:
+        return _say(_USAGE, 2)
+    try:
+        config = _read_config(Path(arguments[0]))
+        if config.role == Role.CONTROL:
+            return _run_control(config)
+        serve = _SERVE.get(Role(config.role)) if config.role in set(Role) else None
+        if serve is None:
+            raise PermanentError(f"{arguments[0]}: role {config.role!r} is none of {', '.join(_SERVE)}, control")
+        gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
+        import uvloop
+
+        return uvloop.run(_until_told(serve, config))
+    except (TapewatchError, OSError) as error:
+        return _say(str(error), 1)
+
+
+def _run_control(config: RoleConfig) -> int:
+    # The control plane is wired in its own file; it is imported only in its own process.
+    from control import service
+
+    result: object = service.serve(config)
+    return int(asyncio.run(result)) if isinstance(result, Coroutine) else int(result or 0)  # type: ignore[call-overload]
+
+
+def _read_config(path: Path) -> RoleConfig:
+    try:
+        return load_config(path)
+    except OSError as error:
+        raise PermanentError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    except msgspec.DecodeError as error:
+        raise PermanentError(f"{path}: no configuration of this version ({error}); start the estate anew") from error
+
+
+async def _until_told(serve: Serve, config: RoleConfig) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return await serve(config, stop)
+
+
+@asynccontextmanager
+async def _http(app: ASGIApp, port: int, *, ws: str = "none") -> AsyncIterator[None]:
+    from exchange.adapters.http import HttpServer, listen
+
+    server = HttpServer(app, listen(port), ws=ws)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run `work` beside the role. When it fails the process ends: half a role is worse than none."""
+    parent = asyncio.current_task()
+    assert parent is not None, "a role runs in a task"
+    task = asyncio.create_task(work)
+    failed: list[BaseException] = []
+
+    def ended(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            failed.append(error)
+            parent.cancel()
+
+    task.add_done_callback(ended)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if failed:
+            raise failed[0] from None
+        raise
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _either(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+def _exporter(role: Role) -> Exporter:
+    from monitor.adapters.exporter import Exporter
+
+    return Exporter(role)
+
+
+def _log(config: RoleConfig, stack: AsyncExitStack) -> Log:
+    from exchange.recording import NullLog
+
+    del config, stack
+    return NullLog()
+
+
+def _secret(layout: Layout, name: str) -> str:
+    from exchange.adapters.http import read_secret
+
+    return read_secret(layout.secret(name))
+
+
+def _say(sentence: str, code: int) -> int:
+    sys.stderr.write(sentence + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,213 @@
+"""The other end of the engine's port: requests with answers, and the event stream, both over broken connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import msgspec
+
+from exchange.commands import ParticipantCommand
+from exchange.protocol import (
+    MAX_REPLY_BYTES,
+    Answer,
+    Books,
+    FrameReader,
+    FrameTooLongError,
+    Heartbeat,
+    LookUp,
+    NotFound,
+    Refused,
+    Stream,
+    Submit,
+    Subscribe,
+    frame,
+    read_reply,
+)
+from exchange.types import AccountId, ClientId
+from kernel.errors import TemporaryError
+
+RETRY_S_MIN: Final = 0.05
+RETRY_S_MAX: Final = 0.5
+"""The engine is on this machine: trying twice a second costs nothing, and a recovered engine is found at once."""
+SILENCE_S: Final = 3.0
+"""A stream that brings neither events nor the five heartbeats a second for so long is dead."""
+_READ_BYTES: Final = 256 * 1024
+
+
+class NotConnectedError(TemporaryError):
+    """There is no connection to the engine: the request was never sent."""
+
+
+class AnswerLostError(TemporaryError):
+    """The request was sent and no answer came: whether it was carried out is unknown. Look it up."""
+
+
+EngineReply = Answer | Refused | NotFound
+
+
+class EngineClient:
+    """One connection for all requests of a process, made anew whenever it breaks."""
+
+    def __init__(self, port: int, connected: Callable[[bool], None]) -> None:
+        """Talk to the engine on loopback `port`; `connected` is told of every change."""
+        self._port: Final = port
+        self._told: Final = connected
+        self._waiting: Final[dict[int, asyncio.Future[EngineReply]]] = {}
+        self._next_id = 0
+        self._unsent: list[bytes] = []
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether a request could be sent now."""
+        return self._writer is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests sent and not answered."""
+        return len(self._waiting)
+
+    async def submit(self, command: ParticipantCommand, timeout_s: float) -> EngineReply:
+        """Send a command and wait for its answer.
+
+        Raises:
+            NotConnectedError: it was never sent.
+            AnswerLostError: it was sent, and no answer came within `timeout_s` or before the connection broke.
+        """
+        request_id = self._take_id()
+        return await self._ask(request_id, frame(Submit(request_id, command)), timeout_s)
+
+    async def look_up(self, account: AccountId, client_id: ClientId, timeout_s: float) -> EngineReply:
+        """Ask what became of a request.
+
+        Raises:
+            NotConnectedError, AnswerLostError: as `submit`.
+        """
+        request_id = self._take_id()
+        return await self._ask(request_id, frame(LookUp(request_id, account, client_id)), timeout_s)
+
+    async def run(self) -> None:
+        """Keep the connection; returns only when cancelled."""
+        pause_s = RETRY_S_MIN
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_S_MAX)
+                continue
+            pause_s = RETRY_S_MIN
+            self._writer = writer
+            self._told(True)  # noqa: FBT003 - a callback's one argument
+            try:
+                await self._read(reader)
+            finally:
+                self._broke()
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+            await asyncio.sleep(pause_s)
+
+    def _take_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    async def _ask(self, request_id: int, data: bytes, timeout_s: float) -> EngineReply:
+        if self._writer is None:
+            raise NotConnectedError("the engine is not connected")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[EngineReply] = loop.create_future()
+        self._waiting[request_id] = answer
+        if not self._unsent:
+            loop.call_soon(self._flush)
+        self._unsent.append(data)
+        # A timer of our own: asyncio.timeout costs a task's cancellation machinery on every order.
+        timer = loop.call_later(timeout_s, self._give_up, request_id)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._waiting.pop(request_id, None)
+
+    def _give_up(self, request_id: int) -> None:
+        answer = self._waiting.get(request_id)
+        if answer is not None and not answer.done():
+            answer.set_exception(AnswerLostError("the engine did not answer in time"))
+
+    def _flush(self) -> None:
+        data, self._unsent = b"".join(self._unsent), []
+        if self._writer is not None:
+            self._writer.write(data)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        frames = FrameReader(MAX_REPLY_BYTES)
+        with contextlib.suppress(OSError, FrameTooLongError, msgspec.DecodeError):
+            while data := await reader.read(_READ_BYTES):
+                for body in frames.feed(data):
+                    reply = read_reply(body)
+                    if isinstance(reply, Answer | Refused | NotFound):
+                        answer = self._waiting.get(reply.id)
+                        if answer is not None and not answer.done():
+                            answer.set_result(reply)
+
+    def _broke(self) -> None:
+        self._writer = None
+        self._told(False)  # noqa: FBT003 - a callback's one argument
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(AnswerLostError("the connection to the engine broke"))
+
+
+StreamMessage = Books | Stream | Heartbeat
+
+
+async def follow_events(
+    port: int, request: Callable[[], Subscribe], connected: Callable[[bool], None]
+) -> AsyncIterator[StreamMessage]:
+    """Yield the event stream for ever, over broken connections.
+
+    `request` is asked at each new connection and says where to go on; `connected` is told of every change. The consumer's
+    own slowness is the engine's to judge: nothing is read ahead of it but one buffer.
+    """
+    pause_s = RETRY_S_MIN
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_READ_BYTES)
+        except OSError:
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RETRY_S_MAX)
+            continue
+        try:
+            writer.write(frame(request()))
+            async for message in _messages(reader):
+                if pause_s:
+                    connected(True)  # noqa: FBT003 - a callback's one argument
+                    pause_s = 0.0
+                yield message
+        except (OSError, TimeoutError, FrameTooLongError, msgspec.DecodeError):
+            pass  # whatever it was, a new connection begins where this one got to
+        finally:
+            connected(False)  # noqa: FBT003 - a callback's one argument
+            writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+        pause_s = RETRY_S_MIN
+        await asyncio.sleep(pause_s)
+
+
+async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[StreamMessage]:
+    frames = FrameReader(MAX_REPLY_BYTES)
+    while True:
+        async with asyncio.timeout(SILENCE_S):
+            data = await reader.read(_READ_BYTES)
+        if not data:
+            return
+        for body in frames.feed(data):
+            message = read_reply(body)
+            if isinstance(message, Books | Stream | Heartbeat):
+                yield message
+            else:
+                return

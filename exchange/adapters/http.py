@@ -1,0 +1,243 @@
+"""HTTP of the exchange's processes: a server inside a running loop, health, metrics, and who may do what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import socket
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from exchange.ports import Exposition
+from kernel.errors import InputError, PermanentError
+
+MAX_BODY_BYTES: Final = 64 * 1024
+"""Larger than any request of ours; a longer body is refused with 413 before it is read."""
+_JSON: Final = "application/json"
+
+
+class Ready(Protocol):
+    """Tells whether a process can do its work, and if not, why."""
+
+    def __call__(self) -> tuple[bool, str]:
+        """Return readiness and one sentence."""
+        ...
+
+
+class BodyTooLargeError(Exception):
+    """A request's body exceeds `MAX_BODY_BYTES`."""
+
+
+def listen(port: int) -> socket.socket:
+    """Return a listening socket on loopback; port 0 picks a free one.
+
+    Raises:
+        PermanentError: the port is in use or forbidden.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise PermanentError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}; choose a free port") from error
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    return listener
+
+
+def read_secret(path: Path) -> str:
+    """Read a bearer secret.
+
+    Raises:
+        InputError: the file is missing, unreadable or empty.
+    """
+    try:
+        secret = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(path), f"cannot read the secret ({error})", right="write it with mode 0600") from error
+    if not secret:
+        raise InputError(str(path), "the secret is empty", right="write at least 32 random characters")
+    return secret
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its grip on the process's signals: the role decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+class HttpServer:
+    """An HTTP server on a socket that already listens."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, *, ws: str = "none") -> None:
+        """Serve `app`. `ws` is uvicorn's name of a WebSocket implementation, or `none`."""
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            http="httptools",
+            ws=ws,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+            # a header line may not trickle in forever: httptools itself caps the size of a header block
+            h11_max_incomplete_event_size=16 * 1024,
+            ws_max_size=MAX_BODY_BYTES,
+            ws_ping_interval=None,
+        )
+        self._server = _Server(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http")
+        while not self._server.started:
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Stop taking connections, let the present answers go out, close."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._listener.close()
+
+
+def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a value as JSON."""
+    return Response(msgspec.json.encode(value), status, headers, _JSON)
+
+
+def problem(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer that says what is wrong."""
+    return json_response({"error": error}, status, headers)
+
+
+async def read_body(request: Request) -> bytes:
+    """Read a whole body of bounded size.
+
+    Raises:
+        BodyTooLargeError: it is longer than `MAX_BODY_BYTES`.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLargeError
+    return bytes(body)
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def guarded(secret: str, endpoint: Endpoint) -> Endpoint:
+    """Return `endpoint` for those who bring the bearer secret; 401 for the others.
+
+    Also answers 413 and 400 for bodies that are too large or of the wrong shape, with where and what.
+    """
+    expected = f"Bearer {secret}".encode()
+
+    async def checked(request: Request) -> Response:
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected):
+            return problem(401, "authorization: a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        try:
+            return await endpoint(request)
+        except BodyTooLargeError:
+            return problem(413, f"body: longer than {MAX_BODY_BYTES} bytes")
+        except msgspec.ValidationError as error:
+            return problem(400, f"body: {error}")
+        except msgspec.DecodeError as error:
+            return problem(400, f"body: no JSON: {error}")
+
+    return checked
+
+
+def common_routes(exposition: Exposition, ready: Ready) -> list[BaseRoute]:
+    """Return what every process answers: `/metrics`, `/health/live`, `/health/ready`."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(exposition.render(), media_type=exposition.content_type)
+
+    async def live(_: Request) -> Response:
+        return json_response({"live": True})
+
+    async def readiness(_: Request) -> Response:
+        is_ready, detail = ready()
+        return json_response({"ready": is_ready, "detail": detail}, 200 if is_ready else 503)
+
+    return [
+        Route("/metrics", metrics, methods=["GET"]),
+        Route("/health/live", live, methods=["GET"]),
+        Route("/health/ready", readiness, methods=["GET"]),
+    ]
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A fault asked for by name; the meaning of `value` is the fault's own."""
+
+    name: str
+    value: str | float | None = None
+
+
+class Faults:
+    """The faults a process now suffers, in memory only: a restart clears them."""
+
+    def __init__(self, known: frozenset[str], *, allowed: bool) -> None:
+        """Know faults by name; `allowed` False refuses every change with 403."""
+        self._known = known
+        self._allowed = allowed
+        self._active: dict[str, str | float | None] = {}
+
+    def number(self, name: str) -> float:
+        """Return the value of an active fault as a number, 0 when it is not active or holds none."""
+        value = self._active.get(name)
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
+    def active(self, name: str) -> bool:
+        """Tell whether a fault is active."""
+        return name in self._active
+
+    def take(self, name: str) -> str | float | None:
+        """Return the value of a fault that acts once, and clear it; None when it is not active."""
+        return self._active.pop(name, None)
+
+    def peek(self, name: str) -> str | float | None:
+        """Return the value of an active fault without clearing it."""
+        return self._active.get(name)
+
+    def routes(self, admin_secret: str) -> list[BaseRoute]:
+        """Return `/admin/faults`: GET lists, POST `{name, value}` injects, DELETE clears all (or `?name=`)."""
+
+        async def change(request: Request) -> Response:
+            if request.method == "GET":
+                return json_response({"allowed": self._allowed, "known": sorted(self._known), "active": self._active})
+            if not self._allowed:
+                return problem(403, "faults are not allowed here; start the estate with faults allowed")
+            if request.method == "DELETE":
+                name = request.query_params.get("name")
+                self._active = {} if name is None else {k: v for k, v in self._active.items() if k != name}
+                return json_response({"active": self._active})
+            fault = msgspec.json.decode(await read_body(request), type=Fault)
+            if fault.name not in self._known:
+                return problem(404, f"name: no fault {fault.name!r} here; there are {', '.join(sorted(self._known))}")
+            self._active[fault.name] = fault.value
+            return json_response({"active": self._active})
+
+        return [Route("/admin/faults", guarded(admin_secret, change), methods=["GET", "POST", "DELETE"])]

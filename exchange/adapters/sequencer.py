@@ -1,0 +1,260 @@
+"""The single writer: commands in, a place in the journal, one sync for many, then the answers.
+
+    submit -> queue -> [append, apply] -> sync in a thread -> answer, publish
+                          ^ the next batch gathers meanwhile
+
+Matching runs ahead of the sync; nothing it said leaves the process before the sync came back. After a failed append or
+sync nothing is known about the disk: everything is refused until the process is started anew, and no sync is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeVar
+
+from exchange import journal as codec
+from exchange.adapters.file_log import FileLog, LogFailedError
+from exchange.commands import AdminCommand, Command, Sequenced
+from exchange.engine import Engine, fingerprint, identity
+from exchange.events import Event, Happened
+from exchange.ports import EngineTelemetry, Log, Refusal
+from exchange.types import AccountId, ClientId
+from kernel.time import Clock
+
+MAX_QUEUE: Final = 8192
+"""About two seconds of what one core can take; longer waiting helps nobody."""
+MAX_BATCH: Final = 1024
+_Result = TypeVar("_Result")
+
+
+class Done(NamedTuple):
+    """A command is durable, and this is all it caused. `replayed`: it was so before."""
+
+    seq: int
+    events: tuple[Event, ...]
+    replayed: bool
+
+
+class Declined(NamedTuple):
+    """A command got no place in the journal."""
+
+    reason: Refusal
+    detail: str = ""
+
+
+class Absent(NamedTuple):
+    """Nothing is known of a request."""
+
+
+Reply = Callable[[Done | Declined], None]
+Published = Callable[[Sequence[bytes], int], None]
+"""Told after each commit: the encoded `Happened` records, and the number of the last."""
+
+
+class _Waiting(NamedTuple):
+    command: Command
+    key: tuple[AccountId, ClientId]
+    reply: Reply
+
+
+class Sequencer:
+    """Gives commands their place, one group commit after the other."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: FileLog,
+        events: FileLog,
+        *,
+        clock: Clock,
+        telemetry: EngineTelemetry,
+        log: Log,
+        max_queue: int = MAX_QUEUE,
+    ) -> None:
+        self.engine: Final = engine
+        self.sync_delay_s: Callable[[], float] = lambda: 0.0
+        """A fault: seconds that every sync takes longer."""
+        self.published: Published = lambda _payloads, _seq: None
+        self.failure: str | None = None
+        """Why nothing is taken any more; None while all is well."""
+        self.seq = engine.sequence
+        """The last durable command. The engine itself may be ahead while a sync is under way."""
+        self._journal: Final = journal
+        self._events: Final = events
+        self._clock: Final = clock
+        self._telemetry: Final = telemetry
+        self._log: Final = log
+        self._max_queue: Final = max_queue
+        self._queue: Final[deque[_Waiting]] = deque()
+        self._pending: Final[dict[tuple[AccountId, ClientId], bytes]] = {}
+        self._at_rest: Final[deque[Callable[[], None]]] = deque()
+        self._wake: Final = asyncio.Event()
+        self._stopping = False
+        self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="journal-sync")
+
+    @property
+    def depth(self) -> int:
+        """How many commands wait for the next commit."""
+        return len(self._queue)
+
+    def submit(self, command: Command, reply: Reply) -> None:
+        """Queue a command; `reply` is called once, from this loop: at once when declined or known, else when durable."""
+        key = identity(command)
+        standing = self._standing(key, mark := fingerprint(command))
+        if standing is None:
+            standing = self._obstacle(command)
+        if standing is not None:
+            self._telemetry.refused(standing.reason if isinstance(standing, Declined) else Refusal.REPLAYED)
+            reply(standing)
+            return
+        self._pending[key] = mark
+        self._queue.append(_Waiting(command, key, reply))
+        self._wake.set()
+
+    def look_up(self, account: AccountId, client_id: ClientId) -> Done | Declined | Absent:
+        """Tell what became of a request."""
+        if (account, client_id) in self._pending:
+            return Declined(self._why_undecided())
+        known = self.engine.known(account, client_id)
+        return Absent() if known is None else Done(known.seq, known.events, replayed=True)
+
+    async def ask(self, command: AdminCommand) -> Done | Declined:
+        """Submit a command and wait for its answer."""
+        answer: asyncio.Future[Done | Declined] = asyncio.get_running_loop().create_future()
+        self.submit(command, lambda outcome: None if answer.done() else answer.set_result(outcome))
+        return await answer
+
+    async def at_rest(self, read: Callable[[], _Result]) -> _Result:
+        """Call `read` between two commits, when the engine's state is exactly what is durable; return its result."""
+        result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+
+        def carry_out() -> None:
+            if not result.done():
+                result.set_result(read())
+
+        self._at_rest.append(carry_out)
+        self._wake.set()
+        return await result
+
+    async def run(self) -> None:
+        """Commit batch after batch until `stop`; returns when the queue is empty, or at once after a failure."""
+        while True:
+            while self._at_rest:
+                self._at_rest.popleft()()
+            if self._queue and self.failure is None:
+                await self._commit()
+                continue
+            if self._stopping:
+                break
+            self._wake.clear()
+            await self._wake.wait()
+        self._thread.shutdown()
+
+    def stop(self) -> None:
+        """Take nothing more, finish what is queued, then return from `run`."""
+        self._stopping = True
+        self._wake.set()
+
+    # --- before the journal ------------------------------------------------------------------------------------------
+
+    def _standing(self, key: tuple[AccountId, ClientId], mark: bytes) -> Done | Declined | None:
+        """Answer a request that was made before."""
+        waiting = self._pending.get(key)
+        if waiting is not None:
+            return Declined(self._why_undecided() if waiting == mark else Refusal.MISMATCH)
+        known = self.engine.known(*key)
+        if known is None:
+            return None
+        if known.fingerprint != mark:
+            return Declined(Refusal.MISMATCH)
+        return Done(known.seq, known.events, replayed=True)
+
+    def _why_undecided(self) -> Refusal:
+        return Refusal.IN_FLIGHT if self.failure is None else Refusal.UNDECIDED
+
+    def _obstacle(self, command: Command) -> Declined | None:
+        if self.failure is not None:
+            return Declined(Refusal.JOURNAL_FAILED, self.failure)
+        if self._stopping:
+            return Declined(Refusal.NOT_READY, "the engine is stopping")
+        reason = self.engine.would_refuse(command)
+        if reason is not None:
+            return Declined(Refusal.HALTED, reason.value)
+        if len(self._queue) >= self._max_queue:
+            return Declined(Refusal.OVERLOADED, f"{self._max_queue} commands wait")
+        return None
+
+    # --- the commit ----------------------------------------------------------------------------------------------------
+
+    async def _commit(self) -> None:
+        waiting = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+        now, first = self._clock.now(), self.engine.sequence + 1
+        batch = [Sequenced(seq, now, one.command) for seq, one in enumerate(waiting, first)]
+        started = time.perf_counter()
+        try:
+            self._journal.append([codec.encode_command(item) for item in batch])
+            happened, apply_s = self._apply(batch)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._sync)
+        except LogFailedError as error:
+            self._fail(str(error))
+            self._decline(waiting)
+            return
+        sync_s = time.perf_counter() - started - sum(apply_s)
+        self.seq = batch[-1].seq
+        for one, result in zip(waiting, happened, strict=True):
+            del self._pending[one.key]
+            one.reply(Done(result.seq, result.events, replayed=False))
+        self._publish(happened)
+        self._telemetry.committed(batch, happened, apply_s=apply_s, sync_s=max(0.0, sync_s))
+
+    def _apply(self, batch: Sequence[Sequenced]) -> tuple[list[Happened], list[float]]:
+        happened: list[Happened] = []
+        apply_s: list[float] = []
+        tick = time.perf_counter
+        for item in batch:
+            begun = tick()
+            events = self.engine.apply(item)
+            apply_s.append(tick() - begun)
+            happened.append(Happened(item.seq, item.at, events))
+        return happened, apply_s
+
+    def _sync(self) -> None:
+        delay_s = self.sync_delay_s()
+        if delay_s > 0:
+            time.sleep(delay_s)
+        self._journal.sync()
+
+    def _publish(self, happened: Sequence[Happened]) -> None:
+        payloads = [codec.encode_events(item) for item in happened]
+        try:
+            self._events.append(payloads)
+        except LogFailedError as error:
+            # The commands are durable and were answered. What they caused can be derived again, but not by consumers
+            # who wait for it now: better to stand still than to trade on without market data and settlement.
+            self._fail(str(error))
+        self.published(payloads, happened[-1].seq)
+
+    def _fail(self, why: str) -> None:
+        self.failure = why
+        self._log.event("journal-failed", severity="critical", why=why, seq=self.seq)
+        self._telemetry.ready(ready=False)
+        self._telemetry.journal_failed()
+
+    def _decline(self, waiting: Sequence[_Waiting]) -> None:
+        """Answer everybody who waits.
+
+        Whether the batch is on the disk nobody knows: it stays pending, so that a look-up says the same. What was only
+        queued has no place in the journal, for certain.
+        """
+        for one in waiting:
+            one.reply(Declined(Refusal.UNDECIDED, self.failure or ""))
+        for one in self._queue:
+            del self._pending[one.key]
+            one.reply(Declined(Refusal.JOURNAL_FAILED, self.failure or ""))
+        self._telemetry.refused(Refusal.UNDECIDED, len(waiting))
+        self._telemetry.refused(Refusal.JOURNAL_FAILED, len(self._queue))
+        self._queue.clear()
