@@ -54,8 +54,8 @@ class Metrics(Protocol):
         """Evaluate `query` now.
 
         The result must be one finite number. `fresh` selects the series behind it: the oldest of their latest samples
-        must be no older than `max_age`. Anything else, and every failure to ask, is a `NoReading`; this never raises for
-        trouble on the other side.
+        must be no older than `max_age`. Anything else, and every failure to ask, is a `NoReading`; this never raises
+        for trouble on the other side.
         """
         ...
 
