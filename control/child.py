@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -76,21 +77,21 @@ class Child:
         self.exit_code: int | None = None
         self.stopping = False
         self._on_exit = on_exit
-        self._process: asyncio.subprocess.Process | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._gone = asyncio.Event()
         self._output_from = 0
 
     @property
     def running(self) -> bool:
         """Whether the process lives (a stopped one does)."""
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None
 
     @property
     def pid(self) -> int | None:
         """The process id while it lives."""
-        return self._process.pid if self._process is not None and self.running else None
+        return None if self._process is None else self._process.pid
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start the process; it is killed by the kernel when the estate's process dies, however that happens.
 
         Must be called on the main thread: the kernel ties the signal to the thread that forked.
@@ -99,8 +100,6 @@ class Child:
             PermanentError: the program, or setpriv, is not there.
         """
         assert not self.running, f"{self.slot.id} runs already"
-        if self._watch is not None:
-            await self._watch  # the last word about the process before
         if shutil.which(self.slot.argv[0]) is None:
             raise PermanentError(
                 f"{self.slot.id} cannot be started: there is no program {self.slot.argv[0]}; see `tapewatch doctor`"
@@ -109,9 +108,9 @@ class Child:
         with self.slot.output.open("ab") as output:
             self._output_from = output.tell()
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    "setpriv", "--pdeathsig", "KILL", "--", *self.slot.argv,
-                    stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                self._process = subprocess.Popen(
+                    ["setpriv", "--pdeathsig", "KILL", "--", *self.slot.argv],
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     env={**os.environ, **self.slot.env},
                     start_new_session=True,  # Ctrl-C is for the estate, which stops its children in order
                 )  # fmt: skip
@@ -124,11 +123,18 @@ class Child:
         self.answered_s = time.monotonic()
         self.ready = self.was_ready = self.stopping = False
         self.exit_code = None
-        self._watch = asyncio.create_task(self._wait(self._process), name=f"exit of {self.slot.id}")
+        self._gone = asyncio.Event()
+        descriptor = os.pidfd_open(self._process.pid)
+        asyncio.get_running_loop().add_reader(descriptor, self._reap, descriptor, self._process, self._gone)
 
-    async def _wait(self, process: asyncio.subprocess.Process) -> None:
-        self.exit_code = await process.wait()
+    def _reap(self, descriptor: int, process: subprocess.Popen[bytes], gone: asyncio.Event) -> None:
+        """Take note of the end: only here is a process reaped, so its id is never another's before we know."""
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self.exit_code = process.wait()
+        self._process = None
         self.ready = False
+        gone.set()
         self._on_exit(self, self.exit_code)
 
     def signal(self, number: int) -> bool:
@@ -144,19 +150,21 @@ class Child:
 
         A process stopped by a signal is killed at once.
         """
-        watch = self._watch
-        if not self.running or watch is None:
+        if not self.running:
             return
+        gone = self._gone
         self.stopping = True
         self.ready = False
         if self._suspended():
             self.signal(signal.SIGKILL)  # it would never see the SIGTERM
         else:
             self.signal(signal.SIGTERM)
-            _, late = await asyncio.wait({watch}, timeout=grace_s)
-            if late:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await gone.wait()
+            except TimeoutError:
                 self.signal(signal.SIGKILL)
-        await watch
+        await gone.wait()
 
     def _suspended(self) -> bool:
         try:

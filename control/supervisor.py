@@ -178,7 +178,7 @@ class Supervisor:
             unit.starting = False
 
     async def _start_and_wait(self, unit: _Unit, child: Child) -> None:
-        await self._launch(unit, child)
+        self._launch(unit, child)
         deadline_s = time.monotonic() + unit.spec.start_timeout_s
         while not child.ready:
             if not child.running:
@@ -232,7 +232,7 @@ class Supervisor:
             self._begin(unit, key, request, by, facts)
             try:
                 await child.stop(unit.spec.grace_s)
-                await self._launch(unit, child)
+                self._launch(unit, child)
             except PermanentError as error:
                 self._effects.drop(key, str(error), now())
                 raise
@@ -277,7 +277,7 @@ class Supervisor:
         self._on_change()  # nobody is sent to a replica that is about to leave
         try:
             for child in unit.children[was:replicas]:
-                await self._launch(unit, child)
+                self._launch(unit, child)
         except PermanentError:
             unit.desired = was
             await asyncio.gather(*(child.stop(unit.spec.grace_s) for child in unit.children[was:replicas]))
@@ -313,7 +313,7 @@ class Supervisor:
                 if hold:
                     child.signal(signal.SIGKILL)
                 elif not child.running:
-                    await self._launch(unit, child)
+                    self._launch(unit, child)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -361,8 +361,8 @@ class Supervisor:
             raise
         unit.generation = self._effects.generation(unit.spec.name)
 
-    async def _launch(self, unit: _Unit, child: Child) -> None:
-        await child.start()
+    def _launch(self, unit: _Unit, child: Child) -> None:
+        child.start()
         self.starts[unit.spec.name] += 1
         self._spawn(self._watch(unit, child, child.uid), f"probe of {child.slot.id}")
         self._on_change()
@@ -420,7 +420,7 @@ class Supervisor:
                 if self._ending or unit.held or child.running or child not in unit.active:
                     return
                 try:
-                    await self._launch(unit, child)
+                    self._launch(unit, child)
                 except PermanentError as error:
                     self._log("error", str(error), replica=child.slot.id)
                     continue

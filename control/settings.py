@@ -1,0 +1,161 @@
+"""Every setting of a local estate: its meaning, unit, default and the default's reason.
+
+Settings come from the environment (`TAPEWATCH_<KEY>`) before `tapewatch.toml` in the working directory before the
+defaults. A wrong one, and a key that does not exist, is refused with one sentence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pydantic
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from kernel.errors import InputError
+
+PREFIX: Final = "TAPEWATCH_"
+FILE: Final = "tapewatch.toml"
+MAX_GATEWAYS: Final = 10
+
+
+class Settings(BaseSettings):
+    """The settings of one estate. Durations are in seconds, rates per second."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, toml_file=FILE, extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    state: Path = Path(".tapewatch/up")
+    """State directory; below the working directory, so that `git clean` and a second clone do not meet."""
+    ports: Literal["fixed", "auto"] = "fixed"
+    """`fixed`: the ports below, so that addresses can be remembered. `auto`: free ones, for drills and tests."""
+    port_control: int = Field(18700, ge=1024, le=65_535)
+    """Webhook intake and API of control. All fixed ports lie below the kernel's range for outgoing connections."""
+    port_estate: int = Field(18701, ge=1024, le=65_535)
+    """The supervisor's own interface."""
+    port_prometheus: int = Field(19090, ge=1024, le=65_535)
+    """Prometheus; ten thousand above its usual port, which a machine may have taken."""
+    port_alertmanager: int = Field(19093, ge=1024, le=65_535)
+    """Alertmanager; likewise."""
+    port_engine: int = Field(18710, ge=1024, le=65_535)
+    """The engine's HTTP."""
+    port_engine_stream: int = Field(18711, ge=1024, le=65_535)
+    """The engine's framed TCP."""
+    port_market_data: int = Field(18720, ge=1024, le=65_535)
+    """The feed."""
+    port_settlement: int = Field(18730, ge=1024, le=65_535)
+    """Settlement's health and metrics."""
+    port_watchdog: int = Field(18740, ge=1024, le=65_535)
+    """The watchdog's health and metrics."""
+    port_load: int = Field(18750, ge=1024, le=65_535)
+    """The load generator's health, metrics and rate."""
+    port_gateways: int = Field(18800, ge=1024, le=65_500)
+    """The first gateway's; the others follow without gaps."""
+    symbols: int = Field(8, ge=1, le=1000)
+    """Generated instruments; eight books keep a small machine's engine as busy as a real one's group."""
+    gateways: int = Field(2, ge=1, le=MAX_GATEWAYS)
+    """Gateways at the start; two, so that one may die."""
+    gateways_max: int = Field(4, ge=1, le=MAX_GATEWAYS)
+    """What scaling out may reach; more than four share two cores badly."""
+    gateway_capacity_per_s: int = Field(400, ge=1, le=100_000)
+    """Order requests a second one gateway admits before it sheds; low enough for a surge to be felt on a laptop."""
+    load_rate_per_s: float = Field(50.0, ge=0, le=100_000)
+    """Orders a second the load generator sends; 0: it sends none. Fifty show on every graph and cost little."""
+    scrape_interval_s: int = Field(1, ge=1, le=300)
+    """How often Prometheus scrapes and evaluates, in whole seconds; one, because detection time follows it directly."""
+    group_wait_s: float | None = Field(None, ge=0, le=60)
+    """How long Alertmanager waits before it first tells of a group; None: as in `alerts/alertmanager.yml`."""
+    retention: str = Field("6h", pattern=r"^[1-9]\d*(m|h|d|w)$")
+    """How long Prometheus keeps samples (`30m`, `6h`, `2d`); six hours hold a long drill."""
+    prometheus: str = "prometheus"
+    """The Prometheus program: a name found on PATH, or a path."""
+    alertmanager: str = "prometheus-alertmanager"
+    """The Alertmanager program, named as Debian does."""
+    faults_allowed: bool = True
+    """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
+    allowed_targets: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")
+    """Workloads that runbooks may touch; the exchange's, never the platform they stand on."""
+    quiet_s: float = Field(3.0, ge=0, le=86_400)
+    """All alerts of an incident must stay resolved for so long before it is closed; three scrapes."""
+    deadman_s: float = Field(15.0, ge=1, le=86_400)
+    """Without the Watchdog alert for so long, the monitoring counts as down; several of its repeats."""
+    seed: int = Field(1, ge=0)
+    """Chance of the generated instruments and of the load: the same seed gives the same run."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments before the environment before the file; there are no other sources."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @pydantic.model_validator(mode="after")
+    def _together(self) -> Settings:
+        if self.gateways > self.gateways_max:
+            raise ValueError(f"gateways is {self.gateways}, which is more than gateways_max ({self.gateways_max})")
+        ports = [getattr(self, name) for name in type(self).model_fields if name.startswith("port_")]
+        ports += range(self.port_gateways + 1, self.port_gateways + self.gateways_max)
+        twice = sorted({port for port in ports if ports.count(port) > 1})
+        if self.ports == "fixed" and twice:
+            raise ValueError(f"port {twice[0]} is given twice; every port setting needs one of its own")
+        return self
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the settings; `given` (from the command line) comes first, and None there means not given.
+
+    Raises:
+        InputError: names the key, the value and what is allowed.
+    """
+    _refuse_unknown_variables()
+    try:
+        return Settings(**{key: value for key, value in given.items() if value is not None})
+    except pydantic.ValidationError as error:
+        raise _told(error.errors()[0]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(FILE, f"is not TOML: {error}", right="write lines such as `gateways = 2`") from error
+    except ValueError as error:  # pydantic-settings: a list in the environment that is no JSON
+        raise InputError(
+            "settings", str(error).split("\n", maxsplit=1)[0], right='write lists as JSON, such as ["gateway"]'
+        ) from error
+
+
+def _refuse_unknown_variables() -> None:
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in Settings.model_fields:
+            raise InputError(
+                f"{name}={os.environ[name][:60]}", "is not a setting", right=_nearest(name.removeprefix(PREFIX))
+            )
+
+
+def _nearest(key: str) -> str:
+    near = difflib.get_close_matches(key.lower(), Settings.model_fields, n=1)
+    if near:
+        return f"did you mean {near[0]} ({PREFIX}{near[0].upper()})?"
+    return f"allowed are {', '.join(Settings.model_fields)}"
+
+
+def _told(error: Any) -> InputError:
+    if not error["loc"]:
+        return InputError("settings", str(error["msg"]).removeprefix("Value error, "))
+    key = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return InputError(f"{FILE}: {key}", "is not a setting", right=_nearest(key))
+    value = error["input"]
+    problem = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    return InputError(f"setting {key} ({PREFIX}{key.upper()})", f"{value!r} is wrong", right=f"it should be {problem}")
