@@ -1,1 +1,1 @@
-"""TODO."""
+"""Runbooks from YAML, and the plants they act on."""
