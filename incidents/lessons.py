@@ -19,6 +19,7 @@ MANY_ALERTS: Final = 24
 
 
 def went_well(story: Story) -> Iterator[Sentence]:
+    """Tell what worked."""
     action, proof = story.first_action(), story.proof()
     if story.fault is not None and story.alerts and 0 <= story.alerts[0].at - story.fault[0] <= DETECTION_GOAL:
         found = spell(story.alerts[0].at - story.fault[0])
@@ -37,6 +38,7 @@ def went_well(story: Story) -> Iterator[Sentence]:
 
 
 def went_poorly(story: Story) -> Iterator[Sentence]:
+    """Tell what did not work."""
     if story.fault is not None and story.alerts and story.alerts[0].at - story.fault[0] > DETECTION_GOAL:
         took = spell(story.alerts[0].at - story.fault[0])
         yield say(f"Detection took {took}; the goal is {spell(DETECTION_GOAL)}.", story.fault[1], story.alerts[0])
@@ -53,6 +55,7 @@ def went_poorly(story: Story) -> Iterator[Sentence]:
 
 
 def follow_ups(story: Story) -> Iterator[FollowUp]:
+    """Tell what is to be done, and by whom."""
     team = clean(of_cause(story, story.cause(), "team"), 80)
     if story.handed is not None and story.handed.data.get("what_to_do"):
         yield FollowUp(

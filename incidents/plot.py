@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -75,7 +76,7 @@ class _Frame(msgspec.Struct, frozen=True):
 
 
 def figure(value: float) -> str:
-    """Write a number for people: whole numbers with separators, others with four significant digits, never an exponent."""
+    """Write a number for people: whole ones with separators, others with four significant digits, never an exponent."""
     if not math.isfinite(value):
         return "not a number"
     if value == int(value) and abs(value) < 1e15:  # noqa: PLR2004 - beyond this a float no longer counts in ones
@@ -86,7 +87,7 @@ def figure(value: float) -> str:
 
 
 def scaled(unit: str, largest: float) -> tuple[float, str]:
-    """Return the factor and the unit's short form that suit the largest value: seconds below one read in milliseconds."""
+    """Return the factor and the unit's short form for the largest value: seconds below one read in milliseconds."""
     if unit in {"seconds", "s"}:
         return (1000.0, "ms") if largest < 1 else (1.0, "s")
     return 1.0, "" if unit in {"", "bool", "flag", "1"} else unit
@@ -133,11 +134,13 @@ def to_svg(plot: Plot, size: Size, name: str) -> str:
     if not finite:
         return ""
     factor, unit = scaled(plot.unit, max(abs(value) for _, value in finite))
-    rows = _label_rows(plot, size)
-    frame, ticks = _frame(plot, [value * factor for _, value in finite], factor, size, 1 + max([-1, *rows.values()]))
+    values = [value * factor for _, value in finite]
+    # The labels' rows need the frame's sides, the frame's top needs the rows: sides do not depend on the top.
+    rows = _label_rows(plot, _frame(plot, values, factor, size, 0)[0], size)
+    frame, ticks = _frame(plot, values, factor, size, 1 + max([-1, *rows.values()]))
     zero = next((mark.at for mark in plot.marks if mark.name == "fault"), Instant(frame.start))
     since = "the fault" if any(mark.name == "fault" for mark in plot.marks) else "the start of the curve"
-    name = escape(name, quote=True)
+    name = _text(name)
     return "\n".join(
         (
             f'<svg class="plot" viewBox="0 0 {size.width} {size.height}" role="img" font-size="{size.letter}" '
@@ -149,7 +152,7 @@ def to_svg(plot: Plot, size: Size, name: str) -> str:
             *_time_axis(frame, zero, since, size),
             *_expected(plot, frame, factor, unit, size),
             *_curve(plot.points, frame, factor),
-            *_marks(plot, frame, size, rows),
+            *_marks(frame, size, rows),
             "</svg>",
         )
     )
@@ -165,7 +168,9 @@ def _frame(
 ) -> tuple[_Frame, tuple[float, ...]]:
     held = [*values, 0.0] + ([plot.expected[1] * factor] if plot.expected else [])
     low, high = min(held), max(held)
-    ticks = nice_ticks(low, high if high > low else low + 1.0, 4)
+    if high - low < 1e-9 * max(1.0, abs(high), abs(low)):  # flat: an axis needs some height
+        high = low + max(1.0, abs(low))
+    ticks = nice_ticks(low, high, 4)
     at = [point[0] for point in plot.points] + [mark.at for mark in plot.marks]
     start, end = min(at), max(at)
     widest = max(len(figure(tick)) for tick in ticks)
@@ -232,8 +237,8 @@ def _expected(plot: Plot, frame: _Frame, factor: float, unit: str, size: Size) -
 
 
 def _pieces(points: Sequence[tuple[Instant, float]]) -> list[list[tuple[Instant, float]]]:
-    """Cut the curve where values are missing: between two samples more than three usual steps apart, nothing is known."""
-    steps = sorted(later[0] - earlier[0] for earlier, later in zip(points, points[1:], strict=False))
+    """Cut the curve where values are missing: between samples more than three usual steps apart nothing is known."""
+    steps = sorted(later[0] - earlier[0] for earlier, later in pairwise(points))
     usual = steps[len(steps) // 2] if steps else 0
     pieces: list[list[tuple[Instant, float]]] = [[]]
     for at, value in points:
@@ -279,34 +284,36 @@ def _band(plot: Plot, frame: _Frame) -> list[str]:
     ]
 
 
-def _label_rows(plot: Plot, size: Size) -> dict[Mark, int]:
+def _label_span(mark: Mark, frame: _Frame, size: Size) -> tuple[float, float]:
+    """Return from where to where a mark's label reaches: right of its line, or left of it at the edge."""
+    x = frame.x(mark.at)
+    width = (len(mark.name) + 0.5) * size.letter * _LETTER
+    return (x + 4, x + 4 + width) if x + 4 + width <= size.width else (x - 4 - width, x - 4)
+
+
+def _label_rows(plot: Plot, frame: _Frame, size: Size) -> dict[Mark, int]:
     """Give each mark's label the highest row in which it touches no other label."""
-    marks = sorted(plot.marks, key=lambda mark: mark.at)
-    at = [point[0] for point in plot.points] + [mark.at for mark in plot.marks]
-    start, end = min(at), max(at)
-    free: list[float] = []
+    taken: list[list[tuple[float, float]]] = []
     rows: dict[Mark, int] = {}
-    for mark in marks:
-        width = (len(mark.name) + 1.5) * size.letter * _LETTER
-        x = 30 + (size.width - 42) * (mark.at - start) / max(1, end - start)
-        left = min(x, size.width - 12 - width)
-        row = next((index for index, edge in enumerate(free) if edge <= left), len(free))
-        free[row : row + 1] = [left + width + 4]
+    for mark in sorted(plot.marks, key=lambda mark: mark.at):
+        left, right = _label_span(mark, frame, size)
+        free = (n for n, row in enumerate(taken) if all(right + 4 <= start or end + 4 <= left for start, end in row))
+        row = next(free, len(taken))
+        if row == len(taken):
+            taken.append([])
+        taken[row].append((left, right))
         rows[mark] = row
     return rows
 
 
-def _marks(plot: Plot, frame: _Frame, size: Size, rows: dict[Mark, int]) -> list[str]:
+def _marks(frame: _Frame, size: Size, rows: dict[Mark, int]) -> list[str]:
     lines = []
     for mark, row in rows.items():
         x = frame.x(mark.at)
         kind = mark.name if mark.name in MARKS else "other"
         y = size.letter * (1.1 + 1.35 * row)
-        width = (len(mark.name) + 1.5) * size.letter * _LETTER
-        left = x + 4 + width <= size.width
+        left, right = _label_span(mark, frame, size)
+        anchor, at = ("start", left) if left > x else ("end", right)
         lines.append(f'<g class="mark mark-{kind}"><line x1="{x}" x2="{x}" y1="{y - 9:.1f}" y2="{frame.bottom:.1f}"/>')
-        lines.append(
-            f'<text x="{x + 4 if left else x - 4:.1f}" y="{y:.1f}" text-anchor="{"start" if left else "end"}">'
-            f"{_text(mark.name)}</text></g>"
-        )
+        lines.append(f'<text x="{at:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_text(mark.name)}</text></g>')
     return lines

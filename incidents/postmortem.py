@@ -233,7 +233,7 @@ def _causes(story: Story) -> Iterator[Sentence]:
     for entry in story.all(EntryKind.EVIDENCE_READ, purpose="guard"):
         if entry.data.get("unknown"):
             why = UNKNOWNS.get(str(entry.data["unknown"]), label(str(entry.data["unknown"])))
-            yield say(f"The guard {clean(entry.data.get('name'), 80)} had no answer: {why}.", entry)
+            yield say(f"The guard “{clean(entry.data.get('name'), 80)}” had no answer: {why}.", entry)
     for entry in story.relapses():
         yield say(f"At {clock(entry.at)} UTC it came back after it had been mended.", entry)
 
@@ -346,7 +346,7 @@ def _proofs(readings: Sequence[Entry], mine: Sequence[Entry]) -> Iterator[Senten
         times = f" It was read {figure(len(polled))} times." if len(polled) > 1 else ""
         held = "The proof held" if last.data.get("holds") else "The proof did not hold"
         yield say(
-            f"{held}: {clean(name, 80)} read {_reading(last)} (asked: {_asked(last)}){after}.{times}",
+            f"{held}: “{clean(name, 80)}” read {_reading(last)} (asked: {_asked(last)}){after}.{times}",
             *polled,
             *acted[-1:],
         )
@@ -416,7 +416,7 @@ def _undone(story: Story) -> Iterator[Sentence]:
             )
     for entry in story.all(EntryKind.EVIDENCE_READ, purpose="undo_proof", holds=True)[-1:]:
         yield say(
-            f"A reading shows that undoing worked: {clean(entry.data.get('name'), 80)} read {_reading(entry)}.", entry
+            f"A reading shows that undoing worked: “{clean(entry.data.get('name'), 80)}” read {_reading(entry)}.", entry
         )
     for ended in story.all(EntryKind.RUN_ENDED, outcome="not_proven"):
         if not story.all(EntryKind.ACTION_DONE, undo=True, run=ended.data.get("run")):

@@ -75,6 +75,7 @@ class Story:
 
 
 def say(text: str, *entries: Entry | None) -> Sentence:
+    """Make a sentence that these entries back."""
     return Sentence(text, tuple(sorted({entry.n for entry in entries if entry is not None})))
 
 

@@ -33,10 +33,10 @@ def plots(story: Story) -> Iterator[PlotOf]:
         asked = (clean(proof.data.get("relation"), 4), expected) if proof and expected is not None else None
         unit = clean(entry.data.get("unit", ""), 30)
         factor, short = scaled(unit, max(map(abs, finite)))
-        low, high = (f"{figure(value * factor)} {short}".rstrip() for value in (min(finite), max(finite)))
+        low, high = figure(min(finite) * factor), f"{figure(max(finite) * factor)} {short}".rstrip()
         asks = f" The proof asks for {asked[0]} {f'{figure(asked[1] * factor)} {short}'.rstrip()}." if asked else ""
         plot = Plot(
-            title=(label(name)[:1].upper() + label(name)[1:]),
+            title=_plot_title(name),
             description=f"From {clock(points[0][0])} to {clock(points[-1][0])} UTC the values lay between {low} and {high}.{asks}",
             unit=unit,
             points=points,
@@ -44,6 +44,12 @@ def plots(story: Story) -> Iterator[PlotOf]:
             expected=asked,
         )
         yield PlotOf(plot, tuple(sorted({entry.n} | ({proof.n} if proof else set()))))
+
+
+def _plot_title(name: str) -> str:
+    """`proof_gateways_answering` reads `Proof: gateways answering`."""
+    words = label(name).removeprefix("proof ")
+    return f"Proof: {words}" if name.startswith("proof_") else words[:1].upper() + words[1:]
 
 
 def _points(value: object) -> Iterator[tuple[Instant, float]]:
@@ -65,6 +71,7 @@ def _marks(value: object) -> Iterator[Mark]:
 
 
 def links(story: Story) -> Iterator[tuple[str, str]]:
+    """Return the runbooks and dashboards that the alerts name: plain web addresses only."""
     seen: set[str] = set()
     for alert in story.alerts:
         annotations = alert.data.get("annotations")

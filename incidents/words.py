@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -72,19 +71,17 @@ def clean(value: object, longest: int = LONGEST) -> str:
     """Make a foreign text fit for one line of a report.
 
     White space of every kind (also U+2028 and U+0085) becomes one blank; controls, direction changes and other letters
-    nobody can see become U+FFFD, so that they show; what is longer than `longest` letters is cut and ends in an ellipsis.
+    nobody can see become U+FFFD, so that they show; what is longer than `longest` letters is cut and ends in "…".
     """
     text = str(value)[: 4 * longest + 16]
-    shown = "".join(
-        letter
-        if letter.isprintable()
-        else " "
-        if letter.isspace() or unicodedata.category(letter) in {"Zl", "Zp"}
-        else "\ufffd"
-        for letter in text
-    )
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= longest and len(text) == len(str(value)) else shown[: longest - 1] + "…"
+    line = " ".join("".join(_visible(letter) for letter in text).split())
+    return line if len(line) <= longest and len(text) == len(str(value)) else line[: longest - 1] + "…"
+
+
+def _visible(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return " " if letter.isspace() else "\ufffd"
 
 
 def label(name: str) -> str:
@@ -104,8 +101,10 @@ def day(instant: int) -> str:
 
 
 def spell(duration: int) -> str:
-    """Write a length of time: `850 ms`, `4.2 s`, `2 min 5 s`, `1 h 3 min`. The sign is dropped."""
+    """Write a length of time, cut to what people read: `850 ms`, `4.2 s`, `2 min 5 s`, `1 h 3 min`. The sign is dropped."""
     duration = abs(duration)
+    if duration == 0:
+        return "0 s"
     if duration < MILLISECOND:
         return f"{duration // MICROSECOND} µs"
     if duration < SECOND:

@@ -27,7 +27,14 @@ class Scribe:
         self.drafts.append(Draft(at(at_s), kind, source, text, data))
 
     def opened(self, at_s: float, title: str, level: int, service: str, team: str = "trading-platform") -> None:
-        data = {"incident": self.incident, "title": title, "level": level, "service": service, "team": team, "key": service}
+        data = {
+            "incident": self.incident,
+            "title": title,
+            "level": level,
+            "service": service,
+            "team": team,
+            "key": service,
+        }
         self(at_s, EntryKind.OPENED, "control", f"Opened: {title}", **data)
 
     def alert(self, at_s: float, name: str, **labels: str) -> str:
@@ -92,7 +99,12 @@ class Scribe:
         self(at_s, EntryKind.CURVE, "prometheus", f"{name} over the incident's time", **data)
 
     def impact(self, at_s: float, orders: int, notional: int, minutes: float) -> None:
-        data = {"orders": orders, "notional_ticks": notional, "minutes": minutes, "source": "the load generator's record"}
+        data = {
+            "orders": orders,
+            "notional_ticks": notional,
+            "minutes": minutes,
+            "source": "the load generator's record",
+        }
         self(at_s, EntryKind.IMPACT, "exchange", f"{orders} orders were refused or delayed", **data)
 
     def seal(self) -> tuple[Incident, list[Entry]]:
@@ -106,7 +118,10 @@ def at(at_s: float) -> Instant:
 
 def _latency(until: float, bad_from: float, bad_to: float, bad: float) -> list[tuple[float, float | None]]:
     return [
-        (float(t), (0.012 + 0.004 * math.sin(t * 1.7)) if not bad_from <= t < bad_to else bad * (1 + 0.12 * math.sin(t * 2.3)))
+        (
+            float(t),
+            (0.012 + 0.004 * math.sin(t * 1.7)) if not bad_from <= t < bad_to else bad * (1 + 0.12 * math.sin(t * 2.3)),
+        )
         for t in range(-20, int(until))
     ]
 
@@ -143,7 +158,9 @@ def wrong_remedy() -> tuple[Incident, list[Entry]]:
     write.opened(16.0, "Orders are answered slowly", 1, "gateway")
     write.alert(16.0, "OrderLatencyHigh", service="gateway")
     write.run(16.1, book, "Add a gateway when orders are slow", "gateway")
-    write.read(16.2, "guard", "load is the reason", "sum(rate(gateway_requests_total[5s]))", ">", 400, 812.5, holds=True)
+    write.read(
+        16.2, "guard", "load is the reason", "sum(rate(gateway_requests_total[5s]))", ">", 400, 812.5, holds=True
+    )
     scale = {"type": "scale", "workload": "gateway", "by": 1, "minimum": 2, "maximum": 4}
     write.act(16.3, 1.1, scale, {"replicas": "2"}, {"replicas": "3"})
     for step in range(20):
@@ -169,11 +186,31 @@ def no_evidence() -> tuple[Incident, list[Entry]]:
     write.opened(5.0, "Settlement lags behind the trades", 2, "settlement", "post-trade")
     write.alert(5.0, "SettlementLagging", service="settlement", replica="settlement-1")
     write.run(5.1, book, "Restart a settlement consumer that lags", "settlement/settlement-1")
-    write.read(5.2, "guard", "the lag is real", "max(settlement_lag_trades)", ">", 500, None, holds=False, unknown="unreachable")
+    write.read(
+        5.2,
+        "guard",
+        "the lag is real",
+        "max(settlement_lag_trades)",
+        ">",
+        500,
+        None,
+        holds=False,
+        unknown="unreachable",
+    )
     write.ended(5.3, book, "refused", "no_evidence", "the lag is real: connection refused")
-    data = {"reason": "monitoring gave no data", "what_to_do": "Bring Prometheus back first, then judge the lag by the ledger's offset."}
+    data = {
+        "reason": "monitoring gave no data",
+        "what_to_do": "Bring Prometheus back first, then judge the lag by the ledger's offset.",
+    }
     write(5.3, EntryKind.HANDED_OVER, "control", "A person is needed: monitoring gave no data", **data)
-    write(90.0, EntryKind.NOTE, "person:grace", "Prometheus was restarted by hand", by="grace", text="Prometheus was restarted by hand")
+    write(
+        90.0,
+        EntryKind.NOTE,
+        "person:grace",
+        "Prometheus was restarted by hand",
+        by="grace",
+        text="Prometheus was restarted by hand",
+    )
     return write.seal()
 
 
@@ -208,4 +245,10 @@ def bare() -> tuple[Incident, list[Entry]]:
     return write.seal()
 
 
-SAMPLES = {"gateway-hang": gateway_hang, "wrong-remedy": wrong_remedy, "no-evidence": no_evidence, "storm": storm, "bare": bare}
+SAMPLES = {
+    "gateway-hang": gateway_hang,
+    "wrong-remedy": wrong_remedy,
+    "no-evidence": no_evidence,
+    "storm": storm,
+    "bare": bare,
+}
