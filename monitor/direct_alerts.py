@@ -53,8 +53,8 @@ def journal_failed(starts_at: Instant | None = None, ends_at: Instant | None = N
             "JournalFailed",
             "engine",
             "The engine's journal failed",
-            "An append or sync of the journal failed. The engine takes nothing more, because a later sync could succeed "
-            "although the data is gone.",
+            "An append or sync of the journal failed. The engine takes nothing more, because a later sync could "
+            "succeed although the data is gone.",
         ),
         starts_at=starts_at,
         ends_at=ends_at,

@@ -50,7 +50,7 @@ class AlertmanagerApi:
             await self._call("POST", body=msgspec.json.encode([_postable(alert) for alert in alerts]))
 
     async def active(self, *matchers: str) -> Sequence[Mapping[str, object]]:
-        """See `Alerts`. Matchers as in `alertname="EngineDown"`; silenced and inhibited alerts are among the answers."""
+        """See `Alerts`. Matchers as in `alertname="EngineDown"`; silenced and inhibited ones are among the answers."""
         body = await self._call("GET", query=[("filter", matcher) for matcher in matchers])
         try:
             return _DECODER.decode(body)

@@ -1,8 +1,8 @@
 """Prometheus over its HTTP API, as `monitor.ports.Metrics`.
 
 A reading is two questions at one instant of Prometheus's own clock: how old is the oldest sample behind the evidence,
-and what is its value. The age comes from the samples' own timestamps, so a scrape that stopped shows at once, whatever a
-look-back window still returns.
+and what is its value. The age comes from the samples' own timestamps, so a scrape that stopped shows at once, whatever
+a look-back window still returns.
 """
 
 from __future__ import annotations
