@@ -54,7 +54,7 @@ def went_poorly(story: Story) -> Iterator[Sentence]:
         yield say(f"Times it came back after a proof: {figure(len(story.relapses()))}.", *story.relapses())
 
 
-def follow_ups(story: Story) -> Iterator[FollowUp]:
+def follow_ups(story: Story) -> Iterator[FollowUp]:  # noqa: C901 - one condition per kind of follow-up reads best in a row
     """Tell what is to be done, and by whom."""
     team = clean(of_cause(story, story.cause(), "team"), 80)
     if story.handed is not None and story.handed.data.get("what_to_do"):
@@ -77,7 +77,7 @@ def follow_ups(story: Story) -> Iterator[FollowUp]:
     yield from _halted(story)
     if story.fault is not None and story.alerts and story.alerts[0].at - story.fault[0] > DETECTION_GOAL:
         alert = story.alerts[0]
-        text = f"Find out why detection by {clean(alert.data.get('alertname'), 80)} took longer than {spell(DETECTION_GOAL)}."
+        text = f"Find out why detection by {clean(alert.data.get('alertname'), 80)} took longer than {spell(DETECTION_GOAL)}."  # noqa: E501 - a sentence or a table row stays whole
         yield FollowUp(say(text, story.fault[1], alert), "monitoring")
     if story.relapses():
         yield FollowUp(say("Find out why it came back; the remedy may treat a symptom.", *story.relapses()), team)

@@ -72,13 +72,13 @@ def _lines(report: Report) -> Iterator[str]:
         for name, url in report.links:
             yield f"- [{escape(name)}](<{url}>)"
     yield ""
-    yield f"Made {report.made} from {report.entries} entries. A reference such as [t1](#t1) leads to the entry that backs a sentence."
+    yield f"Made {report.made} from {report.entries} entries. A reference such as [t1](#t1) leads to the entry that backs a sentence."  # noqa: E501 - a sentence or a table row stays whole
 
 
 def _references(numbers: Sequence[int]) -> str:
     told = ranges(numbers)
     links = [
-        f"[t{first}](#t{first})" if first == last else f"[t{first}](#t{first})–[t{last}](#t{last})"
+        f"[t{first}](#t{first})" if first == last else f"[t{first}](#t{first})–[t{last}](#t{last})"  # noqa: RUF001 - the typographic sign is meant
         for first, last in told[:REFERENCES_SHOWN]
     ]
     more = len(told) - REFERENCES_SHOWN
@@ -147,5 +147,5 @@ def _timeline(report: Report) -> Iterator[str]:
             case Fold():
                 anchors = "".join(f'<a id="t{n}"></a>' for n in item.numbers)
                 counts = ", ".join(f"{escape(name)} {count}" for name, count in item.counts)
-                spans = ", ".join(f"t{a}" if a == b else f"t{a}–t{b}" for a, b in ranges(item.numbers))
-                yield f"| {anchors}{spans} | {item.at} to {item.until} | | folded | | {len(item.numbers)} more: {counts} |"
+                spans = ", ".join(f"t{a}" if a == b else f"t{a}–t{b}" for a, b in ranges(item.numbers))  # noqa: RUF001 - the typographic sign is meant
+                yield f"| {anchors}{spans} | {item.at} to {item.until} | | folded | | {len(item.numbers)} more: {counts} |"  # noqa: E501 - a sentence or a table row stays whole

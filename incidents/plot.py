@@ -143,8 +143,10 @@ def to_svg(plot: Plot, size: Size, name: str) -> str:
     name = _text(name)
     return "\n".join(
         (
-            f'<svg class="plot" viewBox="0 0 {size.width} {size.height}" role="img" font-size="{size.letter}" '
-            f'aria-labelledby="{name}-title {name}-desc" xmlns="http://www.w3.org/2000/svg">',
+            (
+                f'<svg class="plot" viewBox="0 0 {size.width} {size.height}" role="img" font-size="{size.letter}" '
+                f'aria-labelledby="{name}-title {name}-desc" xmlns="http://www.w3.org/2000/svg">'
+            ),
             f'<title id="{name}-title">{_text(plot.title)}</title>',
             f'<desc id="{name}-desc">{_text(plot.description)}</desc>',
             *_band(plot, frame),
@@ -206,7 +208,7 @@ def _time_axis(frame: _Frame, zero: int, since: str, size: Size) -> list[str]:
     divisor, unit = (60.0, "minutes") if span > 600 else (1.0, "seconds")  # noqa: PLR2004 - ten minutes of seconds crowd the axis
     low, high = (frame.start - zero) / SECOND / divisor, (frame.end - zero) / SECOND / divisor
     lines = [
-        f'<line class="base" x1="{frame.left:.1f}" x2="{frame.right:.1f}" y1="{frame.bottom:.1f}" y2="{frame.bottom:.1f}"/>'
+        f'<line class="base" x1="{frame.left:.1f}" x2="{frame.right:.1f}" y1="{frame.bottom:.1f}" y2="{frame.bottom:.1f}"/>'  # noqa: E501 - a sentence or a table row stays whole
     ]
     y = frame.bottom + size.letter * 1.5
     for tick in nice_ticks(low, high, size.width // 90):
@@ -231,8 +233,10 @@ def _expected(plot: Plot, frame: _Frame, factor: float, unit: str, size: Size) -
     below = y - frame.top < size.letter * 1.6
     return [
         f'<line class="expected" x1="{frame.left:.1f}" x2="{frame.right:.1f}" y1="{y}" y2="{y}"/>',
-        f'<text class="expected-label" x="{frame.right:.1f}" y="{y + (size.letter * 1.3 if below else -5):.1f}" '
-        f'text-anchor="end">{_text(label)}</text>',
+        (
+            f'<text class="expected-label" x="{frame.right:.1f}" y="{y + (size.letter * 1.3 if below else -5):.1f}" '
+            f'text-anchor="end">{_text(label)}</text>'
+        ),
     ]
 
 
@@ -280,7 +284,7 @@ def _band(plot: Plot, frame: _Frame) -> list[str]:
     if end <= x:
         return []
     return [
-        f'<rect class="band" x="{x}" y="{frame.top:.1f}" width="{end - x:.1f}" height="{frame.bottom - frame.top:.1f}"/>'
+        f'<rect class="band" x="{x}" y="{frame.top:.1f}" width="{end - x:.1f}" height="{frame.bottom - frame.top:.1f}"/>'  # noqa: E501 - a sentence or a table row stays whole
     ]
 
 

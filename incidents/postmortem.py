@@ -1,7 +1,7 @@
 """The post-mortem: an incident's timeline told for people. Pure; every sentence names the entries that back it.
 
-Nothing is said that the timeline does not hold: figures and curves of the exchange are entries too (kinds IMPACT and
-CURVE). A fact in a sentence stands in the data of an entry it cites, or is computed from cited entries by `clock`, `day`,
+Nothing is said that the timeline does not hold: figures and curves of the exchange are entries too (IMPACT and CURVE).
+A fact in a sentence stands in the data of an entry it cites, or is computed from cited entries by `clock`, `day`,
 `spell` (a difference of two instants), `figure`, `changes`, `action_words`, or by counting the cited entries.
 """
 
@@ -107,7 +107,7 @@ def _summary(story: Story) -> Iterator[Sentence]:
     level = shown(opened.data.get("level", "?"))
     yield say(
         f"At {clock(opened.at)} UTC on {day(opened.at)} an incident of level {level} was opened for the service "
-        f"{clean(opened.data.get('service', 'unknown'), 80)}: {as_sentence(clean(opened.data.get('title') or opened.text, 140))}",
+        f"{clean(opened.data.get('service', 'unknown'), 80)}: {as_sentence(clean(opened.data.get('title') or opened.text, 140))}",  # noqa: E501 - a sentence or a table row stays whole
         opened,
     )
     if cause is not None and len(story.alerts) > 1:
@@ -226,7 +226,7 @@ def _causes(story: Story) -> Iterator[Sentence]:
             yield say(f"The alert says: “{clean(annotations['summary'])}”.", cause)
     for changed in story.all(EntryKind.CAUSE_CHANGED):
         yield say(
-            f"The cause was taken to be {clean(changed.data.get('alertname'), 80)}: {as_sentence(clean(changed.data.get('why')))}",
+            f"The cause was taken to be {clean(changed.data.get('alertname'), 80)}: {as_sentence(clean(changed.data.get('why')))}",  # noqa: E501 - a sentence or a table row stays whole
             changed,
         )
     yield from _other_alerts(story, cause)
@@ -323,7 +323,7 @@ def _told(entry: Entry, mine: Sequence[Entry]) -> Iterator[Sentence]:
             )
         else:
             yield say(
-                f"Action: {what}. It did not succeed: {as_sentence(clean(entry.data.get('error') or 'no reason given'))}",
+                f"Action: {what}. It did not succeed: {as_sentence(clean(entry.data.get('error') or 'no reason given'))}",  # noqa: E501 - a sentence or a table row stays whole
                 entry,
             )
     elif entry.kind is EntryKind.ACTION_ASKED and not any(

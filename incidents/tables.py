@@ -37,7 +37,7 @@ def plots(story: Story) -> Iterator[PlotOf]:
         asks = f" The proof asks for {asked[0]} {f'{figure(asked[1] * factor)} {short}'.rstrip()}." if asked else ""
         plot = Plot(
             title=_plot_title(name),
-            description=f"From {clock(points[0][0])} to {clock(points[-1][0])} UTC the values lay between {low} and {high}.{asks}",
+            description=f"From {clock(points[0][0])} to {clock(points[-1][0])} UTC the values lay between {low} and {high}.{asks}",  # noqa: E501 - a sentence or a table row stays whole
             unit=unit,
             points=points,
             marks=tuple(_marks(entry.data.get("marks"))),
@@ -113,7 +113,7 @@ def _row(story: Story, entry: Entry) -> Row:
     return Row(
         n=entry.n,
         at=clock(entry.at),
-        since=("−" if apart < 0 else "+") + spell(apart),
+        since=("−" if apart < 0 else "+") + spell(apart),  # noqa: RUF001 - the typographic sign is meant
         kind=label(entry.kind),
         source=clean(entry.source, 60),
         text=clean(entry.text, 400),

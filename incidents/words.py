@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -91,17 +91,17 @@ def label(name: str) -> str:
 
 def clock(instant: int) -> str:
     """Write the time of day in UTC with milliseconds: `09:30:00.125`."""
-    moment = datetime.datetime.fromtimestamp(instant // SECOND, tz=datetime.UTC)
+    moment = dt.datetime.fromtimestamp(instant // SECOND, tz=dt.UTC)
     return f"{moment:%H:%M:%S}.{instant % SECOND // MILLISECOND:03d}"
 
 
 def day(instant: int) -> str:
     """Write the date in UTC: `2026-03-02`."""
-    return f"{datetime.datetime.fromtimestamp(instant // SECOND, tz=datetime.UTC):%Y-%m-%d}"
+    return f"{dt.datetime.fromtimestamp(instant // SECOND, tz=dt.UTC):%Y-%m-%d}"
 
 
 def spell(duration: int) -> str:
-    """Write a length of time, cut to what people read: `850 ms`, `4.2 s`, `2 min 5 s`, `1 h 3 min`. The sign is dropped."""
+    """Write a length of time, cut to what people read: `850 ms`, `4.2 s`, `2 min 5 s`, `1 h 3 min`. The sign is dropped."""  # noqa: E501 - a sentence or a table row stays whole
     duration = abs(duration)
     if duration == 0:
         return "0 s"
@@ -180,7 +180,7 @@ def web_link(value: object) -> str | None:
     """Return an http(s) address as it may stand in a link, or None for everything else."""
     if not isinstance(value, str) or len(value) > _LONGEST_URL or not value.isascii() or not value.isprintable():
         return None
-    if any(letter in value for letter in ' "<>\\^`{|}'):
+    if any(letter in value for letter in ' "<>[]\\^`{|}'):
         return None
     try:
         parts = urlsplit(value)

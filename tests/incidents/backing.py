@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 
 from incidents import lessons, plot, postmortem, story, tables, words
 from incidents.plot import figure
@@ -18,15 +19,14 @@ from incidents.report import Sentence
 from incidents.timeline import Entry
 from incidents.words import action_words, changes, clean, clock, day, instant_of, label, number_of, shown, spell
 
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")  # noqa: RUF001 - the typographic sign is meant
 
 
 def _prose() -> frozenset[str]:
     found: set[str] = set()
     for module in (lessons, plot, postmortem, story, tables, words):
         assert module.__file__ is not None
-        with open(module.__file__, encoding="utf-8") as source:
-            tree = ast.parse(source.read())
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.update(_WORD.findall(node.value))
@@ -46,8 +46,8 @@ def unbacked(sentence: Sentence, entries: Sequence[Entry]) -> list[str]:
     cited = [by_number[n] for n in sentence.backed_by]
     left = sentence.text
     for fact in sorted({*_facts(cited), *_GOALS} - {""}, key=len, reverse=True):
-        left = re.sub(rf"(?<![\w.,])[+−-]?{re.escape(fact)}(?![\w])(?![.,]\d)", " ", left)
-    return [word for word in re.findall(r"[\w’'-]*\w", left) if word.lower() not in PROSE and not _prose_parts(word)]
+        left = re.sub(rf"(?<![\w.,])[+−-]?{re.escape(fact)}(?![\w])(?![.,]\d)", " ", left)  # noqa: RUF001 - the typographic sign is meant
+    return [word for word in re.findall(r"[\w’'-]*\w", left) if word.lower() not in PROSE and not _prose_parts(word)]  # noqa: RUF001 - the typographic sign is meant
 
 
 def _prose_parts(word: str) -> bool:
@@ -63,7 +63,8 @@ def _facts(cited: Sequence[Entry]) -> Iterator[str]:
         yield from _facts_of(entry.data, instants)
         yield action_words(entry.data.get("action"))
         yield changes(entry.data.get("before"), entry.data.get("after"))
-        for point in entry.data.get("points") or ():
+        points = entry.data.get("points")
+        for point in points if isinstance(points, list) else ():
             yield clock(point[0])
             value = number_of(point[1])
             yield from () if value is None else (figure(value), figure(value * 1000))

@@ -40,7 +40,7 @@ class Scribe:
     def alert(self, at_s: float, name: str, **labels: str) -> str:
         fingerprint = hashlib.sha256(repr((name, sorted(labels.items()))).encode()).hexdigest()[:16]
         self(
-            at_s, EntryKind.ALERT_FIRING, "alertmanager", f"{name} fires for {', '.join(labels.values()) or 'the exchange'}",
+            at_s, EntryKind.ALERT_FIRING, "alertmanager", f"{name} fires for {', '.join(labels.values()) or 'the exchange'}",  # noqa: E501 - a sentence or a table row stays whole
             fingerprint=fingerprint, alertname=name, labels={"alertname": name, "team": "trading-platform", **labels},
             annotations={
                 "summary": f"{name}: {', '.join(labels.values())} needs attention",
@@ -70,7 +70,7 @@ class Scribe:
         )  # fmt: skip
 
     def act(
-        self, at_s: float, took_s: float, action: Mapping[str, object], before: Mapping[str, str], after: Mapping[str, str],
+        self, at_s: float, took_s: float, action: Mapping[str, object], before: Mapping[str, str], after: Mapping[str, str],  # noqa: E501 - a sentence or a table row stays whole
         *, undo: bool = False,
     ) -> None:  # fmt: skip
         key, verb = f"{self.incident}/run-1/{len(self.drafts)}", "undo" if undo else "do"
