@@ -230,9 +230,9 @@ def _alert(alert: object, where: str, group_key: str, received_at: Instant) -> A
     if not isinstance(fingerprint, str) or not _FINGERPRINT.fullmatch(fingerprint):
         _refuse(f"{where}.fingerprint", f"is {_shown(fingerprint)}", "up to 128 letters, digits and _ . : - are right")
     said = alert.get("status")
-    if said not in {Status.FIRING, Status.RESOLVED}:
+    if not isinstance(said, str) or said not in {Status.FIRING, Status.RESOLVED}:
         _refuse(f"{where}.status", f"is {_shown(said)}", "firing or resolved is right")
-    status = Status(str(said))
+    status = Status(said)
     starts_at = _instant(alert.get("startsAt"), f"{where}.startsAt")
     ends_at = _instant(alert.get("endsAt"), f"{where}.endsAt") if status is Status.RESOLVED else None
     return AlertSignal(

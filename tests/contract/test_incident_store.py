@@ -209,7 +209,8 @@ def test_a_reopened_store_knows_everything(tmp_path: Path) -> None:
         ("UPDATE entries SET kind = 'impact' WHERE n = 2", TamperKind.CHANGED, 2),
         ("DELETE FROM entries WHERE n = 2", TamperKind.OUT_OF_PLACE, 2),
         ("DELETE FROM entries WHERE n = 4", TamperKind.CUT, 4),
-        ("INSERT INTO entries SELECT incident, 5, at, kind, source, text, data, previous, digest FROM entries WHERE n=4",
+        ("INSERT INTO entries "
+         "SELECT incident, 5, at, kind, source, text, data, previous, digest FROM entries WHERE n=4",
          TamperKind.APPENDED, 5),
         ("UPDATE incidents SET count = 3, digest = (SELECT digest FROM entries WHERE n = 3)", TamperKind.HEAD, 4),
         ("DELETE FROM incidents", TamperKind.HEAD, 4),
