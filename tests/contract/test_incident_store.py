@@ -183,6 +183,10 @@ def test_a_run_ends_with_its_entries(store: IncidentStore) -> None:
     assert store.timeline("I-1")[-1].text == "over"
 
 
+COPY_LAST = (
+    "INSERT INTO entries SELECT incident, 5, at, kind, source, text, data, previous, digest FROM entries WHERE n = 4"
+)
+
 # --- SQLite alone: files, crashes and tampering -------------------------------------------------------------------
 
 
@@ -209,8 +213,7 @@ def test_a_reopened_store_knows_everything(tmp_path: Path) -> None:
         ("UPDATE entries SET kind = 'impact' WHERE n = 2", TamperKind.CHANGED, 2),
         ("DELETE FROM entries WHERE n = 2", TamperKind.OUT_OF_PLACE, 2),
         ("DELETE FROM entries WHERE n = 4", TamperKind.CUT, 4),
-        ("INSERT INTO entries "
-         "SELECT incident, 5, at, kind, source, text, data, previous, digest FROM entries WHERE n=4",
+        (COPY_LAST,
          TamperKind.APPENDED, 5),
         ("UPDATE incidents SET count = 3, digest = (SELECT digest FROM entries WHERE n = 3)", TamperKind.HEAD, 4),
         ("DELETE FROM incidents", TamperKind.HEAD, 4),

@@ -16,7 +16,8 @@ from kernel.time import MINUTE, SECOND, Instant
 T0 = Instant(1_772_443_800 * SECOND)
 SERVICES = {
     "EngineDown": ("engine", "1"), "GatewayDown": ("gateway", "2"), "GatewayShedding": ("gateway", "2"),
-    "SettlementLagging": ("settlement", "2"), "SymbolFeedStale": ("market-data", "3"), "FeedStalled": ("market-data", "2"),
+    "SettlementLagging": ("settlement", "2"), "SymbolFeedStale": ("market-data", "3"),
+    "FeedStalled": ("market-data", "2"),
     "SequenceGap": ("market-data", "1"), "GatewayOvercapacity": ("gateway", "3"), "Watchdog": ("monitoring", "3"),
 }  # fmt: skip
 INFO = {"GatewayOvercapacity", "Watchdog"}
