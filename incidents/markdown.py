@@ -14,7 +14,7 @@ REFERENCES_SHOWN: Final = 6
 """Ranges of entries after a sentence; a storm's sentence rests on hundreds."""
 _SPECIAL: Final = re.compile(r"([\\`*_\[\]|#~$@])")
 _HTML: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-_STARTS_BLOCK: Final = re.compile(r"^([-+=]|\d{1,9}(?=[.)]))")
+_STARTS_BLOCK: Final = re.compile(r"^(\d{0,9})([-+.)](?=\s|$))")
 _ADDRESS: Final = re.compile(r"(?i)\b(https?|ftp)://|\bwww\.|\b(mailto|xmpp|javascript|data|vbscript):")
 
 
@@ -22,7 +22,7 @@ def escape(text: str) -> str:
     """Make a text inert: no markup, no table cell, no block, no automatic link can come of it."""
     safe = _SPECIAL.sub(r"\\\1", text.translate(_HTML).replace("\n", " ").replace("\r", " "))
     safe = _ADDRESS.sub(lambda match: match[0].replace(":", "&#58;").replace(".", "&#46;"), safe)
-    return _STARTS_BLOCK.sub(lambda match: f"\\{match[1]}" if match[1] in "-+=" else f"{match[1]}&#8203;", safe)
+    return _STARTS_BLOCK.sub(r"\1\\\2", safe)
 
 
 def ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -351,3 +351,11 @@ def test_drawings_are_well_formed_and_described():
         root = ET.fromstring(drawing)
         names = [child.tag.rpartition("}")[2] for child in root]
         assert names[:2] == ["title", "desc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("1. list", "1\\. list"), ("- item", "\\- item"), ("16.0 s", "16.0 s"), ("-3", "-3"), ("a|b", "a\\|b")],
+)
+def test_only_what_would_be_markup_is_escaped(text, told):
+    assert escape(text) == told
