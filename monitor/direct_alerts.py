@@ -21,7 +21,7 @@ def sequence_gap(symbol: str, starts_at: Instant | None = None, ends_at: Instant
         labels=_labels("SequenceGap", "market-data") | {"symbol": symbol},
         annotations=_annotations(
             "SequenceGap",
-            "watchdog",
+            "market-data",
             f"Messages of {symbol} are missing from the feed",
             f"The watchdog saw a gap in the sequence of {symbol}: participants' books of it may be wrong.",
         ),
@@ -36,7 +36,7 @@ def book_crossed(symbol: str, starts_at: Instant | None = None, ends_at: Instant
         labels=_labels("BookCrossed", "market-data") | {"symbol": symbol},
         annotations=_annotations(
             "BookCrossed",
-            "watchdog",
+            "market-data",
             f"The book of {symbol} is crossed",
             f"The best bid of {symbol} reaches its best offer: matching or the feed is wrong.",
         ),
