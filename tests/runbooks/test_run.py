@@ -1,4 +1,6 @@
 """The machine of a run: what it asks, in which order, and how it ends."""
+# mypy: disallow-untyped-calls=False, check-untyped-defs=False
+# (pytest gives the types of tests and helpers here)
 
 import math
 
@@ -275,7 +277,9 @@ def runs(draw):
             case Do():
                 how = draw(st.sampled_from(["ok", "ok", "ok", "error", "refused"]))
                 counts = {"before": {"replicas": "2"}, "after": {"replicas": draw(st.sampled_from(["2", "3"]))}}
-                answer = DoAnswer(Instant(now), ok=how == "ok", refused="conflict" if how == "refused" else "", **counts)
+                answer = DoAnswer(
+                    Instant(now), ok=how == "ok", refused="conflict" if how == "refused" else "", **counts
+                )
             case Wait():
                 now = draw(st.integers(question.until - S, question.until + 9 * S))
                 answer = WaitAnswer(Instant(now))
