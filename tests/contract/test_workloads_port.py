@@ -1,10 +1,10 @@
 """What every adapter of the port `Workloads` must do.
-# mypy: disallow-untyped-calls=False, check-untyped-defs=False
-# (pytest gives the types of tests and helpers here)
 
 An adapter joins by adding a fixture value to `ADAPTERS`: an async context manager that yields a fresh plant with the
 workloads `engine` (a singleton, one replica `engine-1`) and `gateway` (two replicas).
 """
+# mypy: disallow-untyped-calls=False, check-untyped-defs=False
+# (pytest gives the types of tests and helpers here)
 
 import contextlib
 
@@ -24,7 +24,7 @@ async def fake():
 ADAPTERS = {"fake": fake}
 
 
-@pytest.fixture(params=ADAPTERS.values(), ids=ADAPTERS.keys())
+@pytest.fixture(params=list(ADAPTERS.values()), ids=list(ADAPTERS))
 async def workloads(request):
     async with request.param() as adapter:
         yield adapter
