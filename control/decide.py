@@ -3,10 +3,10 @@
 The rules, in order:
 
 1. Whoever is handed over stays handed over: no run starts on an incident that waits for a person.
-2. One run at a time, and the cause first. Alerts of other services get a runbook only when the cause has stopped firing and
-   they go on: what a cause explains needs no cure of its own.
-3. An episode (one alert, from its start to its end) gets one run that acts. A run that found itself not applicable may be
-   tried again a few times, because the cause may show a moment later than its symptoms.
+2. One run at a time, and the cause first. Alerts of other services get a runbook only when the cause has stopped firing
+   and they go on: what a cause explains needs no cure of its own.
+3. An episode (one alert, from its start to its end) gets one run that acts. A run that found itself not applicable may
+   be tried again a few times, because the cause may show a moment later than its symptoms.
 4. A proof that held while its alert goes on firing was the wrong proof: a person decides.
 5. What nothing can be done about goes to a person, soon at level 1, later at level 2, never at level 3 (a ticket).
 """

@@ -1,0 +1,323 @@
+"""The control loop: signals become incidents, incidents become runs, runs become timelines.
+
+One turn: decide on what was taken in -> choose what to do about each incident -> close what is quiet. Everything a turn
+decides is one transaction; what it starts (runs, reports) goes on beside it. The loop alone decides to go on after an
+operating error, and counts each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from control import killswitch, tell
+from control.config import ControlTuning
+from control.deadman import DeadMan
+from control.decide import HandOver, Start, next_step
+from control.driver import Driver
+from control.evidence import Archivist
+from control.intake import Intake, StoreThread
+from control.paging import Pager
+from control.telemetry import ControlInstruments
+from exchange.ports import Log
+from incidents.correlate import opens_with, tell as tell_signals
+from incidents.flap import Hysteresis, clears_at
+from incidents.incident import UNRESOLVED, AlertFact, Incident, Signal, State, handed_over, transition
+from incidents.ports import RunRecord
+from incidents.signals import AlertSignal
+from incidents.timeline import Draft
+from kernel.errors import TapewatchError
+from kernel.time import HOUR, MINUTE, Clock, Instant, seconds
+from runbooks.bind import bind
+from runbooks.model import Conclusion, Outcome, Refusal, RefusalReason, Runbook
+from runbooks.policy import PastRun, admit, target
+
+TICK_S: Final = 0.25
+"""How long a turn waits for something new before it looks at what time alone has changed."""
+BATCH: Final = 5_000
+REOPEN_WINDOW: Final = 10 * MINUTE
+_SILENT: Final = frozenset({RefusalReason.COOL_DOWN, RefusalReason.RUN_IN_PROGRESS})
+"""Refusals that pass by themselves: told once, tried again, never a reason to wake a person."""
+
+
+@dataclass(frozen=True)
+class LoopParts:
+    """What the loop works with."""
+
+    store: StoreThread
+    intake: Intake
+    driver: Driver
+    pager: Pager
+    archivist: Archivist
+    deadman: DeadMan
+    library: Mapping[str, Runbook]
+    """Runbook by the alert it answers."""
+    tuning: ControlTuning
+    kill_switch: Path
+    telemetry: ControlInstruments
+    log: Log
+    clock: Clock
+
+
+class Loop:
+    """Turns until it is stopped."""
+
+    def __init__(self, parts: LoopParts, wake: asyncio.Event) -> None:
+        """`wake` is set whenever new signals are durable."""
+        self._p = parts
+        self._wake = wake
+        self._runs: dict[str, tuple[asyncio.Task[None], RunRecord]] = {}
+        self._told_declined: set[tuple[str, str, str]] = set()
+        self._opens = opens_with(frozenset(parts.library))
+        self._rule = Hysteresis(quiet_ns=seconds(parts.tuning.quiet_s), flap_quiet_ns=seconds(parts.tuning.quiet_s * 6))
+        self._arrived: dict[str, Instant] = {}
+        """When the first signal of an alert arrived, by fingerprint, until its run starts."""
+
+    async def run(self) -> None:
+        """Resume what was cut short, then turn until cancelled."""
+        await self._resume()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TICK_S)
+            self._wake.clear()
+            try:
+                await self.turn()
+            except TapewatchError as error:
+                self._p.telemetry.error(type(error).__name__)
+                self._p.log.event("turn-failed", severity="error", message=str(error))
+                await asyncio.sleep(TICK_S)
+
+    async def turn(self) -> None:
+        """Do one round of everything that is due."""
+        now = self._p.clock.now()
+        silent = self._p.deadman.due(now)
+        if silent is not None:
+            await self._p.intake.take_in([silent])
+        while await self._decide_signals():
+            pass
+        now = self._p.clock.now()
+        unresolved = await self._p.store.call(lambda store: store.incidents(UNRESOLVED))
+        for incident in unresolved:
+            await self._advance(incident, now)
+        await self._p.pager.turn(unresolved, now)
+        backlog = await self._p.store.call(lambda store: store.backlog())
+        self._p.telemetry.standing(unresolved, backlog=backlog, runs=len(self._runs), now=now)
+        self._p.telemetry.kill_switch(on=killswitch.read(self._p.kill_switch) is not None)
+
+    # --- signals ----------------------------------------------------------------------------------------------------
+
+    async def _decide_signals(self) -> bool:
+        """Decide on one batch of pending signals; False when there was none."""
+        pending = await self._p.store.call(lambda store: store.pending(BATCH))
+        if not pending:
+            return False
+        now = self._p.clock.now()
+        signals = [signal for _, signal in pending if not self._p.deadman.note(signal, now)]
+        prints = {signal.fingerprint for signal in signals}
+        known = await self._p.store.call(lambda store: _recent(store.incidents(), now))
+        ended = await self._p.store.call(lambda store: store.ended(prints))
+        ids = await self._fresh_ids(signals, known, now)
+        told = tell_signals(signals, known, lambda: ids.pop(0), now=now, opens=self._opens, ended=ended)
+        await self._p.store.call(lambda store: store.decide(pending[-1][0], told.drafts))
+        for incident_id in told.opened:
+            incident = told.incidents[incident_id]
+            self._p.telemetry.opened(incident.level)
+            self._p.log.event("incident-opened", severity="warning", incident=incident_id, message=incident.title)
+        for signal in signals:
+            self._arrived.setdefault(signal.fingerprint, signal.received_at)
+        for incident in told.incidents.values():
+            if incident.unresolved:
+                await self._advance(incident, now)
+        return True
+
+    async def _fresh_ids(self, signals: Sequence[AlertSignal], known: Sequence[Incident], now: Instant) -> list[str]:
+        """Find out how many incidents these signals open by telling them once with placeholders, then number those."""
+        placeholders = (f"INC-{n}" for n in range(len(signals)))
+        ended = await self._p.store.call(lambda store: store.ended({one.fingerprint for one in signals}))
+        trial = tell_signals(signals, known, lambda: next(placeholders), now=now, opens=self._opens, ended=ended)
+        return [await self._p.store.call(lambda store: store.new_id(now)) for _ in trial.opened]
+
+    # --- incidents --------------------------------------------------------------------------------------------------
+
+    async def _advance(self, incident: Incident, now: Instant) -> None:
+        """Do what is due about one incident."""
+        if incident.id in self._runs or incident.active_runs:
+            return
+        due = clears_at(incident, self._rule)
+        if due is not None:
+            if now >= due:
+                await self._close(incident, now)
+            return
+        runs = await self._p.store.call(lambda store: _runs_of(store.runs_since(incident.opened_at), incident.id))
+        choice = next_step(incident, self._p.library, runs, now, seconds(self._p.tuning.handover_s))
+        match choice:
+            case Start(alert, runbook):
+                await self._begin(incident, alert, runbook, now)
+            case HandOver(reason, what_to_do):
+                await self.hand_over(incident, reason, what_to_do)
+            case None:
+                pass
+
+    async def _close(self, incident: Incident, now: Instant) -> None:
+        why = "every alert has been resolved for long enough"
+        if not incident.runs:
+            why += "; nothing was done by us"
+        evidence = await self._p.archivist.gather(incident, now)
+        closing = transition(incident, Signal.CLEARED, at=self._p.clock.now(), source="control", why=why)
+        await self._p.store.call(lambda store: store.append(incident.id, [*evidence, closing]))
+        self._p.log.event("incident-resolved", incident=incident.id)
+        await self._p.archivist.report(incident.id)
+
+    async def hand_over(self, incident: Incident, reason: str, what_to_do: str) -> None:
+        """Give an incident to a person, and say so on their ways."""
+        draft = handed_over(at=self._p.clock.now(), source="control", reason=reason, what_to_do=what_to_do)
+        await self._p.store.call(lambda store: store.append(incident.id, [draft]))
+        self._p.telemetry.handed_over()
+        self._p.log.event("handed-over", severity="warning", incident=incident.id, message=reason)
+
+    # --- runs -------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, incident: Incident, alert: AlertFact, runbook: Runbook, now: Instant) -> None:
+        bound = bind(runbook, alert.labels)
+        refusal = bound if isinstance(bound, Refusal) else await self._refusal(bound, now)
+        if refusal is not None:
+            await self._decline(incident, runbook, refusal, alert, now)
+            return
+        assert isinstance(bound, Runbook), "what is not refused is bound"
+        await self.start(incident, bound, alert.labels, arrived=self._arrived.pop(alert.fingerprint, None))
+
+    async def start(
+        self, incident: Incident, bound: Runbook, labels: Mapping[str, str], *, arrived: Instant | None, by: str = ""
+    ) -> RunRecord:
+        """Start a run of a bound runbook that was admitted."""
+        now = self._p.clock.now()
+        number = len(incident.runs) + 1
+        run = RunRecord(
+            id=f"{incident.id}/run-{number}",
+            incident=incident.id,
+            runbook=bound.name,
+            target=target(bound),
+            labels=dict(labels),
+            started_at=now,
+        )
+        await self._p.store.call(lambda store: store.start_run(run, [tell.run_started(run, bound, by=by)]))
+        self._launch(run, bound, arrived)
+        return run
+
+    async def refusal(self, bound: Runbook) -> Refusal | None:
+        """Tell why a bound runbook may not begin now."""
+        return await self._refusal(bound, self._p.clock.now())
+
+    async def _refusal(self, bound: Runbook, now: Instant) -> Refusal | None:
+        past = await history(self._p.store, now)
+        active = [record.target for _, record in self._runs.values()]
+        thrown = killswitch.read(self._p.kill_switch) is not None
+        return admit(bound, target(bound), past, active, thrown, now)
+
+    async def _decline(
+        self, incident: Incident, runbook: Runbook, refusal: Refusal, alert: AlertFact, now: Instant
+    ) -> None:
+        """Tell a refusal once per episode; those that do not pass by themselves go to a person."""
+        mark = (incident.id, f"{alert.fingerprint}@{alert.since}", str(refusal.reason))
+        if mark in self._told_declined:
+            return
+        self._told_declined.add(mark)
+        self._p.telemetry.refused(refusal.reason)
+        drafts: list[Draft] = [tell.run_declined(runbook.name, refusal.reason, refusal.detail, now)]
+        await self._p.store.call(lambda store: store.append(incident.id, drafts))
+        if refusal.reason not in _SILENT:
+            reason = f"{runbook.name} may not run: {refusal.detail}"
+            await self.hand_over(incident, reason, runbook.when_refused)
+
+    def _launch(self, run: RunRecord, bound: Runbook, arrived: Instant | None) -> None:
+        task = asyncio.create_task(self._carry_out(run, bound, arrived), name=run.id)
+        self._runs[run.incident] = (task, run)
+
+    async def _carry_out(self, run: RunRecord, bound: Runbook, arrived: Instant | None) -> None:
+        try:
+            conclusion = await self._p.driver.drive(run, bound, asked_for_at=arrived)
+            await self._conclude(run, bound, conclusion)
+        except TapewatchError as error:
+            # The store failed in mid-run: the run stays open in the journal and is resumed at the next start.
+            self._p.telemetry.error(type(error).__name__)
+            self._p.log.event("run-cut-short", severity="error", run=run.id, message=str(error))
+        finally:
+            self._runs.pop(run.incident, None)
+            self._wake.set()
+
+    async def _conclude(self, run: RunRecord, bound: Runbook, conclusion: Conclusion) -> None:
+        ended = msgspec.structs.replace(
+            run,
+            ended_at=self._p.clock.now(),
+            outcome=str(conclusion.outcome),
+            reason=conclusion.reason,
+            detail=conclusion.detail,
+        )
+        incident = await self._p.store.call(lambda store: store.incident(run.incident))
+        assert incident is not None, "a run belongs to an incident"
+        drafts = tell.run_ended(ended, conclusion, incident, bound)
+        await self._p.store.call(lambda store: store.end_run(ended, drafts))
+        self._p.telemetry.ended(bound, conclusion)
+        if conclusion.outcome not in {Outcome.MENDED, Outcome.NOT_APPLICABLE}:
+            self._p.telemetry.handed_over()
+        self._p.log.event(
+            "run-ended",
+            severity="info" if conclusion.outcome is Outcome.MENDED else "warning",
+            run=run.id,
+            outcome=str(conclusion.outcome),
+            message=conclusion.detail,
+        )
+
+    async def _resume(self) -> None:
+        """Go on with the runs that a crash or a restart cut short."""
+        for run in await self._p.store.call(lambda store: store.open_runs()):
+            runbook = next((book for book in self._p.library.values() if book.name == run.runbook), None)
+            bound = bind(runbook, run.labels) if runbook is not None else None
+            if runbook is None or not isinstance(bound, Runbook):
+                lost = Conclusion(outcome=Outcome.FAILED, reason="", detail=f"{run.runbook} is gone from the library.")
+                nobody = msgspec.structs.replace(next(iter(self._p.library.values())), name=run.runbook)
+                await self._conclude(run, runbook or nobody, lost)
+                continue
+            self._p.log.event("run-resumed", run=run.id)
+            self._launch(run, bound, None)
+
+    async def stop(self) -> None:
+        """Cut runs short where they are: their journals let the next start go on with them."""
+        tasks = [task for task, _ in self._runs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def history(store: StoreThread, now: Instant) -> list[PastRun]:
+    """Return the runs of the past hour as the policy counts them."""
+    records = await store.call(lambda kept: kept.runs_since(Instant(now - HOUR)))
+    return [
+        PastRun(
+            runbook=run.runbook,
+            target=run.target,
+            started_at=run.started_at,
+            ended_at=run.ended_at,
+            outcome=Outcome(run.outcome) if run.outcome else None,
+            acted=run.outcome not in {Outcome.REFUSED, Outcome.NOT_APPLICABLE},
+        )
+        for run in records
+    ]
+
+
+def _recent(incidents: Sequence[Incident], now: Instant) -> list[Incident]:
+    return [
+        one
+        for one in incidents
+        if one.state is not State.RESOLVED or (one.resolved_at is not None and now - one.resolved_at < REOPEN_WINDOW)
+    ]
+
+
+def _runs_of(runs: Sequence[RunRecord], incident: str) -> list[RunRecord]:
+    return [run for run in runs if run.incident == incident]
