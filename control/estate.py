@@ -1,0 +1,245 @@
+"""A local estate from its start to its end: one process that holds the state directory and every other process.
+
+The order of a start: take the directory, ports, secrets, configurations; the supervisor's interface; then the workloads
+group by group (`control.plan.START_ORDER`). Between engine and gateways the market is reopened when the last stop was
+unclean and the journal replays to what the engine holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from control import plan, render
+from control.addresses import Addresses, ReplicaAddress, save_addresses, url_of
+from control.calls import call
+from control.child import now
+from control.effects import EffectLog
+from control.estate_api import EstateApi, serve
+from control.layout import STATE_VERSION, Layout
+from control.settings import Settings
+from control.state_dir import StateDir, unwritable
+from control.supervisor import Supervisor
+from exchange.types import Instrument
+from kernel.errors import PermanentError
+from kernel.time import Instant, to_rfc3339
+from monitor.adapters.exporter import Exporter
+from monitor.catalog import Role
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Estate:
+    """A running estate. Made by `running`."""
+
+    settings: Settings
+    layout: Layout
+    ports: plan.Ports
+    instruments: tuple[Instrument, ...]
+    say: Say
+    phase: str = "starting"
+    started_at: Instant = field(default_factory=now)
+    stop_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    _supervisor: Supervisor | None = None
+
+    @property
+    def supervisor(self) -> Supervisor:
+        """The processes."""
+        assert self._supervisor is not None, "the estate has not begun"
+        return self._supervisor
+
+    @property
+    def admin(self) -> str:
+        """The admin secret."""
+        return self.layout.secret("admin").read_text().strip()
+
+    def log(self, level: str, text: str, **fields: Any) -> None:
+        """Write one line of the estate's log (ECS)."""
+        record = {
+            "@timestamp": to_rfc3339(now()), "log.level": level, "message": text, "ecs.version": "9.4.0",
+            "service.name": "estate", "process.pid": os.getpid(),
+            **{f"exchange.{key}": value for key, value in fields.items()},
+        }  # fmt: skip
+        with contextlib.suppress(OSError), self.layout.log("estate").open("ab") as file:
+            file.write(msgspec.json.encode(record) + b"\n")
+
+    def publish(self) -> None:
+        """Write the address book and Prometheus's targets as things are now."""
+        supervisor, ports = self.supervisor, self.ports
+        statuses = supervisor.all()
+        jobs = {status.name: [(slot.id, slot.port) for slot in supervisor.slots(status.name)] for status in statuses}
+        jobs["estate"] = [("estate-1", ports.estate)]
+        try:
+            render.write_targets(plan.targets_directory(self.layout), jobs)
+            save_addresses(
+                Addresses(
+                    version=STATE_VERSION, phase=self.phase, pid=os.getpid(), started_at=self.started_at,
+                    state=str(self.layout.root), estate=url_of(ports.estate), control=url_of(ports.control),
+                    prometheus=url_of(ports.prometheus), alertmanager=url_of(ports.alertmanager),
+                    market_data=url_of(ports.market_data), settlement=url_of(ports.settlement),
+                    engine=url_of(ports.engine), load=url_of(ports.load), engine_stream_port=ports.engine_stream,
+                    faults_allowed=self.settings.faults_allowed,
+                    workloads={
+                        status.name: tuple(ReplicaAddress(each.id, each.url, each.pid) for each in status.replicas)
+                        for status in statuses
+                    },
+                ),
+                self.layout.addresses,
+            )  # fmt: skip
+        except OSError as error:
+            self.log("error", f"the address book cannot be written: {error.strerror}")
+
+    async def start(self) -> None:
+        """Start every workload, group by group.
+
+        Raises:
+            PermanentError: one of them does not come up; says which and what it last wrote.
+        """
+        for group in plan.START_ORDER:
+            began_s = time.monotonic()
+            await self._unless_stopped(asyncio.gather(*(self.supervisor.start(name) for name in group)))
+            count = sum(self.supervisor.status(name).ready for name in group)
+            if count:
+                self.say(f"{', '.join(group)}: {count} ready after {time.monotonic() - began_s:.1f} s")
+            if group == ("engine",):
+                await self._reopen()
+        self.phase = "up"
+        self.publish()
+
+    async def _unless_stopped(self, work: asyncio.Future[Any]) -> None:
+        stop = asyncio.ensure_future(self.stop_asked.wait())
+        try:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise PermanentError("stopped while starting")
+            await work
+        finally:
+            stop.cancel()
+            work.cancel()
+            await asyncio.gather(stop, work, return_exceptions=True)
+
+    async def _reopen(self) -> None:
+        """Reopen the market after an unclean stop, when the journal replays to what the engine holds."""
+        engine = url_of(self.ports.engine)
+        status = await asyncio.to_thread(call, "GET", f"{engine}/v1/status")
+        if not status.get("market_halted") or status.get("clean_start"):
+            return
+        held = await asyncio.to_thread(call, "GET", f"{engine}/v1/hash")
+        from exchange.adapters.verify import verify
+
+        replayed = await asyncio.to_thread(verify, self.layout.journal, self.instruments, held["seq"])
+        if replayed.state_hash != held["state_hash"]:
+            self.say(
+                f"the last stop was unclean and the journal replays to {replayed.state_hash[:12]}, not to the engine's "
+                f"{held['state_hash'][:12]}: the market stays halted"
+            )
+            self.log("error", "replay differs from the engine's state; the market stays halted")
+            return
+        body = {"key": f"up-{uuid.uuid4().hex}", "symbol": None}
+        await asyncio.to_thread(call, "POST", f"{engine}/admin/resume", token=self.admin, body=body)
+        self.say(f"the last stop was unclean: {held['seq']} commands replayed to an equal state hash, market reopened")
+        self.log("warn", "market reopened after an unclean stop", sequence=held["seq"])
+
+    async def stop(self) -> None:
+        """Stop every workload in order."""
+        self.phase = "stopping"
+        self.supervisor.end()
+        self.publish()
+        for group in plan.STOP_ORDER:
+            await asyncio.gather(*(self.supervisor.stop(name) for name in group))
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, say: Say, stop: asyncio.Event | None = None) -> AsyncIterator[Estate]:
+    """Run an estate; whatever happens, no process is left behind. Setting `stop` meanwhile gives a start up.
+
+    Raises:
+        PermanentError: it cannot be started; one sentence says why.
+    """
+    state = StateDir(settings.state)
+    try:
+        layout = state.layout
+        instruments = state.fill(symbols=settings.symbols, seed=settings.seed)
+        ports = plan.choose_ports(settings)
+        try:
+            plan.write_configs(settings, layout, ports, instruments)
+        except OSError as error:
+            raise unwritable(layout.root, error) from error
+        effects = EffectLog.open(layout.effects, at=now())
+        try:
+            made = Estate(settings, layout, ports, instruments, say, stop_asked=stop or asyncio.Event())
+            async with _begun(made, effects) as estate:
+                yield estate
+        finally:
+            effects.close()
+            layout.addresses.unlink(missing_ok=True)
+    finally:
+        state.release()
+
+
+@contextlib.asynccontextmanager
+async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
+    supervisor = Supervisor(
+        plan.workloads(estate.settings, estate.layout, estate.ports), effects,
+        kill_switch=estate.layout.kill_switch, allowed=frozenset(estate.settings.allowed_targets),
+        log=estate.log, on_change=estate.publish,
+    )  # fmt: skip
+    estate._supervisor = supervisor  # noqa: SLF001 - the two know each other from here on
+    api = EstateApi(
+        supervisor, Exporter(Role.ESTATE), estate.admin, estate.settings.faults_allowed, estate.stop_asked.set
+    )
+    server, task = await serve(api.app(), estate.ports.estate)
+    try:
+        await estate.start()
+        yield estate
+        await _stop_or_kill(estate)
+    finally:
+        await supervisor.close()
+        server.should_exit = True
+        await task
+
+
+async def _stop_or_kill(estate: Estate) -> None:
+    """Stop in order; asked once more meanwhile, kill what is left."""
+    estate.stop_asked.clear()
+    stopping = asyncio.create_task(estate.stop())
+    hurry = asyncio.create_task(estate.stop_asked.wait())
+    await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        estate.say("killing what is left")
+    for task in (stopping, hurry):
+        task.cancel()
+    for result in await asyncio.gather(stopping, hurry, return_exceptions=True):
+        if isinstance(result, Exception):
+            raise result
+
+
+async def run(settings: Settings, say: Say, on_up: Callable[[Estate], None]) -> None:
+    """Run an estate until SIGINT, SIGTERM or a request to stop.
+
+    Raises:
+        TapewatchError: it cannot be started.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with running(settings, say, stop) as estate:
+            on_up(estate)
+            await stop.wait()
+            say("stopping in order; once more kills at once")
+        say("stopped")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

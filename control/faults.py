@@ -1,0 +1,240 @@
+"""What can be broken in a local estate on purpose, and how it is mended by hand.
+
+Three ways: a signal through the estate, a fault inside a role (it forgets it when restarted), or the load's rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import psutil
+
+from control.addresses import Addresses, load_addresses, write_atomically
+from control.calls import call
+from control.layout import Layout
+from kernel.errors import InputError, TemporaryError
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A running estate, as faults see it."""
+
+    layout: Layout
+    addresses: Addresses
+    admin: str
+
+    def estate(self, path: str, body: object) -> Any:
+        """Ask the estate."""
+        return call("POST", self.addresses.estate + path, token=self.admin, body=body)
+
+    def role(self, method: str, replica: str, path: str, body: object = None) -> Any:
+        """Ask a replica."""
+        return call(method, self._url(replica) + path, token=self.admin, body=body)
+
+    def _url(self, replica: str) -> str:
+        for replicas in self.addresses.workloads.values():
+            for each in replicas:
+                if each.id == replica:
+                    return each.url
+        known = ", ".join(each.id for replicas in self.addresses.workloads.values() for each in replicas)
+        raise InputError("target", f"there is no replica {replica!r}", right=f"there are {known}")
+
+
+Change = Callable[[Plant, str, str], None]
+"""Takes the plant, the target and the value."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that can be broken."""
+
+    name: str
+    what: str
+    cleared_by: str
+    target: str
+    """The replica or workload it strikes when none is named."""
+    value: str
+    """Its size when none is given; empty: it has none."""
+    inject: Change
+    clear: Change
+
+
+def _signal(name: str) -> Change:
+    def send(plant: Plant, target: str, _: str) -> None:
+        plant.estate("/v1/signal", {"replica": target, "signal": name})
+
+    return send
+
+
+def _nothing(_: Plant, __: str, ___: str) -> None:
+    """There is nothing to take back by hand: whoever owns the process starts it again."""
+
+
+def _role_fault(name: str) -> Mapping[str, Change]:
+    def inject(plant: Plant, target: str, value: str) -> None:
+        plant.role("POST", target, "/admin/faults", {"name": name, "value": _typed(value)})
+
+    def clear(plant: Plant, target: str, _: str) -> None:
+        plant.role("DELETE", target, f"/admin/faults?name={name}")
+
+    return {"inject": inject, "clear": clear}
+
+
+def _hold(*, hold: bool) -> Change:
+    def change(plant: Plant, target: str, _: str) -> None:
+        plant.estate("/v1/hold", {"workload": target, "hold": hold})
+
+    return change
+
+
+def _rate(plant: Plant, target: str, value: str) -> None:
+    plant.role("POST", target, "/admin/rate", {"factor": _number(value)})
+
+
+def _usual_rate(plant: Plant, target: str, _: str) -> None:
+    plant.role("POST", target, "/admin/rate", {"factor": 1.0})
+
+
+def _arm(plant: Plant, _: str, value: str) -> None:
+    points = sorted({*_armed(plant.layout), *value.split(",")})
+    write_atomically(failpoints(plant.layout), msgspec.json.encode(points))
+
+
+def _disarm(plant: Plant, _: str, __: str) -> None:
+    failpoints(plant.layout).unlink(missing_ok=True)
+
+
+def failpoints(layout: Layout) -> Path:
+    """Return the file that lists where control shall die."""
+    return layout.root / "control" / "failpoints.json"
+
+
+def _armed(layout: Layout) -> list[str]:
+    try:
+        return msgspec.json.decode(failpoints(layout).read_bytes(), type=list[str])
+    except (OSError, msgspec.DecodeError):
+        return []
+
+
+def _typed(value: str) -> str | float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return value or None
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise InputError("value", f"{value!r} is no number", right="give one such as 3 or 0.5") from error
+
+
+_RUNBOOK: Final = "its alert's runbook restarts it"
+_CATALOG: Final = (
+    Fault("gateway-hang", "A gateway is stopped by SIGSTOP: it holds its port and answers nothing.", _RUNBOOK,
+          "gateway-1", "", _signal("STOP"), _signal("CONT")),
+    Fault("engine-crash", "The engine is killed by SIGKILL.", _RUNBOOK, "engine-1", "", _signal("KILL"), _nothing),
+    Fault("load-surge", "The load generator sends that many times its usual rate.", "clearing; gateways scale out",
+          "load-1", "12", _rate, _usual_rate),
+    Fault("settlement-slow", "Settlement waits that many seconds before each commit.", "a restart of settlement",
+          "settlement-1", "2", **_role_fault("settlement-slow")),
+    Fault("feed-stall", "Market data publishes nothing more, and stays connected.", "a restart of market-data",
+          "market-data-1", "1", **_role_fault("feed-stall")),
+    Fault("feed-gap", "Market data drops one message of that symbol.", "a person resumes the halted symbol",
+          "market-data-1", "", **_role_fault("feed-gap")),
+    Fault("engine-slow-sync", "Each fsync of the journal takes that many seconds longer.", "clearing; no runbook mends it",
+          "engine-1", "0.2", **_role_fault("engine-slow-sync")),
+    Fault("prometheus-down", "Prometheus is killed and held down.", "clearing", "prometheus", "",
+          _hold(hold=True), _hold(hold=False)),
+    Fault("control-crash", "Control kills itself at that point of its next action (before-effect, after-effect).",
+          "it happens once; the estate starts control again", "control-1", "before-effect", _arm, _disarm),
+)  # fmt: skip
+FAULTS: Final = {fault.name: fault for fault in _CATALOG}
+
+
+def connect(state: Path) -> Plant:
+    """Return the estate that runs in a state directory.
+
+    Raises:
+        TemporaryError: none runs there.
+    """
+    layout = Layout(state.absolute())
+    addresses = load_addresses(layout.addresses)
+    try:
+        admin = layout.secret("admin").read_text().strip()
+    except OSError as error:
+        raise TemporaryError(f"the admin secret of {layout.root} cannot be read: {error.strerror}") from error
+    return Plant(layout, addresses, admin)
+
+
+def find(name: str) -> Fault:
+    """Return a fault by name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    fault = FAULTS.get(name)
+    if fault is None:
+        raise InputError("fault", f"{name!r} is not known", right=f"there are {', '.join(FAULTS)}")
+    return fault
+
+
+def inject(plant: Plant, name: str, *, target: str = "", value: str = "") -> str:
+    """Break something; returns a sentence that says what was done.
+
+    Raises:
+        TapewatchError: no such fault or target, faults are not allowed, or the estate does not answer.
+    """
+    fault = find(name)
+    target, value = target or fault.target, value or fault.value
+    if name == "feed-gap" and not value:
+        value = _first_symbol(plant.layout)
+    fault.inject(plant, target, value)
+    return f"{name} injected into {target}{f' ({value})' if value else ''}; ends by: {fault.cleared_by}"
+
+
+def clear(plant: Plant, name: str, *, target: str = "") -> str:
+    """Take a fault back by hand; returns a sentence.
+
+    Raises:
+        TapewatchError: no such fault or target, faults are not allowed, or the estate does not answer.
+    """
+    fault = find(name)
+    fault.clear(plant, target or fault.target, "")
+    return f"{name} cleared at {target or fault.target}"
+
+
+def _first_symbol(layout: Layout) -> str:
+    known = msgspec.json.decode((layout.root / "instruments.json").read_bytes())
+    return str(known[0]["symbol"])
+
+
+def described(fault: Fault) -> dict[str, str]:
+    """Return a fault's words, for scripts."""
+    return {
+        "name": fault.name, "what": fault.what, "target": fault.target, "value": fault.value, "cleared_by": fault.cleared_by
+    }  # fmt: skip
+
+
+def stop_and_wait(plant: Plant, *, timeout_s: float = 40.0) -> None:
+    """Ask the estate to stop and return when its process is gone.
+
+    Raises:
+        TemporaryError: it does not answer, or is still there after `timeout_s`.
+    """
+    try:
+        process = psutil.Process(plant.addresses.pid)
+    except psutil.NoSuchProcess as error:
+        raise TemporaryError(
+            f"the estate of {plant.layout.root} (pid {plant.addresses.pid}) is gone already; `tapewatch up` starts it anew"
+        ) from error
+    plant.estate("/v1/down", {})
+    try:
+        process.wait(timeout_s)
+    except psutil.TimeoutExpired as error:
+        raise TemporaryError(f"the estate (pid {process.pid}) has not stopped within {timeout_s:g} s") from error

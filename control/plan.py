@@ -1,0 +1,223 @@
+"""What a local estate consists of: ports, commands, owners and the order of things."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from control import render
+from control.addresses import HOST, url_of
+from control.child import Slot
+from control.config import ControlTuning, RoleConfig, save_config
+from control.layout import Layout
+from control.settings import Settings
+from control.supervisor import ESTATE, WorkloadSpec
+from exchange.types import Instrument
+from kernel.errors import PermanentError
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+START_ORDER: Final = (
+    ("engine",),
+    ("gateway", "market-data", "settlement", "watchdog"),
+    ("prometheus", "alertmanager", "control"),
+    ("load",),
+)
+"""Each group starts when the one before is ready. Watching begins when there is something to watch."""
+STOP_ORDER: Final = (
+    ("load",),
+    ("gateway",),
+    ("watchdog", "market-data", "settlement"),
+    ("engine",),
+    ("control",),
+    ("alertmanager", "prometheus"),
+)
+"""No new orders, then nobody who listens, then the engine, which notes that it was stopped cleanly."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Every port of an estate."""
+
+    control: int
+    estate: int
+    prometheus: int
+    alertmanager: int
+    engine: int
+    engine_stream: int
+    market_data: int
+    settlement: int
+    watchdog: int
+    load: int
+    gateways: tuple[int, ...]
+
+    def named(self) -> dict[str, int]:
+        """Return name and number of each port."""
+        named = {name: port for name, port in vars(self).items() if isinstance(port, int)}
+        return named | {f"gateway-{index}": port for index, port in enumerate(self.gateways, 1)}
+
+
+def choose_ports(settings: Settings) -> Ports:
+    """Return the estate's ports: the fixed ones, or free ones.
+
+    Raises:
+        PermanentError: a fixed port is taken; says by whom.
+    """
+    if settings.ports == "auto":
+        free = _free(10 + settings.gateways_max)
+        names = [name for name in Ports.__dataclass_fields__ if name != "gateways"]
+        return Ports(gateways=tuple(free[10:]), **dict(zip(names, free, strict=False)))
+    first = settings.port_gateways
+    ports = Ports(
+        settings.port_control, settings.port_estate, settings.port_prometheus, settings.port_alertmanager,
+        settings.port_engine, settings.port_engine_stream, settings.port_market_data, settings.port_settlement,
+        settings.port_watchdog, settings.port_load, gateways=tuple(range(first, first + settings.gateways_max)),
+    )  # fmt: skip
+    for name, port in ports.named().items():
+        if not is_free(port):
+            key = "GATEWAYS" if name.startswith("gateway-") else name.upper()
+            raise PermanentError(
+                f"port {port} ({name}) is in use by {holder_of(port)}: stop that, "
+                f"or set TAPEWATCH_PORT_{key} or TAPEWATCH_PORTS=auto"
+            )
+    return ports
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a port can be opened on loopback now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def holder_of(port: int) -> str:
+    """Name the process that listens on a port, as far as we may see it."""
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and tuple(connection.laddr)[1:] == (port,) and connection.pid:
+                return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return "another process"
+
+
+def _free(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def write_configs(settings: Settings, layout: Layout, ports: Ports, instruments: tuple[Instrument, ...]) -> None:
+    """Write what each role reads at its start, and the monitoring's configuration.
+
+    Raises:
+        InputError: one of the project's own files is broken.
+    """
+    for role, replicas in _role_ports(ports).items():
+        for replica, port in replicas:
+            save_config(_role_config(settings, layout, ports, instruments, role, replica, port), layout.config(replica))
+    prometheus, alertmanager = _homes(layout)
+    render.write_yaml(
+        prometheus / "prometheus.yml",
+        render.prometheus_config(
+            render.load_yaml(render.ALERTS / "prometheus.yml"), rules=render.ALERTS / "rules",
+            targets=prometheus / "targets", alertmanager_port=ports.alertmanager, interval_s=settings.scrape_interval_s,
+        ),
+    )  # fmt: skip
+    render.write_yaml(
+        alertmanager / "alertmanager.yml",
+        render.alertmanager_config(
+            render.load_yaml(render.ALERTS / "alertmanager.yml"), control_port=ports.control,
+            secret=layout.secret("webhook"), group_wait_s=settings.group_wait_s,
+        ),
+    )  # fmt: skip
+
+
+def _homes(layout: Layout) -> tuple[Path, Path]:
+    return layout.root / "prometheus", layout.root / "alertmanager"
+
+
+def _role_ports(ports: Ports) -> dict[str, list[tuple[str, int]]]:
+    return {
+        "engine": [("engine-1", ports.engine)],
+        "gateway": [(f"gateway-{index}", port) for index, port in enumerate(ports.gateways, 1)],
+        "market-data": [("market-data-1", ports.market_data)],
+        "settlement": [("settlement-1", ports.settlement)],
+        "watchdog": [("watchdog-1", ports.watchdog)],
+        "control": [("control-1", ports.control)],
+        "load": [("load-1", ports.load)],
+    }
+
+
+def _role_config(
+    settings: Settings,
+    layout: Layout,
+    ports: Ports,
+    instruments: tuple[Instrument, ...],
+    role: str,
+    replica: str,
+    port: int,
+) -> RoleConfig:
+    return RoleConfig(
+        role=role, replica=replica, state=str(layout.root), port=port,
+        engine_http_port=ports.engine, engine_stream_port=ports.engine_stream, market_data_port=ports.market_data,
+        settlement_port=ports.settlement, estate_port=ports.estate, control_port=ports.control,
+        prometheus_url=url_of(ports.prometheus), alertmanager_url=url_of(ports.alertmanager), instruments=instruments,
+        gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
+        seed=settings.seed, faults_allowed=settings.faults_allowed,
+        tuning=ControlTuning(quiet_s=settings.quiet_s, deadman_s=settings.deadman_s, allowed=settings.allowed_targets),
+    )  # fmt: skip
+
+
+def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[WorkloadSpec]:
+    """Return the estate's workloads."""
+    slots = {
+        role: tuple(_python_slot(layout, replica, port) for replica, port in replicas)
+        for role, replicas in _role_ports(ports).items()
+    }
+    prometheus, alertmanager = _homes(layout)
+    outputs = {name: layout.output(f"{name}-1") for name in ("prometheus", "alertmanager")}
+    prometheus_argv = render.prometheus_command(
+        settings.prometheus, prometheus / "prometheus.yml", prometheus / "data", ports.prometheus, settings.retention
+    )
+    alertmanager_argv = render.alertmanager_command(
+        settings.alertmanager, alertmanager / "alertmanager.yml", alertmanager / "data", ports.alertmanager
+    )
+    return [
+        WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),
+        WorkloadSpec("gateway", slots["gateway"], settings.gateways),
+        WorkloadSpec("market-data", slots["market-data"], 1, singleton=True),
+        WorkloadSpec("settlement", slots["settlement"], 1, singleton=True),
+        WorkloadSpec("watchdog", slots["watchdog"], 1, singleton=True),
+        WorkloadSpec("control", slots["control"], 1, ESTATE, singleton=True),
+        WorkloadSpec(
+            "prometheus", (Slot("prometheus-1", ports.prometheus, prometheus_argv, outputs["prometheus"]),),
+            1, ESTATE, singleton=True, ready_path="/-/ready",
+        ),
+        WorkloadSpec(
+            "alertmanager", (Slot("alertmanager-1", ports.alertmanager, alertmanager_argv, outputs["alertmanager"]),),
+            1, ESTATE, singleton=True, ready_path="/-/ready",
+        ),
+        WorkloadSpec("load", slots["load"], int(settings.load_rate_per_s > 0), ESTATE, singleton=True),
+    ]  # fmt: skip
+
+
+def _python_slot(layout: Layout, replica: str, port: int) -> Slot:
+    argv = (sys.executable, "-m", "control.roles", str(layout.config(replica)))
+    # The rooms are found whether or not the project is installed; hash randomisation stays on, as replay must not need it.
+    return Slot(replica, port, argv, layout.output(replica), {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
+
+
+def targets_directory(layout: Layout) -> Path:
+    """Return where Prometheus looks for its targets."""
+    return _homes(layout)[0] / "targets"

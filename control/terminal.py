@@ -1,0 +1,135 @@
+"""What the terminal shows: tables for people, JSON for scripts, errors on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from control.calls import call
+from control.doctor import Check
+from control.faults import Fault, Plant
+from kernel.errors import InputError, TapewatchError, TemporaryError
+from kernel.time import Instant, to_rfc3339
+from runbooks.ports import RefusedError, WorkloadStatus
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+REFUSED: Final = 3
+UNREACHABLE: Final = 4
+EXIT_CODES: Final = (
+    "Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage, 3 refused by a guard, 4 cannot reach."
+)
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+T = TypeVar("T")
+
+
+def exit_code(error: TapewatchError) -> int:
+    """Return the exit code that tells of an error."""
+    match error:
+        case RefusedError():
+            return REFUSED
+        case InputError():
+            return USAGE
+        case TemporaryError():
+            return UNREACHABLE
+        case _:
+            return FAILED
+
+
+def guarded(work: Callable[[], T]) -> T:
+    """Do the work; an operating error becomes its sentence on standard error and its exit code.
+
+    Raises:
+        typer.Exit: with the code of `EXIT_CODES`.
+    """
+    try:
+        return work()
+    except TapewatchError as error:
+        err.print(f"[bold red]tapewatch:[/] {escape(str(error))}")
+        raise typer.Exit(exit_code(error)) from None
+
+
+def escape(text: str) -> str:
+    """Make text harmless for Rich's markup."""
+    return text.replace("[", "\\[")
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON on standard output."""
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def status_of(plant: Plant, workloads: Sequence[WorkloadStatus] | None = None) -> dict[str, Any]:
+    """Return what `status --json` prints: addresses, and every workload as the estate sees it (asked when not given)."""
+    if workloads is None:
+        seen = call("GET", f"{plant.addresses.estate}/v1/workloads", token=plant.admin)
+        workloads = msgspec.convert(seen, type=tuple[WorkloadStatus, ...])
+    book = plant.addresses
+    return {
+        "state": book.state, "phase": book.phase, "pid": book.pid, "started_at": to_rfc3339(book.started_at),
+        "prometheus": book.prometheus, "alertmanager": book.alertmanager, "control": book.control, "estate": book.estate,
+        "workloads": [
+            {
+                "name": each.name, "desired": each.desired, "ready": each.ready, "generation": each.generation,
+                "singleton": each.singleton, "owned_by": each.owned_by,
+                "replicas": [
+                    {
+                        "id": replica.id, "pid": replica.pid, "ready": replica.ready, "running": replica.running,
+                        "url": replica.url, "uid": replica.uid, "started_at": _moment(replica.started_at),
+                    }
+                    for replica in each.replicas
+                ],
+            }
+            for each in workloads
+        ],
+    }  # fmt: skip
+
+
+def _moment(at: Instant | None) -> str | None:
+    return None if at is None else to_rfc3339(at)
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """Print `status_of` for people."""
+    table = Table(
+        title=f"estate in {status['state']}, {status['phase']} since {status['started_at']}", title_justify="left"
+    )
+    for column in ("workload", "replica", "pid", "ready", "address", "mended by"):
+        table.add_column(column)
+    for workload in status["workloads"]:
+        for replica in workload["replicas"]:
+            ready = "[green]yes[/]" if replica["ready"] else "[red]no[/]" if replica["running"] else "[red]down[/]"
+            pid = str(replica["pid"] or "-")
+            table.add_row(workload["name"], replica["id"], pid, ready, replica["url"], workload["owned_by"])
+    out.print(table)
+    for name in ("prometheus", "alertmanager", "control"):
+        out.print(f"{name:13}{status[name]}")
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """Print what the doctor found."""
+    table = Table()
+    for column in ("needed", "", "found", "how to get it"):
+        table.add_column(column)
+    for check in checks:
+        mark = "[green]ok[/]" if check.ok else "[red]missing[/]"
+        table.add_row(check.name, mark, escape(check.found), "" if check.ok else check.get)
+    out.print(table)
+
+
+def print_faults(faults: Sequence[Fault]) -> None:
+    """Print what can be broken."""
+    table = Table()
+    for column in ("fault", "what it does", "at", "size", "ends by"):
+        table.add_column(column)
+    for fault in faults:
+        table.add_row(fault.name, fault.what, fault.target, fault.value, fault.cleared_by)
+    out.print(table)
