@@ -1,0 +1,33 @@
+# Everything a person or a machine runs. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help setup drill test test-long lint bench lock
+
+BIN := .venv/bin
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what is needed: .venv from the lock, Prometheus, Alertmanager
+	@./scripts/setup.sh
+
+drill: setup ## Run a whole incident on a live exchange, end to end
+	@$(BIN)/tapewatch drill gateway-hang
+
+lint: setup ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## Run every check but the long ones
+	$(BIN)/pytest -q -n 2 -m "not long"
+
+test-long: setup ## Run the long tests as well
+	$(BIN)/pytest -q -m long
+
+bench: setup ## Measure; prints ratios and distributions
+	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
+
+lock: ## Write requirements.lock anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra dev pyproject.toml --output-file requirements.lock
