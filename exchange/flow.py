@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from exchange.commands import CancelOrder, Limit, Market, ParticipantCommand, PlaceOrder, ReplaceOrder
-from exchange.events import Accepted, Canceled, Event, Rested, Traded
+from exchange.events import Accepted, Canceled, Event, Expired, Replaced, Rested, Traded
 from exchange.types import AccountId, ClientId, Instrument, Lots, OrderId, Side, Symbol, Ticks, TimeInForce
 from kernel.chance import stream
 from kernel.time import SECOND, Duration
@@ -39,7 +39,7 @@ class OrderFlow:
     def __init__(
         self, seed: int, instruments: Sequence[Instrument], accounts: Sequence[AccountId], *, prefix: str = "f"
     ) -> None:
-        """Make a flow. Its client ids are `prefix`, a dash and a number: two flows at one exchange need two prefixes."""
+        """Make a flow. Its client ids are `prefix`, a dash and a number; flows at one exchange need different ones."""
         assert instruments, "a flow needs an instrument"
         assert accounts, "a flow needs an account"
         self._rng = stream(seed, "order-flow")
@@ -71,20 +71,22 @@ class OrderFlow:
 
     def observe(self, events: Sequence[Event]) -> None:
         """Take in what the exchange answered to one request."""
-        accepted: Accepted | None = None
+        account: AccountId | None = None
         for event in events:
             match event:
                 case Accepted():
-                    accepted = event
-                case Rested():
-                    known = self._facts.get(event.order_id)
-                    account = accepted.account if accepted is not None else known.account if known is not None else None
-                    if account is not None:
-                        self.rested(event.order_id, account, event.symbol, event.side, event.price)
-                case Traded():
-                    if not event.maker_left:
-                        self.gone(event.maker_order_id)
-                case Canceled():
+                    account = event.account
+                case Replaced():
+                    account = event.account
+                    if event.kept_priority:
+                        continue
+                    # Out of the book until a `Rested` says otherwise: all of it may trade now.
+                    self.gone(event.order_id)
+                case Rested() if account is not None:
+                    self.rested(event.order_id, account, event.symbol, event.side, event.price)
+                case Traded() if not event.maker_left:
+                    self.gone(event.maker_order_id)
+                case Canceled() | Expired():
                     self.gone(event.order_id)
                 case _:
                     pass

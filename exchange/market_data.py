@@ -1,8 +1,8 @@
 """The public feed: books by price level, folded from events, and the check a subscriber makes.
 
 Per symbol the feed is a snapshot and then deltas. `seq` is the number of the symbol's last event that is contained,
-`previous` the one before the delta: a subscriber whose own number is not `previous` has lost something. A heartbeat names
-the last number of every symbol, so that the loss of a last message shows too.
+`previous` the one before the delta: a subscriber whose own number is not `previous` has lost something. A heartbeat
+names the last number of every symbol, so that the loss of a last message shows too.
 """
 
 from __future__ import annotations

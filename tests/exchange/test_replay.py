@@ -1,0 +1,160 @@
+# mypy: disallow-untyped-calls=False, check-untyped-defs=False
+"""Snapshot and replay lead to the same state from every place of a journal, on every hash seed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from exchange.adapters.file_log import FileLog, LogCorruptError, list_segments
+from exchange.adapters.verify import main, verify
+from exchange.commands import CloseSession, Halt, OpenSession, Resume, Sequenced
+from exchange.engine import Engine
+from exchange.flow import OrderFlow
+from exchange.journal import decode_command, encode_command
+from exchange.snapshot import SnapshotError, dump, load
+from exchange.types import HaltReason, Instrument
+from kernel.errors import InputError, PermanentError
+
+INSTRUMENTS = (Instrument("AAA", 1_000, 200), Instrument("BBB", 500, 100))
+
+
+def script(count):
+    """A day's commands with halts and a change of session, and the hash after each."""
+    engine, flow, items, hashes = Engine(INSTRUMENTS), OrderFlow(7, INSTRUMENTS, ("p", "q", "r")), [], []
+    admin = {
+        count // 4: Halt("h", "AAA", HaltReason.OPERATOR),
+        count // 3: Resume("r", "AAA"),
+        count // 2: CloseSession("c"),
+        count // 2 + 3: OpenSession("o"),
+        count - 9: Halt("m", None, HaltReason.RECOVERY),
+    }
+    for seq in range(1, count + 1):
+        item = Sequenced(seq, seq * 1_000, admin.get(seq) or next(flow))
+        flow.observe(engine.apply(item))
+        items.append(item)
+        hashes.append(engine.state_hash())
+    return items, hashes
+
+
+@pytest.fixture(scope="module")
+def day():
+    return script(300)
+
+
+def write(directory, items, segment_bytes=4_000):
+    with FileLog(directory, segment_bytes=segment_bytes) as log:
+        for item in items:
+            log.append([encode_command(item)])
+        log.sync()
+
+
+def test_every_command_changes_the_hash(day):
+    assert len(set(day[1])) == len(day[1])
+
+
+def test_commands_survive_the_codec(day):
+    for item in day[0]:
+        assert decode_command(encode_command(item)) == item
+
+
+def test_a_snapshot_anywhere_and_the_rest_of_the_journal_lead_to_the_same_end(day):
+    items, hashes = day
+    straight = Engine(INSTRUMENTS)
+    for place, item in enumerate(items):
+        straight.apply(item)
+        again = load(dump(straight), INSTRUMENTS)
+        assert again.state_hash() == hashes[place]
+        for later in items[place + 1 : place + 6]:
+            again.apply(later)
+        assert again.state_hash() == hashes[min(place + 5, len(items) - 1)]
+
+
+def test_the_hash_does_not_depend_on_when_it_was_asked_for(day):
+    engine = Engine(INSTRUMENTS)
+    for item in day[0]:
+        engine.apply(item)
+    assert engine.state_hash() == day[1][-1]
+
+
+def test_verify_finds_the_hash_of_every_prefix(tmp_path, day):
+    items, hashes = day
+    write(tmp_path, items)
+    assert len(list_segments(tmp_path)) > 3
+    for until in range(1, len(items) + 1, 7):
+        found = verify(tmp_path, INSTRUMENTS, until)
+        assert (found.records, found.last_seq, found.state_hash) == (until, until, hashes[until - 1])
+    assert verify(tmp_path, INSTRUMENTS, 0).state_hash == Engine(INSTRUMENTS).state_hash()
+    with pytest.raises(PermanentError, match="ends at record 300, before 301"):
+        verify(tmp_path, INSTRUMENTS, 301)
+
+
+def test_verify_works_on_a_journal_in_use_and_counts_the_torn_tail(tmp_path, day):
+    with FileLog(tmp_path) as log:
+        log.append([encode_command(item) for item in day[0][:20]])
+        with list_segments(tmp_path)[-1].path.open("ab") as file:
+            file.write(b"TJ\x01\0")
+        found = verify(tmp_path, INSTRUMENTS)
+        assert (found.last_seq, found.state_hash, found.torn_bytes) == (20, day[1][19], 4)
+
+
+def test_verify_refuses_damage_and_what_is_not_there(tmp_path, day):
+    with pytest.raises(InputError, match="there is no journal here"):
+        verify(tmp_path / "nothing", INSTRUMENTS)
+    write(tmp_path, day[0])
+    path = list_segments(tmp_path)[0].path
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LogCorruptError):
+        verify(tmp_path, INSTRUMENTS)
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
+def test_the_state_is_the_same_under_every_hash_seed(tmp_path, day, hash_seed):
+    write(tmp_path / "journal", day[0])
+    (tmp_path / "instruments.json").write_bytes(msgspec.json.encode(INSTRUMENTS))
+    command = [sys.executable, "-m", "exchange.adapters.verify", tmp_path / "journal"]
+    done = subprocess.run(
+        [*command, "--until", "290", "--instruments", tmp_path / "instruments.json"],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["state_hash"] == day[1][289]
+
+
+def test_the_command_line_answers_bad_input_with_one_sentence(tmp_path, capsys):
+    file = tmp_path / "instruments.json"
+    assert main([str(tmp_path), "--instruments", str(file)]) == 1
+    file.write_text('{"instruments": 3}')
+    assert main([str(tmp_path), "--instruments", str(file)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(str(file) in line for line in lines)
+
+
+def test_every_damaged_snapshot_is_refused(day):
+    engine = Engine(INSTRUMENTS)
+    for item in day[0][:20]:
+        engine.apply(item)
+    data = dump(engine)
+    for index in range(len(data)):
+        damaged = bytearray(data)
+        damaged[index] ^= 0x04
+        with pytest.raises(SnapshotError):
+            load(bytes(damaged), INSTRUMENTS)
+        with pytest.raises(SnapshotError):
+            load(data[:index], INSTRUMENTS)
+
+
+def test_a_snapshot_of_other_instruments_or_another_version_is_refused(monkeypatch):
+    data = dump(Engine(INSTRUMENTS))
+    with pytest.raises(InputError, match="other instruments"):
+        load(data, INSTRUMENTS[:1])
+    monkeypatch.setattr("exchange.snapshot.VERSION", 2)
+    with pytest.raises(SnapshotError, match="version 1"):
+        load(data, INSTRUMENTS)
