@@ -35,7 +35,7 @@ def examine(settings: Settings) -> list[Check]:
     return [
         _python(),
         _environment(),
-        _program("prometheus", settings.prometheus, "apt-get install prometheus, or name one with TAPEWATCH_PROMETHEUS"),
+        _program("prometheus", settings.prometheus, "apt-get install prometheus, or set TAPEWATCH_PROMETHEUS"),
         _program(
             "alertmanager", settings.alertmanager,
             "apt-get install prometheus-alertmanager, or name one with TAPEWATCH_ALERTMANAGER",

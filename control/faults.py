@@ -147,7 +147,7 @@ _CATALOG: Final = (
           "market-data-1", "1", **_role_fault("feed-stall")),
     Fault("feed-gap", "Market data drops one message of that symbol.", "a person resumes the halted symbol",
           "market-data-1", "", **_role_fault("feed-gap")),
-    Fault("engine-slow-sync", "Each fsync of the journal takes that many seconds longer.", "clearing; no runbook mends it",
+    Fault("engine-slow-sync", "Each fsync of the journal takes so many seconds longer.", "clearing; no runbook mends it",
           "engine-1", "0.2", **_role_fault("engine-slow-sync")),
     Fault("prometheus-down", "Prometheus is killed and held down.", "clearing", "prometheus", "",
           _hold(hold=True), _hold(hold=False)),
@@ -217,7 +217,8 @@ def _first_symbol(layout: Layout) -> str:
 def described(fault: Fault) -> dict[str, str]:
     """Return a fault's words, for scripts."""
     return {
-        "name": fault.name, "what": fault.what, "target": fault.target, "value": fault.value, "cleared_by": fault.cleared_by
+        "name": fault.name, "what": fault.what, "target": fault.target, "value": fault.value,
+        "cleared_by": fault.cleared_by,
     }  # fmt: skip
 
 
@@ -231,7 +232,7 @@ def stop_and_wait(plant: Plant, *, timeout_s: float = 40.0) -> None:
         process = psutil.Process(plant.addresses.pid)
     except psutil.NoSuchProcess as error:
         raise TemporaryError(
-            f"the estate of {plant.layout.root} (pid {plant.addresses.pid}) is gone already; `tapewatch up` starts it anew"
+            f"the estate of {plant.layout.root} (pid {plant.addresses.pid}) is gone; `tapewatch up` starts it anew"
         ) from error
     plant.estate("/v1/down", {})
     try:

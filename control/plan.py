@@ -214,7 +214,7 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
 
 def _python_slot(layout: Layout, replica: str, port: int) -> Slot:
     argv = (sys.executable, "-m", "control.roles", str(layout.config(replica)))
-    # The rooms are found whether or not the project is installed; hash randomisation stays on, as replay must not need it.
+    # The rooms are found whether or not the project is installed; hash randomisation stays on: replay needs none.
     return Slot(replica, port, argv, layout.output(replica), {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
 
 

@@ -105,7 +105,7 @@ class StateDir:
 def unwritable(root: Path, error: OSError) -> PermanentError:
     """Return the sentence for a directory that cannot be written."""
     return PermanentError(
-        f"the state directory {root} cannot be written ({error.strerror}): free it, or name another with TAPEWATCH_STATE"
+        f"the state directory {root} cannot be written ({error.strerror}): name another with TAPEWATCH_STATE"
     )
 
 

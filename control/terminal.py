@@ -68,14 +68,15 @@ def print_json(value: object) -> None:
 
 
 def status_of(plant: Plant, workloads: Sequence[WorkloadStatus] | None = None) -> dict[str, Any]:
-    """Return what `status --json` prints: addresses, and every workload as the estate sees it (asked when not given)."""
+    """Return what `status --json` prints: addresses, and every workload (asked for when not given)."""
     if workloads is None:
         seen = call("GET", f"{plant.addresses.estate}/v1/workloads", token=plant.admin)
         workloads = msgspec.convert(seen, type=tuple[WorkloadStatus, ...])
     book = plant.addresses
     return {
         "state": book.state, "phase": book.phase, "pid": book.pid, "started_at": to_rfc3339(book.started_at),
-        "prometheus": book.prometheus, "alertmanager": book.alertmanager, "control": book.control, "estate": book.estate,
+        "prometheus": book.prometheus, "alertmanager": book.alertmanager, "control": book.control,
+        "estate": book.estate,
         "workloads": [
             {
                 "name": each.name, "desired": each.desired, "ready": each.ready, "generation": each.generation,
