@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -138,7 +139,7 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
     layout, exporter = Layout(Path(config.state)), _exporter(Role.SETTLEMENT)
     faults = Faults(SETTLEMENT_FAULTS, allowed=config.faults_allowed)
     async with AsyncExitStack() as stack:
-        store = SettlementStore(layout.ledger)
+        store = SettlementStore(layout.ledger, config.instruments)
         stack.callback(store.close)
         server = SettlementServer(
             store,
@@ -155,8 +156,9 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
 
 
 async def _watchdog(config: RoleConfig, stop: asyncio.Event) -> int:
-    from exchange.adapters.alert_post import AlertPost
+    from control.alarms import DirectAlarms
     from exchange.adapters.watchdog import Watchdog, watchdog_app
+    from monitor.adapters.alertmanager_api import AlertmanagerApi
     from monitor.instruments import WatchdogInstruments
 
     exporter = _exporter(Role.WATCHDOG)
@@ -166,7 +168,7 @@ async def _watchdog(config: RoleConfig, stop: asyncio.Event) -> int:
             [instrument.symbol for instrument in config.instruments],
             market_data_port=config.market_data_port,
             engine_http_port=config.engine_http_port,
-            post=AlertPost(config.alertmanager_url),
+            alarms=DirectAlarms(await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))),
             clock=SystemClock(),
             telemetry=telemetry,
             log=_log(config, stack),
@@ -187,7 +189,7 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
             LoadParts(
                 directory=layout.load,
                 journal=layout.journal,
-                addresses=layout.addresses,
+                gateways=partial(_gateways, layout),
                 instruments=config.instruments,
                 trade_secret=_secret(layout, "trade"),
                 seed=config.seed,
@@ -202,14 +204,6 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
         await stop.wait()
         await client.finish()
     return 0
-
-
-async def _control(config: RoleConfig, stop: asyncio.Event) -> int:
-    """The control plane installs its own signal handling: `stop` is not for it."""
-    from control.service import serve
-
-    del stop
-    return await serve(config)
 
 
 _SERVE: Final[dict[Role, Serve]] = {
@@ -242,11 +236,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run_control(config: RoleConfig) -> int:
-    # The control plane is wired in its own file; it is imported only in its own process.
-    from control import service
+    """Run the control plane: wired in its own file, imported only in its own process, with its own signal handling."""
+    from control.service import serve
 
-    result: object = service.serve(config)
-    return int(asyncio.run(result)) if isinstance(result, Coroutine) else int(result or 0)  # type: ignore[call-overload]
+    result: object = serve(config)
+    if isinstance(result, Coroutine):
+        import uvloop
+
+        result = uvloop.run(result)
+    return result if isinstance(result, int) else 0
 
 
 def _read_config(path: Path) -> RoleConfig:
@@ -310,6 +308,16 @@ async def _either(task: asyncio.Task[None], stop: asyncio.Event) -> None:
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+def _gateways(layout: Layout) -> Sequence[str]:
+    """Return where gateways should be now; nowhere while the estate has not said."""
+    from control.addresses import Addresses
+
+    try:
+        return msgspec.json.decode(layout.addresses.read_bytes(), type=Addresses).urls("gateway")
+    except (OSError, msgspec.DecodeError):
+        return ()
+
+
 def _exporter(role: Role) -> Exporter:
     from monitor.adapters.exporter import Exporter
 
@@ -317,10 +325,16 @@ def _exporter(role: Role) -> Exporter:
 
 
 def _log(config: RoleConfig, stack: AsyncExitStack) -> Log:
-    from exchange.recording import NullLog
+    from monitor.adapters.log_files import FileLog
+    from monitor.logs import EcsFormat
 
-    del config, stack
-    return NullLog()
+    layout = Layout(Path(config.state))
+    secrets = [_secret(layout, name) for name in ("admin", "trade") if layout.secret(name).exists()]
+    path = layout.log(config.replica)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = FileLog(path, EcsFormat(config.role, config.replica, secrets=secrets), SystemClock())
+    stack.callback(log.close)
+    return log
 
 
 def _secret(layout: Layout, name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from exchange.commands import Sequenced
 from exchange.events import Happened
@@ -70,6 +70,33 @@ class PostResult(StrEnum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
+
+
+class Alarm(StrEnum):
+    """Conditions so grave that the watchdog does not wait for a rule; each has a rule with the same labels."""
+
+    SEQUENCE_GAP = "SequenceGap"
+    BOOK_CROSSED = "BookCrossed"
+    JOURNAL_FAILED = "JournalFailed"
+
+
+class Raised(NamedTuple):
+    """An alarm as it is posted now."""
+
+    alarm: Alarm
+    symbol: Symbol | None
+    """None when it concerns the whole exchange."""
+    starts_at: Instant
+    ends_at: Instant
+    """Until when it stands unless it is posted again; not after now: it is over."""
+
+
+class Alarms(Protocol):
+    """Where alarms are posted: Alertmanager, in the end."""
+
+    async def post(self, raised: Sequence[Raised]) -> PostResult:
+        """Hand alarms over, and tell what became of it. Never raises for trouble on the other side."""
+        ...
 
 
 class Log(Protocol):

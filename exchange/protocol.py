@@ -15,8 +15,9 @@ import msgspec
 
 from exchange.commands import ParticipantCommand
 from exchange.events import Event, Happened
+from exchange.market_data import Snapshot
 from exchange.ports import Refusal
-from exchange.types import AccountId, ClientId, Lots, Symbol, Ticks
+from exchange.types import AccountId, ClientId
 from kernel.time import Instant
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
@@ -77,22 +78,12 @@ class NotFound(msgspec.Struct, frozen=True, tag="not_found"):
     id: int
 
 
-class BookImage(msgspec.Struct, frozen=True, tag="book"):
-    """One symbol's levels, best first, as (price, open lots)."""
-
-    symbol: Symbol
-    symbol_seq: int
-    bids: tuple[tuple[Ticks, Lots], ...]
-    asks: tuple[tuple[Ticks, Lots], ...]
-    halted: bool = False
-
-
 class Books(msgspec.Struct, frozen=True, tag="books"):
     """Every symbol's book after journal number `seq`."""
 
     seq: int
     market_halted: bool
-    books: tuple[BookImage, ...]
+    books: tuple[Snapshot, ...]
 
 
 class Stream(msgspec.Struct, frozen=True, tag="stream"):

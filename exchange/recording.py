@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from exchange.commands import Sequenced
 from exchange.events import Happened
-from exchange.ports import ClientOutcome, PostResult, Refusal, RequestOutcome
+from exchange.ports import ClientOutcome, PostResult, Raised, Refusal, RequestOutcome
 from exchange.types import Symbol
 from kernel.time import Instant
 
@@ -243,3 +243,17 @@ class RecordingLoad:
         """Keep one answer."""
         self.outcomes[outcome] += 1
         self.latencies_s.append(seconds)
+
+
+@dataclass
+class RecordingAlarms:
+    """An `Alarms` that keeps what it was handed and answers `result`."""
+
+    result: PostResult = PostResult.ACCEPTED
+    posts: list[Raised] = field(default_factory=list)
+
+    async def post(self, raised: Sequence[Raised]) -> PostResult:
+        """Keep alarms, unless it is told not to accept them."""
+        if self.result is PostResult.ACCEPTED:
+            self.posts.extend(raised)
+        return self.result

@@ -25,11 +25,11 @@ from exchange.adapters.http import Faults
 from exchange.adapters.recovery import CleanStop, EnginePaths, Recovered, mark_clean_stop, recover, write_snapshot
 from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
 from exchange.commands import AdminCommand, Halt
+from exchange.market_data import Snapshot
 from exchange.ports import EngineTelemetry, Log, Refusal
 from exchange.protocol import (
     MAX_REQUEST_BYTES,
     Answer,
-    BookImage,
     Books,
     FrameReader,
     FrameTooLongError,
@@ -317,7 +317,7 @@ class EngineServer:
         images = []
         for symbol in sorted(engine.instruments):
             depth = engine.depth(symbol, MAX_QUANTITY_LOTS)
-            images.append(BookImage(symbol, engine.symbol_seq(symbol), depth.bids, depth.asks, symbol in halted))
+            images.append(Snapshot(symbol, engine.symbol_seq(symbol), depth.bids, depth.asks, symbol in halted))
         return Books(engine.sequence, engine.market_halted, tuple(images))
 
     # --- connections -----------------------------------------------------------------------------------------------

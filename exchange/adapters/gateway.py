@@ -96,7 +96,7 @@ class Gateway(FastAPI):
     ) -> None:
         super().__init__(title="Order entry", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
         self._engine: Final = engine
-        self._telemetry: Final = telemetry
+        self._meter: Final = telemetry
         self._expected: Final = f"Bearer {trade_secret}".encode()
         self._bucket: Final = TokenBucket(capacity_per_s, time.perf_counter())
         self._timeout_s: Final = engine_timeout_s
@@ -137,7 +137,7 @@ class Gateway(FastAPI):
         start: Message = {"type": "http.response.start", "status": reply.status, "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
-        self._telemetry.answered(reply.outcome, time.perf_counter() - started)
+        self._meter.answered(reply.outcome, time.perf_counter() - started)
 
     async def _reply(self, scope: Scope, path: str, body: bytes | None) -> _Reply:
         if not self._may_trade(scope):
@@ -175,7 +175,7 @@ class Gateway(FastAPI):
         if not self._bucket.take(time.perf_counter(), reserve=not isinstance(command, PlaceOrder)):
             return _again(RequestOutcome.SHED, "this gateway is full; nothing was done, send it again", "overloaded",
                           self._bucket.wait_s())  # fmt: skip
-        self._telemetry.in_flight(self._engine.in_flight + 1)
+        self._meter.in_flight(self._engine.in_flight + 1)
         try:
             reply = await self._engine.submit(command, self._timeout_s)
         except NotConnectedError:
@@ -184,7 +184,7 @@ class Gateway(FastAPI):
         except AnswerLostError as error:
             return _problem(504, RequestOutcome.UNKNOWN, f"unknown: {error}; look it up by client id")
         finally:
-            self._telemetry.in_flight(self._engine.in_flight)
+            self._meter.in_flight(self._engine.in_flight)
         if isinstance(reply, Answer):
             return _answered(command.client_id, reply)
         assert isinstance(reply, Refused), "the engine looked up what was submitted"

@@ -1,0 +1,245 @@
+"""Market data: the engine's events become books, and a sequenced feed for everybody.
+
+A frame of the feed is a JSON list of `exchange.market_data` messages. It begins with a snapshot of every symbol, goes on
+with deltas, and brings a heartbeat five times a second. A subscriber that lost something sends `{"resync": "SYMBOL"}` and
+gets a new snapshot in the same order of messages. Whoever does not keep up is cut off with code 1013.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from exchange.adapters.engine_client import StreamMessage, follow_events
+from exchange.adapters.http import Faults, common_routes, json_response, problem
+from exchange.market_data import Delta, FeedMessage, MarketData, MarketStatus
+from exchange.ports import Exposition, FeedTelemetry, Log
+from exchange.protocol import Books, Stream, Subscribe
+from exchange.types import Symbol
+from kernel.time import Clock
+
+HEARTBEAT_S: Final = 0.2
+MAX_WAITING_FRAMES: Final = 512
+"""What a subscriber may leave unread: a second or two of a busy market."""
+STALL: Final = "feed-stall"
+GAP: Final = "feed-gap"
+FEED_FAULTS: Final = frozenset({STALL, GAP})
+_TRY_AGAIN_LATER: Final = 1013
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Resync(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A subscriber asks for a symbol's snapshot."""
+
+    resync: Symbol
+
+
+class _Subscriber:
+    """What one subscriber has yet to be sent."""
+
+    def __init__(self) -> None:
+        self.frames: asyncio.Queue[bytes] = asyncio.Queue(MAX_WAITING_FRAMES)
+        self.too_slow = asyncio.Event()
+
+    def put(self, frame: bytes) -> None:
+        try:
+            self.frames.put_nowait(frame)
+        except asyncio.QueueFull:
+            self.too_slow.set()
+
+
+class MarketDataServer:
+    """The books, and everybody who follows them."""
+
+    def __init__(
+        self,
+        symbols: Sequence[Symbol],
+        engine_port: int,
+        *,
+        clock: Clock,
+        telemetry: FeedTelemetry,
+        log: Log,
+        faults: Faults,
+    ) -> None:
+        self._symbols: Final = tuple(sorted(symbols))
+        self._engine_port: Final = engine_port
+        self._clock: Final = clock
+        self._telemetry: Final = telemetry
+        self._log: Final = log
+        self._faults: Final = faults
+        self._data: Final = MarketData(self._symbols)
+        self._subscribers: Final[set[_Subscriber]] = set()
+        self._connected = False
+        self._restored = False
+        self._may_resume = False
+        self._stalled = False
+
+    def ready(self) -> tuple[bool, str]:
+        """Tell whether the books are current."""
+        if not self._restored:
+            return False, "no books from the engine yet"
+        if not self._connected:
+            return False, "the event stream from the engine is broken"
+        return True, "the books are current"
+
+    async def run(self) -> None:
+        """Follow the engine and publish; returns only when cancelled."""
+        self._telemetry.engine_connected(connected=False)
+        self._telemetry.subscribers(0)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._beat())
+            async for message in follow_events(self._engine_port, self._request, self._told):
+                self._take(message)
+
+    def snapshot(self, symbol: Symbol) -> FeedMessage | None:
+        """Return a symbol's whole book; None when there is no such symbol."""
+        return self._data.snapshot(symbol) if symbol in self._symbols else None
+
+    async def serve(self, socket: WebSocket) -> None:
+        """Serve one subscriber until it leaves or is cut off."""
+        await socket.accept()
+        subscriber = _Subscriber()
+        subscriber.put(_encode(self._all_snapshots()))
+        self._subscribers.add(subscriber)
+        self._telemetry.subscribers(len(self._subscribers))
+        work = (
+            asyncio.create_task(self._send(socket, subscriber)),
+            asyncio.create_task(self._listen(socket, subscriber)),
+            asyncio.create_task(subscriber.too_slow.wait()),
+        )
+        try:
+            await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            if subscriber.too_slow.is_set():
+                self._telemetry.slow_consumer()
+                self._log.event("slow-consumer", severity="warning")
+                with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await socket.close(_TRY_AGAIN_LATER, "too slow")
+        finally:
+            self._subscribers.discard(subscriber)
+            self._telemetry.subscribers(len(self._subscribers))
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+
+    # --- from the engine ---------------------------------------------------------------------------------------------
+
+    def _request(self) -> Subscribe:
+        resumes, self._may_resume = self._may_resume and self._restored, False
+        return Subscribe(from_seq=self._data.journal_seq + 1) if resumes else Subscribe(books=True)
+
+    def _told(self, connected: bool) -> None:  # noqa: FBT001 - a callback's one argument
+        if connected != self._connected:
+            self._log.event("engine-connected" if connected else "engine-lost")
+        self._connected = connected
+        self._telemetry.engine_connected(connected=connected)
+
+    def _take(self, message: StreamMessage) -> None:
+        self._may_resume = True
+        match message:
+            case Books():
+                self._data.restore(message.seq, message.books, market_halted=message.market_halted)
+                self._restored = True
+                self._publish([*self._all_snapshots(), MarketStatus(message.market_halted, self._clock.now())])
+            case Stream():
+                told: list[FeedMessage] = []
+                for happened in message.happened:
+                    told.extend(self._data.fold(happened))
+                if told:
+                    self._publish(told)
+            case _:
+                pass
+
+    # --- to the subscribers --------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            stalled = self._faults.active(STALL)
+            if self._stalled and not stalled:
+                self._stalled = False
+                self._publish(self._all_snapshots())
+            self._stalled = stalled
+            if not self._restored:
+                continue
+            now = self._clock.now()
+            self._publish([self._data.heartbeat(now)])
+            if self._connected and not stalled:
+                self._telemetry.books(now, {symbol: self._spread(symbol) for symbol in self._symbols})
+
+    def _spread(self, symbol: Symbol) -> int | None:
+        top = self._data.top(symbol)
+        return None if top.bid is None or top.ask is None else top.ask - top.bid
+
+    def _all_snapshots(self) -> list[FeedMessage]:
+        return [self._data.snapshot(symbol) for symbol in self._symbols] if self._restored else []
+
+    def _publish(self, messages: Sequence[FeedMessage]) -> None:
+        if self._faults.active(STALL):
+            return
+        messages = self._without_the_lost(messages)
+        frame = _encode(messages)
+        for subscriber in self._subscribers:
+            subscriber.put(frame)
+        kinds = Counter(type(message).__name__.lower() for message in messages)
+        self._telemetry.published(self._data.journal_seq, self._clock.now(), kinds)
+
+    def _without_the_lost(self, messages: Sequence[FeedMessage]) -> Sequence[FeedMessage]:
+        """Drop one delta of the symbol that the fault `feed-gap` names."""
+        symbol = self._faults.peek(GAP)
+        if symbol is None:
+            return messages
+        for index, message in enumerate(messages):
+            if isinstance(message, Delta) and message.symbol == symbol:
+                self._faults.take(GAP)
+                return [*messages[:index], *messages[index + 1 :]]
+        return messages
+
+    async def _send(self, socket: WebSocket, subscriber: _Subscriber) -> None:
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+            while True:
+                frame = await subscriber.frames.get()
+                await socket.send_text(frame.decode())
+
+    async def _listen(self, socket: WebSocket, subscriber: _Subscriber) -> None:
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                try:
+                    asked = msgspec.json.decode(await socket.receive_text(), type=Resync)
+                    snapshot = self.snapshot(asked.resync)
+                    words = f"resync: no symbol {asked.resync!r} here"
+                except (msgspec.DecodeError, KeyError) as error:
+                    snapshot, words = None, f"message: {error}"
+                subscriber.put(_encode([snapshot] if snapshot is not None else {"error": words}))
+
+
+def market_data_app(server: MarketDataServer, exposition: Exposition, faults: Faults, admin_secret: str) -> ASGIApp:
+    """Return market data's HTTP and WebSocket application."""
+
+    async def book(request: Request) -> Response:
+        symbol = request.path_params["symbol"]
+        snapshot = server.snapshot(Symbol(symbol))
+        if snapshot is None:
+            return problem(404, f"symbol: no {symbol!r} here")
+        is_ready, detail = server.ready()
+        return json_response(snapshot) if is_ready else problem(503, detail, {"Retry-After": "1"})
+
+    return Starlette(
+        routes=[
+            *common_routes(exposition, server.ready),
+            Route("/v1/book/{symbol}", book, methods=["GET"]),
+            WebSocketRoute("/v1/feed", server.serve),
+            *faults.routes(admin_secret),
+        ]
+    )

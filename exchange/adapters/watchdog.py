@@ -1,0 +1,205 @@
+"""The watchdog: a subscriber like any participant's, which trusts nothing and calls out at once.
+
+It follows the feed with its own copy of the books. What no rule should have to find out a second later it posts itself:
+a gap in a symbol's sequence, a crossed book, a failed journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from exchange.adapters.http import common_routes, json_response
+from exchange.alarms import AlarmBoard
+from exchange.market_data import FeedMessage, Finding, Follower, Snapshot, Trouble
+from exchange.ports import Alarm, Alarms, Exposition, Log, PostResult, WatchdogTelemetry
+from exchange.types import Symbol
+from kernel.time import Clock
+
+SILENCE_S: Final = 2.0
+"""Ten heartbeats of the feed: a connection that quiet is made anew."""
+TICK_S: Final = 0.1
+STATUS_S: Final = 0.5
+RECONNECT_S: Final = 0.2
+_MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+_frames: Final[msgspec.json.Decoder[list[FeedMessage]]] = msgspec.json.Decoder(list[FeedMessage])
+_TROUBLES: Final = {Trouble.GAP: Alarm.SEQUENCE_GAP, Trouble.CROSSED: Alarm.BOOK_CROSSED}
+
+
+class _EngineStatus(msgspec.Struct, frozen=True):
+    """The part of the engine's status that the watchdog reads."""
+
+    journal_failed: bool
+
+
+class Watchdog:
+    """One watchdog over one feed."""
+
+    def __init__(
+        self,
+        symbols: Sequence[Symbol],
+        *,
+        market_data_port: int,
+        engine_http_port: int,
+        alarms: Alarms,
+        clock: Clock,
+        telemetry: WatchdogTelemetry,
+        log: Log,
+    ) -> None:
+        self._symbols: Final = tuple(symbols)
+        self._feed_url: Final = f"ws://127.0.0.1:{market_data_port}/v1/feed"
+        self._engine_http_port: Final = engine_http_port
+        self._alarms: Final = alarms
+        self._clock: Final = clock
+        self._telemetry: Final = telemetry
+        self._log: Final = log
+        self._board: Final = AlarmBoard()
+        self._urgent: Final = asyncio.Event()
+        self._connected = False
+
+    def ready(self) -> tuple[bool, str]:
+        """Tell whether the feed is watched."""
+        return self._connected, "the feed is watched" if self._connected else "not subscribed to the feed"
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        self._telemetry.feed_connected(connected=False)
+        self._tell_symbols()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_feed())
+            tasks.create_task(self._watch_engine())
+            tasks.create_task(self._post())
+
+    def standing(self) -> list[dict[str, object]]:
+        """Return the alarms that stand now."""
+        now = self._clock.now()
+        return [
+            {"alarm": alarm, "symbol": symbol}
+            for alarm in (Alarm.SEQUENCE_GAP, Alarm.BOOK_CROSSED, Alarm.JOURNAL_FAILED)
+            for symbol in (*self._symbols, None)
+            if self._board.stands(alarm, symbol, now)
+        ]
+
+    # --- the feed ------------------------------------------------------------------------------------------------------
+
+    async def _watch_feed(self) -> None:
+        while True:
+            try:
+                async with connect(
+                    self._feed_url, max_size=_MAX_FRAME_BYTES, compression=None, ping_interval=None, proxy=None,
+                    open_timeout=SILENCE_S, close_timeout=1.0,
+                ) as socket:  # fmt: skip
+                    self._told(connected=True)
+                    await self._follow(socket)
+            except (OSError, TimeoutError, WebSocketException) as error:
+                self._log.event("feed-lost", severity="warning", why=str(error) or type(error).__name__)
+            finally:
+                self._told(connected=False)
+            await asyncio.sleep(RECONNECT_S)
+
+    def _told(self, *, connected: bool) -> None:
+        self._connected = connected
+        self._telemetry.feed_connected(connected=connected)
+
+    async def _follow(self, socket: ClientConnection) -> None:
+        follower = Follower()
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                frame = await socket.recv()
+            try:
+                messages = _frames.decode(frame)
+            except msgspec.DecodeError as error:
+                self._log.event("feed-unreadable", severity="error", why=str(error))
+                return
+            for message in messages:
+                for finding in follower.take(message):
+                    await self._found(finding, socket)
+                if isinstance(message, Snapshot):
+                    self._board.clear(Alarm.SEQUENCE_GAP, message.symbol)
+            crossed = follower.crossed
+            for symbol in self._symbols:
+                if symbol not in crossed:
+                    self._board.clear(Alarm.BOOK_CROSSED, symbol)
+            self._telemetry.checked(len(messages))
+
+    async def _found(self, finding: Finding, socket: ClientConnection) -> None:
+        symbol, now = finding.symbol, self._clock.now()
+        if self._board.raise_alarm(_TROUBLES[finding.trouble], symbol, now):
+            self._urgent.set()
+        if finding.trouble is Trouble.GAP:
+            self._telemetry.gap_seen(symbol)
+            await socket.send(msgspec.json.encode({"resync": symbol}).decode())
+        self._tell_symbols()
+        self._log.event("feed-wrong", severity="critical", trouble=finding.trouble, symbol=symbol,
+                        expected=finding.expected, got=finding.got)  # fmt: skip
+
+    # --- the engine ----------------------------------------------------------------------------------------------------
+
+    async def _watch_engine(self) -> None:
+        while True:
+            status = await self._engine_status()
+            if status is not None:
+                if status.journal_failed:
+                    if self._board.raise_alarm(Alarm.JOURNAL_FAILED, None, self._clock.now()):
+                        self._urgent.set()
+                else:
+                    self._board.clear(Alarm.JOURNAL_FAILED, None)
+            await asyncio.sleep(STATUS_S)
+
+    async def _engine_status(self) -> _EngineStatus | None:
+        """Ask the engine; None when it does not answer, which is for the rules to notice."""
+        request = b"GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        try:
+            async with asyncio.timeout(STATUS_S):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._engine_http_port)
+                try:
+                    writer.write(request)
+                    answer = await reader.read()
+                finally:
+                    writer.close()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+            return msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=_EngineStatus)
+        except (OSError, TimeoutError, msgspec.DecodeError):
+            return None
+
+    # --- calling out ---------------------------------------------------------------------------------------------------
+
+    async def _post(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._urgent.wait()
+            self._urgent.clear()
+            self._tell_symbols()
+            due = self._board.due(self._clock.now())
+            if due:
+                result = await self._alarms.post(due)
+                self._telemetry.posted(result)
+                self._board.posted(due, self._clock.now(), accepted=result is PostResult.ACCEPTED)
+
+    def _tell_symbols(self) -> None:
+        now = self._clock.now()
+        for symbol in self._symbols:
+            self._telemetry.gap(symbol, standing=self._board.stands(Alarm.SEQUENCE_GAP, symbol, now))
+            self._telemetry.crossed(symbol, standing=self._board.stands(Alarm.BOOK_CROSSED, symbol, now))
+
+
+def watchdog_app(watchdog: Watchdog, exposition: Exposition) -> ASGIApp:
+    """Return the watchdog's HTTP application."""
+
+    async def alarms(_: Request) -> Response:
+        return json_response(watchdog.standing())
+
+    return Starlette(routes=[*common_routes(exposition, watchdog.ready), Route("/v1/alarms", alarms, methods=["GET"])])
