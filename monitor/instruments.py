@@ -69,7 +69,10 @@ class Meter(Protocol):
 class EngineInstruments:
     """`exchange.ports.EngineTelemetry` over a meter."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, symbols: Collection[Symbol] = ()) -> None:
+        """Count into `meter`. Each of `symbols` is said not to be halted from the start: a guard needs a 0 to read."""
+        for symbol in symbols:
+            meter.level("exchange_symbol_halted", symbol).set(0)
         self._meter = meter
         self._sequence = meter.level("exchange_engine_sequence")
         self._ready = meter.level("exchange_engine_ready")

@@ -40,6 +40,8 @@ class FakeAlerts:
     async def active(self, *matchers: str) -> Sequence[Mapping[str, object]]:
         """See `Alerts`."""
         self._answer()
+        for text in matchers:
+            _fits({}, text)  # a wrong matcher is refused even when there is no alert to match
         now = self._clock.now()
         return [
             {"labels": dict(alert.labels), "annotations": dict(alert.annotations), "status": {"state": "active"}}
