@@ -147,7 +147,7 @@ _CATALOG: Final = (
           "market-data-1", "1", **_role_fault("feed-stall")),
     Fault("feed-gap", "Market data drops one message of that symbol.", "a person resumes the halted symbol",
           "market-data-1", "", **_role_fault("feed-gap")),
-    Fault("engine-slow-sync", "Each fsync of the journal takes so many seconds longer.", "clearing; no runbook mends it",
+    Fault("engine-slow-sync", "Each fsync takes so many seconds longer.", "clearing; no runbook mends it",
           "engine-1", "0.2", **_role_fault("engine-slow-sync")),
     Fault("prometheus-down", "Prometheus is killed and held down.", "clearing", "prometheus", "",
           _hold(hold=True), _hold(hold=False)),

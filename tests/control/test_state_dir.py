@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from control import plan
+from control.settings import load_settings
+from control.state_dir import StateDir, generate_instruments
+from kernel.errors import PermanentError
+
+
+def test_a_second_holder_is_told_who_has_it(tmp_path):
+    first = StateDir(tmp_path / "s")
+    with pytest.raises(
+        PermanentError, match=rf"is held by pid {os.getpid()} since 20\d\d-.*; `tapewatch down` stops it"
+    ):
+        StateDir(tmp_path / "s")
+    first.release()
+    StateDir(tmp_path / "s").release()
+
+
+def test_another_version_is_refused(tmp_path):
+    StateDir(tmp_path).release()
+    (tmp_path / "version").write_text("99\n")
+    with pytest.raises(PermanentError, match="is of state version 99, this program writes version 1"):
+        StateDir(tmp_path)
+    (tmp_path / "version").write_text("1\n")
+    StateDir(tmp_path).release()
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermanentError, match=r"cannot be written .Not a directory"):
+        StateDir(tmp_path / "file" / "s")
+
+
+def test_secrets_are_for_the_owner_only_and_kept(tmp_path):
+    state = StateDir(tmp_path)
+    first = state.fill(symbols=4, seed=1)
+    admin = state.layout.secret("admin")
+    text = admin.read_text()
+    assert admin.stat().st_mode & 0o777 == 0o600
+    assert state.fill(symbols=9, seed=2) == first, "a journal needs the instruments it was written with"
+    assert admin.read_text() == text
+    state.release()
+
+
+def test_more_instruments_never_change_the_first_ones():
+    few, many = generate_instruments(8, 1), generate_instruments(200, 1)
+    assert many[:8] == few
+    assert len({each.symbol for each in many}) == 200
+    assert all(0 < each.band < each.reference for each in many)
+
+
+def test_a_taken_port_is_named_with_its_holder_and_its_setting():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            PermanentError,
+            match=rf"port {port} \(market_data\) is in use by pid {os.getpid()} .*TAPEWATCH_PORT_MARKET_DATA",
+        ):
+            plan.choose_ports(load_settings(port_market_data=port))
+
+
+def test_free_ports_are_all_different():
+    numbers = list(plan.choose_ports(load_settings(ports="auto")).named().values())
+    assert len(numbers) == len(set(numbers)) == 14
