@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "exchange")]
-
-from naive import NaiveEngine  # noqa: E402 - found through the path set above
+sys.path.insert(0, str(ROOT))
 
 from exchange.commands import Sequenced  # noqa: E402 - found through the path set above
 from exchange.engine import Engine  # noqa: E402 - found through the path set above
 from exchange.events import Event  # noqa: E402 - found through the path set above
 from exchange.flow import OrderFlow  # noqa: E402 - found through the path set above
 from exchange.types import AccountId, Instrument, Symbol, Ticks  # noqa: E402 - found through the path set above
+from tests.exchange.naive import NaiveEngine  # noqa: E402 - found through the path set above
 
 INSTRUMENTS = [Instrument(Symbol(name), Ticks(10_000), Ticks(2_000)) for name in ("AAA", "BBB", "CCC", "DDD")]
 
