@@ -51,7 +51,7 @@ def main() -> None:
     fast, each = speed(Engine(INSTRUMENTS), items)
     few = items[: min(count, 4_000)]
     small, _ = speed(Engine(INSTRUMENTS), few)
-    naive, _ = speed(NaiveEngine(INSTRUMENTS), few)
+    naive, _ = speed(NaiveEngine(INSTRUMENTS), few)  # type: ignore[no-untyped-call] # a test's code
     p50, p99 = each[len(each) // 2] / 1e3, each[len(each) * 99 // 100] / 1e3
     print(
         f"engine {fast:,.0f} commands/s over {count:,} (us: p50 {p50:.1f}, p99 {p99:.1f}, worst {each[-1] / 1e3:.0f})"
