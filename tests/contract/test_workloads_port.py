@@ -7,6 +7,8 @@ workloads `engine` (a singleton, one replica `engine-1`) and `gateway` (two repl
 # (pytest gives the types of tests and helpers here)
 
 import contextlib
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from kernel.errors import PermanentError, TemporaryError
 from runbooks.adapters.fake import FakeWorkloads, Trouble, plant
 from runbooks.model import RefusalReason
 from runbooks.ports import RefusedError
+from tests.control.dummies import DummyEstate
 
 
 @contextlib.asynccontextmanager
@@ -21,7 +24,14 @@ async def fake():
     yield FakeWorkloads(plant())
 
 
-ADAPTERS = {"fake": fake}
+@contextlib.asynccontextmanager
+async def local():
+    with tempfile.TemporaryDirectory() as root:
+        async with DummyEstate(Path(root)) as estate:
+            yield estate.workloads
+
+
+ADAPTERS = {"fake": fake, "local": local}
 
 
 @pytest.fixture(params=list(ADAPTERS.values()), ids=list(ADAPTERS))
