@@ -71,8 +71,10 @@ class EngineInstruments:
 
     def __init__(self, meter: Meter, symbols: Collection[Symbol] = ()) -> None:
         """Count into `meter`. Each of `symbols` is said not to be halted from the start: a guard needs a 0 to read."""
+        self._known: set[Symbol] = set()
+        self._halted: frozenset[Symbol] = frozenset()
         for symbol in symbols:
-            meter.level("exchange_symbol_halted", symbol).set(0)
+            self._know(meter, symbol)
         self._meter = meter
         self._sequence = meter.level("exchange_engine_sequence")
         self._ready = meter.level("exchange_engine_ready")
@@ -89,7 +91,6 @@ class EngineInstruments:
         self._accepted = meter.count("exchange_orders_accepted_total")
         self._trades = meter.count("exchange_trades_total")
         self._lots = meter.count("exchange_traded_lots_total")
-        self._halted: frozenset[Symbol] = frozenset()
 
     def recovered(self, commands: int, seconds: float) -> None:
         """See `EngineTelemetry`."""
@@ -114,6 +115,10 @@ class EngineInstruments:
             self._meter.count("exchange_commands_total", str(command.__struct_config__.tag)).add(times)
         self._events([event for one in happened for event in one.events])
 
+    def _know(self, meter: Meter, symbol: Symbol) -> None:
+        self._known.add(symbol)
+        meter.level("exchange_symbol_halted", symbol).set(symbol in self._halted)
+
     def _events(self, events: Sequence[Event]) -> None:
         accepted = trades = lots = 0
         for event in events:
@@ -123,6 +128,8 @@ class EngineInstruments:
                     lots += event.quantity
                 case Accepted():
                     accepted += 1
+                    if event.symbol not in self._known:
+                        self._know(self._meter, event.symbol)
                 case Rejected():
                     self._meter.count("exchange_rejects_total", event.reason).add()
                 case Canceled():
@@ -153,6 +160,7 @@ class EngineInstruments:
         self._market_halted.set(market_halted)
         halted = frozenset(halted_symbols)
         if halted != self._halted:
+            self._known |= halted
             for symbol in halted ^ self._halted:
                 self._meter.level("exchange_symbol_halted", symbol).set(symbol in halted)
             self._halted = halted

@@ -1,0 +1,169 @@
+import subprocess
+
+import pytest
+
+from exchange.commands import CancelOrder, Limit, PlaceOrder, Sequenced
+from exchange.events import Happened, Rejected, Traded
+from exchange.ports import Refusal, RequestOutcome
+from exchange.types import RejectReason, Side
+from kernel.time import SECOND
+from monitor.adapters.exporter import Exporter, samples
+from monitor.catalog import CATALOG, MAX_LABEL_VALUES, Kind, Role
+from monitor.instruments import (
+    EngineInstruments,
+    FeedInstruments,
+    GatewayInstruments,
+    SettlementInstruments,
+    WatchdogInstruments,
+)
+
+
+def values(exporter):
+    return {(name, *sorted(labels.items())): value for name, labels, value in samples(exporter.render())}
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_promtool_accepts_the_page_of_every_role(role):
+    exporter = Exporter(role)
+    done = subprocess.run(["promtool", "check", "metrics"], input=exporter.render(), capture_output=True, check=False)
+    complaints = [
+        line for line in done.stderr.decode().splitlines() if line and "process_" not in line and "python_" not in line
+    ]
+    assert complaints == []
+
+
+def test_a_page_holds_the_metrics_of_its_role_and_no_other():
+    text = Exporter(Role.GATEWAY, process=False).render().decode()
+    announced = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert announced == {metric.name for metric in CATALOG if metric.role is Role.GATEWAY}
+
+
+def test_a_metric_of_another_role_or_kind_is_a_fault_of_the_program():
+    exporter = Exporter(Role.GATEWAY, process=False)
+    with pytest.raises(AssertionError):
+        exporter.level("exchange_engine_ready")
+    with pytest.raises(AssertionError):
+        exporter.count("exchange_gateway_in_flight")
+
+
+def test_closed_label_sets_start_at_zero_and_fold_what_is_outside():
+    exporter = Exporter(Role.GATEWAY, process=False)
+    exporter.count("exchange_gateway_requests_total", "nonsense").add()
+    page = values(exporter)
+    assert all(page[("exchange_gateway_requests_total", ("outcome", word))] == 0 for word in RequestOutcome)
+    assert page[("exchange_gateway_requests_total", ("outcome", "other"))] == 1
+
+
+def test_open_label_sets_are_bounded():
+    exporter = Exporter(Role.WATCHDOG, process=False)
+    watchdog = WatchdogInstruments(exporter)
+    for number in range(MAX_LABEL_VALUES + 50):
+        watchdog.gap_seen(f"S{number}")
+    found = {key: value for key, value in values(exporter).items() if key[0] == "exchange_watchdog_sequence_gaps_total"}
+    assert len(found) == MAX_LABEL_VALUES + 1
+    assert found[("exchange_watchdog_sequence_gaps_total", ("symbol", "other"))] == 50
+
+
+def test_timestamps_and_sequences_are_silent_until_they_are_known():
+    exporter = Exporter(Role.MARKET_DATA, process=False)
+    feed = FeedInstruments(exporter)
+    assert ("exchange_feed_sequence",) not in values(exporter)
+    feed.published(7, 5 * SECOND, {"delta": 2})
+    page = values(exporter)
+    assert page[("exchange_feed_sequence",)] == 7
+    assert page[("exchange_feed_published_timestamp_seconds",)] == 5
+    assert page[("exchange_feed_messages_total", ("kind", "delta"))] == 2
+
+
+def test_a_spread_without_two_sides_is_left_out():
+    exporter = Exporter(Role.MARKET_DATA, process=False)
+    feed = FeedInstruments(exporter)
+    feed.books(SECOND, {"ACME": 3})
+    assert values(exporter)[("exchange_book_spread_ticks", ("symbol", "ACME"))] == 3
+    feed.books(2 * SECOND, {"ACME": None})
+    page = values(exporter)
+    assert ("exchange_book_spread_ticks", ("symbol", "ACME")) not in page
+    assert page[("exchange_feed_symbol_timestamp_seconds", ("symbol", "ACME"))] == 2
+
+
+def test_a_histogram_counts_one_by_one_as_it_does_in_batches():
+    single, batch = (Exporter(Role.ENGINE, process=False).spread("exchange_engine_apply_seconds") for _ in range(2))
+    sizes = [0.000001, 0.000002, 0.0000021, 0.02, 1.0]
+    for size in sizes:
+        single.observe(size)
+    batch.observe_many(sizes)
+    assert single.cumulative() == batch.cumulative()
+    assert single.total == pytest.approx(batch.total)
+    assert batch.cumulative()[0] == ("2e-06", 2.0), "a bucket holds its own bound"
+    assert batch.cumulative()[-1] == ("+Inf", 5.0)
+
+
+def place(seq):
+    return Sequenced(seq, 0, PlaceOrder("a", f"c{seq}", "ACME", Side.BUY, 1, Limit(1)))
+
+
+def test_a_commit_is_counted_by_command_reason_and_lot():
+    exporter = Exporter(Role.ENGINE, process=False)
+    engine = EngineInstruments(exporter, ["ACME", "BETA"])
+    trade = Traded(1, "ACME", 1, 10, 5, 1, 2, Side.BUY, "a", "b", 0)
+    engine.committed(
+        [place(1), place(2), Sequenced(3, 0, CancelOrder("a", "x", 9))],
+        [
+            Happened(1, 0, ()),
+            Happened(2, 0, (trade,)),
+            Happened(3, 0, (Rejected("a", "x", RejectReason.UNKNOWN_ORDER),)),
+        ],
+        apply_s=[0.00001, 0.00001, 0.00001],
+        sync_s=0.003,
+    )
+    engine.refused(Refusal.OVERLOADED, 4)
+    engine.standing(queue_depth=1, subscribers=2, resting_orders=3, market_halted=False, halted_symbols=["ACME"])
+    page = values(exporter)
+    assert page[("exchange_engine_sequence",)] == 3
+    assert page[("exchange_commands_total", ("command", "place"))] == 2
+    assert page[("exchange_rejects_total", ("reason", "unknown_order"))] == 1
+    assert page[("exchange_traded_lots_total",)] == 5
+    assert page[("exchange_engine_apply_seconds_count",)] == 3
+    assert page[("exchange_journal_batch_commands_sum",)] == 3
+    assert page[("exchange_refused_total", ("reason", "overloaded"))] == 4
+    assert page[("exchange_symbol_halted", ("symbol", "ACME"))] == 1
+    assert page[("exchange_symbol_halted", ("symbol", "BETA"))] == 0
+    engine.standing(queue_depth=0, subscribers=2, resting_orders=3, market_halted=True, halted_symbols=[])
+    assert values(exporter)[("exchange_symbol_halted", ("symbol", "ACME"))] == 0
+
+
+def test_a_shed_request_is_counted_and_not_timed():
+    exporter = Exporter(Role.GATEWAY, process=False)
+    gateway = GatewayInstruments(exporter)
+    gateway.answered(RequestOutcome.SHED, 0.0001)
+    gateway.answered(RequestOutcome.ACCEPTED, 0.3)
+    page = values(exporter)
+    assert page[("exchange_order_ack_seconds_count",)] == 1
+    assert page[("exchange_gateway_requests_total", ("outcome", "shed"))] == 1
+
+
+def test_a_failed_journal_is_no_ready_engine():
+    exporter = Exporter(Role.ENGINE, process=False)
+    engine = EngineInstruments(exporter)
+    engine.ready(ready=True)
+    engine.journal_failed()
+    page = values(exporter)
+    assert (page[("exchange_journal_failed",)], page[("exchange_engine_ready",)]) == (1, 0)
+
+
+def test_settlement_tells_its_place_and_its_doubles():
+    exporter = Exporter(Role.SETTLEMENT, process=False)
+    settlement = SettlementInstruments(exporter)
+    settlement.committed(9, trades=3, duplicates=2, seconds=0.01)
+    settlement.caught_up(12)
+    page = values(exporter)
+    assert page[("exchange_settlement_sequence",)] == 12
+    assert page[("exchange_settlement_duplicates_total",)] == 2
+
+
+def test_the_catalogue_follows_prometheus_names():
+    for metric in CATALOG:
+        assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total"), metric.name
+        assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets), metric.name
+        assert metric.help.endswith("."), metric.name
+        assert list(metric.buckets) == sorted(metric.buckets)
