@@ -15,6 +15,7 @@ import psutil
 
 from control.addresses import Addresses, load_addresses, write_atomically
 from control.calls import call
+from control.child import now
 from control.layout import Layout
 from kernel.errors import InputError, TemporaryError
 
@@ -113,6 +114,18 @@ def failpoints(layout: Layout) -> Path:
     return layout.root / "control" / "failpoints.json"
 
 
+def record(layout: Layout) -> Path:
+    """Return the file that keeps which faults were injected and when, one JSON line each, for reports."""
+    return layout.root / "control" / "faults.jsonl"
+
+
+def _record(layout: Layout, fault: Fault, target: str, value: str) -> None:
+    line = msgspec.json.encode({"name": fault.name, "target": target, "value": value, "at": now()})
+    record(layout).parent.mkdir(parents=True, exist_ok=True)
+    with record(layout).open("ab") as file:
+        file.write(line + b"\n")
+
+
 def _armed(layout: Layout) -> list[str]:
     try:
         return msgspec.json.decode(failpoints(layout).read_bytes(), type=list[str])
@@ -165,6 +178,10 @@ def connect(state: Path) -> Plant:
     """
     layout = Layout(state.absolute())
     addresses = load_addresses(layout.addresses)
+    if not psutil.pid_exists(addresses.pid):
+        raise TemporaryError(
+            f"the estate of {layout.root} (pid {addresses.pid}) ended without stopping; `tapewatch up` starts it anew"
+        )
     try:
         admin = layout.secret("admin").read_text().strip()
     except OSError as error:
@@ -194,6 +211,7 @@ def inject(plant: Plant, name: str, *, target: str = "", value: str = "") -> str
     target, value = target or fault.target, value or fault.value
     if name == "feed-gap" and not value:
         value = _first_symbol(plant.layout)
+    _record(plant.layout, fault, target, value)
     fault.inject(plant, target, value)
     return f"{name} injected into {target}{f' ({value})' if value else ''}; ends by: {fault.cleared_by}"
 
@@ -228,14 +246,12 @@ def stop_and_wait(plant: Plant, *, timeout_s: float = 40.0) -> None:
     Raises:
         TemporaryError: it does not answer, or is still there after `timeout_s`.
     """
-    try:
-        process = psutil.Process(plant.addresses.pid)
-    except psutil.NoSuchProcess as error:
-        raise TemporaryError(
-            f"the estate of {plant.layout.root} (pid {plant.addresses.pid}) is gone; `tapewatch up` starts it anew"
-        ) from error
     plant.estate("/v1/down", {})
     try:
-        process.wait(timeout_s)
+        psutil.Process(plant.addresses.pid).wait(timeout_s)
+    except psutil.NoSuchProcess:
+        return
     except psutil.TimeoutExpired as error:
-        raise TemporaryError(f"the estate (pid {process.pid}) has not stopped within {timeout_s:g} s") from error
+        raise TemporaryError(
+            f"the estate (pid {plant.addresses.pid}) has not stopped within {timeout_s:g} s"
+        ) from error

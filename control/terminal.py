@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -26,7 +27,10 @@ EXIT_CODES: Final = (
     "Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage, 3 refused by a guard, 4 cannot reach."
 )
 
-out = Console(highlight=False, soft_wrap=True)
+PIPED_WIDTH: Final = 160
+"""Columns when nobody's window says how many there are: wide enough for every table."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 T = TypeVar("T")
 
@@ -104,7 +108,7 @@ def print_status(status: dict[str, Any]) -> None:
         title=f"estate in {status['state']}, {status['phase']} since {status['started_at']}", title_justify="left"
     )
     for column in ("workload", "replica", "pid", "ready", "address", "mended by"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for workload in status["workloads"]:
         for replica in workload["replicas"]:
             ready = "[green]yes[/]" if replica["ready"] else "[red]no[/]" if replica["running"] else "[red]down[/]"
