@@ -83,7 +83,7 @@ class LivePlant:
                 return DoAnswer(at=self._clock.now(), ok=True, before=before, after=after)
         return DoAnswer(at=self._clock.now(), ok=False, error=f"gave up after {ATTEMPTS} tries: {problem}")
 
-    async def _act(self, action: Action, key: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    async def _act(self, action: Action, key: str) -> tuple[Mapping[str, str], Mapping[str, str]]:  # noqa: PLR0911 - one return an action
         match action:
             case RestartReplica():
                 return _facts(await self._workloads.restart(action.workload, action.replica, key=key))

@@ -42,7 +42,9 @@ class Consents:
         try:
             return await asyncio.wait_for(question.verdict, self._expiry_s)
         except TimeoutError:
-            said = f"only {len(question.granted)} of {question.needed} agreed" if question.granted else "nobody answered"
+            said = (
+                f"only {len(question.granted)} of {question.needed} agreed" if question.granted else "nobody answered"
+            )
             return AskAnswer(at=Instant(0), granted=False, by=tuple(question.granted), detail=f"{said} in time")
         finally:
             self._open.pop(run, None)

@@ -104,9 +104,7 @@ def _for_episode(
     if last.outcome == Outcome.MENDED:
         if now - last.ended_at < patience:
             return None
-        return HandOver(
-            f"{runbook.name} was proven to have helped, but {alert.name} still fires", runbook.when_refused
-        )
+        return HandOver(f"{runbook.name} was proven to have helped, but {alert.name} still fires", runbook.when_refused)
     if last.outcome == Outcome.NOT_APPLICABLE:
         if len(tried) >= TRIES_MAX:
             return HandOver(f"{runbook.name} did not apply {len(tried)} times: {last.detail}", runbook.when_refused)

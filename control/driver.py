@@ -1,7 +1,7 @@
 """Driving one run: ask what the machine asks, journal it, carry it out, answer.
 
-Order of things for each question: the question (with the answer before it) is durable -> it is carried out -> the
-answer becomes durable with the next question. A controller killed at any point therefore resumes by giving the machine its
+Order of things for each question: the question (with the answer before it) is durable, it is carried out, the answer
+becomes durable with the next question. A controller killed at any point therefore resumes by giving the machine its
 recorded answers and asking the open question again; a `Do` carries a key, so asking it again repeats no effect.
 """
 
@@ -45,7 +45,8 @@ from runbooks.model import (
     WaitAnswer,
 )
 from runbooks.policy import PastRun, PlantFacts, permit
-from runbooks.run import advance, replay, run as machine
+from runbooks.run import advance, replay
+from runbooks.run import run as machine
 
 _QUESTION: Final = msgspec.json.Encoder()
 _ANSWER: Final = msgspec.json.Decoder(Answer)
@@ -115,9 +116,7 @@ class Driver:
         await self._persist(run, rows, drafts)
         return question
 
-    async def _persist(
-        self, run: RunRecord, rows: list[tuple[int, JournalKind, bytes]], drafts: list[Draft]
-    ) -> None:
+    async def _persist(self, run: RunRecord, rows: list[tuple[int, JournalKind, bytes]], drafts: list[Draft]) -> None:
         if rows or drafts:
             await self._parts.store.call(lambda store: store.advance(run.id, tuple(rows), tuple(drafts)))
 

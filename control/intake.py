@@ -30,9 +30,7 @@ class StoreThread:
         self._store = store
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
-    async def call(
-        self, method: Callable[Concatenate[IncidentStore, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def call(self, method: Callable[Concatenate[IncidentStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `method(store, …)` in the store's thread, after everything asked before."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: method(self._store, *args, **kwargs))
@@ -75,7 +73,7 @@ class Intake:
             together = [signal for signals, _ in batch for signal in signals]
             self._waiting_signals -= len(together)
             try:
-                await self._store.call(lambda store, these=together: store.take_in(these))
+                await self._store.call(_take_in, together)
             except TapewatchError as error:
                 _fail(batch, TemporaryError(str(error)))
             except Exception as error:  # noqa: BLE001 - whatever went wrong, nothing was kept: the sender must come back
@@ -91,3 +89,7 @@ def _fail(batch: list[tuple[Sequence[AlertSignal], asyncio.Future[int]]], error:
     for _, done in batch:
         if not done.done():
             done.set_exception(error)
+
+
+def _take_in(store: IncidentStore, signals: list[AlertSignal]) -> int:
+    return store.take_in(signals)

@@ -66,6 +66,11 @@ class Layout:
         return self.root / "estate" / "effects.log"
 
     @property
+    def faults(self) -> Path:
+        """Faults injected on purpose, one JSON line each: `{"name", "at"}`."""
+        return self.root / "faults.jsonl"
+
+    @property
     def reports(self) -> Path:
         """Post-mortems."""
         return self.root / "reports"

@@ -26,11 +26,11 @@ from control.intake import Intake, StoreThread
 from control.paging import Pager
 from control.telemetry import ControlInstruments
 from exchange.ports import Log
-from incidents.correlate import opens_with, tell as tell_signals
+from incidents.correlate import opens_with
+from incidents.correlate import tell as tell_signals
 from incidents.flap import Hysteresis, clears_at
 from incidents.incident import UNRESOLVED, AlertFact, Incident, Signal, State, handed_over, transition
 from incidents.ports import RunRecord
-from incidents.signals import AlertSignal
 from incidents.timeline import Draft
 from kernel.errors import TapewatchError
 from kernel.time import HOUR, MINUTE, Clock, Instant, seconds
@@ -122,8 +122,11 @@ class Loop:
         prints = {signal.fingerprint for signal in signals}
         known = await self._p.store.call(lambda store: _recent(store.incidents(), now))
         ended = await self._p.store.call(lambda store: store.ended(prints))
-        ids = await self._fresh_ids(signals, known, now)
-        told = tell_signals(signals, known, lambda: ids.pop(0), now=now, opens=self._opens, ended=ended)
+        told = await self._p.store.call(
+            lambda store: tell_signals(
+                signals, known, lambda: store.new_id(now), now=now, opens=self._opens, ended=ended
+            )
+        )
         await self._p.store.call(lambda store: store.decide(pending[-1][0], told.drafts))
         for incident_id in told.opened:
             incident = told.incidents[incident_id]
@@ -135,13 +138,6 @@ class Loop:
             if incident.unresolved:
                 await self._advance(incident, now)
         return True
-
-    async def _fresh_ids(self, signals: Sequence[AlertSignal], known: Sequence[Incident], now: Instant) -> list[str]:
-        """Find out how many incidents these signals open by telling them once with placeholders, then number those."""
-        placeholders = (f"INC-{n}" for n in range(len(signals)))
-        ended = await self._p.store.call(lambda store: store.ended({one.fingerprint for one in signals}))
-        trial = tell_signals(signals, known, lambda: next(placeholders), now=now, opens=self._opens, ended=ended)
-        return [await self._p.store.call(lambda store: store.new_id(now)) for _ in trial.opened]
 
     # --- incidents --------------------------------------------------------------------------------------------------
 

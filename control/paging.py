@@ -1,7 +1,7 @@
 """Telling people that an incident waits for them: an alert of its own, posted to Alertmanager for the on-call receiver.
 
-The alert is posted again while the incident waits, so an Alertmanager that was down learns of it, and ends when somebody
-acknowledges or the incident is resolved.
+The alert is posted again while the incident waits, so an Alertmanager that was down learns of it, and ends when
+somebody acknowledges or the incident is resolved.
 """
 
 from __future__ import annotations

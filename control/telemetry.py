@@ -53,7 +53,7 @@ class ControlInstruments:
     def action(self, action: Action, answer: DoAnswer) -> None:
         """Count an action by what became of it."""
         result = "refused" if answer.refused else "done" if answer.ok else "failed"
-        self._meter.count("tapewatch_actions_total", type(action).__struct_config__.tag or "", result).add()
+        self._meter.count("tapewatch_actions_total", str(type(action).__struct_config__.tag), result).add()
 
     def first_action(self, elapsed_s: float) -> None:
         """Count the seconds from a webhook's arrival to the first action asked for."""

@@ -104,6 +104,16 @@ class IncidentStore(Protocol):
         """
         ...
 
+    def advance(
+        self, run_id: str, rows: Sequence[tuple[int, JournalKind, bytes]], drafts: Sequence[Draft] = ()
+    ) -> None:
+        """Journal several questions and answers of a run together with entries of its incident, in one transaction.
+
+        Raises:
+            PermanentError: a place holds another payload; nothing was written.
+        """
+        ...
+
     def run_journal(self, run_id: str) -> list[tuple[int, JournalKind, bytes]]:
         """Return a run's journal in the order it was recorded."""
         ...

@@ -104,6 +104,22 @@ class MemoryStore:
         if kept != payload:
             raise PermanentError(f"run {run_id} has another {kind} {n} on record")
 
+    def advance(
+        self, run_id: str, rows: Sequence[tuple[int, JournalKind, bytes]], drafts: Sequence[Draft] = ()
+    ) -> None:
+        """Journal a run's questions and answers together with entries of its incident."""
+        run = self._runs.get(run_id)
+        if run is None:
+            raise PermanentError(f"there is no run {run_id}")
+        kept = self._journal.setdefault(run_id, {})
+        for n, kind, payload in rows:
+            if kept.get((n, kind), payload) != payload:
+                raise PermanentError(f"run {run_id} has another {kind} {n} on record")
+        folded = self._folded(run.incident, drafts)
+        kept.update({(n, kind): payload for n, kind, payload in rows})
+        if drafts:
+            self._seal(run.incident, drafts, folded)
+
     def run_journal(self, run_id: str) -> list[tuple[int, JournalKind, bytes]]:
         """Return a run's journal."""
         rows = ((n, kind, payload) for (n, kind), payload in self._journal.get(run_id, {}).items())

@@ -304,15 +304,30 @@ class SqlStore:
 
     def record(self, run_id: str, n: int, kind: JournalKind, payload: bytes) -> None:
         """Journal a run's n-th question or answer."""
-        row = {"run": run_id, "n": n, "kind": kind, "payload": payload}
-        place = sa.and_(_JOURNAL.c.run == run_id, _JOURNAL.c.n == n, _JOURNAL.c.kind == kind)
+        self.advance(run_id, [(n, kind, payload)])
+
+    def advance(
+        self, run_id: str, rows: Sequence[tuple[int, JournalKind, bytes]], drafts: Sequence[Draft] = ()
+    ) -> None:
+        """Journal a run's questions and answers together with entries of its incident."""
+        folded: dict[str, Incident] = {}
         with self._writing("journal a run") as connection:
             self._known_run(connection, run_id)
-            done = connection.execute(self._insert(_JOURNAL).values(row).on_conflict_do_nothing())
-            if not done.rowcount:
-                kept = connection.execute(sa.select(_JOURNAL.c.payload).where(place)).scalar_one()
-                if kept != payload:
-                    raise PermanentError(f"run {run_id} has another {kind} {n} on record")
+            for n, kind, payload in rows:
+                self._journal(connection, run_id, n, kind, payload)
+            if drafts:
+                incident = connection.execute(sa.select(_RUNS.c.incident).where(_RUNS.c.id == run_id)).scalar_one()
+                folded[incident] = self._append(connection, incident, drafts)
+        self._keep(folded)
+
+    def _journal(self, connection: sa.Connection, run_id: str, n: int, kind: JournalKind, payload: bytes) -> None:
+        row = {"run": run_id, "n": n, "kind": kind, "payload": payload}
+        done = connection.execute(self._insert(_JOURNAL).values(row).on_conflict_do_nothing())
+        if done.rowcount:
+            return
+        place = sa.and_(_JOURNAL.c.run == run_id, _JOURNAL.c.n == n, _JOURNAL.c.kind == kind)
+        if connection.execute(sa.select(_JOURNAL.c.payload).where(place)).scalar_one() != payload:
+            raise PermanentError(f"run {run_id} has another {kind} {n} on record")
 
     def run_journal(self, run_id: str) -> list[tuple[int, JournalKind, bytes]]:
         """Return a run's journal."""

@@ -1,0 +1,161 @@
+"""What people ask and say about incidents and runs, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+from control.errors import NotFoundError, RefusedByRailError
+from control.intake import StoreThread
+from incidents.adapters.report_files import to_html
+from incidents.incident import UNRESOLVED, IllegalTransitionError, Incident, Signal, transition
+from incidents.markdown import to_markdown
+from incidents.ports import RunRecord
+from incidents.postmortem import build_report
+from incidents.timeline import Draft, Entry, EntryKind
+from kernel.errors import InputError
+from kernel.time import HOUR, Clock, Instant
+from runbooks.bind import bind
+from runbooks.model import Refusal, Runbook
+
+_TEXT_MAX: Final = 4_000
+_NAME_MAX: Final = 100
+
+
+class Runner(Protocol):
+    """Who starts runs: the control loop."""
+
+    async def refusal(self, bound: Runbook) -> Refusal | None:
+        """Tell why a bound runbook may not begin now."""
+        ...
+
+    async def start(
+        self, incident: Incident, bound: Runbook, labels: Mapping[str, str], *, arrived: Instant | None, by: str = ""
+    ) -> RunRecord:
+        """Start a run that was admitted."""
+        ...
+
+
+class Desk:
+    """Where people meet incidents."""
+
+    def __init__(self, store: StoreThread, runner: Runner, library: Sequence[Runbook], clock: Clock) -> None:
+        """Serve what `store` holds; hand wishes to run a runbook to `runner`."""
+        self._store = store
+        self._runner = runner
+        self._library = {runbook.name: runbook for runbook in library}
+        self._clock = clock
+
+    async def incidents(self, *, everything: bool) -> list[Incident]:
+        """Return the unresolved incidents, or every one, oldest first."""
+        return await self._store.call(lambda store: store.incidents(None if everything else UNRESOLVED))
+
+    async def incident(self, incident_id: str) -> Incident:
+        """Return one incident.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        found = await self._store.call(lambda store: store.incident(incident_id))
+        if found is None:
+            raise NotFoundError(f"there is no incident {incident_id[:60]!r}; `tapewatch incident list --all` shows all")
+        return found
+
+    async def timeline(self, incident_id: str) -> tuple[list[Entry], str | None]:
+        """Return an incident's entries, and what is wrong with their chain if anything is."""
+        await self.incident(incident_id)
+        entries = await self._store.call(lambda store: store.timeline(incident_id))
+        tamper = await self._store.call(lambda store: store.verify(incident_id))
+        return entries, tamper.text if tamper is not None else None
+
+    async def postmortem(self, incident_id: str, form: str) -> str:
+        """Return the report of an incident as it stands, as `html` or `md`."""
+        incident = await self.incident(incident_id)
+        entries, tamper = await self.timeline(incident_id)
+        report = build_report(incident, entries, self._clock.now(), tamper=tamper)
+        return to_html(report) if form == "html" else to_markdown(report)
+
+    async def acknowledge(self, incident_id: str, by: str) -> Incident:
+        """Let a person take an incident on."""
+        return await self._move(incident_id, Signal.ACKNOWLEDGE, by, f"{_name(by)} takes it on")
+
+    async def resolve(self, incident_id: str, by: str, text: str) -> Incident:
+        """Let a person close an incident."""
+        return await self._move(incident_id, Signal.CLOSE, by, f"closed by {_name(by)}: {_text(text) or 'no reason'}")
+
+    async def note(self, incident_id: str, by: str, text: str) -> Incident:
+        """Add a person's words to the timeline."""
+        await self.incident(incident_id)
+        words = _text(text)
+        if not words:
+            raise InputError("text", "is empty", right="say what is to be kept")
+        draft = Draft(self._clock.now(), EntryKind.NOTE, f"person:{_name(by)}", words, {"by": _name(by), "text": words})
+        await self._store.call(lambda store: store.append(incident_id, [draft]))
+        return await self.incident(incident_id)
+
+    async def runs(self) -> list[RunRecord]:
+        """Return the runs of the past day, oldest first."""
+        since = Instant(self._clock.now() - 24 * HOUR)
+        return await self._store.call(lambda store: store.runs_since(since))
+
+    async def run(self, name: str, labels: Mapping[str, str], by: str) -> RunRecord:
+        """Start a runbook because a person asked for it. Every guard and rail holds for people too.
+
+        Raises:
+            NotFoundError: no runbook has this name.
+            RefusedByRailError: a rail forbids it now.
+        """
+        who = _name(by)
+        runbook = self._library.get(name)
+        if runbook is None:
+            raise NotFoundError(f"there is no runbook {name[:60]!r}, only {', '.join(sorted(self._library))}")
+        bound = bind(runbook, labels)
+        if isinstance(bound, Refusal):
+            raise RefusedByRailError(f"{bound.reason}: {bound.detail}")
+        refusal = await self._runner.refusal(bound)
+        if refusal is not None:
+            raise RefusedByRailError(f"{refusal.reason}: {refusal.detail}")
+        incident = await self._incident_for(runbook, who)
+        return await self._runner.start(incident, bound, labels, arrived=None, by=who)
+
+    async def _incident_for(self, runbook: Runbook, by: str) -> Incident:
+        """Return the unresolved incident of the runbook's service, or open one for the person's run."""
+        unresolved = await self.incidents(everything=False)
+        same = next((one for one in unresolved if one.service == runbook.service and not one.active_runs), None)
+        if same is not None:
+            return same
+        now = self._clock.now()
+        incident_id = await self._store.call(lambda store: store.new_id(now))
+        data = {
+            "incident": incident_id,
+            "title": f"{runbook.title} (asked for by {by})",
+            "level": runbook.level,
+            "service": runbook.service,
+            "team": runbook.team,
+            "key": f"person/{incident_id}",
+        }
+        opened = Draft(now, EntryKind.OPENED, f"person:{by}", f"Opened by {by} to run {runbook.name}", data)
+        await self._store.call(lambda store: store.append(incident_id, [opened]))
+        return await self.incident(incident_id)
+
+    async def _move(self, incident_id: str, signal: Signal, by: str, why: str) -> Incident:
+        incident = await self.incident(incident_id)
+        try:
+            draft = transition(incident, signal, at=self._clock.now(), source=f"person:{_name(by)}", why=why)
+            await self._store.call(lambda store: store.append(incident_id, [draft]))
+        except IllegalTransitionError as error:
+            raise RefusedByRailError(f"{incident_id}: {error}") from error
+        return await self.incident(incident_id)
+
+
+def _name(by: str) -> str:
+    name = by.strip()
+    if not name or len(name) > _NAME_MAX or not name.isprintable():
+        raise InputError("by", f"is {name[:20]!r}", right=f"a name of up to {_NAME_MAX} letters")
+    return name
+
+
+def _text(text: str) -> str:
+    if len(text) > _TEXT_MAX:
+        raise InputError("text", f"has {len(text)} letters", right=f"up to {_TEXT_MAX}")
+    return text.strip()

@@ -1,0 +1,179 @@
+"""The control process, wired."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from control.addresses import url_of
+from control.api import ApiParts, make_app
+from control.bindings import LivePlant
+from control.config import RoleConfig
+from control.consent import Consents
+from control.deadman import DeadMan
+from control.desk import Desk
+from control.driver import Driver, Parts
+from control.evidence import Archivist
+from control.failpoints import Failpoints
+from control.intake import Intake, StoreThread
+from control.layout import Layout
+from control.loop import Loop, LoopParts, history
+from control.paging import Pager
+from control.telemetry import ControlInstruments
+from exchange.adapters.http import HttpServer, listen, read_secret
+from incidents.adapters.sql_store import SqlStore
+from kernel.adapters.clock import SystemClock
+from kernel.errors import PermanentError
+from kernel.time import Clock, seconds
+from monitor.adapters.alertmanager_api import AlertmanagerApi
+from monitor.adapters.exporter import Exporter
+from monitor.adapters.log_files import FileLog
+from monitor.adapters.prometheus_api import PrometheusApi
+from monitor.catalog import Role
+from monitor.logs import EcsFormat
+from runbooks.adapters.exchange_admin import ExchangeAdmin
+from runbooks.adapters.local import LocalWorkloads
+from runbooks.adapters.yaml_library import LIBRARY, load_library
+from runbooks.policy import PlantFacts
+from runbooks.ports import Workloads, WorkloadStatus
+
+_FACTS_FRESH_S: Final = 0.05
+"""Facts of the plant are asked for anew when older: two permits in one breath may share one look."""
+
+
+async def serve(config: RoleConfig) -> int:
+    """Run the control plane until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        TapewatchError: it cannot start; the message is one sentence.
+    """
+    layout = Layout(Path(config.state))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        loop, server = await _wire(config, layout, stack)
+        await server.start()
+        turning = asyncio.create_task(loop.run(), name="loop")
+        waiting = asyncio.create_task(stop.wait())
+        await asyncio.wait((turning, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        await server.stop()
+        turning.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await turning
+        await loop.stop()
+    return 0
+
+
+async def _wire(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> tuple[Loop, HttpServer]:
+    listener = listen(config.port)
+    clock = SystemClock()
+    exporter = Exporter(Role.CONTROL)
+    telemetry = ControlInstruments(exporter)
+    log = _log(config, layout, clock)
+    stack.callback(log.close)
+    admin = read_secret(layout.secret("admin"))
+    store = StoreThread(SqlStore.at(layout.incidents, read_secret(layout.secret("timeline")).encode()))
+    stack.push_async_callback(store.close)
+    library, broken = load_library(Path(config.tuning.library) if config.tuning.library else LIBRARY)
+    for error in broken:
+        log.event("runbook-refused", severity="error", message=str(error))
+    if not library:
+        raise PermanentError(f"no runbook can be read: {'; '.join(map(str, broken)) or 'the library is empty'}")
+    by_alert = {alert: runbook for runbook in library for alert in runbook.answers}
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), admin))
+    metrics = await stack.enter_async_context(PrometheusApi(config.prometheus_url))
+    alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
+    instruments = layout.incidents.parent / "instruments.json"
+    instruments.write_bytes(msgspec.json.encode(config.instruments))
+    plant = LivePlant(
+        workloads, ExchangeAdmin(session, url_of(config.engine_http_port), admin), clock, layout.journal, instruments
+    )
+    wake = asyncio.Event()
+    intake = Intake(store, wake.set)
+    deadman = DeadMan(seconds(config.tuning.deadman_s), clock.now(), telemetry)
+    consents = Consents(config.tuning.consent_s)
+    facts = _Facts(workloads, config)
+    driver = Driver(
+        Parts(
+            store=store,
+            metrics=metrics,
+            plant=plant,
+            facts=facts.look,
+            history=lambda now: history(store, now),
+            kill_switch=layout.kill_switch,
+            consents=consents,
+            failpoints=Failpoints(layout.root / "control" / "failpoints.json", allowed=config.faults_allowed),
+            telemetry=telemetry,
+            clock=clock,
+        )
+    )
+    loop = Loop(
+        LoopParts(
+            store=store,
+            intake=intake,
+            driver=driver,
+            pager=Pager(alerts, url_of(config.port), seconds(config.tuning.repage_s), telemetry, log, clock),
+            archivist=Archivist(store, metrics, layout.reports, layout.faults, clock, log),
+            deadman=deadman,
+            library=by_alert,
+            tuning=config.tuning,
+            kill_switch=layout.kill_switch,
+            telemetry=telemetry,
+            log=log,
+            clock=clock,
+        ),
+        wake,
+    )
+    app = make_app(
+        ApiParts(
+            intake=intake,
+            desk=Desk(store, loop, library, clock),
+            consents=consents,
+            deadman=deadman,
+            library=library,
+            library_errors=broken,
+            kill_switch=layout.kill_switch,
+            telemetry=telemetry,
+            exposition=exporter,
+            clock=clock,
+            webhook_secret=read_secret(layout.secret("webhook")),
+            admin_secret=admin,
+        )
+    )
+    return loop, HttpServer(app, listener)
+
+
+class _Facts:
+    """The plant as it is now, looked at once per breath."""
+
+    def __init__(self, workloads: Workloads, config: RoleConfig) -> None:
+        self._workloads = workloads
+        self._allowed = frozenset(config.tuning.allowed)
+        self._symbols = frozenset(str(instrument.symbol) for instrument in config.instruments)
+        self._seen: tuple[float, tuple[WorkloadStatus, ...]] = (float("-inf"), ())
+
+    async def look(self) -> PlantFacts:
+        """Return the facts; raises `TapewatchError` when the plant cannot be seen."""
+        seen_at, workloads = self._seen
+        if time.monotonic() - seen_at > _FACTS_FRESH_S:
+            workloads = tuple(await self._workloads.list())
+            self._seen = (time.monotonic(), workloads)
+        return PlantFacts(workloads=workloads, allowed=self._allowed, symbols=self._symbols)
+
+
+def _log(config: RoleConfig, layout: Layout, clock: Clock) -> FileLog:
+    secrets = [read_secret(layout.secret(name)) for name in ("admin", "webhook", "timeline")]
+    path = layout.log(config.replica)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLog(path, EcsFormat(config.role, config.replica, secrets=secrets), clock)
