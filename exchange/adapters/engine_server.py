@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,15 @@ from exchange import snapshot
 from exchange.adapters.event_stream import EventRing, Subscription
 from exchange.adapters.file_log import Disk, LogHeldError
 from exchange.adapters.http import Faults
-from exchange.adapters.recovery import CleanStop, EnginePaths, Recovered, mark_clean_stop, recover, write_snapshot
+from exchange.adapters.recovery import (
+    CleanStop,
+    EnginePaths,
+    Recovered,
+    fork_snapshot,
+    mark_clean_stop,
+    recover,
+    write_snapshot,
+)
 from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
 from exchange.commands import AdminCommand, Halt
 from exchange.market_data import Snapshot
@@ -266,15 +275,13 @@ class EngineServer:
             PermanentError: the engine is not ready, or the disk refused.
         """
         sequencer = self._need_sequencer()
-        seq, data = await sequencer.at_rest(lambda: (sequencer.engine.sequence, snapshot.dump(sequencer.engine)))
+        directory, engine = self._parts.paths.snapshots, sequencer.engine
+        seq, child = await sequencer.at_rest(lambda: (engine.sequence, fork_snapshot(directory, engine)))
         self._snapshot_seq = seq
-        try:
-            await asyncio.get_running_loop().run_in_executor(
-                None, write_snapshot, self._parts.paths.snapshots, seq, data
-            )
-        except OSError as error:
-            raise PermanentError(f"{self._parts.paths.snapshots}: no snapshot could be kept: {error}") from error
-        self._parts.log.event("snapshot-kept", seq=seq, bytes=len(data))
+        _, status = await asyncio.get_running_loop().run_in_executor(None, os.waitpid, child, 0)
+        if os.waitstatus_to_exitcode(status):
+            raise PermanentError(f"{directory}: no snapshot could be kept; is the disk full or read-only?")
+        self._parts.log.event("snapshot-kept", seq=seq)
         return seq
 
     def _need_sequencer(self) -> Sequencer:

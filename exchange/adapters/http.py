@@ -22,6 +22,8 @@ from kernel.errors import InputError, PermanentError
 
 MAX_BODY_BYTES: Final = 64 * 1024
 """Larger than any request of ours; a longer body is refused with 413 before it is read."""
+MIN_SECRET_LENGTH: Final = 8
+"""Shorter ones can be guessed, and cannot be told from ordinary words when logs are redacted."""
 _JSON: Final = "application/json"
 
 
@@ -59,14 +61,16 @@ def read_secret(path: Path) -> str:
     """Read a bearer secret.
 
     Raises:
-        InputError: the file is missing, unreadable or empty.
+        InputError: the file is missing, unreadable or too short.
     """
     try:
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), f"cannot read the secret ({error})", right="write it with mode 0600") from error
-    if not secret:
-        raise InputError(str(path), "the secret is empty", right="write at least 32 random characters")
+    if len(secret) < MIN_SECRET_LENGTH:
+        raise InputError(
+            str(path), f"the secret has {len(secret)} characters", right=f"write at least {MIN_SECRET_LENGTH}"
+        )
     return secret
 
 

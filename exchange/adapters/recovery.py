@@ -6,9 +6,11 @@ damaged, and the marker of a clean stop tells whether anything could have been c
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,9 @@ from kernel.errors import PermanentError
 KEPT_SNAPSHOTS: Final = 3
 """One that is being relied on, one before it, and one in case both are damaged."""
 _CHUNK: Final = 1024
+_MAX_FDS: Final = 65_536
+_PIECE_BYTES: Final = 1024 * 1024
+"""A snapshot reaches the disk in pieces, so that no sync of the journal waits for the whole of it."""
 _SUFFIX: Final = ".snapshot"
 
 
@@ -103,6 +108,31 @@ def write_snapshot(directory: Path, seq: int, data: bytes) -> None:
     _write_durably(directory / f"{seq:020d}{_SUFFIX}", data)
     for _, path in _snapshots(directory)[KEPT_SNAPSHOTS:]:
         path.unlink(missing_ok=True)
+
+
+def fork_snapshot(directory: Path, engine: Engine) -> int:
+    """Write a snapshot in a child process and return its id; wait for it, exit code 0 means the snapshot is kept.
+
+    The child has the state as it was at this instant, and the engine goes on after the milliseconds of the fork: writing
+    the state here would stop every order for as long as it takes.
+    """
+    with warnings.catch_warnings():
+        # Forking beside threads is safe here: the child runs none of their code, takes none of their locks and ends
+        # without returning.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        # Neither the journal's lock nor a listening port may outlive the engine in its child.
+        os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < _MAX_FDS else _MAX_FDS)
+        gc.disable()
+        os.nice(5)
+        write_snapshot(directory, engine.sequence, snapshot.dump(engine))
+        code = 0
+    finally:
+        os._exit(code)
 
 
 def mark_clean_stop(directory: Path, stop: CleanStop) -> None:
@@ -222,8 +252,10 @@ def _snapshots(directory: Path) -> list[tuple[int, Path]]:
 def _write_durably(path: Path, data: bytes) -> None:
     draft = path.with_name(path.name + ".draft")
     with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
+        for start in range(0, len(data), _PIECE_BYTES):
+            file.write(data[start : start + _PIECE_BYTES])
+            file.flush()
+            os.fdatasync(file.fileno())
         os.fsync(file.fileno())
     draft.replace(path)
     _sync_directory(path.parent)

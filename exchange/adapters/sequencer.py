@@ -133,8 +133,12 @@ class Sequencer:
         result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
 
         def carry_out() -> None:
-            if not result.done():
+            if result.done():
+                return
+            try:
                 result.set_result(read())
+            except Exception as error:  # noqa: BLE001 - whatever it is belongs to the one who asked, not to the commits
+                result.set_exception(error)
 
         self._at_rest.append(carry_out)
         self._wake.set()
