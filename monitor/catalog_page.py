@@ -12,7 +12,7 @@ def page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Written from `monitor/catalog.py` by `python -m monitor.catalog_page > docs/metrics.md`; a test holds both together.",
+        "Written from `monitor/catalog.py` by `python -m monitor.catalog_page > docs/metrics.md`; a test compares.",
         "The section is the Prometheus job. Each series also carries `replica` and `instance`.",
     ]
     for role in Role:
