@@ -1,18 +1,15 @@
 """The whole alert path on real servers: a toy's fault, Prometheus's rules, Alertmanager's routes, a webhook."""
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-from servers import ALERTMANAGER, PROMETHEUS, alertmanager, prometheus, until
-from toys import Toy
-
 from monitor.adapters.alertmanager_api import AlertmanagerApi
 from monitor.direct_alerts import sequence_gap
+from tests.contract.servers import ALERTMANAGER, PROMETHEUS, alertmanager, prometheus, until
+from tests.contract.toys import Toy
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.servers

@@ -1,13 +1,8 @@
 """One suite for both sides of `monitor.ports.Alerts`: a real Alertmanager and the fake that ships."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from servers import ALERTMANAGER, alertmanager, free_port
 
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TemporaryError
@@ -15,6 +10,7 @@ from kernel.time import SECOND, Instant
 from monitor.adapters.alertmanager_api import AlertmanagerApi
 from monitor.adapters.fake_alerts import FakeAlerts
 from monitor.ports import PostableAlert
+from tests.contract.servers import ALERTMANAGER, alertmanager, free_port
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.servers)])

@@ -2,16 +2,11 @@
 
 import asyncio
 import math
-import sys
 import time
-from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
-
-sys.path.insert(0, str(Path(__file__).parent))
-from servers import PROMETHEUS, free_port, prometheus, until
-from toys import Toy
 
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TemporaryError
@@ -19,6 +14,8 @@ from kernel.time import MINUTE, SECOND, Duration, Instant
 from monitor.adapters.fake_metrics import FakeMetrics
 from monitor.adapters.prometheus_api import PrometheusApi
 from monitor.ports import NoReading, Reading, Unknown
+from tests.contract.servers import PROMETHEUS, free_port, prometheus, until
+from tests.contract.toys import Toy
 
 YOUNG = Duration(5 * SECOND)
 
@@ -148,7 +145,7 @@ async def test_no_series_is_an_empty_curve(side):
 @pytest.fixture
 async def liar():
     """A server that answers what the test tells it to."""
-    answer = {"status": 200, "text": "", "delay_s": 0.0}
+    answer: dict[str, Any] = {"status": 200, "text": "", "delay_s": 0.0}
 
     async def query(_):
         await asyncio.sleep(answer["delay_s"])
