@@ -5,18 +5,19 @@ Three ways: a signal through the estate, a fault inside a role (it forgets it wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import psutil
 
 from control.addresses import Addresses, load_addresses, write_atomically
 from control.calls import call
 from control.child import now
 from control.layout import Layout
+from control.state_dir import is_held
 from kernel.errors import InputError, TemporaryError
 
 
@@ -178,7 +179,7 @@ def connect(state: Path) -> Plant:
     """
     layout = Layout(state.absolute())
     addresses = load_addresses(layout.addresses)
-    if not psutil.pid_exists(addresses.pid):
+    if not is_held(layout):
         raise TemporaryError(
             f"the estate of {layout.root} (pid {addresses.pid}) ended without stopping; `tapewatch up` starts it anew"
         )
@@ -241,17 +242,14 @@ def described(fault: Fault) -> dict[str, str]:
 
 
 def stop_and_wait(plant: Plant, *, timeout_s: float = 40.0) -> None:
-    """Ask the estate to stop and return when its process is gone.
+    """Ask the estate to stop and return when its state directory is free.
 
     Raises:
         TemporaryError: it does not answer, or is still there after `timeout_s`.
     """
     plant.estate("/v1/down", {})
-    try:
-        psutil.Process(plant.addresses.pid).wait(timeout_s)
-    except psutil.NoSuchProcess:
-        return
-    except psutil.TimeoutExpired as error:
-        raise TemporaryError(
-            f"the estate (pid {plant.addresses.pid}) has not stopped within {timeout_s:g} s"
-        ) from error
+    deadline_s = time.monotonic() + timeout_s
+    while is_held(plant.layout):
+        if time.monotonic() > deadline_s:
+            raise TemporaryError(f"the estate (pid {plant.addresses.pid}) has not stopped within {timeout_s:g} s")
+        time.sleep(0.05)

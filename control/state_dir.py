@@ -109,6 +109,21 @@ def unwritable(root: Path, error: OSError) -> PermanentError:
     )
 
 
+def is_held(layout: Layout) -> bool:
+    """Tell whether an estate runs in a state directory now. The kernel knows: a lock ends with its holder."""
+    try:
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def describe_holder(layout: Layout) -> str:
     """Tell who holds a state directory, as far as its lock file says."""
     try:

@@ -217,6 +217,7 @@ def test_kill_9_of_the_supervisor_leaves_no_orphan_not_even_a_stopped_one(tmp_pa
         [sys.executable, "-c", PARENT.format(root=root), str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     pids = []
+    assert parent.stdout is not None
     for line in parent.stdout:
         if line.strip() == "up":
             break
@@ -249,7 +250,9 @@ async def test_a_begun_restart_counts_as_done_after_a_crash_of_the_estate(tmp_pa
         + b'{"phase":"done","key":"s","a'
     )
     log = EffectLog.open(path, at=now())
-    assert "interrupted" in log.find("r").after
+    found = log.find("r")
+    assert found is not None
+    assert "interrupted" in found.after
     assert log.find("s") is None
     log.close()
     assert path.read_bytes().endswith(b"\n"), "the torn line is gone"
