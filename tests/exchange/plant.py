@@ -1,0 +1,91 @@
+"""Parts of an exchange for tests: an engine's server on free ports, and a disk that fails when told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from exchange.adapters.engine_client import EngineClient
+from exchange.adapters.engine_server import ENGINE_FAULTS, EngineParts, EngineServer
+from exchange.adapters.file_log import Disk
+from exchange.adapters.http import Faults, listen
+from exchange.adapters.recovery import EnginePaths
+from exchange.commands import Limit, PlaceOrder
+from exchange.recording import RecordingEngine, RecordingLog
+from exchange.types import AccountId, ClientId, Instrument, Lots, Side, Symbol, Ticks
+from kernel.adapters.clock import SystemClock
+
+AAA, BBB = Symbol("AAA"), Symbol("BBB")
+INSTRUMENTS = tuple(Instrument(symbol, Ticks(1000), Ticks(500)) for symbol in (AAA, BBB))
+
+
+def order(client_id: str, side: Side = Side.BUY, price: int = 1000, quantity: int = 5, who: str = "ann") -> PlaceOrder:
+    return PlaceOrder(AccountId(who), ClientId(client_id), AAA, side, Lots(quantity), Limit(Ticks(price)))
+
+
+class FailingDisk:
+    """The real disk until `broken`; then every fsync fails."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def fsync(self, fd: int) -> None:
+        if self.broken:
+            raise OSError(5, "Input/output error")
+        os.fsync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+
+class Running:
+    """An engine's server that was started, and what it told."""
+
+    def __init__(self, server: EngineServer, telemetry: RecordingEngine, log: RecordingLog, faults: Faults, port: int):
+        self.server, self.telemetry, self.log, self.faults, self.port = server, telemetry, log, faults, port
+        self.exit_code: int | None = None
+
+    async def stop(self) -> int:
+        if self.exit_code is None:
+            self.exit_code = await self.server.stop()
+        return self.exit_code
+
+
+def paths(root: Path) -> EnginePaths:
+    return EnginePaths(root / "journal", root / "events", root / "snapshots")
+
+
+@asynccontextmanager
+async def engine(root: Path, disk: Disk | None = None, port: int = 0) -> AsyncIterator[Running]:
+    telemetry, log = RecordingEngine(), RecordingLog()
+    faults = Faults(ENGINE_FAULTS, allowed=True)
+    parts = EngineParts(paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk)
+    server, listener = EngineServer(parts), listen(port)
+    running = Running(server, telemetry, log, faults, listener.getsockname()[1])
+    try:
+        await server.start(listener)
+        yield running
+    finally:
+        await running.stop()
+        listener.close()
+
+
+@asynccontextmanager
+async def client_of(port: int) -> AsyncIterator[EngineClient]:
+    import asyncio
+
+    there = asyncio.Event()
+    client = EngineClient(port, lambda connected: there.set() if connected else there.clear())
+    task = asyncio.create_task(client.run())
+    try:
+        async with asyncio.timeout(5):
+            await there.wait()
+        yield client
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
