@@ -16,6 +16,7 @@ import msgspec
 from control.addresses import Addresses, load_addresses, write_atomically
 from control.calls import call
 from control.child import now
+from control.config import load_config
 from control.layout import Layout
 from control.state_dir import is_held
 from kernel.errors import InputError, TemporaryError
@@ -94,11 +95,15 @@ def _hold(*, hold: bool) -> Change:
 
 
 def _rate(plant: Plant, target: str, value: str) -> None:
-    plant.role("POST", target, "/admin/rate", {"factor": _number(value)})
+    plant.role("POST", target, "/admin/rate", {"rate": _number(value) * _usual(plant, target)})
 
 
 def _usual_rate(plant: Plant, target: str, _: str) -> None:
-    plant.role("POST", target, "/admin/rate", {"factor": 1.0})
+    plant.role("POST", target, "/admin/rate", {"rate": _usual(plant, target)})
+
+
+def _usual(plant: Plant, target: str) -> float:
+    return load_config(plant.layout.config(target)).load_rate_per_s
 
 
 def _arm(plant: Plant, _: str, value: str) -> None:
