@@ -122,7 +122,7 @@ def failpoints(layout: Layout) -> Path:
 
 def record(layout: Layout) -> Path:
     """Return the file that keeps which faults were injected and when, one JSON line each, for reports."""
-    return layout.root / "control" / "faults.jsonl"
+    return layout.faults
 
 
 def _record(layout: Layout, fault: Fault, target: str, value: str) -> None:
