@@ -55,7 +55,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
             instruments=config.instruments,
             clock=SystemClock(),
-            telemetry=EngineInstruments(exporter),
+            telemetry=EngineInstruments(exporter, [one.symbol for one in config.instruments]),
             log=_log(config, stack),
             faults=faults,
         )
