@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from control.calls import call
+from control.layout import Layout
 
 ROOT = Path(__file__).parents[2]
 UP = """
@@ -144,7 +145,7 @@ def test_the_terminal_sees_breaks_and_stops_a_running_estate(tmp_path):
         assert cli("fault", "inject", "gateway-hang", "--state", state).returncode == 0
         stopped = next(each for each in status["workloads"] if each["name"] == "gateway")["replicas"][0]["pid"]
         assert Path(f"/proc/{stopped}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
-        assert json.loads((tmp_path / "s" / "control" / "faults.jsonl").read_text())["name"] == "gateway-hang"
+        assert json.loads(Layout(tmp_path / "s").faults.read_text())["name"] == "gateway-hang"
 
         unknown = cli("fault", "inject", "nonsense", "--state", state)
         assert unknown.returncode == 2
