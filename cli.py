@@ -162,6 +162,21 @@ def switch_status(state: State = None, *, as_json: AsJson = False) -> None:
         out.print(escape("kill switch off" if thrown is None else f"kill switch {thrown}"))
 
 
+@app.command(epilog=EXIT_CODES)
+def drill(
+    scenario: Annotated[str, typer.Argument(help="A scenario of drills/, or all.")] = "gateway-hang",
+    folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path(".tapewatch/drills"),
+    *,
+    as_json: AsJson = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the estate's state of a run that passed.")] = False,
+) -> NoReturn:
+    """Run a whole incident on a fresh estate and prove every link of the chain."""
+    from control.verbs_drill import run_drills
+
+    passed = guarded(lambda: run_drills(scenario, folder, as_json=as_json, keep=keep))
+    raise typer.Exit(DONE if passed else FAILED)
+
+
 def main() -> None:
     """Run the terminal."""
     try:

@@ -68,7 +68,7 @@ class Layout:
     @property
     def faults(self) -> Path:
         """Faults injected on purpose, one JSON line each: `{"name", "at"}`."""
-        return self.root / "faults.jsonl"
+        return self.root / "control" / "faults.jsonl"
 
     @property
     def reports(self) -> Path:

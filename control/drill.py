@@ -1,0 +1,408 @@
+"""A drill: a whole incident on a fresh estate, and a verdict on every link that was to be seen.
+
+The drill is the market's adversary and its witness. It breaks something, then looks with its own eyes (`witness`, `links`)
+at Alertmanager, the processes, the engine and Prometheus. It passes only when every link was seen in time, no acknowledged
+order was lost, and the incident's timeline is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from control import faults, killswitch
+from control.calls import call
+from control.faults import Plant
+from control.layout import Layout
+from control.links import see
+from control.scenario import Act, Link, Scenario
+from control.symptoms import post_symptoms
+from control.witness import Witness
+from exchange.adapters.load_account import account
+from exchange.types import Instrument
+from kernel.errors import PermanentError, TapewatchError, TemporaryError
+from kernel.time import SECOND, Instant
+
+UP_WITHIN_S: Final = 40.0
+SETTINGS: Final = {"ports": "auto", "symbols": 8, "load_rate_per_s": 150, "quiet_s": 2}
+"""A drill's usual estate: free ports, so that it never meets another estate, and a load that shows in every rate."""
+LOOK_S: Final = 0.05
+
+
+class Seen(msgspec.Struct, kw_only=True):
+    """What became of one link."""
+
+    name: str
+    seen: bool
+    evidence: str
+    at_s: float | None
+    """Seconds after the first fault."""
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What `result.json` holds."""
+
+    scenario: str
+    passed: bool
+    links: list[Seen]
+    timings: dict[str, float | None]
+    orders: dict[str, int]
+    actions: list[dict[str, Any]]
+    outcome: str
+    report: str
+    took_s: float = 0.0
+    problems: list[str] = []
+
+
+@dataclass
+class Progress:
+    """Where a drill stands, for whoever shows it."""
+
+    scenario: Scenario
+    tell: Callable[[str, str], None]
+    """Called with a kind (`step`, `seen`, `missed`, `result`) and a line."""
+    links: dict[str, Seen] = field(default_factory=dict)
+
+
+class Drill:
+    """One run of one scenario."""
+
+    def __init__(self, scenario: Scenario, folder: Path, tell: Callable[[str, str], None]) -> None:
+        """Run `scenario` in `folder`, which is made; `tell` hears of every step."""
+        self._scenario = scenario
+        self._folder = folder
+        self._layout = Layout(folder.absolute() / "estate")
+        self._tell = tell
+        self._seen: dict[str, Seen] = {}
+        self._events = {link.name: asyncio.Event() for link in scenario.links}
+        self._fault_at: Instant | None = None
+        self._broken = asyncio.Event()
+
+    async def run(self) -> Result:
+        """Run the scenario and return the verdict; the estate is down when this returns."""
+        began = time.monotonic()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._tell("step", "starting an exchange, Prometheus, Alertmanager and control")
+        process = await self._start_estate()
+        try:
+            await self._until_up(process)
+            result = await self._play()
+        finally:
+            await _stop(process)
+        result.took_s = round(time.monotonic() - began, 1)
+        (self._folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+        return result
+
+    # --- the estate -------------------------------------------------------------------------------------------------
+
+    async def _start_estate(self) -> asyncio.subprocess.Process:
+        settings = {**SETTINGS, **self._scenario.settings}
+        environment = {f"TAPEWATCH_{name.upper()}": str(value) for name, value in settings.items()}
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "cli", "up", "--state"]
+        with (self._folder / "estate.out").open("wb") as output:
+            return await asyncio.create_subprocess_exec(
+                *argv,
+                str(self._layout.root),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+                start_new_session=True,
+            )
+
+    async def _until_up(self, process: asyncio.subprocess.Process) -> None:
+        deadline = time.monotonic() + UP_WITHIN_S
+        while time.monotonic() < deadline:
+            if process.returncode is not None:
+                last = (self._folder / "estate.out").read_text(errors="replace").strip().splitlines()[-3:]
+                raise PermanentError(f"the estate did not start: {' '.join(last) or 'it said nothing'}")
+            with contextlib.suppress(TapewatchError):
+                if faults.connect(self._layout.root).addresses.phase == "up":
+                    return
+            await asyncio.sleep(0.1)
+        raise TemporaryError(f"the estate was not up within {UP_WITHIN_S:g} s; see {self._folder / 'estate.out'}")
+
+    # --- the play ---------------------------------------------------------------------------------------------------
+
+    async def _play(self) -> Result:
+        witness = Witness(self._layout)
+        watching = asyncio.create_task(witness.watch())
+        try:
+            await self._warm_up(witness)
+            acting = asyncio.create_task(self._act_all(witness))
+            await asyncio.gather(*(self._look_for(witness, link) for link in self._scenario.links))
+            if not acting.done():
+                acting.cancel()
+            outcome = (await asyncio.gather(acting, return_exceptions=True))[0]
+            self._check_lasting(witness)
+            await self._acknowledge_what_waits(witness)
+            return await self._conclude(witness, outcome)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _warm_up(self, witness: Witness) -> None:
+        """Wait until orders flow, are scraped, and nothing fires but the dead man's switch."""
+        self._tell("step", "warming up: orders flow and Prometheus has seen them")
+        await asyncio.sleep(self._scenario.warm_up_s)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            flowing = await asyncio.to_thread(witness.read, "sum(rate(exchange_orders_accepted_total[4s]))")
+            calm = not [one for one in witness.alerts if one["labels"].get("severity") in {"critical", "warning"}]
+            known = witness.workloads and witness.engine
+            if flowing is not None and flowing[0] > 1 and calm and known and not _unresolved(witness):
+                witness.remember_start()
+                return
+            await asyncio.sleep(0.2)
+        firing = sorted({str(one["labels"].get("alertname")) for one in witness.alerts})
+        raise PermanentError(f"the estate was not calm before the drill: firing {', '.join(firing)}")
+
+    async def _act_all(self, witness: Witness) -> None:
+        plant = faults.connect(self._layout.root)
+        try:
+            for act in self._scenario.acts:
+                await self._act(act, plant, witness)
+        finally:
+            self._broken.set()
+
+    async def _act(self, act: Act, plant: Plant, witness: Witness) -> None:
+        match act.do:
+            case "fault":
+                if self._fault_at is None:
+                    self._fault_at = Instant(time.time_ns())
+                said = await asyncio.to_thread(faults.inject, plant, act.name, target=act.target, value=act.value)
+                self._tell("step", said)
+                self._broken.set()
+            case "clear":
+                self._tell("step", await asyncio.to_thread(faults.clear, plant, act.name, target=act.target))
+            case "await":
+                await self._events[act.name].wait()
+            case "pause":
+                await asyncio.sleep(act.seconds)
+            case "kill_switch":
+                at = Instant(time.time_ns())
+                killswitch.throw(self._layout.kill_switch, by="the drill", why="a person stops automation", at=at)
+                witness.switch_thrown_at = Instant(time.time_ns())
+                self._tell("step", "a person throws the kill switch")
+            case "resume_symbol":
+                for symbol in witness.engine.get("halted_symbols", ()):
+                    body = {"key": f"person-{symbol}", "symbol": symbol}
+                    await asyncio.to_thread(
+                        call, "POST", plant.addresses.engine + "/admin/resume", token=plant.admin, body=body
+                    )
+                    self._tell("step", f"a person reopens {symbol}")
+            case "symptoms":
+                count = int(act.value)
+                await asyncio.to_thread(post_symptoms, plant.addresses.alertmanager, count)
+                self._tell("step", f"{count} clients complain")
+
+    async def _look_for(self, witness: Witness, link: Link) -> None:
+        await self._broken.wait()
+        seen = Seen(name=link.name, seen=False, evidence="", at_s=None)
+        self._seen[link.name] = seen
+        if self._fault_at is None:
+            return
+        deadline = time.monotonic() + link.within_s - self._since_fault()
+        while time.monotonic() < deadline:
+            if not link.after or self._events[link.after].is_set():
+                evidence = await asyncio.to_thread(see, witness, link) if link.see == "reading" else see(witness, link)
+                if evidence is not None:
+                    seen.seen, seen.evidence, seen.at_s = True, evidence, round(self._since_fault(), 2)
+                    self._events[link.name].set()
+                    self._tell("seen", f"{link.name} after {seen.at_s:.1f} s: {evidence}")
+                    return
+            await asyncio.sleep(LOOK_S)
+        seen.evidence = f"not seen within {link.within_s:g} s"
+        self._tell("missed", f"{link.name}: {seen.evidence}")
+
+    def _since_fault(self) -> float:
+        assert self._fault_at is not None, "a fault was injected"
+        return (time.time_ns() - self._fault_at) / SECOND
+
+    def _check_lasting(self, witness: Witness) -> None:
+        for link in self._scenario.links:
+            if link.lasting and self._seen[link.name].seen and see(witness, link) is None:
+                self._seen[link.name].seen = False
+                self._seen[link.name].evidence += "; but it did not last until the end"
+                self._tell("missed", f"{link.name} did not last")
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _acknowledge_what_waits(self, witness: Witness) -> None:
+        """Play the person who was asked: take the incident on, so that its time to acknowledge is real."""
+        for one in witness.incidents:
+            if one["needs_person"] and one["state"] == "open":
+                url = f"{witness.addresses.control}/api/v1/incidents/{quote(one['id'])}/ack"
+                with contextlib.suppress(TapewatchError):
+                    admin = self._layout.secret("admin").read_text().strip()
+                    await asyncio.to_thread(call, "POST", url, token=admin, body={"by": "drill"})
+
+    async def _conclude(self, witness: Witness, acted: object) -> Result:
+        problems = [f"the drill itself failed: {acted}"] if isinstance(acted, Exception) else []
+        orders, order_problems = await asyncio.to_thread(self._orders, witness)
+        await asyncio.sleep(0.3)
+        report, report_problems = await asyncio.to_thread(self._report, witness)
+        problems += order_problems + report_problems
+        links = [self._seen[link.name] for link in self._scenario.links]
+        at_s = round(self._since_fault(), 2)
+        told = f"{orders['acknowledged']} acknowledged, {orders['lost']} lost, {orders['duplicated']} duplicated"
+        links.append(Seen(name="orders", seen=not order_problems, evidence=f"journal and answers: {told}", at_s=at_s))
+        links.append(Seen(name="report", seen=not report_problems, evidence=report, at_s=at_s))
+        for link in links[-2:]:
+            self._tell("seen" if link.seen else "missed", f"{link.name}: {link.evidence}")
+        return Result(
+            scenario=self._scenario.name,
+            passed=all(link.seen for link in links) and not problems,
+            links=links,
+            timings=self._timings(witness),
+            orders=orders,
+            actions=[_action(entry) for entry in witness.entries("action_done")],
+            outcome=self._scenario.outcome if all(link.seen for link in links) else "not as it should be",
+            report=report,
+            problems=problems,
+        )
+
+    def _orders(self, witness: Witness) -> tuple[dict[str, int], list[str]]:
+        """Stop the load, then hold every answer it got against the journal."""
+        names = ("sent", "acknowledged", "rejected", "refused", "unknown", "lost", "duplicated")
+        admin = self._layout.secret("admin").read_text().strip()
+        try:
+            call("POST", witness.addresses.load + "/admin/stop", token=admin, body={}, timeout_s=30)
+            instruments = msgspec.json.decode(
+                (self._layout.root / "instruments.json").read_bytes(), type=tuple[Instrument, ...]
+            )
+            found = account(self._layout.load, self._layout.journal, instruments)
+        except (TapewatchError, OSError) as error:
+            return dict.fromkeys(names, 0), [f"the orders cannot be accounted for: {error}"]
+        orders = {name: int(getattr(found, name)) for name in names}
+        problems = list(found.examples) if not found.clean else []
+        if not found.acknowledged:
+            problems.append("no order was acknowledged at all")
+        return orders, problems
+
+    def _report(self, witness: Witness) -> tuple[str, list[str]]:
+        """Fetch every incident's report and check its chain; the first one made by the fault is the drill's."""
+        path, problems = "", []
+        base, admin = witness.addresses.control, self._layout.secret("admin").read_text().strip()
+        for one in sorted(witness.incidents, key=lambda one: str(one["id"])):
+            if one["opened_at"] < (self._fault_at or 0):
+                continue
+            url = f"{base}/api/v1/incidents/{quote(one['id'])}"
+            try:
+                timeline = call("GET", f"{url}/timeline", token=admin)
+                for form in ("html", "md"):
+                    text = fetch_text(f"{url}/postmortem?format={form}", admin)
+                    target = self._folder / f"{one['id']}.{form}"
+                    target.write_text(text, encoding="utf-8")
+                    path = path or str(target)
+            except TapewatchError as error:
+                problems.append(f"{one['id']}: {error}")
+                continue
+            if timeline["tamper"] is not None:
+                problems.append(f"{one['id']}: its timeline is not whole: {timeline['tamper']}")
+        return path, problems if path else [*problems, "there is no post-mortem"]
+
+    def _timings(self, witness: Witness) -> dict[str, float | None]:
+        """Return the spans of the chain in seconds, from the timeline's own instants; None where a link is missing."""
+        alert = self._first_alert()
+        fired = min(
+            (int(one["seen_at"]) for one in witness.alerts_seen.values() if one["labels"].get("alertname") == alert),
+            default=None,
+        )
+        mine = [one for one in witness.incidents if any(a["name"] == alert for a in one["alerts"].values())]
+        incident = mine[0] if mine else None
+        entries = witness.timelines.get(incident["id"], ()) if incident else ()
+        asked = next((int(entry["at"]) for entry in entries if entry["kind"] == "action_asked"), None)
+        opened = int(incident["opened_at"]) if incident else None
+        if fired is not None and opened is not None:
+            fired = min(fired, opened)  # the API is looked at every 100 ms; the webhook may be faster than the look
+        proven = _at(incident, "mitigated_at")
+        return {
+            "fault_to_firing_s": _span(self._fault_at, fired),
+            "firing_to_incident_s": _span(fired, opened),
+            "incident_to_action_s": _span(opened, asked),
+            "action_to_proof_s": _span(asked, proven),
+            "fault_to_resolved_s": _span(self._fault_at, _at(incident, "resolved_at")),
+        }
+
+    def _first_alert(self) -> str:
+        return next((link.alertname for link in self._scenario.links if link.see == "alert"), "")
+
+
+def fetch_text(url: str, admin: str) -> str:
+    """Return a text answer of control, such as a report.
+
+    Raises:
+        TapewatchError: it does not answer, or with an error.
+    """
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {admin}"})  # noqa: S310 - our own loopback
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=10) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        raise PermanentError(f"{url}: {error.code} {error.read().decode(errors='replace')[:200]}") from error
+    except OSError as error:
+        raise TemporaryError(f"{url} does not answer: {error}") from error
+
+
+def run_folder(root: Path, scenario: str) -> Path:
+    """Return a folder for a run that no other run has."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{n}" for n in range(2, 100))):
+        folder = root / f"{stamp}-{scenario}{suffix}"
+        if not folder.exists():
+            return folder
+    raise PermanentError(f"{root} holds a hundred runs of this second")
+
+
+def tidy(folder: Path, *, keep: bool) -> None:
+    """Remove the estate's state of a run, unless it is to be kept; verdict and reports stay."""
+    if not keep:
+        shutil.rmtree(folder / "estate", ignore_errors=True)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """Stop the estate in order, by force when it does not."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), 25)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _unresolved(witness: Witness) -> list[str]:
+    return [str(one["id"]) for one in witness.incidents if one["state"] != "resolved"]
+
+
+def _action(entry: Mapping[str, Any]) -> dict[str, Any]:
+    data = entry["data"]
+    return {name: data[name] for name in ("key", "action", "undo", "ok", "before", "after", "error")} | {
+        "text": entry["text"]
+    }
+
+
+def _at(incident: Mapping[str, Any] | None, name: str) -> int | None:
+    value = incident[name] if incident else None
+    return int(value) if value is not None else None
+
+
+def _span(start: int | None, end: int | None) -> float | None:
+    return None if start is None or end is None else round((end - start) / SECOND, 3)
