@@ -2,8 +2,9 @@
 
     python bench/orders.py [SECONDS] [CONNECTIONS]
 
-Prints orders a second and latency percentiles of both, measured one after the other in one run on one machine by the same
-client (a pipeline-free HTTP/1.1 client, CONNECTIONS at a time), and their ratio. The journal is synced for every answer.
+Prints orders a second and latency percentiles of both, measured one after the other in one run on one machine by the
+same client (a pipeline-free HTTP/1.1 client, CONNECTIONS at a time), and their ratio. The journal is synced for every
+answer.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def wait_for(port: int) -> None:
 class Client(asyncio.Protocol):
     """One connection: a request, its answer, the next request, until the time is over."""
 
-    def __init__(self, ids: itertools.count[int], until: float, latencies: list[float], statuses: dict[bytes, int]):
+    def __init__(
+        self, ids: itertools.count[int], until: float, latencies: list[float], statuses: dict[bytes, int]
+    ) -> None:
         self.ids, self.until, self.latencies, self.statuses = ids, until, latencies, statuses
         self.done = asyncio.get_running_loop().create_future()
         self.buffer = b""
@@ -125,7 +128,7 @@ def percentile(values: list[float], part: float) -> float:
 def report(name: str, rate: float, latencies: list[float], statuses: dict[bytes, int]) -> None:
     told = " ".join(f"{code.decode()}:{count}" for code, count in sorted(statuses.items()))
     print(
-        f"{name:<28}{rate:9.0f}/s   p50 {percentile(latencies, 0.5):6.2f} ms   p99 {percentile(latencies, 0.99):6.2f} ms"
+        f"{name:<26}{rate:8.0f}/s  p50 {percentile(latencies, 0.5):6.2f} ms   p99 {percentile(latencies, 0.99):6.2f} ms"
         f"   p99.9 {percentile(latencies, 0.999):6.2f} ms   {told}"
     )
 
@@ -134,15 +137,16 @@ def configurations(state: Path) -> tuple[Path, Path, int]:
     (state / "secrets").mkdir(parents=True)
     for name in ("admin", "trade"):
         (state / "secrets" / name).write_text(f"{name}-secret")
-    ports = {f"{name}_port": free_port() for name in
-             ("engine_http", "engine_stream", "market_data", "settlement", "estate", "control")}  # fmt: skip
+    ports = [free_port() for _ in range(6)]
     gateway = free_port()
     paths = []
-    for role, port in (("engine", ports["engine_http_port"]), ("gateway", gateway)):
+    for role, port in (("engine", ports[0]), ("gateway", gateway)):
         config = RoleConfig(
             role=role, replica=role, state=str(state), port=port, prometheus_url="", alertmanager_url="",
             instruments=(Instrument(Symbol("AAA"), Ticks(10_000), Ticks(2_000)),),
-            gateway_capacity_per_s=1_000_000, **ports,
+            gateway_capacity_per_s=1_000_000,
+            engine_http_port=ports[0], engine_stream_port=ports[1], market_data_port=ports[2],
+            settlement_port=ports[3], estate_port=ports[4], control_port=ports[5],
         )  # fmt: skip
         path = state / "config" / f"{role}.json"
         save_config(config, path)

@@ -1,7 +1,7 @@
 """How many requests a gateway lets in: a token bucket that is given the time.
 
-Cancels and replaces take from the same bucket but may overdraw it by one burst: whoever wants to reduce risk is not turned
-away because others add to it.
+Cancels and replaces take from the same bucket but may overdraw it by one burst: whoever wants to reduce risk is not
+turned away because others add to it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which alarms stand, and when each is to be posted: a small machine that is given the time.
 
-An alarm once raised stands at least `HOLD`, so that the slower way (scrape, rule, Alertmanager) sees it too and both ways
-tell the same story. While it stands it is posted every `REPOST` with an end `LEASE` ahead: should the watchdog die, the
-alarm ends by itself. When it is over, one last post says so.
+An alarm once raised stands at least `HOLD`, so that the slower way (scrape, rule, Alertmanager) sees it too and both
+ways tell the same story. While it stands it is posted every `REPOST` with an end `LEASE` ahead: should the watchdog
+die, the alarm ends by itself. When it is over, one last post says so.
 """
 
 from __future__ import annotations

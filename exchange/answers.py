@@ -48,7 +48,7 @@ class OrderAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: RejectReason | None = None
 
 
-def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> OrderAnswer:  # noqa: C901, PLR0912 - one arm an event, and nothing else
+def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> OrderAnswer:
     """Read the events one participant's command caused as its answer.
 
     Raises:

@@ -1,8 +1,9 @@
 """What the exchange's processes ask of the world around them: telemetry, logs, alerts.
 
 The core and its adapters hold no metrics library and no logger. They tell these ports what happened, in batches where
-the path is hot; `monitor/` turns it into metrics and log records, and tests keep it in plain lists (`exchange.recording`).
-Implementations must neither block nor raise: an exchange does not stop because nobody measures it.
+the path is hot; `monitor/` turns it into metrics and log records, and tests keep it in plain lists
+(`exchange.recording`). Implementations must neither block nor raise: an exchange does not stop because nobody measures
+it.
 """
 
 from __future__ import annotations
@@ -145,7 +146,8 @@ class EngineTelemetry(Protocol):
     ) -> None:
         """One group commit became durable.
 
-        Its commands, all they caused, the seconds of matching each one, and the seconds of the one sync. The three sequences are of one length and in the journal's order.
+        Its commands, all they caused, the seconds of matching each one, and the seconds of the one sync. The three
+        sequences are of one length and in the journal's order.
         """
         ...
 

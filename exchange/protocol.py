@@ -1,8 +1,8 @@
 """What gateways, consumers and the engine say to each other, and how it is framed.
 
 A frame is a length (4 bytes, big-endian) and that many bytes of MessagePack holding one message of `ToEngine` or
-`FromEngine`. One connection carries requests (`Submit`, `LookUp`, answered by `id` in any order) or, after `Subscribe`, the
-event stream. Loopback only: who may connect is decided by who may reach the port.
+`FromEngine`. One connection carries requests (`Submit`, `LookUp`, answered by `id` in any order) or, after `Subscribe`,
+the event stream. Loopback only: who may connect is decided by who may reach the port.
 """
 
 from __future__ import annotations

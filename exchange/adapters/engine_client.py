@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 import msgspec
@@ -139,7 +139,8 @@ class EngineClient:
 
     def _flush(self) -> None:
         data, self._unsent = b"".join(self._unsent), []
-        if self._writer is not None:
+        # A connection that is closing takes nothing; `_broke` then answers whoever waits on it.
+        if self._writer is not None and not self._writer.transport.is_closing():
             self._writer.write(data)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -166,11 +167,11 @@ StreamMessage = Books | Stream | Heartbeat
 
 async def follow_events(
     port: int, request: Callable[[], Subscribe], connected: Callable[[bool], None]
-) -> AsyncIterator[StreamMessage]:
+) -> AsyncGenerator[StreamMessage, None]:
     """Yield the event stream for ever, over broken connections.
 
-    `request` is asked at each new connection and says where to go on; `connected` is told of every change. The consumer's
-    own slowness is the engine's to judge: nothing is read ahead of it but one buffer.
+    `request` is asked at each new connection and says where to go on; `connected` is told of every change. The
+    consumer's own slowness is the engine's to judge: nothing is read ahead of it but one buffer.
     """
     pause_s = RETRY_S_MIN
     while True:

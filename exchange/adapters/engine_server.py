@@ -1,8 +1,8 @@
 """The engine's process: recovery, the single writer, the framed port for gateways and consumers, HTTP for operators.
 
-Exit codes: 0 after a clean stop, 1 when it cannot start (one sentence tells why), `EXIT_JOURNAL_FAILED` when it was stopped
-after its journal had failed. After such a failure it goes on to answer `/metrics` and `/v1/status`, so that the alert sees
-it, and refuses everything else until somebody stops it.
+Exit codes: 0 after a clean stop, 1 when it cannot start (one sentence tells why), `EXIT_JOURNAL_FAILED` when it was
+stopped after its journal had failed. After such a failure it goes on to answer `/metrics` and `/v1/status`, so that the
+alert sees it, and refuses everything else until somebody stops it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class EngineServer:
         self._subscribers = 0
         self._snapshot_seq = 0
 
-    # --- life ----------------------------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------------------------
 
     async def start(self, listener: socket.socket) -> None:
         """Take connections at once, recover, then take commands.

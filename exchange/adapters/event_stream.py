@@ -1,7 +1,7 @@
 """The event stream of the engine: the latest in memory, the rest from the event log, nobody waited for.
 
-Each subscriber keeps its own place and takes what it can. Whoever falls so far behind that memory no longer holds the next
-record is cut off and comes back through the file; whoever does not read at all is cut off after `STALL_S`.
+Each subscriber keeps its own place and takes what it can. Whoever falls so far behind that memory no longer holds the
+next record is cut off and comes back through the file; whoever does not read at all is cut off after `STALL_S`.
 """
 
 from __future__ import annotations

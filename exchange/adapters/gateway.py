@@ -2,7 +2,8 @@
 
     request -> token -> strict JSON -> admission -> engine -> answer
 
-- 201 accepted, canceled or replaced; 422 refused by a rule (the reason is journalled) or a client id used for another body.
+- 201 accepted, canceled or replaced; 422 refused by a rule (the reason is journalled) or a client id used for another
+  body.
 - 503 was **never** sequenced: send it again. 504 is unknown: look it up by client id. 409 is being decided right now.
 - The client id is the idempotency key. A repeated request is given the first answer, and `Idempotent-Replayed: true`.
 
@@ -139,7 +140,9 @@ class Gateway(FastAPI):
         await send({"type": "http.response.body", "body": reply.body})
         self._meter.answered(reply.outcome, time.perf_counter() - started)
 
-    async def _reply(self, scope: Scope, path: str, body: bytes | None) -> _Reply:
+    async def _reply(  # noqa: PLR0911 - one return a route, and one for each way to be turned away before it
+        self, scope: Scope, path: str, body: bytes | None
+    ) -> _Reply:
         if not self._may_trade(scope):
             header = ((b"www-authenticate", b"Bearer"),)
             return _problem(401, RequestOutcome.UNAUTHORIZED, "authorization: a bearer token is needed", header)

@@ -113,7 +113,7 @@ class HttpServer:
     async def start(self) -> None:
         """Begin to answer."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http")
-        while not self._server.started:
+        while not self._server.started:  # noqa: ASYNC110 - uvicorn keeps a flag, not an event
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:

@@ -1,8 +1,8 @@
 """An open-loop load that accounts for every request it sent.
 
-Arrivals follow a schedule that waits for nobody, and latency counts from the intended time: a stalled exchange makes this
-client's figures worse, never its load lighter. An answer that could not be had is asked for again under the same client
-id at another gateway, and looked up in the end. Every request leaves one line in the log.
+Arrivals follow a schedule that waits for nobody, and latency counts from the intended time: a stalled exchange makes
+this client's figures worse, never its load lighter. An answer that could not be had is asked for again under the same
+client id at another gateway, and looked up in the end. Every request leaves one line in the log.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class LoadClient:
         self._account: Account | None = None
         self._finishing: Final = asyncio.Lock()
 
-    # --- what others ask -----------------------------------------------------------------------------------------------
+    # --- what others ask --------------------------------------------------------------------------------------------
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether requests can be sent."""
@@ -154,7 +154,7 @@ class LoadClient:
             None, account, parts.directory, parts.journal, parts.instruments
         )
 
-    # --- the load ------------------------------------------------------------------------------------------------------
+    # --- the load ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Send until cancelled.
@@ -195,7 +195,7 @@ class LoadClient:
                 if await self._changed_before(intended):
                     break
                 self._spawn(self._request(next(self._flow), intended))
-                while len(self._requests) >= MAX_IN_FLIGHT:
+                while len(self._requests) >= MAX_IN_FLIGHT:  # noqa: ASYNC110 - rare, and any of thousands may end it
                     await asyncio.sleep(PAUSE_S)
 
     async def _changed_before(self, instant: Instant) -> bool:
@@ -250,7 +250,7 @@ class LoadClient:
             await asyncio.sleep(_POLL_S)
         return _Attempt(ClientOutcome.UNKNOWN)
 
-    # --- HTTP ----------------------------------------------------------------------------------------------------------
+    # --- HTTP -------------------------------------------------------------------------------------------------------
 
     async def _attempt(self, url: str, command: ParticipantCommand) -> _Attempt:
         method, path, body = _http(command)
@@ -286,7 +286,7 @@ class LoadClient:
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
-    # --- memory --------------------------------------------------------------------------------------------------------
+    # --- memory -----------------------------------------------------------------------------------------------------
 
     def _learn(self, command: ParticipantCommand, attempt: _Attempt) -> None:
         answer = attempt.answer

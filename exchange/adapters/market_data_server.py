@@ -1,8 +1,8 @@
 """Market data: the engine's events become books, and a sequenced feed for everybody.
 
-A frame of the feed is a JSON list of `exchange.market_data` messages. It begins with a snapshot of every symbol, goes on
-with deltas, and brings a heartbeat five times a second. A subscriber that lost something sends `{"resync": "SYMBOL"}` and
-gets a new snapshot in the same order of messages. Whoever does not keep up is cut off with code 1013.
+A frame of the feed is a JSON list of `exchange.market_data` messages. It begins with a snapshot of every symbol, goes
+on with deltas, and brings a heartbeat five times a second. A subscriber that lost something sends `{"resync":
+"SYMBOL"}` and gets a new snapshot in the same order of messages. Whoever does not keep up is cut off with code 1013.
 """
 
 from __future__ import annotations
@@ -99,8 +99,10 @@ class MarketDataServer:
         self._telemetry.subscribers(0)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat())
-            async for message in follow_events(self._engine_port, self._request, self._told):
-                self._take(message)
+            stream = follow_events(self._engine_port, self._request, self._told)
+            async with contextlib.aclosing(stream):
+                async for message in stream:
+                    self._take(message)
 
     def snapshot(self, symbol: Symbol) -> FeedMessage | None:
         """Return a symbol's whole book; None when there is no such symbol."""

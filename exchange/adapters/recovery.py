@@ -113,7 +113,7 @@ def write_snapshot(directory: Path, seq: int, data: bytes) -> None:
 def fork_snapshot(directory: Path, engine: Engine) -> int:
     """Write a snapshot in a child process and return its id; wait for it, exit code 0 means the snapshot is kept.
 
-    The child has the state as it was at this instant, and the engine goes on after the milliseconds of the fork: writing
+    The child has the state as of now, and the engine goes on after the milliseconds of the fork: writing
     the state here would stop every order for as long as it takes.
     """
     with warnings.catch_warnings():
@@ -126,7 +126,7 @@ def fork_snapshot(directory: Path, engine: Engine) -> int:
     code = 1
     try:
         # Neither the journal's lock nor a listening port may outlive the engine in its child.
-        os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < _MAX_FDS else _MAX_FDS)
+        os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), _MAX_FDS))
         gc.disable()
         os.nice(5)
         write_snapshot(directory, engine.sequence, snapshot.dump(engine))

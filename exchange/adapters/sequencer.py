@@ -4,7 +4,8 @@
                           ^ the next batch gathers meanwhile
 
 Matching runs ahead of the sync; nothing it said leaves the process before the sync came back. After a failed append or
-sync nothing is known about the disk: everything is refused until the process is started anew, and no sync is tried again.
+sync nothing is known about the disk: everything is refused until the process is started anew, and no sync is tried
+again.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Sequencer:
         return len(self._queue)
 
     def submit(self, command: Command, reply: Reply) -> None:
-        """Queue a command; `reply` is called once, from this loop: at once when declined or known, else when durable."""
+        """Queue a command; `reply` is called once, from this loop: at once if declined or known, else when durable."""
         key = identity(command)
         standing = self._standing(key, mark := fingerprint(command))
         if standing is None:
@@ -192,7 +193,7 @@ class Sequencer:
             return Declined(Refusal.OVERLOADED, f"{self._max_queue} commands wait")
         return None
 
-    # --- the commit ----------------------------------------------------------------------------------------------------
+    # --- the commit -------------------------------------------------------------------------------------------------
 
     async def _commit(self) -> None:
         waiting = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from exchange.adapters.http import Faults, common_routes, json_response
 from exchange.adapters.settlement_store import Settled, SettlementStore
 from exchange.events import Happened, Traded
 from exchange.ports import Exposition, Log, SettlementTelemetry
-from exchange.protocol import Heartbeat, Stream, Subscribe
+from exchange.protocol import Stream, Subscribe
 from kernel.errors import TemporaryError
 
 SLOW: Final = "settlement-slow"
@@ -55,7 +56,7 @@ class SettlementServer:
         self._log: Final = log
         self._faults: Final = faults
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._waiting: Final[asyncio.Queue[Stream | Heartbeat]] = asyncio.Queue(MAX_WAITING)
+        self._waiting: Final[asyncio.Queue[Stream]] = asyncio.Queue(MAX_WAITING)
         self._read_seq = store.seq
         self._connected = False
 
@@ -71,11 +72,12 @@ class SettlementServer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._settle_all())
                 tasks.create_task(self._watch_balance())
-                async for message in follow_events(self._engine_port, self._request, self._told):
-                    if isinstance(message, Stream):
-                        self._read_seq = message.happened[-1].seq
-                    if isinstance(message, Stream | Heartbeat):
-                        await self._waiting.put(message)
+                stream = follow_events(self._engine_port, self._request, self._told)
+                async with contextlib.aclosing(stream):
+                    async for message in stream:
+                        if isinstance(message, Stream):
+                            self._read_seq = message.happened[-1].seq
+                            await self._waiting.put(message)
         finally:
             self._thread.shutdown(wait=True)
 
@@ -97,13 +99,11 @@ class SettlementServer:
             message = await self._waiting.get()
             happened: list[Happened] = []
             while True:
-                if isinstance(message, Stream):
-                    happened.extend(message.happened)
+                happened.extend(message.happened)
                 if self._waiting.empty() or len(happened) >= MAX_TOGETHER:
                     break
                 message = self._waiting.get_nowait()
-            if happened:
-                await self._settle(happened)
+            await self._settle(happened)
 
     async def _settle(self, happened: Sequence[Happened]) -> None:
         trades = sum(isinstance(event, Traded) for item in happened for event in item.events)

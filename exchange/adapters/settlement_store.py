@@ -44,7 +44,8 @@ class SettlementStore:
         """Open the ledger, or begin it.
 
         Raises:
-            PermanentError: the file cannot be used, is of another version, or its balances do not follow from its postings.
+            PermanentError: the file cannot be used, is of another version, or has balances that are not the sum of
+                their postings.
         """
         self._path: Final = path
         self._money: Final = {instrument.symbol: money_per_tick(instrument) for instrument in instruments}

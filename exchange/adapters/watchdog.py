@@ -91,7 +91,7 @@ class Watchdog:
             if self._board.stands(alarm, symbol, now)
         ]
 
-    # --- the feed ------------------------------------------------------------------------------------------------------
+    # --- the feed ---------------------------------------------------------------------------------------------------
 
     async def _watch_feed(self) -> None:
         while True:
@@ -144,7 +144,7 @@ class Watchdog:
         self._log.event("feed-wrong", severity="critical", trouble=finding.trouble, symbol=symbol,
                         expected=finding.expected, got=finding.got)  # fmt: skip
 
-    # --- the engine ----------------------------------------------------------------------------------------------------
+    # --- the engine -------------------------------------------------------------------------------------------------
 
     async def _watch_engine(self) -> None:
         while True:
@@ -174,7 +174,7 @@ class Watchdog:
         except (OSError, TimeoutError, msgspec.DecodeError):
             return None
 
-    # --- calling out ---------------------------------------------------------------------------------------------------
+    # --- calling out ------------------------------------------------------------------------------------------------
 
     async def _post(self) -> None:
         while True:

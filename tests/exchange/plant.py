@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -75,10 +77,15 @@ async def engine(root: Path, disk: Disk | None = None, port: int = 0) -> AsyncIt
         listener.close()
 
 
+async def eventually(holds: Callable[[], object], within_s: float = 5.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def client_of(port: int) -> AsyncIterator[EngineClient]:
-    import asyncio
-
     there = asyncio.Event()
     client = EngineClient(port, lambda connected: there.set() if connected else there.clear())
     task = asyncio.create_task(client.run())

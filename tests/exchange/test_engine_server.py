@@ -20,7 +20,7 @@ from exchange.protocol import Answer, Books, NotFound, Refused, Stream, Subscrib
 from exchange.recording import RecordingLog
 from exchange.types import AccountId, ClientId, HaltReason, Side
 from kernel.errors import PermanentError
-from tests.exchange.plant import AAA, INSTRUMENTS, FailingDisk, client_of, engine, order, paths
+from tests.exchange.plant import AAA, INSTRUMENTS, FailingDisk, client_of, engine, eventually, order, paths
 
 
 async def test_an_order_is_answered_with_all_it_caused(tmp_path):
@@ -212,9 +212,7 @@ async def test_an_engine_waits_for_the_journal_that_another_holds_and_says_so(tm
         EngineParts(paths(tmp_path), INSTRUMENTS, SystemClock(), RecordingEngine(), RecordingLog(), faults)
     )
     starting = asyncio.create_task(server.start(listen(0)))
-    async with asyncio.timeout(5):
-        while "writes to this log" not in server.ready()[1]:
-            await asyncio.sleep(0.02)
+    await eventually(lambda: "writes to this log" in server.ready()[1])
     holder.close()
     async with asyncio.timeout(5):
         await starting

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -15,18 +17,25 @@ from exchange.protocol import (
     LookUp,
     Submit,
     Subscribe,
+    ToEngine,
     frame,
     read_request,
 )
 from exchange.types import AccountId, ClientId, HaltReason
 from tests.exchange.plant import order
 
-MESSAGES = [Submit(1, order("a")), LookUp(2, AccountId("ann"), ClientId("a")), Subscribe(7), Submit(3, order("b"))]
+MESSAGES: list[ToEngine] = [
+    Submit(1, order("a")),
+    LookUp(2, AccountId("ann"), ClientId("a")),
+    Subscribe(7),
+    Submit(3, order("b")),
+]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1))
 def test_messages_arrive_whole_however_the_stream_is_cut(sizes):
-    data, reader, got = b"".join(map(frame, MESSAGES)), FrameReader(MAX_REQUEST_BYTES), []
+    data, reader = b"".join(frame(message) for message in MESSAGES), FrameReader(MAX_REQUEST_BYTES)
+    got: list[ToEngine] = []
     place, turn = 0, 0
     while place < len(data):
         size = sizes[turn % len(sizes)]
@@ -41,11 +50,9 @@ def test_a_frame_that_announces_too_much_is_refused_before_it_is_kept():
 
 
 @given(st.binary(max_size=100))
-def test_noise_is_no_message(noise):
-    try:
+def test_noise_is_refused_in_one_way_only(noise):
+    with contextlib.suppress(msgspec.DecodeError):
         read_request(noise)
-    except msgspec.DecodeError as error:
-        assert str(error)
 
 
 def test_an_operators_command_does_not_pass_through_the_participants_port():

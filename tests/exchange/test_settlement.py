@@ -19,11 +19,12 @@ from exchange.engine import Engine
 from exchange.events import Happened, Traded
 from exchange.flow import OrderFlow
 from exchange.ledger import Balances, money_per_tick, postings
+from exchange.protocol import Answer
 from exchange.recording import RecordingLog, RecordingSettlement
 from exchange.types import AccountId, Side
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import Instant
-from tests.exchange.plant import INSTRUMENTS, client_of, engine, order
+from tests.exchange.plant import INSTRUMENTS, client_of, engine, eventually, order
 
 
 def happenings(count: int) -> list[Happened]:
@@ -137,13 +138,12 @@ async def test_the_consumer_settles_what_the_engine_trades_and_lags_when_it_is_s
         for number in range(10):
             await client.submit(order(f"s{number}", Side.SELL), 5)
             await client.submit(order(f"b{number}", Side.BUY, who="bob"), 5)
-        async with asyncio.timeout(5):
-            while telemetry.trades < 10:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: telemetry.trades >= 10)
         faults._active["settlement-slow"] = 30.0
         await client.submit(order("s", Side.SELL), 5)
         last = await client.submit(order("b", Side.BUY, who="bob"), 5)
         await asyncio.sleep(0.2)
+        assert isinstance(last, Answer)
         assert telemetry.trades == 10
         assert telemetry.seq < last.seq
         faults._active.clear()
@@ -151,9 +151,7 @@ async def test_the_consumer_settles_what_the_engine_trades_and_lags_when_it_is_s
         await asyncio.gather(task, return_exceptions=True)
         again = SettlementServer(store, running.port, telemetry=telemetry, log=RecordingLog(), faults=faults)
         task = asyncio.create_task(again.run())
-        async with asyncio.timeout(5):
-            while telemetry.trades < 11:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: telemetry.trades >= 11)
         status = await again.status()
         assert (status.trades, status.imbalance, status.seq) == (11, 0, 22)
         task.cancel()
