@@ -106,6 +106,8 @@ class HttpServer:
             h11_max_incomplete_event_size=16 * 1024,
             ws_max_size=MAX_BODY_BYTES,
             ws_ping_interval=None,
+            # loopback: compressing costs more than it saves, and hides a subscriber that does not read
+            ws_per_message_deflate=False,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
