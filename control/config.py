@@ -1,4 +1,4 @@
-"""What a process of the estate is told at its start: one JSON file a replica, written by the estate, read by the role."""
+"""What a process of the estate is told at its start: one JSON file a replica, written by the estate."""
 
 from __future__ import annotations
 

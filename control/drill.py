@@ -1,8 +1,8 @@
 """A drill: a whole incident on a fresh estate, and a verdict on every link that was to be seen.
 
-The drill is the market's adversary and its witness. It breaks something, then looks with its own eyes (`witness`, `links`)
-at Alertmanager, the processes, the engine and Prometheus. It passes only when every link was seen in time, no acknowledged
-order was lost, and the incident's timeline is whole.
+The drill is the market's adversary and its witness. It breaks something, then looks with its own eyes (`witness`,
+`links`) at Alertmanager, the processes, the engine and Prometheus. It passes only when every link was seen in time, no
+acknowledged order was lost, and the incident's timeline is whole.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ from kernel.time import SECOND, Instant
 UP_WITHIN_S: Final = 40.0
 SETTINGS: Final = {"ports": "auto", "symbols": 8, "load_rate_per_s": 150, "quiet_s": 2}
 """A drill's usual estate: free ports, so that it never meets another estate, and a load that shows in every rate."""
+ROOT: Final = Path(__file__).resolve().parent.parent
 LOOK_S: Final = 0.05
+LAST_S: Final = 6.0
+"""How long what must last is watched after everything else was seen."""
 
 
 class Seen(msgspec.Struct, kw_only=True):
@@ -117,7 +120,7 @@ class Drill:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+                env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
                 start_new_session=True,
             )
 
@@ -145,7 +148,7 @@ class Drill:
             if not acting.done():
                 acting.cancel()
             outcome = (await asyncio.gather(acting, return_exceptions=True))[0]
-            self._check_lasting(witness)
+            await self._check_lasting(witness)
             await self._acknowledge_what_waits(witness)
             return await self._conclude(witness, outcome)
         finally:
@@ -230,7 +233,11 @@ class Drill:
         assert self._fault_at is not None, "a fault was injected"
         return (time.time_ns() - self._fault_at) / SECOND
 
-    def _check_lasting(self, witness: Witness) -> None:
+    async def _check_lasting(self, witness: Witness) -> None:
+        """Hold what was to last against what is seen a while later."""
+        if not any(link.lasting for link in self._scenario.links):
+            return
+        await asyncio.sleep(LAST_S)
         for link in self._scenario.links:
             if link.lasting and self._seen[link.name].seen and see(witness, link) is None:
                 self._seen[link.name].seen = False

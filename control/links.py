@@ -120,7 +120,7 @@ def _halted(witness: Witness, link: Link) -> str | None:
     return None
 
 
-def _open(witness: Witness, link: Link) -> str | None:
+def _open(witness: Witness, _: Link) -> str | None:
     status = witness.engine
     if not status or not status["ready"] or status["market_halted"] or status["halted_symbols"]:
         return None
@@ -163,8 +163,7 @@ def _handed_over(witness: Witness, link: Link) -> str | None:
     return None
 
 
-def _paged(witness: Witness, link: Link) -> str | None:
-    del link
+def _paged(witness: Witness, _: Link) -> str | None:
     for alert in witness.alerts_seen.values():
         if alert["labels"].get("alertname") == "IncidentNeedsPerson":
             return f"Alertmanager's API shows IncidentNeedsPerson for {alert['labels'].get('incident')}"
@@ -192,7 +191,7 @@ def _control_restarted(witness: Witness, link: Link) -> str | None:
     return f"control ran as processes {', '.join(map(str, pids))}"
 
 
-def _no_action_after_switch(witness: Witness, link: Link) -> str | None:
+def _no_action_after_switch(witness: Witness, _: Link) -> str | None:
     thrown = witness.switch_thrown_at
     refused = [
         entry

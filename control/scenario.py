@@ -109,5 +109,7 @@ def load_scenario(name: str) -> Scenario:
     known = {link.name for link in scenario.links}
     for wanted in [link.after for link in scenario.links] + [a.name for a in scenario.acts if a.do == "await"]:
         if wanted and wanted not in known:
-            raise InputError(str(path), f"awaits the link {wanted!r}", right=f"its links are {', '.join(sorted(known))}")
+            raise InputError(
+                str(path), f"awaits the link {wanted!r}", right=f"its links are {', '.join(sorted(known))}"
+            )
     return msgspec.structs.replace(scenario, name=name)

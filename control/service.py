@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ from control.telemetry import ControlInstruments
 from exchange.adapters.http import HttpServer, listen, read_secret
 from incidents.adapters.sql_store import SqlStore
 from kernel.adapters.clock import SystemClock
-from kernel.errors import PermanentError
+from kernel.errors import InputError, PermanentError
 from kernel.time import Clock, seconds
 from monitor.adapters.alertmanager_api import AlertmanagerApi
 from monitor.adapters.exporter import Exporter
@@ -42,6 +43,7 @@ from monitor.logs import EcsFormat
 from runbooks.adapters.exchange_admin import ExchangeAdmin
 from runbooks.adapters.local import LocalWorkloads
 from runbooks.adapters.yaml_library import LIBRARY, load_library
+from runbooks.model import Runbook
 from runbooks.policy import PlantFacts
 from runbooks.ports import Workloads, WorkloadStatus
 
@@ -75,83 +77,112 @@ async def serve(config: RoleConfig) -> int:
 
 
 async def _wire(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> tuple[Loop, HttpServer]:
+    """Put the parts together; what needs closing is closed by `stack`."""
     listener = listen(config.port)
-    clock = SystemClock()
-    exporter = Exporter(Role.CONTROL)
-    telemetry = ControlInstruments(exporter)
-    log = _log(config, layout, clock)
-    stack.callback(log.close)
-    admin = read_secret(layout.secret("admin"))
-    store = StoreThread(SqlStore.at(layout.incidents, read_secret(layout.secret("timeline")).encode()))
-    stack.push_async_callback(store.close)
-    library, broken = load_library(Path(config.tuning.library) if config.tuning.library else LIBRARY)
-    for error in broken:
-        log.event("runbook-refused", severity="error", message=str(error))
-    if not library:
-        raise PermanentError(f"no runbook can be read: {'; '.join(map(str, broken)) or 'the library is empty'}")
-    by_alert = {alert: runbook for runbook in library for alert in runbook.answers}
-    session = await stack.enter_async_context(aiohttp.ClientSession())
-    workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), admin))
-    metrics = await stack.enter_async_context(PrometheusApi(config.prometheus_url))
-    alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
-    instruments = layout.incidents.parent / "instruments.json"
-    instruments.write_bytes(msgspec.json.encode(config.instruments))
-    plant = LivePlant(
-        workloads, ExchangeAdmin(session, url_of(config.engine_http_port), admin), clock, layout.journal, instruments
-    )
+    base = await _base(config, layout, stack)
+    library, broken = _library(config, base.log)
     wake = asyncio.Event()
-    intake = Intake(store, wake.set)
-    deadman = DeadMan(seconds(config.tuning.deadman_s), clock.now(), telemetry)
+    intake = Intake(base.store, wake.set)
+    deadman = DeadMan(seconds(config.tuning.deadman_s), base.clock.now(), base.telemetry)
     consents = Consents(config.tuning.consent_s)
-    facts = _Facts(workloads, config)
-    driver = Driver(
-        Parts(
-            store=store,
-            metrics=metrics,
-            plant=plant,
-            facts=facts.look,
-            history=lambda now: history(store, now),
-            kill_switch=layout.kill_switch,
-            consents=consents,
-            failpoints=Failpoints(layout.root / "control" / "failpoints.json", allowed=config.faults_allowed),
-            telemetry=telemetry,
-            clock=clock,
-        )
-    )
+    driver = Driver(await _driver_parts(config, layout, base, consents, stack))
+    alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
+    repage = seconds(config.tuning.repage_s)
     loop = Loop(
         LoopParts(
-            store=store,
+            store=base.store,
             intake=intake,
             driver=driver,
-            pager=Pager(alerts, url_of(config.port), seconds(config.tuning.repage_s), telemetry, log, clock),
-            archivist=Archivist(store, metrics, layout.reports, layout.faults, clock, log),
+            pager=Pager(alerts, url_of(config.port), repage, base.telemetry, base.log, base.clock),
+            archivist=Archivist(base.store, base.metrics, layout.reports, layout.faults, base.clock, base.log),
             deadman=deadman,
-            library=by_alert,
+            library={alert: runbook for runbook in library for alert in runbook.answers},
             tuning=config.tuning,
             kill_switch=layout.kill_switch,
-            telemetry=telemetry,
-            log=log,
-            clock=clock,
+            telemetry=base.telemetry,
+            log=base.log,
+            clock=base.clock,
         ),
         wake,
     )
     app = make_app(
         ApiParts(
             intake=intake,
-            desk=Desk(store, loop, library, clock),
+            desk=Desk(base.store, loop, library, base.clock),
             consents=consents,
             deadman=deadman,
             library=library,
             library_errors=broken,
             kill_switch=layout.kill_switch,
-            telemetry=telemetry,
-            exposition=exporter,
-            clock=clock,
+            telemetry=base.telemetry,
+            exposition=base.exporter,
+            clock=base.clock,
             webhook_secret=read_secret(layout.secret("webhook")),
-            admin_secret=admin,
+            admin_secret=base.admin,
         )
     )
     return loop, HttpServer(app, listener)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What nearly every part needs."""
+
+    clock: Clock
+    exporter: Exporter
+    telemetry: ControlInstruments
+    log: FileLog
+    admin: str
+    store: StoreThread
+    metrics: PrometheusApi
+
+
+async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> _Base:
+    clock = SystemClock()
+    exporter = Exporter(Role.CONTROL)
+    log = _log(config, layout, clock)
+    stack.callback(log.close)
+    store = StoreThread(SqlStore.at(layout.incidents, read_secret(layout.secret("timeline")).encode()))
+    stack.push_async_callback(store.close)
+    metrics = await stack.enter_async_context(PrometheusApi(config.prometheus_url))
+    admin = read_secret(layout.secret("admin"))
+    return _Base(clock, exporter, ControlInstruments(exporter), log, admin, store, metrics)
+
+
+def _library(config: RoleConfig, log: FileLog) -> tuple[list[Runbook], list[InputError]]:
+    """Read the runbooks; a broken one is told and left out.
+
+    Raises:
+        PermanentError: not one can be read.
+    """
+    library, broken = load_library(Path(config.tuning.library) if config.tuning.library else LIBRARY)
+    for error in broken:
+        log.event("runbook-refused", severity="error", message=str(error))
+    if not library:
+        raise PermanentError(f"no runbook can be read: {'; '.join(map(str, broken)) or 'the library is empty'}")
+    return library, broken
+
+
+async def _driver_parts(
+    config: RoleConfig, layout: Layout, base: _Base, consents: Consents, stack: AsyncExitStack
+) -> Parts:
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), base.admin))
+    instruments = layout.incidents.parent / "instruments.json"
+    instruments.write_bytes(msgspec.json.encode(config.instruments))
+    exchange = ExchangeAdmin(session, url_of(config.engine_http_port), base.admin)
+    return Parts(
+        store=base.store,
+        metrics=base.metrics,
+        plant=LivePlant(workloads, exchange, base.clock, layout.journal, instruments),
+        facts=_Facts(workloads, config).look,
+        history=lambda now: history(base.store, now),
+        kill_switch=layout.kill_switch,
+        consents=consents,
+        failpoints=Failpoints(layout.root / "control" / "failpoints.json", allowed=config.faults_allowed),
+        telemetry=base.telemetry,
+        clock=base.clock,
+    )
 
 
 class _Facts:

@@ -1,11 +1,13 @@
-"""The drill's own eyes: it looks at Alertmanager, the estate, control, the engine and Prometheus, and believes no one else.
+"""The drill's own eyes: it looks at Alertmanager, the estate, control, the engine and Prometheus.
 
-Every look is a call to a real interface. What was seen once stays seen: alerts and processes come and go within a second.
+Every look is a call to a real interface. What was seen once stays seen: alerts and processes come and go within a
+second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -59,10 +61,8 @@ class Witness:
     async def _keep_looking(self, look: Any) -> None:
         while True:
             began = time.monotonic()
-            try:
+            with contextlib.suppress(TapewatchError):  # not answering is a fact too: nothing new is seen
                 await asyncio.to_thread(look)
-            except TapewatchError:
-                pass  # not answering is a fact too: nothing new is seen
             await asyncio.sleep(max(PACE_S - (time.monotonic() - began), 0.02))
 
     def _look_at_alerts(self) -> None:

@@ -267,6 +267,9 @@ class WatchdogTelemetry(Protocol):
 class LoadTelemetry(Protocol):
     """What the load generator tells."""
 
-    def answered(self, outcome: ClientOutcome, seconds: float) -> None:
-        """One request ended, `seconds` after its intended send time."""
+    def answered(self, outcome: ClientOutcome, seconds: float, notional: int = 0) -> None:
+        """One request ended, `seconds` after its intended send time.
+
+        `notional` is in ticks times lots, 0 for others than priced orders.
+        """
         ...

@@ -238,11 +238,13 @@ class RecordingLoad:
 
     outcomes: Counter[ClientOutcome] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
+    notional: int = 0
 
-    def answered(self, outcome: ClientOutcome, seconds: float) -> None:
+    def answered(self, outcome: ClientOutcome, seconds: float, notional: int = 0) -> None:
         """Keep one answer."""
         self.outcomes[outcome] += 1
         self.latencies_s.append(seconds)
+        self.notional += notional
 
 
 @dataclass

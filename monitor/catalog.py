@@ -152,6 +152,9 @@ CATALOG: Final[tuple[Metric, ...]] = (
     _counter(
         Role.LOAD, "exchange_client_orders_total", "Requests of the load generator, by how they ended.", "outcome"
     ),
+    _counter(
+        Role.LOAD, "exchange_client_notional_ticks_total", "Notional of the priced orders sent, in ticks times lots."
+    ),
     _histogram(Role.LOAD, "exchange_client_latency_seconds", "From the intended send time to the answer."),
     # --- control plane --------------------------------------------------------------------------------------------
     _counter(Role.CONTROL, "tapewatch_webhooks_total", "Webhook deliveries, by status code.", "code"),

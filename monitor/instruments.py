@@ -315,8 +315,10 @@ class LoadInstruments:
     def __init__(self, meter: Meter) -> None:
         self._answers = {outcome: meter.count("exchange_client_orders_total", outcome) for outcome in ClientOutcome}
         self._latency = meter.spread("exchange_client_latency_seconds")
+        self._notional = meter.count("exchange_client_notional_ticks_total")
 
-    def answered(self, outcome: ClientOutcome, seconds: float) -> None:
+    def answered(self, outcome: ClientOutcome, seconds: float, notional: int = 0) -> None:
         """See `LoadTelemetry`."""
         self._answers[outcome].add()
         self._latency.observe(seconds)
+        self._notional.add(notional)

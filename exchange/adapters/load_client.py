@@ -233,7 +233,9 @@ class LoadClient:
             await asyncio.sleep(PAUSE_S)
         answered_at = clock.now()
         self._learn(command, attempt)
-        self._parts.telemetry.answered(attempt.outcome, max(0.0, to_seconds(answered_at - intended)))
+        self._parts.telemetry.answered(
+            attempt.outcome, max(0.0, to_seconds(answered_at - intended)), _notional(command)
+        )
         kind = type(command).__struct_config__.tag
         self._write(LoadLine(command.account, command.client_id, str(kind), intended, sent_at, answered_at,
                              attempt.outcome, attempts, attempt.answer))  # fmt: skip
@@ -395,3 +397,10 @@ def load_app(client: LoadClient, exposition: Exposition, admin_secret: str) -> A
             Route("/v1/account", tell_account, methods=["GET"]),
         ]
     )
+
+
+def _notional(command: ParticipantCommand) -> int:
+    """Return what an order is worth in ticks times lots; 0 for one without a price and for other requests."""
+    if isinstance(command, PlaceOrder) and isinstance(command.terms, Limit):
+        return command.terms.price * command.quantity
+    return 0
