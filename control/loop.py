@@ -18,9 +18,10 @@ import msgspec
 
 from control import killswitch, tell
 from control.config import ControlTuning
-from control.deadman import DeadMan
+from control.deadman import SILENT, DeadMan
 from control.decide import HandOver, Start, next_step
-from control.driver import Driver
+from control.driver import Driver, has_acted
+from control.errors import RefusedByRailError
 from control.evidence import Archivist
 from control.intake import Intake, StoreThread
 from control.paging import Pager
@@ -30,17 +31,20 @@ from incidents.correlate import opens_with
 from incidents.correlate import tell as tell_signals
 from incidents.flap import Hysteresis, clears_at
 from incidents.incident import UNRESOLVED, AlertFact, Incident, Signal, State, handed_over, transition
-from incidents.ports import RunRecord
+from incidents.ports import IncidentStore, RunRecord
+from incidents.signals import Status
 from incidents.timeline import Draft
 from kernel.errors import TapewatchError
-from kernel.time import HOUR, MINUTE, Clock, Instant, seconds
+from kernel.time import HOUR, MINUTE, SECOND, Clock, Instant, seconds
 from runbooks.bind import bind
 from runbooks.model import Conclusion, Outcome, Refusal, RefusalReason, Runbook
-from runbooks.policy import PastRun, admit, target
+from runbooks.policy import PastRun, admit, refuse_in_progress, target
 
 TICK_S: Final = 0.25
 """How long a turn waits for something new before it looks at what time alone has changed."""
 BATCH: Final = 5_000
+PERSON_PATIENCE: Final = 5 * SECOND
+"""How long an incident that a person opened for a run waits for that run."""
 REOPEN_WINDOW: Final = 10 * MINUTE
 _SILENT: Final = frozenset({RefusalReason.COOL_DOWN, RefusalReason.RUN_IN_PROGRESS})
 """Refusals that pass by themselves: told once, tried again, never a reason to wake a person."""
@@ -73,6 +77,11 @@ class Loop:
         self._p = parts
         self._wake = wake
         self._runs: dict[str, tuple[asyncio.Task[None], RunRecord]] = {}
+        """The runs under way here, by incident."""
+        self._starting: dict[str, str] = {}
+        """Targets of the runs that are just being written down, by incident."""
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._looked_back = False
         self._told_declined: set[tuple[str, str, str]] = set()
         self._opens = opens_with(frozenset(parts.library))
         self._rule = Hysteresis(quiet_ns=seconds(parts.tuning.quiet_s), flap_quiet_ns=seconds(parts.tuning.quiet_s * 6))
@@ -80,8 +89,7 @@ class Loop:
         """When the first signal of an alert arrived, by fingerprint, until its run starts."""
 
     async def run(self) -> None:
-        """Resume what was cut short, then turn until cancelled."""
-        await self._resume()
+        """Turn until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TICK_S)
@@ -96,9 +104,11 @@ class Loop:
     async def turn(self) -> None:
         """Do one round of everything that is due."""
         now = self._p.clock.now()
+        await self._resume()
         silent = self._p.deadman.due(now)
         if silent is not None:
             await self._p.intake.take_in([silent])
+            self._p.deadman.told(silent)
         while await self._decide_signals():
             pass
         now = self._p.clock.now()
@@ -133,7 +143,10 @@ class Loop:
             self._p.telemetry.opened(incident.level)
             self._p.log.event("incident-opened", severity="warning", incident=incident_id, message=incident.title)
         for signal in signals:
-            self._arrived.setdefault(signal.fingerprint, signal.received_at)
+            if signal.status is Status.RESOLVED:
+                self._arrived.pop(signal.fingerprint, None)
+            elif signal.name in self._p.library:
+                self._arrived.setdefault(signal.fingerprint, signal.received_at)
         for incident in told.incidents.values():
             if incident.unresolved:
                 await self._advance(incident, now)
@@ -143,12 +156,16 @@ class Loop:
 
     async def _advance(self, incident: Incident, now: Instant) -> None:
         """Do what is due about one incident."""
-        if incident.id in self._runs or incident.active_runs:
+        if self._busy(incident.id) or incident.id in self._closing or incident.active_runs:
             return
+        if not incident.alerts and not incident.runs and now - incident.opened_at < PERSON_PATIENCE:
+            return  # a person has just opened it for a run that is about to be written down
         due = clears_at(incident, self._rule)
         if due is not None:
             if now >= due:
-                await self._close(incident, now)
+                self._closing[incident.id] = asyncio.create_task(
+                    self._close(incident, now), name=f"close {incident.id}"
+                )
             return
         runs = await self._p.store.call(lambda store: _runs_of(store.runs_since(incident.opened_at), incident.id))
         choice = next_step(incident, self._p.library, runs, now, seconds(self._p.tuning.handover_s))
@@ -161,19 +178,37 @@ class Loop:
                 pass
 
     async def _close(self, incident: Incident, now: Instant) -> None:
+        """Close a quiet incident, beside the turns: a monitoring that answers slowly must hold nobody up."""
+        try:
+            evidence = await self._p.archivist.gather(incident, now)
+            at = self._p.clock.now()
+            if await self._p.store.call(lambda store: self._cleared(store, incident.id, evidence, at)):
+                self._p.log.event("incident-resolved", incident=incident.id)
+                await self._p.archivist.report(incident.id)
+        except TapewatchError as error:
+            self._p.telemetry.error(type(error).__name__)
+            self._p.log.event("close-failed", severity="error", incident=incident.id, message=str(error))
+        finally:
+            self._closing.pop(incident.id, None)
+
+    def _cleared(self, store: IncidentStore, incident_id: str, evidence: Sequence[Draft], at: Instant) -> bool:
+        """Clear an incident when it is still quiet: alerts, runs and people go on while evidence is gathered."""
+        incident = store.incident(incident_id)
+        if incident is None or not incident.unresolved or incident.active_runs or self._busy(incident_id):
+            return False
+        due = clears_at(incident, self._rule)
+        if due is None or at < due:
+            return False
         why = "every alert has been resolved for long enough"
         if not incident.runs:
             why += "; nothing was done by us"
-        evidence = await self._p.archivist.gather(incident, now)
-        closing = transition(incident, Signal.CLEARED, at=self._p.clock.now(), source="control", why=why)
-        await self._p.store.call(lambda store: store.append(incident.id, [*evidence, closing]))
-        self._p.log.event("incident-resolved", incident=incident.id)
-        await self._p.archivist.report(incident.id)
+        store.append(incident_id, [*evidence, transition(incident, Signal.CLEARED, at=at, source="control", why=why)])
+        return True
 
-    async def hand_over(self, incident: Incident, reason: str, what_to_do: str) -> None:
-        """Give an incident to a person, and say so on their ways."""
+    async def hand_over(self, incident: Incident, reason: str, what_to_do: str, *told_first: Draft) -> None:
+        """Give an incident to a person, and say so on their ways; `told_first` goes before it in the same commit."""
         draft = handed_over(at=self._p.clock.now(), source="control", reason=reason, what_to_do=what_to_do)
-        await self._p.store.call(lambda store: store.append(incident.id, [draft]))
+        await self._p.store.call(lambda store: store.append(incident.id, [*told_first, draft]))
         self._p.telemetry.handed_over()
         self._p.log.event("handed-over", severity="warning", incident=incident.id, message=reason)
 
@@ -186,25 +221,38 @@ class Loop:
             await self._decline(incident, runbook, refusal, alert, now)
             return
         assert isinstance(bound, Runbook), "what is not refused is bound"
-        await self.start(incident, bound, alert.labels, arrived=self._arrived.pop(alert.fingerprint, None))
+        try:
+            await self.start(incident, bound, alert.labels, arrived=self._arrived.get(alert.fingerprint))
+        except RefusedByRailError:
+            return  # a person's run came first; the next turn looks again
+        self._arrived.pop(alert.fingerprint, None)
 
     async def start(
         self, incident: Incident, bound: Runbook, labels: Mapping[str, str], *, arrived: Instant | None, by: str = ""
     ) -> RunRecord:
-        """Start a run of a bound runbook that was admitted."""
-        now = self._p.clock.now()
-        number = len(incident.runs) + 1
-        run = RunRecord(
-            id=f"{incident.id}/run-{number}",
-            incident=incident.id,
-            runbook=bound.name,
-            target=target(bound),
-            labels=dict(labels),
-            started_at=now,
-        )
-        await self._p.store.call(lambda store: store.start_run(run, [tell.run_started(run, bound, by=by)]))
-        self._launch(run, bound, arrived)
+        """Start a run of a bound runbook that was admitted.
+
+        Raises:
+            RefusedByRailError: another run took the incident or the target since it was admitted.
+        """
+        # No await stands between this look and the claim: the loop and a person may want the same at once.
+        taken = refuse_in_progress(target(bound), self._active())
+        if taken is not None or self._busy(incident.id) or incident.id in self._closing:
+            raise RefusedByRailError(f"{RefusalReason.RUN_IN_PROGRESS}: {incident.id} has just changed; look again")
+        self._starting[incident.id] = target(bound)
+        try:
+            now = self._p.clock.now()
+            run = await self._p.store.call(lambda store: _written(store, incident.id, bound, labels, now, by))
+            self._launch(run, bound, arrived)
+        finally:
+            self._starting.pop(incident.id, None)
         return run
+
+    def _busy(self, incident_id: str) -> bool:
+        return incident_id in self._runs or incident_id in self._starting
+
+    def _active(self) -> list[str]:
+        return [*(record.target for _, record in self._runs.values()), *self._starting.values()]
 
     async def refusal(self, bound: Runbook) -> Refusal | None:
         """Tell why a bound runbook may not begin now."""
@@ -212,9 +260,8 @@ class Loop:
 
     async def _refusal(self, bound: Runbook, now: Instant) -> Refusal | None:
         past = await history(self._p.store, now)
-        active = [record.target for _, record in self._runs.values()]
         thrown = killswitch.read(self._p.kill_switch) is not None
-        return admit(bound, target(bound), past, active, thrown, now)
+        return admit(bound, target(bound), past, self._active(), thrown, now)
 
     async def _decline(
         self, incident: Incident, runbook: Runbook, refusal: Refusal, alert: AlertFact, now: Instant
@@ -223,13 +270,15 @@ class Loop:
         mark = (incident.id, f"{alert.fingerprint}@{alert.since}", str(refusal.reason))
         if mark in self._told_declined:
             return
+        declined = tell.run_declined(runbook.name, refusal.reason, refusal.detail, now)
+        if refusal.reason in _SILENT:
+            await self._p.store.call(lambda store: store.append(incident.id, [declined]))
+        else:
+            reason = f"{runbook.name} may not run: {refusal.detail}"
+            await self.hand_over(incident, reason, runbook.when_refused, declined)
+        # Only what is durable counts as told: after a failure of the store the next turn tells it again.
         self._told_declined.add(mark)
         self._p.telemetry.refused(refusal.reason)
-        drafts: list[Draft] = [tell.run_declined(runbook.name, refusal.reason, refusal.detail, now)]
-        await self._p.store.call(lambda store: store.append(incident.id, drafts))
-        if refusal.reason not in _SILENT:
-            reason = f"{runbook.name} may not run: {refusal.detail}"
-            await self.hand_over(incident, reason, runbook.when_refused)
 
     def _launch(self, run: RunRecord, bound: Runbook, arrived: Instant | None) -> None:
         task = asyncio.create_task(self._carry_out(run, bound, arrived), name=run.id)
@@ -240,7 +289,7 @@ class Loop:
             conclusion = await self._p.driver.drive(run, bound, asked_for_at=arrived)
             await self._conclude(run, bound, conclusion)
         except TapewatchError as error:
-            # The store failed in mid-run: the run stays open in the journal and is resumed at the next start.
+            # The store failed in mid-run: the run stays open in the journal, and a turn soon goes on with it.
             self._p.telemetry.error(type(error).__name__)
             self._p.log.event("run-cut-short", severity="error", run=run.id, message=str(error))
         finally:
@@ -271,21 +320,33 @@ class Loop:
         )
 
     async def _resume(self) -> None:
-        """Go on with the runs that a crash or a restart cut short."""
+        """Go on with the runs that a crash, a restart or a failure of the store cut short."""
+        if not self._looked_back:
+            for incident in await self._p.store.call(lambda store: store.incidents(UNRESOLVED)):
+                for alert in incident.firing:
+                    if alert.name == SILENT:
+                        self._p.deadman.resume(alert.starts_at)
+            self._looked_back = True
+        gone: list[tuple[RunRecord, Runbook | None]] = []
+        # No await stands within this loop: what it looks at must not change under it.
         for run in await self._p.store.call(lambda store: store.open_runs()):
+            if self._busy(run.incident):
+                continue
             runbook = next((book for book in self._p.library.values() if book.name == run.runbook), None)
             bound = bind(runbook, run.labels) if runbook is not None else None
-            if runbook is None or not isinstance(bound, Runbook):
-                lost = Conclusion(outcome=Outcome.FAILED, reason="", detail=f"{run.runbook} is gone from the library.")
-                nobody = msgspec.structs.replace(next(iter(self._p.library.values())), name=run.runbook)
-                await self._conclude(run, runbook or nobody, lost)
+            if not isinstance(bound, Runbook):
+                gone.append((run, runbook))
                 continue
             self._p.log.event("run-resumed", run=run.id)
             self._launch(run, bound, None)
+        for run, runbook in gone:
+            lost = Conclusion(outcome=Outcome.FAILED, reason="", detail=f"{run.runbook} is gone from the library.")
+            nobody = msgspec.structs.replace(next(iter(self._p.library.values())), name=run.runbook)
+            await self._conclude(run, runbook or nobody, lost)
 
     async def stop(self) -> None:
         """Cut runs short where they are: their journals let the next start go on with them."""
-        tasks = [task for task, _ in self._runs.values()]
+        tasks = [*(task for task, _ in self._runs.values()), *self._closing.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -294,6 +355,7 @@ class Loop:
 async def history(store: StoreThread, now: Instant) -> list[PastRun]:
     """Return the runs of the past hour as the policy counts them."""
     records = await store.call(lambda kept: kept.runs_since(Instant(now - HOUR)))
+    touched = await store.call(_touched, records)
     return [
         PastRun(
             runbook=run.runbook,
@@ -301,10 +363,34 @@ async def history(store: StoreThread, now: Instant) -> list[PastRun]:
             started_at=run.started_at,
             ended_at=run.ended_at,
             outcome=Outcome(run.outcome) if run.outcome else None,
-            acted=run.outcome not in {Outcome.REFUSED, Outcome.NOT_APPLICABLE},
+            acted=run.outcome != Outcome.NOT_APPLICABLE and (run.outcome != Outcome.REFUSED or run.id in touched),
         )
         for run in records
     ]
+
+
+def _touched(store: IncidentStore, runs: Sequence[RunRecord]) -> frozenset[str]:
+    """Return those of the refused runs that had carried out a step before they were refused the next."""
+    refused = [run.id for run in runs if run.outcome == Outcome.REFUSED]
+    return frozenset(one for one in refused if has_acted(store.run_journal(one)))
+
+
+def _written(
+    store: IncidentStore, incident_id: str, bound: Runbook, labels: Mapping[str, str], now: Instant, by: str
+) -> RunRecord:
+    """Write a new run down; its number is counted where nobody else can count."""
+    incident = store.incident(incident_id)
+    assert incident is not None, "a run belongs to an incident"
+    run = RunRecord(
+        id=f"{incident_id}/run-{len(incident.runs) + 1}",
+        incident=incident_id,
+        runbook=bound.name,
+        target=target(bound),
+        labels=dict(labels),
+        started_at=now,
+    )
+    store.start_run(run, [tell.run_started(run, bound, by=by)])
+    return run
 
 
 def _recent(incidents: Sequence[Incident], now: Instant) -> list[Incident]:

@@ -8,7 +8,7 @@ from typing import Final
 from control.calls import call
 from kernel.time import SECOND, to_rfc3339
 
-LAST_S: Final = 25
+LAST_S: Final = 14
 """They end by themselves: a participant that is served again complains no more."""
 
 

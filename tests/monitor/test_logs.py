@@ -12,7 +12,8 @@ from monitor.logs import MAX_LINE_BYTES, EcsFormat
 
 SECRET = "canary-0123456789abcdef"
 FORM = EcsFormat("engine", "engine-1", secrets=[SECRET])
-TOP = ("@timestamp", "log.", "message", "event.", "ecs.", "service.", "exchange.", "error.", "trace.", "url.", "http.")
+TOP = ("@timestamp", "log.", "message", "event.", "ecs.", "service.", "exchange.", "error.", "trace.", "url.", "http.",
+       "user.", "client.", "host.", "process.", "server.")  # fmt: skip
 
 
 def record(**fields):
