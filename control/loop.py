@@ -162,7 +162,9 @@ class Loop:
             return  # a person has just opened it for a run that is about to be written down
         due = clears_at(incident, self._rule)
         if due is not None:
-            if now >= due:
+            # Who was asked to look has to say so first: what a refused or vain run left changed is not over by itself.
+            unseen = incident.needs_person and incident.acknowledged_at is None
+            if now >= due and not unseen:
                 self._closing[incident.id] = asyncio.create_task(
                     self._close(incident, now), name=f"close {incident.id}"
                 )
