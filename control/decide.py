@@ -23,7 +23,7 @@ from kernel.time import Duration, Instant, seconds
 from runbooks.model import Outcome, Runbook
 
 RETRY_AFTER: Final = seconds(2.0)
-"""Between two tries of a runbook that found itself not applicable."""
+"""Until a runbook that found itself not applicable is tried again; each further pause is twice as long."""
 TRIES_MAX: Final = 5
 LINGER: Final = seconds(4.0)
 """An alert that outlives its cause for so long has a cause of its own."""
@@ -108,7 +108,7 @@ def _for_episode(
     if last.outcome == Outcome.NOT_APPLICABLE:
         if len(tried) >= TRIES_MAX:
             return HandOver(f"{runbook.name} did not apply {len(tried)} times: {last.detail}", runbook.when_refused)
-        return Start(alert, runbook) if now - last.ended_at >= RETRY_AFTER else None
+        return Start(alert, runbook) if now - last.ended_at >= RETRY_AFTER << (len(tried) - 1) else None
     return HandOver(f"{runbook.name} ended as {last.outcome}: {last.detail}", runbook.when_refused)
 
 

@@ -228,7 +228,7 @@ class Supervisor:
                 return before
             child = unit.child(replica)
             self._check(unit, generation, by)
-            facts = {"replica": replica, "pid": str(child.pid or ""), "uid": child.uid}
+            facts = {"replica": replica, "pid": str(child.pid or "none"), "uid": child.uid}
             self._begin(unit, key, request, by, facts)
             try:
                 await child.stop(unit.spec.grace_s)

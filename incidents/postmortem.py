@@ -119,19 +119,27 @@ def _summary(story: Story) -> Iterator[Sentence]:
 
 
 def _summary_of_actions(story: Story) -> Iterator[Sentence]:
+    idle: dict[str, list[Entry]] = {}
     for run in story.all(EntryKind.RUN_STARTED):
         book = clean(run.data.get("runbook"), 80)
         ended = story.one(EntryKind.RUN_ENDED, run=run.data.get("run"))
         done = [entry for entry in story.actions if entry.data.get("run") == run.data.get("run")]
         acted = [entry for entry in done if entry.data.get("ok") and not entry.data.get("undo")]
         what = names(action_words(entry.data.get("action")) for entry in acted)
-        did = f"carried out an action ({what})" if acted else "carried out no action"
+        if ended and not acted and ended.data.get("outcome") == "not_applicable":
+            idle.setdefault(book, []).append(ended)
+            continue
+        how_many = "an action" if len(acted) == 1 else f"{len(acted)} actions"
+        did = f"carried out {how_many} ({what})" if acted else "carried out no action"
         outcome = (
             OUTCOMES.get(str(ended.data.get("outcome")), label(str(ended.data.get("outcome"))))
             if ended
             else "it still runs"
         )
         yield say(f"The runbook {book} {did}: {outcome}.", run, *acted, ended)
+    for book, ends in idle.items():
+        times = "" if len(ends) == 1 else f", tried {len(ends)} times,"
+        yield say(f"The runbook {book}{times} {OUTCOMES['not_applicable'].replace('it did', 'did', 1)}.", *ends)
     if not story.actions and not story.all(EntryKind.RUN_STARTED):
         yield say("No automatic action was taken.", story.first, story.last)
 

@@ -132,7 +132,7 @@ async def test_a_dead_exchange_replica_is_only_noted(estate):
     assert (replica.running, replica.ready, replica.pid) == (False, False, None)
     assert any("gateway-1 ended with code -9" in line for line in estate.logged)
     effect = await estate.workloads.restart("gateway", "gateway-1", key="k")
-    assert effect.before["pid"] == ""
+    assert effect.before["pid"] == "none"
 
 
 async def test_a_dead_platform_process_is_mended(estate):
