@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from control import doctor as doctor_room
-from control import faults, killswitch
+from control import faults, killswitch, verbs_exchange, verbs_incident, verbs_runbook
 from control.child import now
 from control.estate import Estate, run
-from control.layout import Layout
-from control.settings import Settings, load_settings
 from control.terminal import (
     DONE,
     EXIT_CODES,
     FAILED,
+    AsJson,
+    By,
+    State,
     err,
     escape,
     guarded,
+    layout_of,
     out,
     print_checks,
     print_faults,
     print_json,
     print_status,
+    settings_of,
+    starting,
     status_of,
-)  # fmt: skip
+    who,
+)
 
 app = typer.Typer(name="tapewatch", no_args_is_help=True, pretty_exceptions_enable=False, epilog=EXIT_CODES)
 fault_app = typer.Typer(no_args_is_help=True, help="Break something on purpose, and mend it.", epilog=EXIT_CODES)
@@ -36,8 +40,25 @@ switch_app = typer.Typer(no_args_is_help=True, help="Forbid or allow every autom
 app.add_typer(fault_app, name="fault")
 app.add_typer(switch_app, name="kill-switch")
 
-State = Annotated[Path | None, typer.Option(help="State directory of the estate (setting state).", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app.add_typer(verbs_incident.app, name="incident")
+app.add_typer(verbs_runbook.app, name="runbook")
+app.add_typer(verbs_exchange.app, name="exchange")
+
+
+def complete_fault(incomplete: str) -> list[str]:
+    """Offer the names of the faults."""
+    return starting(faults.FAULTS, incomplete)
+
+
+def complete_scenario(incomplete: str) -> list[str]:
+    """Offer the names of the scenarios."""
+    from control.scenario import names
+
+    return starting([*names(), "all"], incomplete)
+
+
+FaultName = Annotated[str, typer.Argument(help="Such as gateway-hang.", autocompletion=complete_fault)]
+Scenario = Annotated[str, typer.Argument(help="A scenario of drills/, or all.", autocompletion=complete_scenario)]
 
 
 @app.callback()
@@ -45,18 +66,10 @@ def tapewatch() -> None:
     """Run, watch and mend a stock exchange: each remedy is proven or undone."""
 
 
-def _settings(state: Path | None) -> Settings:
-    return guarded(lambda: load_settings(state=state))
-
-
-def _layout(state: Path | None) -> Layout:
-    return Layout(_settings(state).state.absolute())
-
-
 @app.command(epilog=EXIT_CODES)
 def up(state: State = None) -> None:
     """Run the estate here until Ctrl-C."""
-    settings = _settings(state)
+    settings = settings_of(state)
     guarded(lambda: asyncio.run(run(settings, lambda text: out.print(escape(text)), _announce)))
 
 
@@ -73,7 +86,7 @@ def status_of_estate(estate: Estate) -> dict[str, object]:
 @app.command(epilog=EXIT_CODES)
 def down(state: State = None) -> None:
     """Stop the estate that runs elsewhere, in order, and wait for it."""
-    root = _settings(state).state
+    root = settings_of(state).state
     guarded(lambda: faults.stop_and_wait(faults.connect(root)))
     out.print("stopped")
 
@@ -81,7 +94,7 @@ def down(state: State = None) -> None:
 @app.command(epilog=EXIT_CODES)
 def status(state: State = None, *, as_json: AsJson = False) -> None:
     """Show every workload, its replicas and the addresses."""
-    root = _settings(state).state
+    root = settings_of(state).state
     found = guarded(lambda: status_of(faults.connect(root)))
     if as_json:
         print_json(found)
@@ -92,7 +105,7 @@ def status(state: State = None, *, as_json: AsJson = False) -> None:
 @app.command(epilog=EXIT_CODES)
 def doctor(state: State = None, *, as_json: AsJson = False) -> NoReturn:
     """Say what is missing on this machine and how to get it."""
-    checks = doctor_room.examine(_settings(state))
+    checks = doctor_room.examine(settings_of(state))
     if as_json:
         print_json(checks)
     else:
@@ -111,43 +124,43 @@ def fault_list(*, as_json: AsJson = False) -> None:
 
 @fault_app.command("inject")
 def fault_inject(
-    name: str,
+    name: FaultName,
     target: Annotated[str, typer.Option(help="Replica or workload; else the fault's usual one.")] = "",
     value: Annotated[str, typer.Option(help="Size; else the fault's usual one.")] = "",
     state: State = None,
 ) -> None:
     """Break something in the running estate."""
-    root = _settings(state).state
+    root = settings_of(state).state
     out.print(escape(guarded(lambda: faults.inject(faults.connect(root), name, target=target, value=value))))
 
 
 @fault_app.command("clear")
 def fault_clear(
-    name: str,
+    name: FaultName,
     target: Annotated[str, typer.Option(help="Replica or workload; else the fault's usual one.")] = "",
     state: State = None,
 ) -> None:
     """Take a fault back by hand."""
-    root = _settings(state).state
+    root = settings_of(state).state
     out.print(escape(guarded(lambda: faults.clear(faults.connect(root), name, target=target))))
 
 
 @switch_app.command("on")
 def switch_on(
     why: Annotated[str, typer.Option(help="Why; kept with the switch.")] = "no reason given",
-    by: Annotated[str, typer.Option(help="Who throws it.")] = "",
+    by: By = "",
     state: State = None,
 ) -> None:
     """Forbid every automatic action, durably; works with control down."""
-    layout = _layout(state)
-    thrown = guarded(lambda: killswitch.throw(layout.kill_switch, by=by or getpass.getuser(), why=why, at=now()))
+    layout = layout_of(state)
+    thrown = guarded(lambda: killswitch.throw(layout.kill_switch, by=who(by), why=why, at=now()))
     out.print(escape(f"kill switch {thrown}"))
 
 
 @switch_app.command("off")
 def switch_off(state: State = None) -> None:
     """Allow automatic actions again."""
-    layout = _layout(state)
+    layout = layout_of(state)
     was_on = guarded(lambda: killswitch.release(layout.kill_switch))
     out.print("kill switch off" if was_on else "kill switch was off already")
 
@@ -155,7 +168,7 @@ def switch_off(state: State = None) -> None:
 @switch_app.command("status")
 def switch_status(state: State = None, *, as_json: AsJson = False) -> None:
     """Say whether automatic actions are forbidden, by whom and why."""
-    thrown = killswitch.read(_layout(state).kill_switch)
+    thrown = killswitch.read(layout_of(state).kill_switch)
     if as_json:
         print_json({"on": thrown is not None, "thrown": thrown})
     else:
@@ -164,7 +177,7 @@ def switch_status(state: State = None, *, as_json: AsJson = False) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def drill(
-    scenario: Annotated[str, typer.Argument(help="A scenario of drills/, or all.")] = "gateway-hang",
+    scenario: Scenario = "gateway-hang",
     folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path(".tapewatch/drills"),
     *,
     as_json: AsJson = False,
@@ -175,6 +188,9 @@ def drill(
 
     passed = guarded(lambda: run_drills(scenario, folder, as_json=as_json, keep=keep))
     raise typer.Exit(DONE if passed else FAILED)
+
+
+app.command(epilog="Example: tapewatch postmortem INC-20260302-0001 --md")(verbs_incident.postmortem)
 
 
 def main() -> None:

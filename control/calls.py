@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from control.errors import BadRequestError, NotFoundError, RefusedByRailError
 from kernel.errors import PermanentError, TemporaryError
 
 TIMEOUT_S: Final = 15.0
+_KINDS: Final = {400: BadRequestError, 404: NotFoundError, 409: RefusedByRailError}
 
 
 def call(method: str, url: str, *, token: str = "", body: object = None, timeout_s: float = TIMEOUT_S) -> Any:
@@ -18,8 +20,18 @@ def call(method: str, url: str, *, token: str = "", body: object = None, timeout
 
     Raises:
         TemporaryError: nothing answers there, or it asks to come back.
-        PermanentError: the request was refused; carries the other side's sentence.
+        PermanentError: the request was refused; carries the other side's sentence. What makes no sense is a
+            `BadRequestError`, what is not there a `NotFoundError`, what a guard forbids a `RefusedByRailError`.
     """
+    data = fetch(method, url, token=token, body=body, timeout_s=timeout_s)
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return None
+
+
+def fetch(method: str, url: str, *, token: str = "", body: object = None, timeout_s: float = TIMEOUT_S) -> bytes:
+    """Ask and return the answer's bytes; raises as `call` does."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -36,14 +48,22 @@ def call(method: str, url: str, *, token: str = "", body: object = None, timeout
         ) from error
     finally:
         connection.close()
+    if code < 400:  # noqa: PLR2004 - HTTP's own number
+        return data
+    told = _told(data, code)
+    if code >= 500:  # noqa: PLR2004 - HTTP's own number
+        raise TemporaryError(f"{method} {parts.path} was refused: {told}")
+    if code in _KINDS:
+        raise _KINDS[code](told)
+    raise PermanentError(f"{method} {parts.path} was refused: {told}")
+
+
+def _told(data: bytes, code: int) -> str:
+    """Return the sentence in an error's answer, or its number."""
     try:
         answer = msgspec.json.decode(data)
     except msgspec.DecodeError:
         answer = None
-    if code < 400:  # noqa: PLR2004 - HTTP's own number
-        return answer
-    told = next(
-        (answer[key] for key in ("error", "detail", "title") if isinstance(answer, dict) and key in answer), code
-    )
-    sentence = f"{method} {parts.path} was refused: {told}"
-    raise (TemporaryError if code >= 500 else PermanentError)(sentence)  # noqa: PLR2004 - HTTP's own number
+    if isinstance(answer, dict):
+        return str(next((answer[key] for key in ("error", "detail", "title") if key in answer), code))
+    return str(code)

@@ -11,3 +11,7 @@ class NotFoundError(PermanentError):
 
 class RefusedByRailError(PermanentError):
     """A guard or a rule said no; nothing was touched."""
+
+
+class BadRequestError(PermanentError):
+    """The other side says that the request makes no sense; its sentence says what would."""

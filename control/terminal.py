@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
@@ -13,7 +16,10 @@ from rich.table import Table
 
 from control.calls import call
 from control.doctor import Check
+from control.errors import BadRequestError, NotFoundError, RefusedByRailError
 from control.faults import Fault, Plant
+from control.layout import Layout
+from control.settings import Settings, load_settings
 from kernel.errors import InputError, TapewatchError, TemporaryError
 from kernel.time import Instant, to_rfc3339
 from runbooks.ports import RefusedError, WorkloadStatus
@@ -34,13 +40,42 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDT
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 T = TypeVar("T")
 
+State = Annotated[Path | None, typer.Option(help="State directory of the estate (setting state).", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+By = Annotated[str, typer.Option(help="Who says so; else the user's name.", show_default=False)]
+
+
+def settings_of(state: Path | None) -> Settings:
+    """Return the settings, or end with the sentence that says which one is wrong."""
+    return guarded(lambda: load_settings(state=state))
+
+
+def layout_of(state: Path | None) -> Layout:
+    """Return the paths of the estate that is meant."""
+    return Layout(settings_of(state).state.absolute())
+
+
+def who(by: str) -> str:
+    """Return who speaks: the one named, else the user."""
+    if by.strip():
+        return by
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name
+        return f"uid-{os.getuid()}"
+
+
+def starting(words: Iterable[str], incomplete: str) -> list[str]:
+    """Return the words that complete what was typed."""
+    return sorted(word for word in words if word.startswith(incomplete))
+
 
 def exit_code(error: TapewatchError) -> int:
     """Return the exit code that tells of an error."""
     match error:
-        case RefusedError():
+        case RefusedError() | RefusedByRailError():
             return REFUSED
-        case InputError():
+        case InputError() | BadRequestError() | NotFoundError():
             return USAGE
         case TemporaryError():
             return UNREACHABLE

@@ -1,0 +1,390 @@
+"""The verbs `exchange`: load it, look at a book, hold its journal against everything that was said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import msgspec
+import typer
+from rich.markup import escape as markup
+from rich.table import Table
+
+from control import faults
+from control.addresses import load_addresses
+from control.calls import call
+from control.layout import Layout
+from control.state_dir import is_held
+from control.terminal import (
+    DONE,
+    EXIT_CODES,
+    FAILED,
+    AsJson,
+    State,
+    guarded,
+    layout_of,
+    out,
+    print_json,
+    settings_of,
+    starting,
+)
+from exchange.accounting import Account
+from exchange.types import Instrument
+from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
+from kernel.time import SECOND, parse_duration
+
+RATE_MAX: Final = 1_000_000
+FOR_MAX_S: Final = 24 * 3600.0
+_ACCOUNT_TIMEOUT_S: Final = 120.0
+"""The account replays the whole journal: about 50,000 commands a second."""
+
+
+def complete_symbol(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the symbols of the estate."""
+    try:
+        return starting((str(one.symbol) for one in instruments_of(layout_of(ctx.params.get("state")))), incomplete)
+    except (TapewatchError, typer.Exit):
+        return []
+
+
+app = typer.Typer(no_args_is_help=True, help="Load the exchange, see a book, verify the journal.", epilog=EXIT_CODES)
+
+
+def instruments_of(layout: Layout) -> tuple[Instrument, ...]:
+    """Return what an estate trades.
+
+    Raises:
+        InputError: the state directory is no estate's.
+    """
+    from exchange.adapters.verify import read_instruments
+
+    path = layout.root / "instruments.json"
+    if not path.exists():
+        raise InputError(
+            str(layout.root), "no estate has run here", right="name a state directory with --state or TAPEWATCH_STATE"
+        )
+    return read_instruments(path)
+
+
+# --- book ----------------------------------------------------------------------------------------------------------
+
+
+@app.command("book", epilog="Example: tapewatch exchange book BAFE --levels 5")
+def book(
+    symbol: Annotated[str, typer.Argument(help="What is traded.", autocompletion=complete_symbol)],
+    levels: Annotated[int, typer.Option(min=1, max=1000, help="How many levels of each side.")] = 10,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show a symbol's book as market data tells it: prices in ticks, quantities in lots."""
+    layout = layout_of(state)
+    found = guarded(lambda: _book(layout, symbol))
+    if as_json:
+        print_json(found)
+    else:
+        _print_book(found, levels)
+
+
+def _book(layout: Layout, symbol: str) -> Any:
+    plant = faults.connect(layout.root)
+    known = [str(one.symbol) for one in instruments_of(layout)]
+    if symbol not in known:
+        raise InputError("symbol", f"{symbol[:40]!r} is not traded", right=f"there are {', '.join(known)}")
+    return call("GET", f"{plant.addresses.market_data}/v1/book/{quote(symbol, safe='')}")
+
+
+def _print_book(found: dict[str, Any], levels: int) -> None:
+    halted = "  [bold red]halted[/]" if found.get("halted") else ""
+    table = Table(title=f"{markup(str(found['symbol']))} after event {found['seq']}{halted}", title_justify="left")
+    for column in ("bid lots", "bid", "offer", "offer lots"):
+        table.add_column(column, justify="right")
+    bids, asks = found["bids"][:levels], found["asks"][:levels]
+    for row in range(max(len(bids), len(asks))):
+        bid = bids[row] if row < len(bids) else ("", "")
+        ask = asks[row] if row < len(asks) else ("", "")
+        table.add_row(str(bid[1]), f"[green]{bid[0]}[/]", f"[red]{ask[0]}[/]", str(ask[1]))
+    out.print(table)
+    if not bids and not asks:
+        out.print("nobody wants anything")
+
+
+# --- verify --------------------------------------------------------------------------------------------------------
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What `exchange verify` finds. Everything wrong is a sentence in `wrong`."""
+
+    journal: str
+    records: int
+    last_seq: int
+    state_hash: str
+    torn_bytes: int
+    live_seq: int | None = None
+    live_hash: str | None = None
+    live_equal: bool | None = None
+    """None: no engine runs to compare with."""
+    account: Account | None = None
+    ledger_trades: int | None = None
+    ledger_imbalance: int | None = None
+    notes: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+
+
+@app.command("verify", epilog="Example: tapewatch exchange verify --state .tapewatch/up --json")
+def verify(state: State = None, *, as_json: AsJson = False) -> None:
+    """Replay the journal and hold it against the engine, the answers of the load and the ledger. Changes nothing."""
+    layout = layout_of(state)
+    verdict = guarded(lambda: examine(layout))
+    if as_json:
+        print_json(verdict)
+    else:
+        _print_verdict(verdict)
+    raise typer.Exit(FAILED if verdict.wrong else DONE)
+
+
+def examine(layout: Layout) -> Verdict:
+    """Hold everything an exchange said against its journal.
+
+    Raises:
+        TapewatchError: there is no journal, or it is damaged.
+    """
+    from exchange.adapters.load_account import account as account_of
+    from exchange.adapters.verify import verify as replay
+
+    instruments = instruments_of(layout)
+    live, notes = _live(layout)
+    found = replay(layout.journal, instruments)
+    wrong: list[str] = []
+    equal = None
+    if live is not None:
+        then = replay(layout.journal, instruments, live["seq"]) if live["seq"] != found.last_seq else found
+        equal = then.state_hash == live["state_hash"]
+        if not equal:
+            wrong.append(
+                f"at command {live['seq']} the journal replays to {then.state_hash[:12]}, "
+                f"and the engine holds {live['state_hash'][:12]}"
+            )
+    if found.torn_bytes:
+        notes.append(f"{found.torn_bytes} bytes at the journal's end are no whole record: being written, or cut short")
+    account = account_of(layout.load, layout.journal, instruments) if any(layout.load.glob("*.jsonl")) else None
+    if account is not None and not account.clean:
+        wrong.append(
+            f"of the load's orders {account.lost} are lost, {account.duplicated} duplicated, "
+            f"{account.mismatched} answered otherwise than the journal says"
+        )
+    trades, imbalance = _ledger(layout.ledger)
+    if imbalance:
+        wrong.append(f"the ledger does not sum to zero: it is off by {imbalance}")
+    return Verdict(
+        journal=str(layout.journal), records=found.records, last_seq=found.last_seq, state_hash=found.state_hash,
+        torn_bytes=found.torn_bytes, live_seq=live["seq"] if live else None,
+        live_hash=live["state_hash"] if live else None, live_equal=equal, account=account,
+        ledger_trades=trades, ledger_imbalance=imbalance,
+        notes=tuple(notes), wrong=tuple(wrong),
+    )  # fmt: skip
+
+
+def _live(layout: Layout) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return what a running engine holds, or why there is none to compare with."""
+    if not is_held(layout):
+        return None, ["no engine runs here: the journal alone was verified"]
+    try:
+        return dict(call("GET", f"{load_addresses(layout.addresses).engine}/v1/hash", timeout_s=30.0)), []
+    except TapewatchError as error:
+        return None, [f"the engine was not compared: {error}"]
+
+
+def _ledger(path: Path) -> tuple[int | None, int | None]:
+    """Return how many trades are settled and by how much the ledger is off zero; None when there is no ledger.
+
+    Raises:
+        PermanentError: it cannot be read.
+    """
+    import sqlite3
+
+    if not path.exists():
+        return None, None
+    try:
+        # Read-only: a ledger that is being written is neither locked nor changed by looking.
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)) as ledger:
+            trades = ledger.execute("SELECT count(*) FROM trades").fetchone()[0]
+            rows = ledger.execute("SELECT sum(amount) FROM balances GROUP BY asset").fetchall()
+    except sqlite3.Error as error:
+        raise PermanentError(f"{path}: the ledger cannot be read: {error}") from error
+    return int(trades), sum(abs(int(total)) for (total,) in rows)
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    live = "not compared"
+    if verdict.live_equal is not None:
+        live = "[green]equal[/]" if verdict.live_equal else "[bold red]different[/]"
+        live += f" at command {verdict.live_seq}"
+    lines = [
+        ("journal", markup(f"{verdict.journal}: {verdict.records} commands")),
+        ("state", verdict.state_hash),
+        ("engine", live),
+        ("torn", f"{verdict.torn_bytes} bytes"),
+    ]
+    if verdict.ledger_trades is not None:
+        lines.append(("ledger", f"{verdict.ledger_trades} trades settled, off zero by {verdict.ledger_imbalance}"))
+    if verdict.account is not None:
+        lines.append(("load", account_words(verdict.account)))
+    for name, text in lines:
+        out.print(f"{name:10}{text}", soft_wrap=True)
+    for note in verdict.notes:
+        out.print(f"{'note':10}{markup(note)}", soft_wrap=True)
+    for example in verdict.account.examples if verdict.account is not None else ():
+        out.print(f"{'':10}{markup(example)}", soft_wrap=True)
+    for wrong in verdict.wrong:
+        out.print(f"[bold red]{'wrong':10}[/]{markup(wrong)}", soft_wrap=True)
+    if not verdict.wrong:
+        out.print("[green]nothing is wrong[/]")
+
+
+def account_words(account: Account) -> str:
+    """Tell an account in one line."""
+    colour = "green" if account.clean else "bold red"
+    return (
+        f"{account.sent} sent, {account.acknowledged} acknowledged, {account.rejected} rejected by a rule, "
+        f"{account.refused} refused, {account.unknown} unknown, "
+        f"[{colour}]{account.lost} lost, {account.duplicated} duplicated, {account.mismatched} mismatched[/]"
+    )
+
+
+# --- load ----------------------------------------------------------------------------------------------------------
+
+
+@app.command("load", epilog="Example: tapewatch exchange load --rate 300 --for 30s")
+def load(
+    rate: Annotated[float, typer.Option(help="Requests a second on average.")],
+    duration: Annotated[str, typer.Option("--for", help="How long, such as 30s or 2m.")] = "30s",
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Load the running exchange for a while, then account for every order. Ctrl-C ends it early, with the account."""
+    layout = layout_of(state)
+    for_s = guarded(lambda: _checked(rate, duration))
+    account = guarded(lambda: _load(layout, rate, for_s, settings_of(state).seed, quiet=as_json))
+    if as_json:
+        print_json(account)
+    else:
+        out.print(account_words(account), soft_wrap=True)
+        for example in account.examples:
+            out.print(markup(example), soft_wrap=True)
+    raise typer.Exit(DONE if account.clean else FAILED)
+
+
+def _checked(rate: float, duration: str) -> float:
+    if not 0 <= rate <= RATE_MAX:
+        raise InputError("--rate", f"is {rate:g}", right=f"between 0 and {RATE_MAX} requests a second")
+    try:
+        for_s = parse_duration(duration) / SECOND
+    except ValueError as error:
+        raise InputError("--for", str(error), right="write a time such as 30s or 2m") from error
+    if not 0 < for_s <= FOR_MAX_S:
+        raise InputError("--for", f"is {duration}", right="more than nothing, at most a day")
+    return for_s
+
+
+def _load(layout: Layout, rate: float, for_s: float, seed: int, *, quiet: bool) -> Account:
+    plant = faults.connect(layout.root)
+    say: Callable[[str], object] = (lambda _: None) if quiet else (lambda text: out.print(markup(text), soft_wrap=True))
+    running = plant.addresses.workloads.get("load", ())
+    if not running:
+        say(f"no load runs in this estate: sending {rate:g} requests a second from here for {for_s:g} s")
+        return asyncio.run(_load_from_here(layout, rate, for_s, seed))
+    url = running[0].url
+    usual = float(call("GET", f"{url}/v1/rate")["rate"])
+    say(f"the estate's load sends {rate:g} requests a second for {for_s:g} s, then {usual:g} again")
+    with _interruptible() as interrupted:
+        try:
+            call("POST", f"{url}/admin/rate", token=plant.admin, body={"rate": rate})
+            _wait(for_s, interrupted)
+        finally:
+            call("POST", f"{url}/admin/rate", token=plant.admin, body={"rate": usual})
+    return msgspec.convert(call("GET", f"{url}/v1/account", timeout_s=_ACCOUNT_TIMEOUT_S), Account)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Note SIGINT and SIGTERM instead of dying of them, so that what was changed is put back."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda came_now, _: came.append(came_now)) for number in numbers]
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, former in zip(numbers, before, strict=True):
+            signal.signal(number, former)
+
+
+def _wait(for_s: float, interrupted: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + for_s
+    while not interrupted() and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(0.1, left))
+
+
+async def _load_from_here(layout: Layout, rate: float, for_s: float, seed: int) -> Account:
+    """Be the load client oneself.
+
+    Raises:
+        TapewatchError: the log or the journal cannot be used, or no gateway is ready.
+    """
+    from exchange.adapters.http import read_secret
+    from exchange.adapters.load_client import LoadClient, LoadParts
+    from kernel.adapters.clock import SystemClock
+
+    client = LoadClient(
+        LoadParts(
+            directory=layout.load, journal=layout.journal,
+            gateways=lambda: load_addresses(layout.addresses).urls("gateway"),
+            instruments=instruments_of(layout), trade_secret=read_secret(layout.secret("trade")), seed=seed,
+            rate_per_s=0.0, telemetry=_Unheard(), log=_Unheard(), clock=SystemClock(),
+        )
+    )  # fmt: skip
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    running = asyncio.create_task(client.run())
+    try:
+        await _until_ready(client, stop, running)
+        client.set_rate(rate)
+        ended = asyncio.create_task(stop.wait())
+        await asyncio.wait((ended, running), timeout=for_s, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        account = await client.finish()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    if account is None:
+        raise PermanentError(f"{layout.journal}: the journal cannot be read, so nothing can be accounted for")
+    return account
+
+
+async def _until_ready(client: Any, stop: asyncio.Event, running: asyncio.Task[None]) -> None:
+    """Wait until a gateway takes requests, at most five seconds."""
+    for _ in range(100):
+        if client.ready()[0] or stop.is_set():
+            return
+        if running.done():
+            await running
+        await asyncio.sleep(0.05)
+    raise TemporaryError("no gateway is ready to take requests")
+
+
+class _Unheard:
+    """Telemetry and log of a load that nobody scrapes."""
+
+    def answered(self, outcome: object, seconds: float, notional: int = 0) -> None:
+        """Leave it to the account."""
+
+    def event(self, *_: object, **__: object) -> None:
+        """Leave it to the account."""
