@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from control import killswitch
@@ -91,6 +92,8 @@ class Throw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def make_app(parts: ApiParts) -> FastAPI:
     """Return the application."""
     app = FastAPI(title="Tapewatch control", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _fault)
     api = _Api(parts)
 
     def route(method: str, path: str, endpoint: Endpoint, *, secret: str = "") -> None:
@@ -141,6 +144,17 @@ def _wrapped(endpoint: Endpoint, secret: str) -> Endpoint:
     return answer
 
 
+async def _no_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    what = "cannot be asked so" if status == 405 else "is not known here"  # noqa: PLR2004 - HTTP: method not allowed
+    return _problem(status, f"{request.method} {request.url.path[:100]} {what}")
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    del request, error  # the server raises it again after this answer, so that it is seen
+    return _problem(500, "a fault of the program; its log tells more")
+
+
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, _HEADERS, "application/json")
 
@@ -170,14 +184,15 @@ class _Api:
     async def webhook(self, request: Request) -> Response:
         """Take a notification in: 202 once durable, 4xx when it is no notification, 503 to come back."""
         started = time.perf_counter()
-        code = 202
+        code = 500
         try:
             signals = parse_webhook(await _body(request, BODY_BYTES_MAX), self._p.clock.now())
             self._p.deadman.heard(signals)
             await self._p.intake.take_in(signals)
             for status in ("firing", "resolved"):
                 self._p.telemetry.signals(status, sum(signal.status == status for signal in signals))
-            return _json({"taken_in": len(signals)}, 202)
+            code = 202
+            return _json({"taken_in": len(signals)}, code)
         except TemporaryError:
             code = 503
             raise
@@ -249,7 +264,9 @@ class _Api:
     async def throw(self, request: Request) -> Response:
         wish = await _decoded(request, Throw)
         if wish.on:
-            killswitch.throw(self._p.kill_switch, by=wish.by, why=wish.why, at=self._p.clock.now())
+            # Whoever forgets to say who they are still stops everything: refusing here would be the dangerous side.
+            by = wish.by.strip() or "somebody"
+            killswitch.throw(self._p.kill_switch, by=by, why=wish.why, at=self._p.clock.now())
         else:
             killswitch.release(self._p.kill_switch)
         self._p.telemetry.kill_switch(on=wish.on)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, assert_never
 
@@ -47,8 +47,11 @@ class Verification(msgspec.Struct, frozen=True):
 class Plant(Protocol):
     """What can carry an action out."""
 
-    async def carry_out(self, action: Action, key: str) -> DoAnswer:
-        """Carry `action` out at most once for `key`. Trouble is an answer with `ok=False`, never an exception."""
+    async def carry_out(self, action: Action, key: str, *, forbidden: Callable[[], bool]) -> DoAnswer:
+        """Carry `action` out at most once for `key`. Trouble is an answer with `ok=False`, never an exception.
+
+        `forbidden` is asked before each further try, so that nothing starts once the kill switch is on.
+        """
         ...
 
 
@@ -65,12 +68,16 @@ class LivePlant:
         self._journal = journal
         self._instruments = instruments
 
-    async def carry_out(self, action: Action, key: str) -> DoAnswer:
+    async def carry_out(self, action: Action, key: str, *, forbidden: Callable[[], bool]) -> DoAnswer:
         """Carry `action` out at most once for `key`, trying again after temporary failures."""
         problem = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(PAUSE_S * attempt)
+                if forbidden():
+                    # Not a refusal: the try before may have been carried out and only its answer lost.
+                    words = f"automatic actions were forbidden before it was known whether it was done: {problem}"
+                    return DoAnswer(at=self._clock.now(), ok=False, error=words)
             try:
                 before, after = await self._act(action, key)
             except RefusedError as error:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from kernel.errors import PermanentError
+from kernel.errors import InputError, PermanentError
 from kernel.time import Instant
 from runbooks.model import AskAnswer, Consent
+
+_NAME_MAX: Final = 100
 
 
 @dataclass
@@ -53,15 +56,19 @@ class Consents:
         """Let a person answer; returns what still is to come, in words.
 
         Raises:
+            InputError: `by` is no name.
             PermanentError: the run asks nothing, or the same person agrees twice where two are needed.
         """
+        by = " ".join(by.split())
+        if not by or not by.isprintable() or len(by) > _NAME_MAX:
+            raise InputError("by", f"is {by[:20]!r}", right=f"a name of up to {_NAME_MAX} letters")
         question = self._open.get(run)
         if question is None or question.verdict.done():
             raise PermanentError(f"run {run} asks for no consent now")
         if not grant:
             question.verdict.set_result(AskAnswer(at=Instant(0), granted=False, by=(by,), detail=f"denied by {by}"))
             return "denied: the run ends without acting"
-        if by in question.granted:
+        if by.casefold() in {one.casefold() for one in question.granted}:
             raise PermanentError(f"{by} agreed already; a second person is needed")
         question.granted.append(by)
         missing = question.needed - len(question.granted)

@@ -25,30 +25,50 @@ class DeadMan:
 
     def note(self, signal: AlertSignal, now: Instant) -> bool:
         """Take note of a Watchdog alert; True when the signal was one and needs no further decision."""
+        if signal.name == SILENT:
+            self._adopt(signal)
         if signal.name != WATCHDOG:
             return False
         if signal.status is Status.FIRING and now - signal.received_at < self._patience:
-            self._heard = max(self._heard, signal.received_at)
-            self._telemetry.deadman(self._heard)
+            self._hear(signal.received_at)
         return True
 
     def heard(self, signals: list[AlertSignal]) -> None:
         """Take note of Watchdog alerts at their arrival: repeated ones never reach the decision, being duplicates."""
         for signal in signals:
             if signal.name == WATCHDOG and signal.status is Status.FIRING:
-                self._heard = max(self._heard, signal.received_at)
-                self._telemetry.deadman(self._heard)
+                self._hear(signal.received_at)
+
+    def resume(self, silent_since: Instant) -> None:
+        """Go on with a silence that an earlier process told of; only a Watchdog alert ends it."""
+        self._silent_since = silent_since
+        if not self._spoke:
+            self._heard = Instant(silent_since - self._patience)
+
+    def _adopt(self, signal: AlertSignal) -> None:
+        """Take over what an earlier process told of the silence and nobody had decided on yet."""
+        if signal.status is Status.RESOLVED:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self.resume(signal.starts_at)
+
+    def _hear(self, at: Instant) -> None:
+        self._heard = max(self._heard, at)
+        self._spoke = True
+        self._telemetry.deadman(self._heard)
 
     def due(self, now: Instant) -> AlertSignal | None:
-        """Return a signal when silence has begun or ended since the last call."""
+        """Return a signal while silence has begun or ended and that was not yet `told`."""
         silent = now - self._heard > self._patience
         if silent and self._silent_since is None:
-            self._silent_since = now
             return self._signal(Status.FIRING, now, now)
         if not silent and self._silent_since is not None:
-            began, self._silent_since = self._silent_since, None
-            return self._signal(Status.RESOLVED, began, now)
+            return self._signal(Status.RESOLVED, self._silent_since, now)
         return None
+
+    def told(self, signal: AlertSignal) -> None:
+        """Take note that a signal of `due` is durable; until then it is due again and again."""
+        self._silent_since = signal.starts_at if signal.status is Status.FIRING else None
 
     def _signal(self, status: Status, began: Instant, now: Instant) -> AlertSignal:
         for_s = to_seconds(now - self._heard)

@@ -8,7 +8,7 @@ recorded answers and asking the open question again; a `Do` carries a key, so as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
@@ -45,7 +45,7 @@ from runbooks.model import (
     WaitAnswer,
 )
 from runbooks.policy import PastRun, PlantFacts, permit
-from runbooks.run import advance, replay
+from runbooks.run import Run, advance
 from runbooks.run import run as machine
 
 _QUESTION: Final = msgspec.json.Encoder()
@@ -82,14 +82,10 @@ class Driver:
 
         `asked_for_at` is when the signal that led here arrived, for the time to the first action.
         """
-        answers = [
-            _ANSWER.decode(payload)
-            for _, kind, payload in await self._parts.store.call(lambda store: store.run_journal(run.id))
-            if kind == "answer"
-        ]
+        journal = await self._parts.store.call(lambda store: store.run_journal(run.id))
         generator = machine(runbook, run.id)
         try:
-            question = replay(generator, answers)
+            question, answers, open_before = _resumed(generator, journal)
         except PermanentError as error:
             return Conclusion(outcome=Outcome.FAILED, reason="", detail=f"It could not be resumed: {error}.")
         n = len(answers)
@@ -97,13 +93,15 @@ class Driver:
         drafts: list[Draft] = []
         first = True
         while not isinstance(question, Conclusion):
-            rows.append((n, "question", _QUESTION.encode(question)))
-            drafts += tell.asked(run, question, self._parts.clock.now())
+            if not open_before:
+                rows.append((n, "question", _QUESTION.encode(question)))
+                drafts += tell.asked(run, question, self._parts.clock.now())
             if isinstance(question, Do) and first and asked_for_at is not None and not n_acted(answers):
                 self._parts.telemetry.first_action(to_seconds(self._parts.clock.now() - asked_for_at))
                 first = False
             await self._persist(run, rows, drafts)
-            answer = await self._answer(question, run, runbook)
+            answer = await self._answer(question, run, runbook, open_before=open_before)
+            open_before = False
             answers.append(answer)
             following = advance(generator, answer)
             rows = [(n, "answer", _QUESTION.encode(answer))]
@@ -116,11 +114,14 @@ class Driver:
         await self._persist(run, rows, drafts)
         return question
 
+    def _forbidden(self) -> bool:
+        return killswitch.read(self._parts.kill_switch) is not None
+
     async def _persist(self, run: RunRecord, rows: list[tuple[int, JournalKind, bytes]], drafts: list[Draft]) -> None:
         if rows or drafts:
             await self._parts.store.call(lambda store: store.advance(run.id, tuple(rows), tuple(drafts)))
 
-    async def _answer(self, question: Question, run: RunRecord, runbook: Runbook) -> Answer:
+    async def _answer(self, question: Question, run: RunRecord, runbook: Runbook, *, open_before: bool) -> Answer:
         match question:
             case Read():
                 return await self._read(question)
@@ -131,7 +132,7 @@ class Driver:
             case Permit():
                 return await self._permit(question, run, runbook)
             case Do():
-                return await self._do(question)
+                return await self._do(question, open_before=open_before)
             case _:
                 assert_never(question)
 
@@ -171,18 +172,47 @@ class Driver:
             undo=question.undo,
         )
 
-    async def _do(self, question: Do) -> DoAnswer:
+    async def _do(self, question: Do, *, open_before: bool) -> DoAnswer:
+        """Carry an action out; `open_before` tells that a process before this one may have begun to."""
         self._parts.failpoints.reach(Failpoint.BEFORE_EFFECT)
         thrown = killswitch.read(self._parts.kill_switch)
-        if thrown is not None:
-            answer = DoAnswer(
-                at=self._parts.clock.now(), ok=False, refused=RefusalReason.KILL_SWITCH, error=f"kill switch {thrown}"
-            )
+        now = self._parts.clock.now()
+        if thrown is not None and open_before:
+            # No refusal, for a refusal says that nothing was touched.
+            words = f"kill switch {thrown}; whether it was done before control stopped is not known"
+            answer = DoAnswer(at=now, ok=False, error=words)
+        elif thrown is not None:
+            answer = DoAnswer(at=now, ok=False, refused=RefusalReason.KILL_SWITCH, error=f"kill switch {thrown}")
         else:
-            answer = await self._parts.plant.carry_out(question.action, question.key)
+            answer = await self._parts.plant.carry_out(question.action, question.key, forbidden=self._forbidden)
         self._parts.failpoints.reach(Failpoint.AFTER_EFFECT)
         self._parts.telemetry.action(question.action, answer)
         return answer
+
+
+def _resumed(
+    generator: Run, journal: Sequence[tuple[int, JournalKind, bytes]]
+) -> tuple[Question | Conclusion, list[Answer], bool]:
+    """Bring a fresh run to where its journal leads: the question open now, the answers so far, whether it was asked.
+
+    Raises:
+        PermanentError: the journal is not this runbook's (it was changed while the run was cut short).
+    """
+    asked = {n: payload for n, kind, payload in journal if kind == "question"}
+    answers = [_ANSWER.decode(payload) for _, kind, payload in journal if kind == "answer"]
+    question = advance(generator)
+    for n in range(len(answers) + 1):
+        if n in asked and (isinstance(question, Conclusion) or asked[n] != _QUESTION.encode(question)):
+            raise PermanentError(f"the runbook now asks something else at question {n + 1}; start the run anew")
+        if n < len(answers):
+            question = advance(generator, answers[n])
+    return question, answers, len(answers) in asked
+
+
+def has_acted(journal: Sequence[tuple[int, JournalKind, bytes]]) -> bool:
+    """Tell whether a run's journal holds an action that was carried out."""
+    answers = (_ANSWER.decode(payload) for _, kind, payload in journal if kind == "answer")
+    return any(isinstance(answer, DoAnswer) and answer.ok for answer in answers)
 
 
 def n_acted(answers: list[Answer]) -> int:

@@ -130,7 +130,7 @@ class Loop:
         now = self._p.clock.now()
         signals = [signal for _, signal in pending if not self._p.deadman.note(signal, now)]
         prints = {signal.fingerprint for signal in signals}
-        known = await self._p.store.call(lambda store: _recent(store.incidents(), now))
+        known = await self._p.store.call(lambda store: _recent(store, now))
         ended = await self._p.store.call(lambda store: store.ended(prints))
         told = await self._p.store.call(
             lambda store: tell_signals(
@@ -395,12 +395,14 @@ def _written(
     return run
 
 
-def _recent(incidents: Sequence[Incident], now: Instant) -> list[Incident]:
-    return [
+def _recent(store: IncidentStore, now: Instant) -> list[Incident]:
+    """Return the unresolved incidents, however many came after them, and those resolved lately, oldest first."""
+    lately = [
         one
-        for one in incidents
-        if one.state is not State.RESOLVED or (one.resolved_at is not None and now - one.resolved_at < REOPEN_WINDOW)
+        for one in store.incidents({State.RESOLVED})
+        if one.resolved_at is not None and now - one.resolved_at < REOPEN_WINDOW
     ]
+    return sorted([*lately, *store.incidents(UNRESOLVED)], key=lambda one: (one.opened_at, one.id))
 
 
 def _runs_of(runs: Sequence[RunRecord], incident: str) -> list[RunRecord]:
