@@ -48,7 +48,7 @@ def fetch(method: str, url: str, *, token: str = "", body: object = None, timeou
         ) from error
     finally:
         connection.close()
-    if code < 400:  # noqa: PLR2004 - HTTP's own number
+    if code < 300:  # noqa: PLR2004 - HTTP's own number; a redirect leads nowhere we would go
         return data
     told = _told(data, code)
     if code >= 500:  # noqa: PLR2004 - HTTP's own number

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import msgspec
 import typer
@@ -23,7 +23,7 @@ from incidents.incident import ACTION_PLAN, Incident
 from incidents.incident import State as IncidentState
 from incidents.timeline import Entry
 from incidents.words import OUTCOMES, REASONS, clean, clock, day, spell
-from kernel.errors import PermanentError, TapewatchError, TemporaryError
+from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
 
 _COLOURS: Final = {
     IncidentState.OPEN: "red",
@@ -31,6 +31,7 @@ _COLOURS: Final = {
     IncidentState.MITIGATED: "cyan",
     IncidentState.RESOLVED: "green",
 }
+_ID: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -52,41 +53,54 @@ class Desk:
         Raises:
             TapewatchError: as `control.calls.call`; names the report of `incident` that lies in the state directory.
         """
+        plant = self._connect(incident)
         try:
-            plant = self._connect()
             return call("GET", f"{plant.addresses.control}/api/v1/{path}", token=plant.admin)
         except TemporaryError as error:
-            raise TemporaryError(f"{error}{self._report_hint(incident)}") from error
+            raise TemporaryError(f"control cannot be reached: {error}{self._hint(incident)}") from error
 
     def say(self, path: str, body: object) -> Any:
         """Tell control something and return its answer."""
         plant = self._connect()
-        return call("POST", f"{plant.addresses.control}/api/v1/{path}", token=plant.admin, body=body)
+        try:
+            return call("POST", f"{plant.addresses.control}/api/v1/{path}", token=plant.admin, body=body)
+        except TemporaryError as error:
+            raise TemporaryError(f"control cannot be reached: {error}") from error
 
     def document(self, incident: str, form: str) -> str:
         """Return an incident's post-mortem as it stands now, as `html` or `md`."""
+        plant = self._connect(incident)
+        url = f"{plant.addresses.control}/api/v1/{path_of(incident)}/postmortem?format={form}"
         try:
-            plant = self._connect()
-            url = f"{plant.addresses.control}/api/v1/incidents/{quote(incident, safe='')}/postmortem?format={form}"
             return fetch("GET", url, token=plant.admin, timeout_s=60.0).decode()
         except TemporaryError as error:
-            raise TemporaryError(f"{error}{self._report_hint(incident)}") from error
+            raise TemporaryError(f"control cannot be reached: {error}{self._hint(incident)}") from error
 
     def report(self, incident: str) -> Path:
         """Return where an incident's report lies, once it was written."""
         return self._layout.reports / f"{incident}.html"
 
-    def _connect(self) -> Plant:
-        return faults.connect(self._layout.root)
+    def _connect(self, incident: str = "") -> Plant:
+        try:
+            return faults.connect(self._layout.root)
+        except TemporaryError as error:
+            raise TemporaryError(f"{error}{self._hint(incident)}") from error
 
-    def _report_hint(self, incident: str) -> str:
+    def _hint(self, incident: str) -> str:
         path = self.report(incident)
-        there = bool(incident) and Path(incident).name == incident and path.is_file()
+        there = _ID.fullmatch(incident) is not None and path.is_file()
         return f"; the report written last is {path}" if there else ""
 
 
-def _incident(id: str) -> str:  # noqa: A002 - the word of the interface
-    return f"incidents/{quote(id, safe='')}"
+def path_of(incident: str) -> str:
+    """Return an incident's path in control's interface.
+
+    Raises:
+        InputError: that is no incident's id.
+    """
+    if _ID.fullmatch(incident) is None:
+        raise InputError("incident", f"{incident[:40]!r} is no id", right="such as INC-20260302-0001")
+    return f"incidents/{incident}"
 
 
 def complete_incident(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -122,8 +136,8 @@ def list_(
 def show(id: Id, state: State = None, *, as_json: AsJson = False) -> None:  # noqa: A002 - the word of the interface
     """Show one incident: state, level, plan, alerts, runs, timeline."""
     desk = Desk(layout_of(state))
-    found = guarded(lambda: desk.ask(_incident(id), id))
-    told = guarded(lambda: desk.ask(f"{_incident(id)}/timeline", id))
+    found = guarded(lambda: desk.ask(path_of(id), id))
+    told = guarded(lambda: desk.ask(f"{path_of(id)}/timeline", id))
     if as_json:
         print_json({"incident": found, "plan": ACTION_PLAN.get(found["level"]), **told})
     else:
@@ -154,7 +168,7 @@ def resolve(
 
 
 def _said(state: Path | None, id: str, verb: str, body: object, done: str) -> None:  # noqa: A002 - see above
-    guarded(lambda: Desk(layout_of(state)).say(f"{_incident(id)}/{verb}", body))
+    guarded(lambda: Desk(layout_of(state)).say(f"{path_of(id)}/{verb}", body))
     out.print(markup(done))
 
 
@@ -193,9 +207,10 @@ def _known(desk: Desk, incident: str) -> None:
         TapewatchError: there is no such incident, it has none yet, or nobody knows.
     """
     path = desk.report(incident)
-    if Path(incident).name == incident and path.is_file():
+    where = path_of(incident)
+    if path.is_file():
         return
-    found = desk.ask(_incident(incident), incident)
+    found = desk.ask(where, incident)
     raise PermanentError(
         f"{incident} is {found['state']}: its report is written when it is resolved or handed over; "
         "--html or --md prints it as it stands"
