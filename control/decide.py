@@ -25,8 +25,11 @@ from runbooks.model import Outcome, Runbook
 RETRY_AFTER: Final = seconds(2.0)
 """Until a runbook that found itself not applicable is tried again; each further pause is twice as long."""
 TRIES_MAX: Final = 5
-LINGER: Final = seconds(4.0)
-"""An alert that outlives its cause for so long has a cause of its own."""
+LINGER: Final = seconds(7.0)
+"""An alert that outlives its cause for so long has a cause of its own.
+
+Longer than any rule on the order path looks back, or a past that the cause explains would be cured once more.
+"""
 LEVEL_1_PATIENCE: Final = seconds(3.0)
 """At level 1 nobody waits for a cause that may still show."""
 
@@ -85,7 +88,7 @@ def _candidates(incident: Incident, now: Instant) -> list[AlertFact]:
     firing = sorted(incident.firing, key=lambda alert: (alert.fingerprint != incident.cause, alert.since))
     if cause is None or not cause.firing:
         ended = cause.since if cause is not None else incident.opened_at
-        return [alert for alert in firing if now - ended >= LINGER]
+        return [alert for alert in firing if now - max(ended, alert.since) >= LINGER]
     service = cause.labels.get("service")
     return [alert for alert in firing if alert.labels.get("service") == service]
 
