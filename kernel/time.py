@@ -5,7 +5,7 @@ Cores take an `Instant` as an argument and never ask for one; only adapters, `co
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 from typing import Final, NewType, Protocol
 
@@ -52,13 +52,15 @@ def parse_duration(text: str) -> Duration:
     """
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is no duration: write whole numbers with ms, s, m, h or d, for example 500ms or 1m30s")
+        raise ValueError(
+            f"{text!r} is no duration: write whole numbers with ms, s, m, h or d, for example 500ms or 1m30s"
+        )
     return Duration(sum(int(number) * _UNITS[unit] for number, unit in parts))
 
 
 def to_rfc3339(instant: int) -> str:
     """Write an instant as RFC 3339 in UTC with microseconds, such as `2026-03-02T09:30:00.000001Z`."""
-    moment = datetime.datetime.fromtimestamp(instant // SECOND, tz=datetime.UTC)
+    moment = dt.datetime.fromtimestamp(instant // SECOND, tz=dt.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{instant % SECOND // MICROSECOND:06d}Z"
 
 
@@ -72,7 +74,7 @@ def from_rfc3339(text: str) -> Instant:
     if match is None:
         raise ValueError(f"{text[:40]!r} is no RFC 3339 time such as 2026-03-02T09:30:00Z")
     whole, fraction, offset = match.groups()
-    moment = datetime.datetime.fromisoformat(whole.upper() + ("+00:00" if offset in "Zz" else offset))
-    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    moment = dt.datetime.fromisoformat(whole.upper() + ("+00:00" if offset in "Zz" else offset))
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     elapsed = moment - epoch
     return Instant((elapsed.days * 86_400 + elapsed.seconds) * SECOND + int((fraction or "0").ljust(9, "0")))

@@ -10,7 +10,8 @@ from kernel.time import Instant
 class SystemClock:
     """Wall time read once at the start, carried on by the monotonic clock.
 
-    A jump of the wall clock (NTP, an operator, a leap) therefore never makes a deadline pass early or late within a process.
+    A jump of the wall clock (NTP, an operator, a leap) therefore never makes a deadline pass early or late within a
+    process.
     """
 
     def __init__(self) -> None:

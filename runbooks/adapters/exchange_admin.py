@@ -68,8 +68,8 @@ class ExchangeAdmin:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise TemporaryError(f"engine: {method} {path}: no answer ({type(error).__name__})") from error
-        if answer.status >= 500:
+        if answer.status >= 500:  # noqa: PLR2004 - HTTP's own number
             raise TemporaryError(f"engine: {method} {path}: {answer.status} {content[:200]!r}")
-        if answer.status >= 300:
+        if answer.status >= 300:  # noqa: PLR2004 - HTTP's own number
             raise PermanentError(f"engine: {method} {path}: {answer.status} {content[:200]!r}")
         return content
