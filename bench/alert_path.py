@@ -53,7 +53,9 @@ class Toy:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {len(self._page)}\r\n\r\n"
+        head = (
+            f"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {len(self._page)}\r\n\r\n"
+        )
         try:
             while True:
                 await reader.readuntil(b"\r\n\r\n")

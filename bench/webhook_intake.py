@@ -2,9 +2,9 @@
 
     python bench/webhook_intake.py [SECONDS]
 
-The same client posts the same alerts, every one new, over so many connections, to a control process (its store is SQLite
-with every commit synced) and to an Alertmanager that keeps alerts in memory and tells nobody; both are warm and are
-measured in turn. Control decides on what it took in meanwhile; Prometheus and the plant are not there. Then, to a fresh
+The same client posts the same alerts, every one new, over so many connections, to a control process (its store is
+SQLite, and an answer waits for the disk) and to an Alertmanager that keeps alerts in memory and tells nobody; both are
+warm and are measured in turn. Control decides on what it took in meanwhile; Prometheus and the plant are not there. Then, to a fresh
 control, 10,000 alerts in a minute; afterwards every one is looked for in the store.
 """
 
@@ -28,9 +28,10 @@ from bench.parts.plant import folder, running, wait_for
 from bench.parts.role import Role, role_config
 from kernel.time import Instant, to_rfc3339
 
-CONNECTIONS = 8
+CONNECTIONS = 32
 BATCHES = (1, 10, 100)
 STORM_ALERTS = 10_000
+STORM_FIRST = 1_000_000
 STORM_S = 60.0
 STORM_BATCH = 10
 START = to_rfc3339(Instant(time.time_ns()))
@@ -56,7 +57,7 @@ def to_control(token: str) -> Callable[[list[int]], bytes]:
             for n in numbers
         ]
         body = {
-            "version": "4", "groupKey": "{}:{service=\"market-data\"}", "truncatedAlerts": 0, "status": "firing",
+            "version": "4", "groupKey": '{}:{service="market-data"}', "truncatedAlerts": 0, "status": "firing",
             "receiver": "control", "groupLabels": {}, "commonLabels": {}, "commonAnnotations": {}, "externalURL": "",
             "alerts": alerts,
         }  # fmt: skip
@@ -100,19 +101,20 @@ def _timed(stop: float, requests: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def storm(control: Role) -> None:
-    numbers = itertools.count(1_000_000)
+    numbers = itertools.count(STORM_FIRST)
     make = to_control(control.secret("webhook"))
     requests = prepared(make, numbers, STORM_BATCH, STORM_ALERTS // STORM_BATCH)
     rate = STORM_ALERTS / STORM_BATCH / STORM_S
     seen: Measured = uvloop.run(load(control.port, iter(requests), CONNECTIONS, rate=rate))
     seen.line(f"storm, {STORM_BATCH} alerts a request")
     store = sqlite3.connect(f"file:{control.layout.incidents}?mode=ro", uri=True)
-    kept = store.execute("SELECT COUNT(DISTINCT fingerprint) FROM signals").fetchone()[0]
+    told = {row[0] for row in store.execute("SELECT DISTINCT fingerprint FROM signals")}
+    lost = sum(f"{number:016x}" not in told for number in range(STORM_FIRST, STORM_FIRST + STORM_ALERTS))
     incidents = store.execute("SELECT COUNT(*) FROM incidents").fetchone()[0]
     store.close()
     p99 = percentile(seen.latencies, 0.99) * 1000
-    verdict(f"{STORM_ALERTS:,} alerts in {seen.seconds:.0f} s", f"ack p99 {p99:.0f} ms, lost {STORM_ALERTS - kept}",
-            "250 ms, 0 lost", reached=p99 < 250 and kept == STORM_ALERTS)  # fmt: skip
+    verdict(f"{STORM_ALERTS:,} alerts in {seen.seconds:.0f} s", f"ack p99 {p99:.0f} ms, lost {lost}",
+            "250 ms, 0 lost", reached=p99 < 250 and not lost)  # fmt: skip
     print(f"incidents opened by the storm: {incidents}")
 
 

@@ -2,10 +2,10 @@
 
     python bench/webhook_to_action.py [TIMES]
 
-A webhook in Alertmanager's form is posted to control, once a symbol: `SequenceGap`, whose runbook halts that symbol. The
-times are those of the incident's own timeline; the action is asked for when its entry is made, which is also durable
-before the action is carried out. The reference is one durable webhook of the same kind without anything to do (an
-alert that is information without a runbook), posted in turn with the others.
+A webhook in Alertmanager's form is posted to control, once a symbol: `SequenceGap`, whose runbook halts that symbol.
+The times are those of the incident's own timeline; the action is asked for when its entry is made, which is durable
+before the action is carried out. The reference is one durable webhook of the same kind without anything to do (an alert
+that is information without a runbook), posted in turn with the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.parts.figures import percentile, spread, verdict
 from bench.parts.plant import Estate, estate
-from kernel.time import from_rfc3339, to_rfc3339, Instant
+from kernel.time import Instant, from_rfc3339, to_rfc3339
 
 APART_S = 0.7
 PROOF_S = 4.0

@@ -1,8 +1,10 @@
 """Driving one run: ask what the machine asks, journal it, carry it out, answer.
 
-Order of things for each question: the question (with the answer before it) is durable, it is carried out, the answer
-becomes durable with the next question. A controller killed at any point therefore resumes by giving the machine its
-recorded answers and asking the open question again; a `Do` carries a key, so asking it again repeats no effect.
+Order of things for each question: the question (with the answer before it) is journalled, it is carried out, the answer
+is journalled with the next question. What acts or asks people waits until the journal is on the disk, with all before
+it; what only looks does not wait, for it can look again. A controller killed at any point therefore resumes by giving
+the machine its recorded answers and asking the open question again; a `Do` carries a key, so asking it again repeats no
+effect.
 """
 
 from __future__ import annotations
@@ -99,7 +101,8 @@ class Driver:
             if isinstance(question, Do) and first and asked_for_at is not None and not n_acted(answers):
                 self._parts.telemetry.first_action(to_seconds(self._parts.clock.now() - asked_for_at))
                 first = False
-            await self._persist(run, rows, drafts)
+            # Only what acts or asks people waits for the disk; a reading can be taken again after a loss of power.
+            await self._persist(run, rows, drafts, synced=isinstance(question, Do | Ask))
             answer = await self._answer(question, run, runbook, open_before=open_before)
             open_before = False
             answers.append(answer)
@@ -117,9 +120,16 @@ class Driver:
     def _forbidden(self) -> bool:
         return killswitch.read(self._parts.kill_switch) is not None
 
-    async def _persist(self, run: RunRecord, rows: list[tuple[int, JournalKind, bytes]], drafts: list[Draft]) -> None:
+    async def _persist(
+        self,
+        run: RunRecord,
+        rows: list[tuple[int, JournalKind, bytes]],
+        drafts: list[Draft],
+        *,
+        synced: bool = True,
+    ) -> None:
         if rows or drafts:
-            await self._parts.store.call(lambda store: store.advance(run.id, tuple(rows), tuple(drafts)))
+            await self._parts.store.call(lambda store: store.advance(run.id, tuple(rows), tuple(drafts), synced=synced))
 
     async def _answer(self, question: Question, run: RunRecord, runbook: Runbook, *, open_before: bool) -> Answer:
         match question:

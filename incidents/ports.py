@@ -59,6 +59,8 @@ class IncidentStore(Protocol):
     def decide(self, upto_offset: int, drafts: Mapping[str, Sequence[Draft]], runs: Sequence[RunRecord] = ()) -> None:
         """In one transaction: append entries, start runs, and mark signals up to and including the offset decided.
 
+        Kept as by `advance` that is not synced: the signals are durable and can be decided on again.
+
         Raises:
             IllegalTransitionError: a draft moves an incident where the table does not lead; nothing was written.
         """
@@ -105,9 +107,17 @@ class IncidentStore(Protocol):
         ...
 
     def advance(
-        self, run_id: str, rows: Sequence[tuple[int, JournalKind, bytes]], drafts: Sequence[Draft] = ()
+        self,
+        run_id: str,
+        rows: Sequence[tuple[int, JournalKind, bytes]],
+        drafts: Sequence[Draft] = (),
+        *,
+        synced: bool = True,
     ) -> None:
         """Journal several questions and answers of a run together with entries of its incident, in one transaction.
+
+        Not `synced`: a crash of the process loses nothing, a loss of power may lose the newest such writes, but never
+        one that came before a synced write. For questions that change nothing and can be asked again.
 
         Raises:
             PermanentError: a place holds another payload; nothing was written.

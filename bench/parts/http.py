@@ -29,7 +29,9 @@ class Measured:
         """Print rate and distribution."""
         p50, p99, p999 = (percentile(self.latencies, part) * 1000 for part in (0.5, 0.99, 0.999))
         told = " ".join(f"{status}:{count}" for status, count in sorted(self.statuses.items()))
-        print(f"{name:<42}{self.rate:8.0f}/s  p50 {p50:7.2f}   p99 {p99:7.2f}   p99.9 {p999:7.2f} ms   {told}", flush=True)
+        print(
+            f"{name:<42}{self.rate:8.0f}/s  p50 {p50:7.2f}   p99 {p99:7.2f}   p99.9 {p999:7.2f} ms   {told}", flush=True
+        )
 
 
 def post(path: str, body: bytes, token: str = "") -> bytes:
@@ -37,7 +39,6 @@ def post(path: str, body: bytes, token: str = "") -> bytes:
     bearer = f"Authorization: Bearer {token}\r\n" if token else ""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{bearer}Content-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
 
 
 class _Connection(asyncio.Protocol):

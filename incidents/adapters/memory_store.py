@@ -105,7 +105,12 @@ class MemoryStore:
             raise PermanentError(f"run {run_id} has another {kind} {n} on record")
 
     def advance(
-        self, run_id: str, rows: Sequence[tuple[int, JournalKind, bytes]], drafts: Sequence[Draft] = ()
+        self,
+        run_id: str,
+        rows: Sequence[tuple[int, JournalKind, bytes]],
+        drafts: Sequence[Draft] = (),
+        *,
+        synced: bool = True,  # noqa: ARG002 - memory has no disk to wait for
     ) -> None:
         """Journal a run's questions and answers together with entries of its incident."""
         run = self._runs.get(run_id)

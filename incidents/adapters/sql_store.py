@@ -1,7 +1,9 @@
 """The incident store in an SQL database: SQLite by default, by URL.
 
-SQLite runs with a write-ahead log and `synchronous=FULL`, so a commit is on disk when it returns. One connection
-is kept and a lock serialises its users. Times are whole nanoseconds, data are JSON.
+SQLite runs with a write-ahead log and `synchronous=FULL`, so a commit is on disk when it returns. What only leads up to
+something (a decision that can be taken again, a question that changes nothing) is committed without waiting for the
+disk: a crash of the process loses none of it, and the next commit that waits brings all before it along, because the
+log is one file. One connection is kept and a lock serialises its users. Times are whole nanoseconds, data are JSON.
 
 What is derived (an incident's state and its fold) is written or kept beside the entries only to be found quickly; the
 entries are the truth.
@@ -130,6 +132,7 @@ class SqlStore:
         """
         self._key = key
         self._lock = threading.RLock()
+        self._synced = True
         self._cache: dict[str, Incident] = {}
         self._engine, self._where = _engine(url)
         try:
@@ -219,7 +222,7 @@ class SqlStore:
         )
         if self._engine.dialect.name != "sqlite":  # two-argument MIN is SQLite's name for LEAST
             forward = forward.values(value=sa.func.least(upto_offset, _last_offset()))
-        with self._writing("decide on signals") as connection:
+        with self._writing("decide on signals", synced=False) as connection:
             folded = {one: self._append(connection, one, some) for one, some in drafts.items() if some}
             self._insert_runs(connection, runs)
             connection.execute(forward)
@@ -238,7 +241,7 @@ class SqlStore:
         name = f"incidents-{day}"
         count = self._insert(_PROGRESS).values(name=name, value=1)
         count = count.on_conflict_do_update(index_elements=["name"], set_={"value": _PROGRESS.c.value + 1})
-        with self._writing("number an incident") as connection:
+        with self._writing("number an incident", synced=False) as connection:
             connection.execute(count)
             number = connection.execute(sa.select(_PROGRESS.c.value).where(_PROGRESS.c.name == name)).scalar_one()
         return f"INC-{day}-{number:04d}"
@@ -307,11 +310,16 @@ class SqlStore:
         self.advance(run_id, [(n, kind, payload)])
 
     def advance(
-        self, run_id: str, rows: Sequence[tuple[int, JournalKind, bytes]], drafts: Sequence[Draft] = ()
+        self,
+        run_id: str,
+        rows: Sequence[tuple[int, JournalKind, bytes]],
+        drafts: Sequence[Draft] = (),
+        *,
+        synced: bool = True,
     ) -> None:
         """Journal a run's questions and answers together with entries of its incident."""
         folded: dict[str, Incident] = {}
-        with self._writing("journal a run") as connection:
+        with self._writing("journal a run", synced=synced) as connection:
             self._known_run(connection, run_id)
             for n, kind, payload in rows:
                 self._journal(connection, run_id, n, kind, payload)
@@ -443,9 +451,19 @@ class SqlStore:
         return (sqlite if self._engine.dialect.name == "sqlite" else postgresql).insert(table)
 
     @contextmanager
-    def _writing(self, what: str) -> Iterator[sa.Connection]:
-        with self._lock, self._translated(what), self._connection.begin():
-            yield self._connection
+    def _writing(self, what: str, *, synced: bool = True) -> Iterator[sa.Connection]:
+        with self._lock, self._translated(what):
+            self._wait_for_disk(synced)
+            with self._connection.begin():
+                yield self._connection
+
+    def _wait_for_disk(self, synced: bool) -> None:  # noqa: FBT001 - its one argument
+        """Let the next commits wait for the disk, or not."""
+        if synced is self._synced or self._engine.dialect.name != "sqlite":
+            return
+        driver: Any = self._connection.connection.dbapi_connection  # outside of transactions, where SQLite takes this
+        driver.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}").close()
+        self._synced = synced
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[sa.Connection]:
