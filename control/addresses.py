@@ -102,5 +102,7 @@ def load_addresses(path: Path) -> Addresses:
         return msgspec.json.decode(data, type=Addresses)
     except msgspec.DecodeError as error:
         raise InputError(
-            str(path), f"is no address book of this version ({error})", right="stop the estate and start it anew"
+            str(path),
+            f"is no address book of this version ({error})",
+            right=f"stop the estate by its process id (see {path.parent / 'lock'}) and start it anew",
         ) from error

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from control import plan, render
+from control import plan, preflight, render
 from control.addresses import Addresses, ReplicaAddress, save_addresses, url_of
 from control.calls import call
 from control.child import now
@@ -175,6 +175,8 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
             plan.write_configs(settings, layout, ports, instruments)
         except OSError as error:
             raise unwritable(layout.root, error) from error
+        for warning in await asyncio.to_thread(preflight.check, settings, layout):
+            say(warning)
         effects = EffectLog.open(layout.effects, at=now())
         try:
             made = Estate(settings, layout, ports, instruments, say, stop_asked=stop or asyncio.Event())

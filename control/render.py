@@ -30,7 +30,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error.strerror})", right="install the project whole") from error
-    except yaml.YAMLError as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(path)
+        raise InputError(where, str(error.problem or error.context), right="correct the YAML") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(str(path), " ".join(str(error).split()), right="correct the YAML") from error
     if not isinstance(loaded, dict):
         raise InputError(str(path), "is not a mapping", right="see the file in the repository")

@@ -129,6 +129,8 @@ def load_settings(**given: Any) -> Settings:
         raise _told(error.errors()[0]) from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(FILE, f"is not TOML: {error}", right="write lines such as `gateways = 2`") from error
+    except UnicodeDecodeError as error:
+        raise InputError(FILE, f"is not UTF-8: byte {error.start} is wrong", right="write it as UTF-8 text") from error
     except ValueError as error:  # pydantic-settings: a list in the environment that is no JSON
         raise InputError(
             "settings", str(error).split("\n", maxsplit=1)[0], right='write lists as JSON, such as ["gateway"]'
@@ -158,4 +160,5 @@ def _told(error: Any) -> InputError:
         return InputError(f"{FILE}: {key}", "is not a setting", right=_nearest(key))
     value = error["input"]
     problem = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    problem = problem.replace("String should match pattern", "a text that matches")
     return InputError(f"setting {key} ({PREFIX}{key.upper()})", f"{value!r} is wrong", right=f"it should be {problem}")

@@ -15,7 +15,7 @@ from control.child import now
 from control.layout import STATE_VERSION, Layout
 from exchange.types import Instrument, Symbol, Ticks
 from kernel.chance import stream
-from kernel.errors import PermanentError
+from kernel.errors import InputError, PermanentError
 from kernel.time import Instant, to_rfc3339
 
 SECRETS: Final = ("admin", "trade", "webhook", "timeline")
@@ -83,6 +83,7 @@ class StateDir:
 
         Raises:
             PermanentError: something cannot be written.
+            InputError: the instruments that are there cannot be read.
         """
         layout = self.layout
         try:
@@ -100,13 +101,16 @@ class StateDir:
             return msgspec.json.decode(kept.read_bytes(), type=tuple[Instrument, ...])
         except OSError as error:
             raise unwritable(layout.root, error) from error
+        except msgspec.MsgspecError as error:
+            raise InputError(
+                str(kept), f"is no list of instruments ({error})", right="restore it from a copy; the journal needs it"
+            ) from error
 
 
 def unwritable(root: Path, error: OSError) -> PermanentError:
     """Return the sentence for a directory that cannot be written."""
-    return PermanentError(
-        f"the state directory {root} cannot be written ({error.strerror}): name another with TAPEWATCH_STATE"
-    )
+    why = "a file is in its way" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+    return PermanentError(f"the state directory {root} cannot be written ({why}): name another with TAPEWATCH_STATE")
 
 
 def is_held(layout: Layout) -> bool:

@@ -159,9 +159,8 @@ def examine(layout: Layout) -> Verdict:
     from exchange.adapters.verify import verify as replay
 
     instruments = instruments_of(layout)
-    live, notes = _live(layout)
+    live, notes, wrong = _live(layout)
     found = replay(layout.journal, instruments)
-    wrong: list[str] = []
     equal = None
     if live is not None:
         then = replay(layout.journal, instruments, live["seq"]) if live["seq"] != found.last_seq else found
@@ -191,14 +190,17 @@ def examine(layout: Layout) -> Verdict:
     )  # fmt: skip
 
 
-def _live(layout: Layout) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return what a running engine holds, or why there is none to compare with."""
+def _live(layout: Layout) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+    """Return what a running engine holds, why there is none to compare with, and what is wrong with it."""
     if not is_held(layout):
-        return None, ["no engine runs here: the journal alone was verified"]
+        return None, ["no engine runs here: the journal alone was verified"], []
     try:
-        return dict(call("GET", f"{load_addresses(layout.addresses).engine}/v1/hash", timeout_s=30.0)), []
+        engine = load_addresses(layout.addresses).engine
+        if call("GET", f"{engine}/v1/status", timeout_s=30.0)["journal_failed"]:
+            return None, [], ["the engine's journal failed and it takes no orders: mend the disk and restart it"]
+        return dict(call("GET", f"{engine}/v1/hash", timeout_s=30.0)), [], []
     except TapewatchError as error:
-        return None, [f"the engine was not compared: {error}"]
+        return None, [f"the engine was not compared: {error}"], []
 
 
 def _ledger(path: Path) -> tuple[int | None, int | None]:

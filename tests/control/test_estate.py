@@ -162,7 +162,7 @@ def test_a_missing_monitoring_binary_is_one_sentence(tmp_path, monkeypatch):
     up.__exit__()
     assert (
         up.lines[-1]
-        == "prometheus-1 cannot be started: there is no program /nowhere/prometheus; see `tapewatch doctor`"
+        == "there is no program /nowhere/prometheus (setting prometheus); `tapewatch doctor` says how to get it"
     )
 
 

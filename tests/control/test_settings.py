@@ -52,3 +52,6 @@ def test_a_wrong_file_is_named(tmp_path):
     (tmp_path / "tapewatch.toml").write_text("gateways = \n")
     with pytest.raises(InputError, match=r"tapewatch.toml: is not TOML"):
         load_settings()
+    (tmp_path / "tapewatch.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"tapewatch.toml: is not UTF-8: byte 0 is wrong"):
+        load_settings()

@@ -8,7 +8,7 @@ import pytest
 from control import plan
 from control.settings import load_settings
 from control.state_dir import StateDir, generate_instruments
-from kernel.errors import PermanentError
+from kernel.errors import InputError, PermanentError
 
 
 def test_a_second_holder_is_told_who_has_it(tmp_path):
@@ -32,8 +32,16 @@ def test_another_version_is_refused(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PermanentError, match=r"cannot be written .Not a directory"):
+    with pytest.raises(PermanentError, match=r"cannot be written .a file is in its way"):
         StateDir(tmp_path / "file" / "s")
+
+
+def test_broken_instruments_are_one_sentence(tmp_path):
+    (tmp_path / "instruments.json").write_bytes(b"\x00nonsense")
+    state = StateDir(tmp_path)
+    with pytest.raises(InputError, match=r"instruments\.json: is no list of instruments"):
+        state.fill(symbols=2, seed=1)
+    state.release()
 
 
 def test_secrets_are_for_the_owner_only_and_kept(tmp_path):
