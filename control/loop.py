@@ -42,7 +42,8 @@ from runbooks.policy import PastRun, admit, refuse_in_progress, target
 
 TICK_S: Final = 0.25
 """How long a turn waits for something new before it looks at what time alone has changed."""
-BATCH: Final = 5_000
+BATCH: Final = 250
+"""Signals decided on in one go. Webhooks wait for the store meanwhile: about 50 ms at most."""
 PERSON_PATIENCE: Final = 5 * SECOND
 """How long an incident that a person opened for a run waits for that run."""
 REOPEN_WINDOW: Final = 10 * MINUTE
@@ -169,6 +170,8 @@ class Loop:
                     self._close(incident, now), name=f"close {incident.id}"
                 )
             return
+        if incident.needs_person or not incident.firing:
+            return  # `next_step` would say the same, but the store is busy enough without a question for each of these
         runs = await self._p.store.call(lambda store: _runs_of(store.runs_since(incident.opened_at), incident.id))
         choice = next_step(incident, self._p.library, runs, now, seconds(self._p.tuning.handover_s))
         match choice:
