@@ -291,15 +291,26 @@ class Loop:
 
     async def _carry_out(self, run: RunRecord, bound: Runbook, arrived: Instant | None) -> None:
         try:
-            conclusion = await self._p.driver.drive(run, bound, asked_for_at=arrived)
+            conclusion = await self._driven(run, bound, arrived)
             await self._conclude(run, bound, conclusion)
         except TapewatchError as error:
             # The store failed in mid-run: the run stays open in the journal, and a turn soon goes on with it.
             self._p.telemetry.error(type(error).__name__)
             self._p.log.event("run-cut-short", severity="error", run=run.id, message=str(error))
+            await asyncio.sleep(TICK_S)
         finally:
             self._runs.pop(run.incident, None)
             self._wake.set()
+
+    async def _driven(self, run: RunRecord, bound: Runbook, arrived: Instant | None) -> Conclusion:
+        try:
+            return await self._p.driver.drive(run, bound, asked_for_at=arrived)
+        except TapewatchError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault in one run ends that run and wakes a person; others go on
+            self._p.telemetry.error("fault")
+            self._p.log.event("run-fault", severity="error", run=run.id, message=repr(error))
+            return Conclusion(outcome=Outcome.FAILED, reason="", detail=f"A fault of the program ended it: {error!r}.")
 
     async def _conclude(self, run: RunRecord, bound: Runbook, conclusion: Conclusion) -> None:
         ended = msgspec.structs.replace(
