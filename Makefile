@@ -20,10 +20,12 @@ lint: setup ## Check style, types and the direction of imports
 	$(BIN)/lint-imports
 
 test: lint ## Run every check but the long ones
-	$(BIN)/pytest -q -n 2 -m "not long"
+	$(BIN)/pytest -q -n 2 -m "not long and not estate"
+	$(BIN)/pytest -q -m "estate and not long"
 
-test-long: setup ## Run the long tests as well
+test-long: setup ## Run the long tests and all eleven drills
 	$(BIN)/pytest -q -m long
+	$(BIN)/tapewatch drill all
 
 bench: setup ## Measure; prints ratios and distributions
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
