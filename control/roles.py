@@ -222,12 +222,12 @@ def main(arguments: Sequence[str]) -> int:
         return _say(_USAGE, 2)
     try:
         config = _read_config(Path(arguments[0]))
+        gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
         if config.role == Role.CONTROL:
             return _run_control(config)
         serve = _SERVE.get(Role(config.role)) if config.role in set(Role) else None
         if serve is None:
             raise PermanentError(f"{arguments[0]}: role {config.role!r} is none of {', '.join(_SERVE)}, control")
-        gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
         import uvloop
 
         return uvloop.run(_until_told(serve, config))
@@ -239,6 +239,8 @@ def _run_control(config: RoleConfig) -> int:
     """Run the control plane: wired in its own file, imported only in its own process, with its own signal handling."""
     from control.service import serve
 
+    gc.collect()
+    gc.freeze()  # what the imports made stays; looking through it again would delay actions by tens of milliseconds
     result: object = serve(config)
     if isinstance(result, Coroutine):
         import uvloop
