@@ -12,7 +12,7 @@ from control.errors import BadRequestError, NotFoundError, RefusedByRailError
 from kernel.errors import PermanentError, TemporaryError
 
 TIMEOUT_S: Final = 15.0
-_KINDS: Final = {400: BadRequestError, 404: NotFoundError, 409: RefusedByRailError}
+_KINDS: Final = {400: BadRequestError, 403: RefusedByRailError, 404: NotFoundError, 409: RefusedByRailError}
 
 
 def call(method: str, url: str, *, token: str = "", body: object = None, timeout_s: float = TIMEOUT_S) -> Any:
@@ -50,20 +50,18 @@ def fetch(method: str, url: str, *, token: str = "", body: object = None, timeou
         connection.close()
     if code < 300:  # noqa: PLR2004 - HTTP's own number; a redirect leads nowhere we would go
         return data
-    told = _told(data, code)
-    if code >= 500:  # noqa: PLR2004 - HTTP's own number
-        raise TemporaryError(f"{method} {parts.path} was refused: {told}")
-    if code in _KINDS:
+    told = _told(data)
+    if told is not None and code in _KINDS:
         raise _KINDS[code](told)
-    raise PermanentError(f"{method} {parts.path} was refused: {told}")
+    kind = TemporaryError if code >= 500 else PermanentError  # noqa: PLR2004 - HTTP's own number
+    raise kind(f"{method} {parts.path} was refused: {told or code}")
 
 
-def _told(data: bytes, code: int) -> str:
-    """Return the sentence in an error's answer, or its number."""
+def _told(data: bytes) -> str | None:
+    """Return the sentence in an error's answer."""
     try:
         answer = msgspec.json.decode(data)
     except msgspec.DecodeError:
-        answer = None
-    if isinstance(answer, dict):
-        return str(next((answer[key] for key in ("error", "detail", "title") if key in answer), code))
-    return str(code)
+        return None
+    keys = ("error", "detail", "title")
+    return next((str(answer[key]) for key in keys if key in answer), None) if isinstance(answer, dict) else None

@@ -17,9 +17,12 @@ from control.addresses import Addresses, load_addresses, write_atomically
 from control.calls import call
 from control.child import now
 from control.config import load_config
+from control.errors import RefusedByRailError
+from control.failpoints import Failpoint
 from control.layout import Layout
 from control.state_dir import is_held
 from kernel.errors import InputError, TemporaryError
+from kernel.time import Instant
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,8 @@ def record(layout: Layout) -> Path:
     return layout.faults
 
 
-def _record(layout: Layout, fault: Fault, target: str, value: str) -> None:
-    line = msgspec.json.encode({"name": fault.name, "target": target, "value": value, "at": now()})
+def _record(layout: Layout, fault: Fault, target: str, value: str, at: Instant) -> None:
+    line = msgspec.json.encode({"name": fault.name, "target": target, "value": value, "at": at})
     record(layout).parent.mkdir(parents=True, exist_ok=True)
     with record(layout).open("ab") as file:
         file.write(line + b"\n")
@@ -173,6 +176,8 @@ _CATALOG: Final = (
     Fault("control-crash", "Control kills itself at that point of its next action (before-effect, after-effect).",
           "it happens once; the estate starts control again", "control-1", "before-effect", _arm, _disarm),
 )  # fmt: skip
+_NUMBERS: Final = {"load-surge": 1_000.0, "settlement-slow": 3_600.0, "engine-slow-sync": 60.0}
+"""Faults whose value is a number, and the most it may be: times, seconds, seconds."""
 FAULTS: Final = {fault.name: fault for fault in _CATALOG}
 
 
@@ -216,10 +221,34 @@ def inject(plant: Plant, name: str, *, target: str = "", value: str = "") -> str
     fault = find(name)
     target, value = target or fault.target, value or fault.value
     if name == "feed-gap" and not value:
-        value = _first_symbol(plant.layout)
-    _record(plant.layout, fault, target, value)
+        value = _symbols(plant.layout)[0]
+    _check(plant, name, value)
+    at = now()
     fault.inject(plant, target, value)
+    _record(plant.layout, fault, target, value, at)  # afterwards: one that was refused never happened
     return f"{name} injected into {target}{f' ({value})' if value else ''}; ends by: {fault.cleared_by}"
+
+
+def _check(plant: Plant, name: str, value: str) -> None:
+    """Refuse a fault where none are allowed, and a value that would break nothing or everything.
+
+    Raises:
+        RefusedByRailError: faults are not allowed.
+        InputError: the value makes no sense.
+    """
+    if not plant.addresses.faults_allowed:
+        raise RefusedByRailError("faults are not allowed on this estate (setting faults_allowed)")
+    most = _NUMBERS.get(name)
+    if most is not None and not 0 < _number(value) <= most:
+        raise InputError("value", f"is {value}", right=f"more than 0, at most {most:g}")
+    known = {
+        "feed-gap": lambda: _symbols(plant.layout),
+        "control-crash": lambda: [str(point) for point in Failpoint],
+    }.get(name)  # fmt: skip
+    words = value.split(",") if name == "control-crash" else [value]
+    wrong = [word for word in words if word not in known()] if known is not None else []
+    if known is not None and wrong:
+        raise InputError("value", f"{wrong[0][:40]!r} is not known", right=f"there are {', '.join(known())}")
 
 
 def clear(plant: Plant, name: str, *, target: str = "") -> str:
@@ -233,9 +262,9 @@ def clear(plant: Plant, name: str, *, target: str = "") -> str:
     return f"{name} cleared at {target or fault.target}"
 
 
-def _first_symbol(layout: Layout) -> str:
+def _symbols(layout: Layout) -> list[str]:
     known = msgspec.json.decode((layout.root / "instruments.json").read_bytes())
-    return str(known[0]["symbol"])
+    return [str(instrument["symbol"]) for instrument in known]
 
 
 def described(fault: Fault) -> dict[str, str]:

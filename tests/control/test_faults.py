@@ -5,11 +5,15 @@ import json
 import pytest
 
 from control import faults
+from control.addresses import Addresses, ReplicaAddress, url_of
+from control.child import now
+from control.errors import RefusedByRailError
 from control.layout import Layout
 from exchange.adapters.engine_server import ENGINE_FAULTS
 from exchange.adapters.market_data_server import FEED_FAULTS
 from exchange.adapters.settlement_server import SETTLEMENT_FAULTS
 from kernel.errors import InputError, TemporaryError
+from tests.control.dummies import free_ports
 
 
 def test_every_fault_inside_a_role_is_known_to_that_role_and_offered():
@@ -27,11 +31,58 @@ def test_without_an_estate_nothing_is_reached(tmp_path):
         faults.connect(tmp_path)
 
 
+def plant(root, *, allowed=True) -> faults.Plant:
+    layout, nobody = Layout(root), url_of(free_ports(1)[0])
+    (root / "instruments.json").write_text('[{"symbol": "ACME"}, {"symbol": "BETA"}]')
+    addresses = Addresses(
+        version=1, phase="up", pid=1, started_at=now(), state=str(root), estate=nobody, control=nobody,
+        prometheus=nobody, alertmanager=nobody, market_data=nobody, settlement=nobody, engine=nobody, load=nobody,
+        engine_stream_port=1, faults_allowed=allowed,
+        workloads={"settlement": (ReplicaAddress("settlement-1", nobody),)},
+    )  # fmt: skip
+    return faults.Plant(layout, addresses, "")
+
+
 def test_failpoints_add_up_and_are_cleared(tmp_path):
-    plant = faults.Plant(Layout(tmp_path), None, "")  # type: ignore[arg-type] # a failpoint is a file: no address is asked
-    faults.inject(plant, "control-crash")
-    faults.inject(plant, "control-crash", value="after-effect")
-    assert json.loads(faults.failpoints(plant.layout).read_bytes()) == ["after-effect", "before-effect"]
-    faults.clear(plant, "control-crash")
-    assert not faults.failpoints(plant.layout).exists()
-    assert len(faults.record(plant.layout).read_bytes().splitlines()) == 2
+    made = plant(tmp_path)
+    faults.inject(made, "control-crash")
+    faults.inject(made, "control-crash", value="after-effect")
+    assert json.loads(faults.failpoints(made.layout).read_bytes()) == ["after-effect", "before-effect"]
+    faults.clear(made, "control-crash")
+    assert not faults.failpoints(made.layout).exists()
+    assert len(faults.record(made.layout).read_bytes().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_where_faults_are_not_allowed_each_is_refused_and_none_is_recorded(tmp_path, name):
+    made = plant(tmp_path, allowed=False)
+    with pytest.raises(RefusedByRailError, match="faults are not allowed on this estate"):
+        faults.inject(made, name)
+    assert not faults.record(made.layout).exists()
+    assert not faults.failpoints(made.layout).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("settlement-slow", "abc", "'abc' is no number"),
+        ("settlement-slow", "nan", "more than 0, at most 3600"),
+        ("engine-slow-sync", "-5", "more than 0, at most 60"),
+        ("load-surge", "inf", "more than 0, at most 1000"),
+        ("load-surge", "0", "more than 0"),
+        ("feed-gap", "NOPE", "'NOPE' is not known; there are ACME, BETA"),
+        ("control-crash", "before-effect,nonsense", "'nonsense' is not known; there are before-effect, after-effect"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_before_anybody_is_asked(tmp_path, name, value, told):
+    made = plant(tmp_path)
+    with pytest.raises(InputError, match=told):
+        faults.inject(made, name, value=value)
+    assert not faults.record(made.layout).exists()
+
+
+def test_a_fault_that_could_not_be_injected_is_not_recorded(tmp_path):
+    made = plant(tmp_path)
+    with pytest.raises(TemporaryError, match="does not answer"):
+        faults.inject(made, "settlement-slow")
+    assert not faults.record(made.layout).exists()
