@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from control import doctor as doctor_room
 from control import faults, killswitch, verbs_exchange, verbs_incident, verbs_runbook
 from control.child import now
-from control.estate import Estate, run
 from control.terminal import (
     DONE,
     EXIT_CODES,
@@ -33,6 +32,9 @@ from control.terminal import (
     status_of,
     who,
 )
+
+if TYPE_CHECKING:
+    from control.estate import Estate
 
 app = typer.Typer(name="tapewatch", no_args_is_help=True, pretty_exceptions_enable=False, epilog=EXIT_CODES)
 fault_app = typer.Typer(no_args_is_help=True, help="Break something on purpose, and mend it.", epilog=EXIT_CODES)
@@ -69,6 +71,8 @@ def tapewatch() -> None:
 @app.command(epilog=EXIT_CODES)
 def up(state: State = None) -> None:
     """Run the estate here until Ctrl-C."""
+    from control.estate import run  # with its servers it takes a quarter of a second that no other verb should wait
+
     settings = settings_of(state)
     guarded(lambda: asyncio.run(run(settings, lambda text: out.print(escape(text)), _announce)))
 

@@ -16,12 +16,13 @@ from control.terminal import starting as starting_with
 from control.verbs_incident import Desk
 from incidents.words import OUTCOMES, clean
 from kernel.errors import InputError
-from runbooks.adapters.yaml_library import LIBRARY, load_library, load_runbook
 from runbooks.bind import bind
 from runbooks.model import Refusal, Runbook, Wait
 from runbooks.rehearse import Rehearsal, Supposition, rehearse
 from runbooks.words import describe, duration, promised, wanted
 
+LIBRARY: Final = Path(__file__).resolve().parent.parent / "runbooks" / "library"
+"""The runbooks that come with the program. Their reader is imported where it is needed: it is slow to load."""
 EXAMPLES: Final = {"symbol": "ACME", "replica": "1"}
 """What stands for a label nobody gave in a rehearsal; a replica is named after its service."""
 
@@ -43,6 +44,8 @@ app = typer.Typer(no_args_is_help=True, help="See, check, rehearse and run runbo
 @app.command("list", epilog="Example: tapewatch runbook list")
 def list_(library: Library = LIBRARY, *, as_json: AsJson = False) -> None:
     """Show the runbooks: what each answers, does and may touch."""
+    from runbooks.adapters.yaml_library import load_library
+
     runbooks, broken = load_library(library)
     if as_json:
         print_json({"runbooks": runbooks, "errors": [str(error) for error in broken]})
@@ -155,10 +158,14 @@ def _find(name: str, library: Path) -> Runbook:
     if name not in names:
         right = f"there are {', '.join(names)}" if names else f"{library} holds no runbook"
         raise InputError("runbook", f"{name[:60]!r} is not known", right=right)
+    from runbooks.adapters.yaml_library import load_runbook
+
     return load_runbook(library / f"{name}.yaml")
 
 
 def _checked(path: Path) -> dict[str, str]:
+    from runbooks.adapters.yaml_library import load_runbook
+
     try:
         return {"file": str(path), "name": load_runbook(path).name, "error": ""}
     except InputError as error:
@@ -166,6 +173,8 @@ def _checked(path: Path) -> dict[str, str]:
 
 
 def _checked_library(library: Path) -> list[dict[str, str]]:
+    from runbooks.adapters.yaml_library import load_library
+
     runbooks, broken = load_library(library)
     good = [{"file": str(library / f"{one.name}.yaml"), "name": one.name, "error": ""} for one in runbooks]
     bad = [{"file": error.where.partition(":")[0], "name": "", "error": str(error)} for error in broken]
