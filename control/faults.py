@@ -20,7 +20,7 @@ from control.config import load_config
 from control.errors import RefusedByRailError
 from control.failpoints import Failpoint
 from control.layout import Layout
-from control.state_dir import is_held
+from control.state_dir import is_held, read_secret
 from kernel.errors import InputError, TemporaryError
 from kernel.time import Instant
 
@@ -185,7 +185,8 @@ def connect(state: Path) -> Plant:
     """Return the estate that runs in a state directory.
 
     Raises:
-        TemporaryError: none runs there.
+        TemporaryError: none runs there, or its secret is not ours to read.
+        InputError: its address book or its secret is broken.
     """
     layout = Layout(state.absolute())
     addresses = load_addresses(layout.addresses)
@@ -194,7 +195,7 @@ def connect(state: Path) -> Plant:
             f"the estate of {layout.root} (pid {addresses.pid}) ended without stopping; `tapewatch up` starts it anew"
         )
     try:
-        admin = layout.secret("admin").read_text().strip()
+        admin = read_secret(layout, "admin")
     except OSError as error:
         raise TemporaryError(f"the admin secret of {layout.root} cannot be read: {error.strerror}") from error
     return Plant(layout, addresses, admin)

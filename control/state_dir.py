@@ -19,6 +19,7 @@ from kernel.errors import InputError, PermanentError
 from kernel.time import Instant, to_rfc3339
 
 SECRETS: Final = ("admin", "trade", "webhook", "timeline")
+SECRET_LETTERS_MIN: Final = 16
 _CONSONANTS: Final = "BDFGKLMNPRSTVZ"
 _VOWELS: Final = "AEIOU"
 
@@ -83,7 +84,7 @@ class StateDir:
 
         Raises:
             PermanentError: something cannot be written.
-            InputError: the instruments that are there cannot be read.
+            InputError: the instruments or secrets that are there cannot be read.
         """
         layout = self.layout
         try:
@@ -95,6 +96,7 @@ class StateDir:
             for name in SECRETS:
                 if not layout.secret(name).exists():
                     write_atomically(layout.secret(name), secrets.token_urlsafe(32).encode(), mode=0o600)
+                read_secret(layout, name)
             kept = layout.root / "instruments.json"
             if not kept.exists():
                 write_atomically(kept, msgspec.json.encode(generate_instruments(symbols, seed)))
@@ -105,6 +107,23 @@ class StateDir:
             raise InputError(
                 str(kept), f"is no list of instruments ({error})", right="restore it from a copy; the journal needs it"
             ) from error
+
+
+def read_secret(layout: Layout, name: str) -> str:
+    """Return one of the secrets.
+
+    Raises:
+        InputError: the file holds no secret.
+        OSError: it cannot be read.
+    """
+    text = layout.secret(name).read_bytes().strip()
+    if len(text) < SECRET_LETTERS_MIN or not text.isascii() or not text.decode().isprintable():
+        raise InputError(
+            str(layout.secret(name)),
+            f"holds no secret of at least {SECRET_LETTERS_MIN} letters",
+            right="restore it from a copy" if name == "timeline" else "delete it and start anew: a new one is made",
+        )
+    return text.decode()
 
 
 def unwritable(root: Path, error: OSError) -> PermanentError:

@@ -277,7 +277,7 @@ async def test_a_secret_that_cannot_be_read_is_one_sentence(tmp_path):
 
 async def test_another_estates_secret_is_not_let_in(tmp_path):
     async with desk_plant(tmp_path) as plant:
-        plant.layout.secret("admin").write_text("wrong")
+        plant.layout.secret("admin").write_text("another estate's own secret")
         code, _, err = await run_beside("incident", "list", "--state", tmp_path)
     assert code == 1
     assert "the bearer token is missing or wrong" in err

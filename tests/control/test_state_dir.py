@@ -44,6 +44,17 @@ def test_broken_instruments_are_one_sentence(tmp_path):
     state.release()
 
 
+@pytest.mark.parametrize("text", [b"", b"short", b"\xff" * 40, b"a" * 20 + b"\x00" + b"b" * 20])
+def test_what_is_no_secret_is_refused_and_not_replaced(tmp_path, text):
+    state = StateDir(tmp_path)
+    state.fill(symbols=2, seed=1)
+    state.layout.secret("admin").write_bytes(text)
+    with pytest.raises(InputError, match="secrets/admin: holds no secret of at least 16 letters; delete it"):
+        state.fill(symbols=2, seed=1)
+    assert state.layout.secret("admin").read_bytes() == text
+    state.release()
+
+
 def test_secrets_are_for_the_owner_only_and_kept(tmp_path):
     state = StateDir(tmp_path)
     first = state.fill(symbols=4, seed=1)
