@@ -334,7 +334,7 @@ class Drill:
         opened = int(incident["opened_at"]) if incident else None
         if fired is not None and opened is not None:
             fired = min(fired, opened)  # the API is looked at every 100 ms; the webhook may be faster than the look
-        proven = _at(incident, "mitigated_at")
+        proven = next((int(entry["at"]) for entry in entries if entry["data"].get("signal") == "verified"), None)
         return {
             "fault_to_firing_s": _span(self._fault_at, fired),
             "firing_to_incident_s": _span(fired, opened),
