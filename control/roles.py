@@ -241,6 +241,7 @@ def _run_control(config: RoleConfig) -> int:
 
     gc.collect()
     gc.freeze()  # what the imports made stays; looking through it again would delay actions by tens of milliseconds
+    sys.setswitchinterval(0.001)  # the loop and the store's thread take turns a dozen times before an action
     result: object = serve(config)
     if isinstance(result, Coroutine):
         import uvloop
