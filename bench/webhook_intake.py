@@ -4,8 +4,8 @@
 
 The same client posts the same alerts, every one new, over so many connections, to a control process (its store is
 SQLite, and an answer waits for the disk) and to an Alertmanager that keeps alerts in memory and tells nobody; both are
-warm and are measured in turn. Control decides on what it took in meanwhile; Prometheus and the plant are not there. Then, to a fresh
-control, 10,000 alerts in a minute; afterwards every one is looked for in the store.
+warm and are measured in turn. Control decides on what it took in meanwhile; Prometheus and the plant are not there.
+Then, to a fresh control, 10,000 alerts in a minute; afterwards every one is looked for in the store.
 """
 
 from __future__ import annotations
