@@ -1,4 +1,6 @@
 """Real Prometheus and Alertmanager processes for tests, on free ports, ended by their own process object."""
+# mypy: disable-error-code="type-arg, no-any-return"
+# (JSON of a foreign interface is read without a type of its own)
 
 import asyncio
 import contextlib

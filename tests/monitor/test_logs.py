@@ -1,3 +1,5 @@
+# mypy: disable-error-code="arg-type"
+# (plain numbers and texts stand for instants, symbols and ids in these figures)
 import json
 import os
 import time

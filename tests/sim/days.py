@@ -27,33 +27,37 @@ FAULTS = (
     "disk",
 )
 
+FAULTS_A_DAY = 4
 
-def simulate(seed: int, folder: Path, *, faults: int = 4) -> World:
+
+def simulate(seed: int, folder: Path, *, switch: bool = False) -> World:
     """Live through the day of a seed."""
     folder.mkdir(parents=True, exist_ok=True)
-    return run(_day(seed, folder, faults))
+    return run(_day(seed, folder, switch=switch))
 
 
-def complaints(seed: int, folder: Path) -> list[str]:
-    """Return what was wrong in the day of a seed."""
-    world = simulate(seed, folder)
+def complaints(seed: int, folder: Path, *, switch: bool = False) -> list[str]:
+    """Return what was wrong in the day of a seed; `switch`: a day on which every action meets the kill switch."""
+    world = simulate(seed, folder, switch=switch)
     unended = [f"{one.id} did not end although all is well" for one in world.store.incidents(UNRESOLVED)]
     faults = [f"a fault of the program: {fields}" for name, _, fields in world.log.events if name == "run-fault"]
     return [*broken_promises(world), *stuck(world), *unended, *faults]
 
 
-async def _day(seed: int, folder: Path, faults: int) -> World:
+async def _day(seed: int, folder: Path, *, switch: bool) -> World:
     chance = stream(seed, "plan")
     dangers = Dangers(
         crash=chance.choice([0.0, 0.001, 0.004]), store=chance.choice([0.0, 0.0, 0.02]),
         plant=chance.choice([0.0, 0.3]), delivery=chance.choice([0.0, 0.4]),
     )  # fmt: skip
+    if switch:
+        dangers = Dangers(plant=0.7)
     world = World(seed, folder, dangers=dangers)
     try:
         await world.live(5)
-        for _ in range(faults):
-            _break(world, chance)
-            if chance.random() < 0.25:
+        for _ in range(FAULTS_A_DAY):
+            _break(world, chance, only="hang" if switch else "")
+            if switch or chance.random() < 0.4:
                 _switch(world, chance)
             await world.live(chance.uniform(10, 40))
             if chance.random() < 0.4:
@@ -80,8 +84,8 @@ async def _calm(world: World) -> None:
     await world.until(lambda: not world.store.incidents(UNRESOLVED), 60)
 
 
-def _break(world: World, chance: random.Random) -> None:  # noqa: C901 - a table of what can break, as code
-    match chance.choice(FAULTS):
+def _break(world: World, chance: random.Random, only: str = "") -> None:  # noqa: C901 - a table of what can break, as code
+    match only or chance.choice(FAULTS):
         case "hang":
             world.hang("gateway", chance.choice(["gateway-1", "gateway-2"]))
         case "hang-both":
@@ -121,7 +125,16 @@ def _break(world: World, chance: random.Random) -> None:  # noqa: C901 - a table
 
 
 def _switch(world: World, chance: random.Random) -> None:
-    """Throw the kill switch when the control room has taken a few steps more."""
+    """Throw the kill switch at any step, or in the moments between a permission and the end of its action."""
+    if chance.random() < 0.6:
+        later_s = chance.uniform(0, chance.choice([0.04, 1.5]))
+
+        def follow() -> None:
+            world.on_permit = None
+            asyncio.get_running_loop().call_later(later_s, world.throw)
+
+        world.on_permit = follow
+        return
     at = world.steps + chance.randrange(1, 120)
 
     def throw(step: int) -> None:

@@ -60,8 +60,8 @@ def _one_effect_a_key(world: World) -> Iterator[str]:
 def _hands_off(world: World) -> Iterator[str]:
     for done in world.done:
         for thrown, released in world.thrown:
-            if thrown < done.at and (released is None or done.at < released):
-                yield f"{done.key} started {to_seconds(done.at - thrown):.3f} s after the kill switch was thrown"
+            if thrown < done.began and (released is None or done.began < released):
+                yield f"{done.key} started {to_seconds(done.began - thrown):.3f} s after the kill switch was thrown"
 
 
 def _no_action_without_evidence(world: World) -> Iterator[str]:

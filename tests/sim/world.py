@@ -81,6 +81,8 @@ class Done:
 
     key: str
     action: Action
+    began: Instant
+    """When the try that carried it out was begun."""
     at: Instant
     blind_ns: int
     """For how long Prometheus had had nothing new to say."""
@@ -102,13 +104,17 @@ class _Store(StoreThread):
         self._store = store
         self._world = world
         self._life = life
+        self._free = 0.0
 
     async def call(self, method: Callable[Concatenate[IncidentStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._world.step(self._life)
         if self._world.store_fails():
             raise TemporaryError("the disk is full")
         result = method(self._store, *args, **kwargs)
-        await asyncio.sleep(0)
+        # The disk takes its time, and answers in the order in which it was asked.
+        now = asyncio.get_running_loop().time()
+        self._free = max(self._free, now) + self._world.chance.random() * 0.01
+        await asyncio.sleep(self._free - now)
         self._world.step(self._life)
         return result
 
@@ -202,6 +208,10 @@ class _Plant(LivePlant):
         self._world.step(self._life)
         return answer
 
+    async def _act(self, action: Action, key: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        self._world.began = self._world.clock.now()
+        return await super()._act(action, key)
+
 
 @dataclass
 class Dangers:
@@ -256,12 +266,13 @@ class World:
         self.steps = 0
         self.crash_at = -1
         self.on_step: Callable[[int], None] | None = None
+        self.on_permit: Callable[[], None] | None = None
         self.store_down = False
-        self.quiet_plant = False
         self.lives = 0
         self.life = _Life()
         self.life.dead = True
         self.facts_allowed: Collection[str] = ("gateway", "engine", "market-data", "settlement")
+        self.began = Instant(0)
         self._actions: dict[str, Action] = {}
         self.kill_switch = self.folder / "kill-switch.json"
         self.thrown: list[tuple[Instant, Instant | None]] = []
@@ -305,7 +316,7 @@ class World:
 
     def effect(self, key: str) -> None:
         now = self.clock.now()
-        self.done.append(Done(key, self._actions[key], now, now - self.sampled_at))
+        self.done.append(Done(key, self._actions[key], self.began, now, now - self.sampled_at))
 
     def reading(self, query: str, max_age: Duration) -> Reading | NoReading:
         if self.blind in {"missing", "nan", "unreachable"}:
@@ -374,6 +385,8 @@ class World:
 
     async def _facts(self, life: _Life) -> PlantFacts:
         self.step(life)
+        if self.on_permit is not None:
+            self.on_permit()
         await asyncio.sleep(self.chance.random() * 0.02)
         allowed, symbols = frozenset(self.facts_allowed), frozenset(SYMBOLS)
         return PlantFacts(workloads=tuple(await self.workloads.list()), allowed=allowed, symbols=symbols)
@@ -509,7 +522,7 @@ class World:
         self.noise.clear()
         self.latency, self.blind, self.mute, self.store_down = 0.05, "", False, False
         self.dangers = replace(self.dangers, crash=0.0, store=0.0, plant=0.0)
-        self.crash_at, self.on_step = -1, None
+        self.crash_at, self.on_step, self.on_permit = -1, None, None
         for workload in self.workloads._workloads.values():
             for one in workload.replicas:
                 self.workloads.set_ready(workload.name, one.id, ready=True)
