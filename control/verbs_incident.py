@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -31,6 +32,9 @@ _COLOURS: Final = {
     IncidentState.MITIGATED: "cyan",
     IncidentState.RESOLVED: "green",
 }
+ALERTS_SHOWN: Final = 40
+ENTRIES_SHOWN: Final = 100
+"""Of a storm people see the beginning and the end, so many entries each; `--json` has them all."""
 _ID: Final = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 
@@ -291,7 +295,7 @@ def _print_alerts(one: Incident) -> None:
     table = Table(title="alerts", title_justify="left")
     for column in ("alert", "is", "since", "about", "told by"):
         table.add_column(column)
-    for alert in one.alerts.values():
+    for alert in islice(one.alerts.values(), ALERTS_SHOWN):
         about = " ".join(f"{name}={alert.labels[name]}" for name in ("replica", "symbol") if name in alert.labels)
         mark = " (cause)" if alert.fingerprint == one.cause else ""
         status = "[red]firing[/]" if alert.firing else "[green]over[/]"
@@ -300,6 +304,8 @@ def _print_alerts(one: Incident) -> None:
         )
     if one.alerts:
         out.print(table)
+    if len(one.alerts) > ALERTS_SHOWN:
+        out.print(f"and {len(one.alerts) - ALERTS_SHOWN} alerts more; --json shows all")
 
 
 def _print_runs(one: Incident) -> None:
@@ -321,7 +327,12 @@ def _print_timeline(told: Told) -> None:
     table = Table(title="timeline (UTC)", title_justify="left")
     for column in ("#", "at", "who", "what"):
         table.add_column(column, no_wrap=column in {"#", "at"})
-    for entry in told.entries:
+    left_out = len(told.entries) - 2 * ENTRIES_SHOWN
+    for place, entry in enumerate(told.entries):
+        if left_out > 0 and ENTRIES_SHOWN <= place < ENTRIES_SHOWN + left_out:
+            if place == ENTRIES_SHOWN:
+                table.add_row("…", "", "", f"{left_out} entries more; --json shows all")
+            continue
         table.add_row(str(entry.n), clock(entry.at), markup(clean(entry.source)), markup(clean(entry.text, 400)))
     out.print(table)
     if told.tamper is not None:

@@ -218,6 +218,26 @@ async def test_people_see_take_on_annotate_and_close_an_incident(tmp_path):
         assert "acknowledge is not allowed here, only reopen" in err
 
 
+async def test_of_a_storm_people_see_the_beginning_and_the_end_and_scripts_see_all(tmp_path):
+    async with desk_plant(tmp_path) as plant:
+        incident = await open_incident(plant)
+        storm = [alert(fingerprint=f"{n:08x}", labels={**alert()["labels"], "client": str(n)}) for n in range(500)]
+        async with aiohttp.ClientSession() as session:
+            url, body = f"{plant.url}/api/v1/alerts", notification(*storm)
+            async with session.post(url, json=body, headers=plant.bearer("webhook")) as answer:
+                assert answer.status == 202
+        async with asyncio.timeout(10):
+            told: dict[str, object] = {}
+            while len(told) < 501:
+                _, text, _ = await run_beside("incident", "show", incident, "--json", "--state", tmp_path)
+                told = json.loads(text)["incident"]["alerts"]
+        code, out, _ = await run_beside("incident", "show", incident, "--state", tmp_path)
+        assert (code, len(told)) == (0, 501)
+        assert "and 461 alerts more; --json shows all" in out
+        assert "entries more; --json shows all" in out
+        assert len(out.splitlines()) < 600
+
+
 async def test_who_speaks_is_the_user_unless_somebody_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LOGNAME", "clara")
     async with desk_plant(tmp_path) as plant:
