@@ -9,6 +9,7 @@ from incidents.incident import UNRESOLVED, State
 from incidents.timeline import EntryKind
 from kernel.time import SECOND, Instant, to_seconds
 from runbooks.model import HaltSymbol, Outcome
+from tests.sim.library import LIBRARY
 from tests.sim.world import World
 
 BLIND_MAX_NS = 8 * SECOND
@@ -85,7 +86,7 @@ def _handed_over_stays(world: World) -> Iterator[str]:
 def _one_run_at_a_time(world: World) -> Iterator[str]:
     runs = world.store.runs_since(Instant(0))
     for n, one in enumerate(runs):
-        limits = next(book.limits for book in world.library.values() if book.name == one.runbook)
+        limits = next(book.limits for book in (*world.library.values(), *LIBRARY.values()) if book.name == one.runbook)
         for later in runs[n + 1 :]:
             if later.target != one.target:
                 continue
