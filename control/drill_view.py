@@ -17,6 +17,8 @@ from rich.text import Text
 from control.drill import Result
 from control.scenario import Scenario
 
+ROWS: Final = 16
+"""Facts that stay on the screen while it runs; all are printed at the end."""
 _MARKS: Final = {"step": ("·", "cyan"), "seen": ("✓", "green"), "missed": ("✗", "bold red")}
 
 
@@ -29,7 +31,9 @@ class View:
         self._scenario = scenario
         self._lines: list[tuple[str, str]] = []
         self._began = time.monotonic()
-        self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        self._spinner = Spinner("dots")
+        live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._render)
+        self._live = live if console.is_terminal else None
 
     def __enter__(self) -> Self:
         title = Text.assemble((self._scenario.name, "bold"), f"  {self._scenario.title}")
@@ -52,10 +56,15 @@ class View:
         self._lines.append((kind, line))
         if self._live is None:
             self._console.print(_line(kind, line), soft_wrap=True)
-            return
-        rows = [_line(mark, text) for mark, text in self._lines[-16:]]
-        waiting = Spinner("dots", text=Text(f" {time.monotonic() - self._began:.0f} s", style="dim"))
-        self._live.update(Group(*rows, waiting))
+
+    def _render(self) -> Group:
+        """Return what is known and what is waited for, as of now."""
+        told = {line.partition(" after ")[0].partition(":")[0] for kind, line in self._lines if kind != "step"}
+        awaited = [link.name for link in self._scenario.links if link.name not in told]
+        rows = [_line(mark, text) for mark, text in self._lines[-ROWS:]]
+        words = f" {time.monotonic() - self._began:.0f} s, waiting for {', '.join(awaited) or 'the account'}"
+        self._spinner.update(text=Text(words, style="dim"))
+        return Group(*rows, self._spinner)
 
 
 def _line(kind: str, line: str) -> Text:
