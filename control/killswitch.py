@@ -62,7 +62,12 @@ def throw(path: Path, *, by: str, why: str, at: Instant) -> Thrown:
     try:
         write_atomically(path, msgspec.json.encode(thrown) + b"\n")
     except OSError as error:
-        raise PermanentError(f"the kill switch could not be thrown: {path}: {error.strerror}") from error
+        # A full disk often still has room for a name. By rule 2 an empty file is a thrown switch; only the why is lost.
+        try:
+            path.touch()
+            _sync_directory(path.parent)
+        except OSError:
+            raise PermanentError(f"the kill switch could not be thrown: {path}: {error.strerror}") from error
     return thrown
 
 
@@ -78,9 +83,13 @@ def release(path: Path) -> bool:
         return False
     except OSError as error:
         raise PermanentError(f"the kill switch could not be released: {path}: {error.strerror}") from error
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_directory(path.parent)
+    return True
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
-    return True

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+
 import pytest
 
 from control import killswitch
@@ -52,3 +56,20 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PermanentError, match="could not be thrown"):
         killswitch.throw(tmp_path / "file" / "kill-switch.json", by="ann", why="drill", at=AT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_it_can_be_thrown_on_a_full_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(b"x" * 4096)
+        killswitch.throw(disk / "kill-switch.json", by="ada", why="the disk is full", at=Instant(1))
+        assert killswitch.read(disk / "kill-switch.json") is not None
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
