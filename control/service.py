@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 import msgspec
 
 from control.addresses import url_of
@@ -166,11 +165,10 @@ def _library(config: RoleConfig, log: FileLog) -> tuple[list[Runbook], list[Inpu
 async def _driver_parts(
     config: RoleConfig, layout: Layout, base: _Base, consents: Consents, stack: AsyncExitStack
 ) -> Parts:
-    session = await stack.enter_async_context(aiohttp.ClientSession())
     workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), base.admin))
     instruments = layout.incidents.parent / "instruments.json"
     instruments.write_bytes(msgspec.json.encode(config.instruments))
-    exchange = ExchangeAdmin(session, url_of(config.engine_http_port), base.admin)
+    exchange = await stack.enter_async_context(ExchangeAdmin(url_of(config.engine_http_port), base.admin))
     return Parts(
         store=base.store,
         metrics=base.metrics,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import aiohttp
 import msgspec
 
+from kernel.adapters.http_client import HttpClient
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import SECOND, Duration, to_rfc3339
 from monitor.ports import PostableAlert
@@ -17,7 +17,7 @@ _RETRY_AFTER: Final = Duration(1 * SECOND)
 _DECODER: Final = msgspec.json.Decoder(list[dict[str, object]])
 
 
-class AlertmanagerApi:
+class AlertmanagerApi(HttpClient):
     """An Alertmanager.
 
     Use it as an async context manager, or call `close`; it keeps its connections, so that an urgent alert does not wait
@@ -26,23 +26,7 @@ class AlertmanagerApi:
 
     def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
         """Speak to the server at `url`; a call takes at most `timeout_s` in all."""
-        self._url = url.rstrip("/")
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        super().__init__(url, timeout_s=timeout_s)
 
     async def post(self, alerts: Sequence[PostableAlert]) -> None:
         """See `Alerts`. Alertmanager keeps the valid ones of a batch even when it refuses another."""
@@ -60,8 +44,6 @@ class AlertmanagerApi:
             ) from error
 
     async def _call(self, method: str, *, body: bytes | None = None, query: Sequence[tuple[str, str]] = ()) -> bytes:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
         try:
             async with self._session.request(
                 method,

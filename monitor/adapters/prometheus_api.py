@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import aiohttp
 import msgspec
 
+from kernel.adapters.http_client import HttpClient
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import MILLISECOND, SECOND, Duration, Instant, to_seconds
 from monitor.ports import Curve, NoReading, Reading, Unknown
@@ -51,7 +51,7 @@ class _Trouble(Exception):  # noqa: N818 - a value in disguise: it never leaves 
         self.no_reading = NoReading(why, detail)
 
 
-class PrometheusApi:
+class PrometheusApi(HttpClient):
     """A Prometheus server.
 
     Use it as an async context manager, or call `close`; it keeps its connections. Made for one event loop.
@@ -59,23 +59,7 @@ class PrometheusApi:
 
     def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
         """Speak to the server at `url`; a question takes at most `timeout_s` in all."""
-        self._url = url.rstrip("/")
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        super().__init__(url, timeout_s=timeout_s)
 
     async def read(self, query: str, *, fresh: str, max_age: Duration) -> Reading | NoReading:
         """See `Metrics`. `fresh` must be a plain selector of scraped series (`promql.is_raw_selector`)."""
@@ -132,8 +116,6 @@ class PrometheusApi:
         return evaluated_at, number
 
     async def _ask(self, endpoint: str, form: Mapping[str, str]) -> _Answer:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
         try:
             async with self._session.post(
                 f"{self._url}/api/v1/{endpoint}", data=form, allow_redirects=False

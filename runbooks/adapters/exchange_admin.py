@@ -7,9 +7,10 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from kernel.adapters.http_client import HttpClient
 from kernel.errors import PermanentError, TemporaryError
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0, connect=1.0)
+_TIMEOUT_S: Final = 5.0
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -31,14 +32,12 @@ class StateHash(msgspec.Struct, frozen=True):
     state_hash: str
 
 
-class ExchangeAdmin:
+class ExchangeAdmin(HttpClient):
     """Client of the engine's administration interface. Every write is idempotent by its key."""
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, token: str) -> None:
-        """Use `session` for requests to `base_url`, with the admin secret as bearer token."""
-        self._session = session
-        self._base = base_url
-        self._headers = {"Authorization": f"Bearer {token}"}
+    def __init__(self, url: str, token: str) -> None:
+        """Speak to the engine at `url`, with the admin secret as bearer token."""
+        super().__init__(url, timeout_s=_TIMEOUT_S, headers={"Authorization": f"Bearer {token}"})
 
     async def status(self) -> EngineStatus:
         """Return the engine's state.
@@ -62,9 +61,7 @@ class ExchangeAdmin:
 
     async def _call(self, method: str, path: str, body: object = None) -> bytes:
         try:
-            async with self._session.request(
-                method, self._base + path, json=body, headers=self._headers, timeout=_TIMEOUT
-            ) as answer:
+            async with self._session.request(method, self._url + path, json=body, allow_redirects=False) as answer:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise TemporaryError(f"engine: {method} {path}: no answer ({type(error).__name__})") from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
+from kernel.adapters.http_client import HttpClient
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import SECOND, Duration
 from runbooks.model import RefusalReason
@@ -27,7 +27,7 @@ class _Error(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class LocalWorkloads:
+class LocalWorkloads(HttpClient):
     """The workloads of one estate. An async context manager, or call `close`."""
 
     def __init__(self, url: str, token: str, *, by: str = "") -> None:
@@ -38,24 +38,8 @@ class LocalWorkloads:
             token: the admin secret.
             by: `person` when a person asks for the writes, empty when the loop does.
         """
-        self._url = url
-        self._headers = {"Authorization": f"Bearer {token}"}
+        super().__init__(url, timeout_s=TIMEOUT_S, headers={"Authorization": f"Bearer {token}"})
         self._by = by
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Give the connections back."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     async def list(self) -> Sequence[WorkloadStatus]:
         """Return every workload of the estate."""
@@ -93,10 +77,6 @@ class LocalWorkloads:
         await self._ask("POST", "/v1/down", dict[str, Any], {})
 
     async def _ask(self, method: str, path: str, kind: type[T], body: object = None) -> T:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                headers=self._headers, timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), trust_env=False
-            )
         data = None if body is None else msgspec.json.encode(body)
         try:
             async with self._session.request(method, self._url + path, data=data, allow_redirects=False) as response:

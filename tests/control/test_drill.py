@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 LINKS_OF_EVERY_DRILL = {"alert", "incident", "orders", "report"}
 
 
-def drill(scenario: str, folder: Path, drills: Path | None = None) -> tuple[int, dict, str]:
+def drill(scenario: str, folder: Path, drills: Path | None = None) -> tuple[int, dict[str, Any], str]:
     code = "import sys, pathlib, control.scenario as s\n"
     if drills is not None:
         code += f"s.DRILLS = pathlib.Path({str(drills)!r})\n"
