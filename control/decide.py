@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from incidents.incident import AlertFact, Incident, State
+from incidents.incident import AlertFact, Incident
 from incidents.ports import RunRecord
 from kernel.time import Duration, Instant, seconds
 from runbooks.model import Outcome, Runbook
@@ -130,10 +130,3 @@ def _out_of_ideas(
     if now - quiet_since < (LEVEL_1_PATIENCE if incident.level == 1 else patience):
         return None
     return HandOver("; ".join(dict.fromkeys(without)), incident.plan.then)
-
-
-def is_quiet(incident: Incident, now: Instant, quiet: Duration) -> bool:
-    """Tell whether every alert has been resolved for long enough, and no run is under way."""
-    if incident.state is State.RESOLVED or incident.firing or incident.active_runs:
-        return False
-    return now - max((alert.since for alert in incident.alerts.values()), default=incident.opened_at) >= quiet

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from incidents.correlate import tell as tell_signals
 from incidents.flap import Hysteresis, clears_at
 from incidents.incident import UNRESOLVED, AlertFact, Incident, Signal, State, handed_over, transition
 from incidents.ports import IncidentStore, RunRecord
-from incidents.signals import AlertSignal, Status
+from incidents.signals import AlertSignal, Status, own_signal
 from incidents.timeline import Draft
 from kernel.errors import TapewatchError
 from kernel.time import HOUR, MINUTE, SECOND, Clock, Instant, seconds
@@ -131,7 +132,13 @@ class Loop:
         now = self._p.clock.now()
         signals = [signal for _, signal in pending if not self._p.deadman.note(signal, now)]
         offset = pending[-1][0]
-        told = await self._p.store.call(lambda store: self._told(store, signals, offset, now))
+        try:
+            told = await self._p.store.call(lambda store: self._told(store, signals, offset, now))
+        except TapewatchError:
+            raise
+        except Exception:  # noqa: BLE001 - a fault of ours in one signal must hold up none of the others
+            await self._decide_singly(pending, now)
+            return True
         for incident_id in told.opened:
             incident = told.incidents[incident_id]
             self._p.telemetry.opened(incident.level)
@@ -154,6 +161,19 @@ class Loop:
         )
         store.decide(offset, told.drafts)
         return told
+
+    async def _decide_singly(self, pending: Sequence[tuple[int, AlertSignal]], now: Instant) -> None:
+        """Decide on signals one by one; what cannot be decided on is told as an incident of its own, never dropped."""
+        for offset, signal in pending:
+            try:
+                await self._p.store.call(functools.partial(self._told, signals=[signal], offset=offset, now=now))
+            except TapewatchError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next signal waits
+                self._p.telemetry.error("signal")
+                self._p.log.event("signal-undecidable", severity="error", message=f"{signal.name}: {error!r}")
+                stand_in = undecidable(signal, now)
+                await self._p.store.call(functools.partial(self._told, signals=[stand_in], offset=offset, now=now))
 
     # --- incidents --------------------------------------------------------------------------------------------------
 
@@ -368,6 +388,22 @@ class Loop:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def undecidable(signal: AlertSignal, now: Instant) -> AlertSignal:
+    """Return what stands for a signal that our own program could not decide on: a person has to look."""
+    labels = {
+        "alertname": "SignalUndecidable",
+        "severity": "critical",
+        "level": "2",
+        "team": "observability",
+        "service": "control",
+    }
+    annotations = {
+        "summary": "A signal could not be decided on",
+        "description": f"{signal.name} of {signal.service}, {signal.status}: see the log of control.",
+    }
+    return own_signal(labels, annotations, status=Status.FIRING, starts_at=now, received_at=now)
 
 
 async def history(store: StoreThread, now: Instant) -> list[PastRun]:

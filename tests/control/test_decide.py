@@ -2,7 +2,7 @@
 
 import pytest
 
-from control.decide import LEVEL_1_PATIENCE, LINGER, RETRY_AFTER, TRIES_MAX, HandOver, Start, is_quiet, next_step
+from control.decide import LEVEL_1_PATIENCE, LINGER, RETRY_AFTER, TRIES_MAX, HandOver, Start, next_step
 from incidents.incident import AlertFact, Incident, State
 from incidents.ports import RunRecord
 from kernel.time import Instant, seconds
@@ -158,10 +158,3 @@ def test_a_symbols_own_incident_halts_that_symbol():
         firing=True, starts_at=T0, since=T0,
     )  # fmt: skip
     assert choose(incident(gap, level=1)) == Start(gap, GAP)
-
-
-def test_quiet_means_that_every_alert_has_been_gone_for_long_enough():
-    one = incident(alert(firing=False, since=10))
-    assert not is_quiet(one, at(12.9), seconds(3))
-    assert is_quiet(one, at(13), seconds(3))
-    assert not is_quiet(incident(alert()), at(1_000), seconds(3))

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+import control.loop as loop_room
 from incidents.incident import UNRESOLVED, State
 from incidents.timeline import EntryKind
 from kernel.time import Instant
@@ -192,3 +193,22 @@ def test_a_run_of_a_runbook_that_is_gone_is_handed_over(tmp_path):
     assert runs(world)[0].outcome == Outcome.FAILED
     assert "is gone from the library" in runs(world)[0].detail
     assert world.store.incidents()[0].needs_person
+
+
+def test_a_signal_our_program_cannot_decide_on_holds_up_none_and_is_handed_over(tmp_path, monkeypatch):
+    real = loop_room.tell_signals
+
+    def fragile(signals, *arguments, **named):
+        assert not any(signal.name == "Poison" for signal in signals), "a fault of the program"
+        return real(signals, *arguments, **named)
+
+    monkeypatch.setattr(loop_room, "tell_signals", fragile)
+
+    def script(world):
+        world.noise = [{"alertname": "Poison", "service": "client", "level": "2", "team": "t"}]
+        world.hang("gateway", "gateway-1")
+
+    world = play(tmp_path, script, seconds=60)
+    assert Outcome.MENDED in [record.outcome for record in runs(world)]
+    assert any("SignalUndecidable" in alert.name for one in world.store.incidents() for alert in one.alerts.values())
+    assert world.store.backlog() == 0
