@@ -18,6 +18,8 @@ from kernel.errors import TapewatchError, TemporaryError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+CALM_S: Final = 0.01
+"""Without a delivery for so long, the intake is calm: nobody who is being answered waits for what else is done."""
 MAX_WAITING_SIGNALS: Final = 50_000
 """Beyond so many signals not yet durable, webhooks are shed with 503 and come back later."""
 
@@ -51,6 +53,17 @@ class Intake:
         self._waiting: list[tuple[Sequence[AlertSignal], asyncio.Future[int]]] = []
         self._waiting_signals = 0
         self._flushing: asyncio.Task[None] | None = None
+        self._last_s = float("-inf")
+
+    async def calm(self, at_most_s: float) -> None:
+        """Return when the intake has been calm for a moment, or after `at_most_s` seconds.
+
+        In a flood, keeping what arrives comes before deciding on the thousandth symptom.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + at_most_s
+        while loop.time() < until_s and loop.time() - self._last_s < CALM_S:
+            await asyncio.sleep(CALM_S / 2)
 
     async def take_in(self, signals: Sequence[AlertSignal]) -> None:
         """Return once every signal is durable.
@@ -60,7 +73,9 @@ class Intake:
         """
         if self._waiting_signals + len(signals) > MAX_WAITING_SIGNALS:
             raise TemporaryError(f"{self._waiting_signals} signals wait for the disk already; come back later")
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._last_s = loop.time()
+        done: asyncio.Future[int] = loop.create_future()
         self._waiting.append((signals, done))
         self._waiting_signals += len(signals)
         if self._flushing is None or self._flushing.done():

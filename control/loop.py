@@ -45,6 +45,8 @@ TICK_S: Final = 0.25
 """How long a turn waits for something new before it looks at what time alone has changed."""
 BATCH: Final = 50
 """Signals decided on in one go. Webhooks wait for the store meanwhile: about 20 ms at most."""
+FLOOD_PAUSE_S: Final = 0.1
+"""How long deciding may wait, after each full batch, for a flood of deliveries to be kept."""
 PERSON_PATIENCE: Final = 5 * SECOND
 """How long an incident that a person opened for a run waits for that run."""
 REOPEN_WINDOW: Final = 10 * MINUTE
@@ -111,8 +113,9 @@ class Loop:
         if silent is not None:
             await self._p.intake.take_in([silent])
             self._p.deadman.told(silent)
-        while await self._decide_signals():
-            pass
+        while decided := await self._decide_signals():
+            if decided == BATCH:
+                await self._p.intake.calm(FLOOD_PAUSE_S)
         now = self._p.clock.now()
         unresolved = await self._p.store.call(lambda store: store.incidents(UNRESOLVED))
         for incident in unresolved:
@@ -124,11 +127,11 @@ class Loop:
 
     # --- signals ----------------------------------------------------------------------------------------------------
 
-    async def _decide_signals(self) -> bool:
-        """Decide on one batch of pending signals; False when there was none."""
+    async def _decide_signals(self) -> int:
+        """Decide on one batch of pending signals; return how many there were."""
         pending = await self._p.store.call(lambda store: store.pending(BATCH))
         if not pending:
-            return False
+            return 0
         now = self._p.clock.now()
         signals = [signal for _, signal in pending if not self._p.deadman.note(signal, now)]
         offset = pending[-1][0]
@@ -138,7 +141,7 @@ class Loop:
             raise
         except Exception:  # noqa: BLE001 - a fault of ours in one signal must hold up none of the others
             await self._decide_singly(pending, now)
-            return True
+            return len(pending)
         for incident_id in told.opened:
             incident = told.incidents[incident_id]
             self._p.telemetry.opened(incident.level)
@@ -151,7 +154,7 @@ class Loop:
         for incident in told.incidents.values():
             if incident.unresolved:
                 await self._advance(incident, now)
-        return True
+        return len(pending)
 
     def _told(self, store: IncidentStore, signals: Sequence[AlertSignal], offset: int, now: Instant) -> Told:
         """Decide on signals in one visit to the store's thread: each visit more would delay the first action."""
