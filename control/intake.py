@@ -62,8 +62,11 @@ class Intake:
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + at_most_s
-        while loop.time() < until_s and loop.time() - self._last_s < CALM_S:
-            await asyncio.sleep(CALM_S / 2)
+        while True:
+            pause_s = min(until_s, self._last_s + CALM_S) - loop.time()
+            if pause_s <= 0:
+                return
+            await asyncio.sleep(pause_s)
 
     async def take_in(self, signals: Sequence[AlertSignal]) -> None:
         """Return once every signal is durable.

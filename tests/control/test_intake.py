@@ -120,3 +120,25 @@ async def test_a_sender_that_goes_away_takes_nobody_with_it(parts):
     store.gate.set()
     await stays
     assert store.backlog() == 2
+
+
+async def test_a_calm_intake_holds_nobody_up_and_a_flood_only_so_long(parts):
+    _, intake, _ = parts
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await intake.calm(5.0)
+    assert loop.time() - began < 1.0, "nothing was ever delivered"
+
+    async def flood():
+        n = 10
+        while True:
+            await intake.take_in([signal(n)])
+            n += 1
+
+    pouring = asyncio.create_task(flood())
+    await intake.take_in([signal(1)])
+    began = loop.time()
+    await intake.calm(0.1)
+    assert 0.09 <= loop.time() - began < 2.0, "a flood has its time, and no more"
+    pouring.cancel()
+    await asyncio.gather(pouring, return_exceptions=True)
