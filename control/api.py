@@ -65,6 +65,8 @@ class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     by: str
     text: str = ""
+    force: bool = False
+    """For closing an incident although its alerts still fire."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -231,7 +233,7 @@ class _Api:
 
     async def resolve(self, request: Request) -> Response:
         said = await _decoded(request, Said)
-        return _json(await self._p.desk.resolve(request.path_params["id"], said.by, said.text))
+        return _json(await self._p.desk.resolve(request.path_params["id"], said.by, said.text, force=said.force))
 
     async def runbooks(self, request: Request) -> Response:
         del request

@@ -2,7 +2,8 @@
 
 The rules, in order:
 
-1. Whoever is handed over stays handed over: no run starts on an incident that waits for a person.
+1. What was handed over stays handed over: an episode whose run did not help is a person's from then on. Another alert
+   of the same incident is another matter and gets its own runbook.
 2. One run at a time, and the cause first. Alerts of other services get a runbook only when the cause has stopped firing
    and they go on: what a cause explains needs no cure of its own.
 3. An episode (one alert, from its start to its end) gets one run that acts. A run that found itself not applicable may
@@ -13,7 +14,7 @@ The rules, in order:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +55,13 @@ Next = Start | HandOver | None
 
 
 def next_step(
-    incident: Incident, library: Mapping[str, Runbook], runs: Sequence[RunRecord], now: Instant, patience: Duration
+    incident: Incident,
+    library: Mapping[str, Runbook],
+    runs: Sequence[RunRecord],
+    now: Instant,
+    patience: Duration,
+    *,
+    declined: Collection[str] = (),
 ) -> Next:
     """Choose what to do about an unresolved incident now.
 
@@ -64,21 +71,27 @@ def next_step(
         runs: this incident's runs, oldest first.
         now: the present.
         patience: how long a state without anything left to try may last before a person is told.
+        declined: fingerprints of alerts whose runbook may not begin now.
     """
-    if not incident.unresolved or incident.needs_person or not incident.firing:
+    if not incident.unresolved or not incident.firing:
         return None
     if any(run.ended_at is None for run in runs):
         return None
     waiting: list[str] = []
     for alert in _candidates(incident, now):
+        if alert.fingerprint in declined:
+            waiting.append("")
+            continue
         runbook = library.get(alert.name)
         if runbook is None:
             waiting.append(f"no runbook answers {alert.name}")
             continue
         choice = _for_episode(alert, runbook, _of_episode(alert, runs), now, patience)
-        if choice is not None:
+        if choice is not None and not (incident.needs_person and isinstance(choice, HandOver)):
             return choice
         waiting.append("")
+    if incident.needs_person:
+        return None
     return _out_of_ideas(incident, [w for w in waiting if w], len(waiting), runs, now, patience)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from control.errors import NotFoundError, RefusedByRailError
@@ -36,11 +36,21 @@ class Runner(Protocol):
         ...
 
 
+Report = Callable[[str], Awaitable[object]]
+
+
+async def _no_report(_: str) -> None:
+    """Write nothing."""
+
+
 class Desk:
     """Where people meet incidents."""
 
-    def __init__(self, store: StoreThread, runner: Runner, library: Sequence[Runbook], clock: Clock) -> None:
-        """Serve what `store` holds; hand wishes to run a runbook to `runner`."""
+    def __init__(
+        self, store: StoreThread, runner: Runner, library: Sequence[Runbook], clock: Clock, report: Report = _no_report
+    ) -> None:
+        """Serve what `store` holds; hand wishes to run a runbook to `runner`; `report` writes an incident's report."""
+        self._report = report
         self._store = store
         self._runner = runner
         self._library = {runbook.name: runbook for runbook in library}
@@ -79,9 +89,20 @@ class Desk:
         """Let a person take an incident on."""
         return await self._move(incident_id, Signal.ACKNOWLEDGE, by, f"{_name(by)} takes it on")
 
-    async def resolve(self, incident_id: str, by: str, text: str) -> Incident:
-        """Let a person close an incident."""
-        return await self._move(incident_id, Signal.CLOSE, by, f"closed by {_name(by)}: {_text(text) or 'no reason'}")
+    async def resolve(self, incident_id: str, by: str, text: str, *, force: bool = False) -> Incident:
+        """Let a person close an incident.
+
+        Raises:
+            RefusedByRailError: alerts of it still fire, and closing was not forced: nobody would hear of them again.
+        """
+        firing = sorted({alert.name for alert in (await self.incident(incident_id)).firing})
+        if firing and not force:
+            raise RefusedByRailError(
+                f"{incident_id}: {', '.join(firing)} still fires; closing would hide it. Mend it first, or force it"
+            )
+        closed = await self._move(incident_id, Signal.CLOSE, by, f"closed by {_name(by)}: {_text(text) or 'no reason'}")
+        await self._report(incident_id)
+        return closed
 
     async def note(self, incident_id: str, by: str, text: str) -> Incident:
         """Add a person's words to the timeline."""

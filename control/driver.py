@@ -120,6 +120,10 @@ class Driver:
     def _forbidden(self) -> bool:
         return killswitch.read(self._parts.kill_switch) is not None
 
+    async def facts(self) -> PlantFacts:
+        """Look at the plant now; raises `TapewatchError` when it cannot be seen."""
+        return await self._parts.facts()
+
     async def _persist(
         self,
         run: RunRecord,

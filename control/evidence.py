@@ -26,7 +26,8 @@ LEAD: Final = Duration(20 * SECOND)
 POINTS_MAX: Final = 400
 SLOW_S: Final = "0.5"
 """An answer later than this is an order affected; a bucket bound of the latency histogram."""
-FAULT_WINDOW: Final = Duration(2 * MINUTE)
+FAULT_WINDOW: Final = Duration(30 * SECOND)
+"""How long before the first alert a fault injected on purpose may lie and still be taken for its cause."""
 
 LATENCY: Final = "histogram_quantile(0.99, sum by (le) (rate(exchange_client_latency_seconds_bucket[5s])))"
 
@@ -55,9 +56,9 @@ class Archivist:
     async def gather(self, incident: Incident, now: Instant) -> list[Draft]:
         """Return the entries an incident's end adds; what cannot be read is left out."""
         entries = await self._store.call(lambda store: store.timeline(incident.id))
-        start = min((alert.starts_at for alert in incident.alerts.values()), default=incident.opened_at)
-        end = incident.mitigated_at or now
-        marks = self._marks(incident, entries)
+        start = _began(incident)
+        end = max(incident.mitigated_at or now, start)
+        marks = self._marks(incident, entries, start)
         drafts = [await self._impact(min(start, marks.get("fault", start)), end)]
         for name, unit, query in _curves(entries):
             draft = await self._curve(name, unit, query, Instant(start - LEAD), now, marks)
@@ -127,11 +128,11 @@ class Archivist:
             return None
         if not curves:
             return None
-        points = [[at, value] for at, value in curves[0].points]
+        points = _with_gaps(curves[0].points, step)
         data = {"name": name, "unit": unit, "query": query, "points": points, "marks": dict(marks)}
         return Draft(self._clock.now(), EntryKind.CURVE, "prometheus", f"{name} over the incident's time", data)
 
-    def _marks(self, incident: Incident, entries: Sequence[Entry]) -> dict[str, Instant]:
+    def _marks(self, incident: Incident, entries: Sequence[Entry], start: Instant) -> dict[str, Instant]:
         marks: dict[str, Instant] = {}
         first_alert = next((entry for entry in entries if entry.kind is EntryKind.ALERT_FIRING), None)
         action = next((e for e in entries if e.kind is EntryKind.ACTION_DONE and not e.data.get("undo")), None)
@@ -141,19 +142,42 @@ class Archivist:
                 marks[name] = entry.at
         if incident.mitigated_at is not None:
             marks["proof"] = incident.mitigated_at
-        fault = self._fault_before(incident.opened_at)
+        fault = self._fault_before(start) if incident.alerts else None
         if fault is not None:
             marks["fault"] = fault.at
         return marks
 
-    def _fault_before(self, opened: Instant) -> KnownFault | None:
-        """Return the first fault injected shortly before an incident opened, when one was."""
+    def _fault_before(self, start: Instant) -> KnownFault | None:
+        """Return the last fault injected shortly before an instant, when one was."""
         try:
             lines = self._faults.read_bytes().split(b"\n")
             known = [msgspec.json.decode(line, type=KnownFault) for line in lines if line]
         except (OSError, msgspec.DecodeError):
             return None
-        return next((fault for fault in known if opened - FAULT_WINDOW <= fault.at <= opened), None)
+        return next((fault for fault in reversed(known) if start - FAULT_WINDOW <= fault.at <= start), None)
+
+
+def _began(incident: Incident) -> Instant:
+    """Return when the trouble began: of a reopened incident its latest episode, which is what its end tells of."""
+    since = incident.reopened_at or Instant(0)
+    starts = [alert.starts_at for alert in incident.alerts.values() if alert.starts_at >= since - FAULT_WINDOW]
+    return min(starts, default=incident.reopened_at or incident.opened_at)
+
+
+def _with_gaps(points: Sequence[tuple[Instant, float]], step: Duration) -> list[list[object]]:
+    """Return points as lists, an empty one wherever samples are missing: a plot must not draw through an outage."""
+    told: list[list[object]] = []
+    for at, value in points:
+        if told and at - _last_at(told) > step * 3 // 2:
+            told.append([_last_at(told) + step, None])
+        told.append([at, value])
+    return told
+
+
+def _last_at(told: Sequence[Sequence[object]]) -> int:
+    at = told[-1][0]
+    assert isinstance(at, int), "a point begins with its instant"
+    return at
 
 
 def _curves(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:

@@ -39,7 +39,7 @@ from kernel.errors import TapewatchError
 from kernel.time import HOUR, MINUTE, SECOND, Clock, Instant, seconds
 from runbooks.bind import bind
 from runbooks.model import Conclusion, Outcome, Refusal, RefusalReason, Runbook
-from runbooks.policy import PastRun, admit, refuse_in_progress, target
+from runbooks.policy import PastRun, admit, refuse_in_progress, refuse_no_target, target
 
 TICK_S: Final = 0.25
 """How long a turn waits for something new before it looks at what time alone has changed."""
@@ -195,17 +195,26 @@ class Loop:
                     self._close(incident, now), name=f"close {incident.id}"
                 )
             return
-        if incident.needs_person or not incident.firing:
+        await self._act_on(incident, now)
+
+    async def _act_on(self, incident: Incident, now: Instant) -> None:
+        """Begin the next run for an incident whose alerts fire, or hand it over."""
+        if not any(alert.name in self._p.library for alert in incident.firing) and incident.needs_person:
             return  # `next_step` would say the same, but the store is busy enough without a question for each of these
         runs = await self._p.store.call(lambda store: _runs_of(store.runs_since(incident.opened_at), incident.id))
-        choice = next_step(incident, self._p.library, runs, now, seconds(self._p.tuning.handover_s))
-        match choice:
-            case Start(alert, runbook):
-                await self._begin(incident, alert, runbook, now)
-            case HandOver(reason, what_to_do):
-                await self.hand_over(incident, reason, what_to_do)
-            case None:
-                pass
+        patience = seconds(self._p.tuning.handover_s)
+        declined: set[str] = set()
+        while True:
+            match next_step(incident, self._p.library, runs, now, patience, declined=declined):
+                case Start(alert, runbook):
+                    if await self._begin(incident, alert, runbook, now):
+                        return
+                    declined.add(alert.fingerprint)
+                case HandOver(reason, what_to_do):
+                    await self.hand_over(incident, reason, what_to_do)
+                    return
+                case None:
+                    return
 
     async def _close(self, incident: Incident, now: Instant) -> None:
         """Close a quiet incident, beside the turns: a monitoring that answers slowly must hold nobody up."""
@@ -244,18 +253,20 @@ class Loop:
 
     # --- runs -------------------------------------------------------------------------------------------------------
 
-    async def _begin(self, incident: Incident, alert: AlertFact, runbook: Runbook, now: Instant) -> None:
+    async def _begin(self, incident: Incident, alert: AlertFact, runbook: Runbook, now: Instant) -> bool:
+        """Begin a run for an alert; False when it may not begin now."""
         bound = bind(runbook, alert.labels)
         refusal = bound if isinstance(bound, Refusal) else await self._refusal(bound, now)
         if refusal is not None:
             await self._decline(incident, runbook, refusal, alert, now)
-            return
+            return False
         assert isinstance(bound, Runbook), "what is not refused is bound"
         try:
             await self.start(incident, bound, alert.labels, arrived=self._arrived.get(alert.fingerprint))
         except RefusedByRailError:
-            return  # a person's run came first; the next turn looks again
+            return True  # a person's run came first; the next turn looks again
         self._arrived.pop(alert.fingerprint, None)
+        return True
 
     async def start(
         self, incident: Incident, bound: Runbook, labels: Mapping[str, str], *, arrived: Instant | None, by: str = ""
@@ -285,8 +296,10 @@ class Loop:
         return [*(record.target for _, record in self._runs.values()), *self._starting.values()]
 
     async def refusal(self, bound: Runbook) -> Refusal | None:
-        """Tell why a bound runbook may not begin now."""
-        return await self._refusal(bound, self._p.clock.now())
+        """Tell why a bound runbook may not begin now, for a person who asks; a target nobody knows is told at once."""
+        facts = await self._p.driver.facts()
+        unknown = (refuse_no_target(step.action, facts) for step in bound.steps)
+        return next(filter(None, unknown), None) or await self._refusal(bound, self._p.clock.now())
 
     async def _refusal(self, bound: Runbook, now: Instant) -> Refusal | None:
         past = await history(self._p.store, now)
@@ -347,10 +360,11 @@ class Loop:
         )
         incident = await self._p.store.call(lambda store: store.incident(run.incident))
         assert incident is not None, "a run belongs to an incident"
-        drafts = tell.run_ended(ended, conclusion, incident, bound)
+        halted = tell.stays_halted(ended, conclusion, incident, bound)
+        drafts = [*tell.run_ended(ended, conclusion, incident, bound), *halted]
         await self._p.store.call(lambda store: store.end_run(ended, drafts))
         self._p.telemetry.ended(bound, conclusion)
-        if conclusion.outcome not in {Outcome.MENDED, Outcome.NOT_APPLICABLE}:
+        if halted or conclusion.outcome not in {Outcome.MENDED, Outcome.NOT_APPLICABLE}:
             self._p.telemetry.handed_over()
         self._p.log.event(
             "run-ended",

@@ -63,6 +63,13 @@ class Ports:
         return named | {f"gateway-{index}": port for index, port in enumerate(self.gateways, 1)}
 
 
+DRAIN_S: Final = 6.0
+"""Between taking a gateway out of the address books and stopping it.
+
+Prometheus learns of it within five seconds; were it stopped before, its removal would look like its death.
+"""
+
+
 def choose_ports(settings: Settings) -> Ports:
     """Return the estate's ports: the fixed ones, or free ones.
 
@@ -195,7 +202,7 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
     )
     return [
         WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),
-        WorkloadSpec("gateway", slots["gateway"], settings.gateways),
+        WorkloadSpec("gateway", slots["gateway"], settings.gateways, drain_s=DRAIN_S),
         WorkloadSpec("market-data", slots["market-data"], 1, singleton=True),
         WorkloadSpec("settlement", slots["settlement"], 1, singleton=True),
         WorkloadSpec("watchdog", slots["watchdog"], 1, singleton=True),

@@ -87,13 +87,14 @@ async def _wire(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> tu
     driver = Driver(await _driver_parts(config, layout, base, consents, stack))
     alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
     repage = seconds(config.tuning.repage_s)
+    archivist = Archivist(base.store, base.metrics, layout.reports, layout.faults, base.clock, base.log)
     loop = Loop(
         LoopParts(
             store=base.store,
             intake=intake,
             driver=driver,
             pager=Pager(alerts, url_of(config.port), repage, base.telemetry, base.log, base.clock),
-            archivist=Archivist(base.store, base.metrics, layout.reports, layout.faults, base.clock, base.log),
+            archivist=archivist,
             deadman=deadman,
             library={alert: runbook for runbook in library for alert in runbook.answers},
             tuning=config.tuning,
@@ -107,7 +108,7 @@ async def _wire(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> tu
     app = make_app(
         ApiParts(
             intake=intake,
-            desk=Desk(base.store, loop, library, base.clock),
+            desk=Desk(base.store, loop, library, base.clock, archivist.report),
             consents=consents,
             deadman=deadman,
             library=library,

@@ -54,6 +54,8 @@ class WorkloadSpec:
     ready_path: str = "/health/ready"
     grace_s: float = 2.0
     start_timeout_s: float = 20.0
+    drain_s: float = 0.0
+    """How long a replica goes on after it was taken out of the address books, before it is stopped."""
 
 
 class _Unit:
@@ -283,6 +285,8 @@ class Supervisor:
             await asyncio.gather(*(child.stop(unit.spec.grace_s) for child in unit.children[was:replicas]))
             self._on_change()
             raise
+        if leaving and unit.spec.drain_s:
+            await asyncio.sleep(unit.spec.drain_s)
         for child in reversed(leaving):
             await child.stop(unit.spec.grace_s)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from incidents.incident import Incident, Signal, State, handed_over, transition
+from incidents.incident import AlertFact, Incident, Signal, State, handed_over, transition
 from incidents.ports import RunRecord
 from incidents.timeline import Draft, EntryKind
 from kernel.time import Instant
@@ -18,6 +18,8 @@ from runbooks.model import (
     Do,
     DoAnswer,
     Evidence,
+    HaltMarket,
+    HaltSymbol,
     Outcome,
     Permit,
     PermitAnswer,
@@ -144,13 +146,29 @@ def run_ended(run: RunRecord, conclusion: Conclusion, incident: Incident, runboo
     }
     text = f"{run.runbook} ended: {conclusion.outcome}. {conclusion.detail}".strip()
     drafts = [Draft(run.ended_at, EntryKind.RUN_ENDED, f"runbook:{run.runbook}", text, data)]
-    if conclusion.outcome is Outcome.MENDED and incident.unresolved:
+    siblings = [one for one in incident.firing if _is_sibling(one, run)]
+    if conclusion.outcome is Outcome.MENDED and incident.unresolved and not siblings:
         why = f"{run.runbook} was proven to have helped"
         drafts.append(transition(incident, Signal.VERIFIED, at=run.ended_at, source="control", why=why))
     elif conclusion.outcome not in {Outcome.MENDED, Outcome.NOT_APPLICABLE} and incident.state is not State.RESOLVED:
         reason = f"{run.runbook} ended as {conclusion.outcome}. {conclusion.detail}".strip()
         drafts.append(handed_over(at=run.ended_at, source="control", reason=reason, what_to_do=runbook.when_refused))
     return drafts
+
+
+def stays_halted(run: RunRecord, conclusion: Conclusion, incident: Incident, runbook: Runbook) -> list[Draft]:
+    """Tell that a halt which helped is a person's to end; nothing when the runbook halted nothing."""
+    halts = [describe(step.action) for step in runbook.steps if isinstance(step.action, HaltSymbol | HaltMarket)]
+    if conclusion.outcome is not Outcome.MENDED or not halts or not incident.unresolved:
+        return []
+    assert run.ended_at is not None, "an ended run has an end"
+    reason = f"{runbook.name} did what it should ({', '.join(halts)}); trading stays halted until a person reopens it"
+    return [handed_over(at=run.ended_at, source="control", reason=reason, what_to_do=runbook.when_refused)]
+
+
+def _is_sibling(alert: AlertFact, run: RunRecord) -> bool:
+    """Tell whether an alert is of the kind the run answered, for another replica or symbol."""
+    return alert.name == run.labels.get("alertname") and dict(alert.labels) != dict(run.labels)
 
 
 def to_data(action: Action) -> Mapping[str, object]:

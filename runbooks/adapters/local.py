@@ -15,8 +15,11 @@ from kernel.time import SECOND, Duration
 from runbooks.model import RefusalReason
 from runbooks.ports import Effect, RefusedError, WorkloadStatus
 
-TIMEOUT_S: Final = 10.0
-"""A restart waits up to 2 s for the old process and some ms for the new; the rest is patience with a busy machine."""
+TIMEOUT_S: Final = 20.0
+"""A restart waits up to 2 s for the old process and some ms for the new, scaling in drains for 6 s.
+
+The rest is patience with a busy machine.
+"""
 AGAIN_AFTER: Final = Duration(SECOND // 2)
 T = TypeVar("T")
 _EFFECT_OR_NONE: Final[Any] = Effect | None

@@ -53,13 +53,27 @@ def test_a_firing_alert_with_a_runbook_gets_a_run():
     "one",
     [
         pytest.param(incident(alert(), state=State.RESOLVED), id="it is over"),
-        pytest.param(incident(alert(), needs_person=True), id="it waits for a person"),
         pytest.param(incident(alert(firing=False)), id="nothing fires"),
         pytest.param(incident(), id="it has no alerts"),
     ],
 )
 def test_nothing_is_begun_when(one):
     assert choose(one, now=1_000) is None
+
+
+def test_what_was_handed_over_is_not_tried_again_but_a_new_alert_is_its_own_matter():
+    vain = ended("not_proven")
+    one = incident(alert(), needs_person=True)
+    assert choose(one, vain, now=1_000) is None
+    second = alert(replica="gateway-2", since=20)
+    both = incident(alert(), second, needs_person=True)
+    assert choose(both, vain, now=30) == Start(second, GATEWAY)
+
+
+def test_an_alert_whose_runbook_may_not_begin_holds_up_no_other():
+    first, second = alert(), alert(replica="gateway-2", since=1)
+    choice = next_step(incident(first, second), LIBRARY, [], at(6), PATIENCE, declined={first.fingerprint})
+    assert choice == Start(second, GATEWAY)
 
 
 def test_one_run_at_a_time():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from incidents.incident import UNRESOLVED, State
+from incidents.incident import UNRESOLVED
 from incidents.timeline import EntryKind
 from kernel.time import SECOND, Instant, to_seconds
 from runbooks.model import HaltSymbol, Outcome
@@ -72,15 +72,20 @@ def _no_action_without_evidence(world: World) -> Iterator[str]:
 
 
 def _handed_over_stays(world: World) -> Iterator[str]:
+    """A run that did not help is a person's matter: it begins again only after an alert has fired anew."""
     for incident in world.store.incidents():
-        waits = False
+        vain: set[tuple[object, object]] = set()
+        target: dict[object, tuple[object, object]] = {}
         for entry in world.store.timeline(incident.id):
-            if entry.kind is EntryKind.HANDED_OVER:
-                waits = True
-            elif entry.kind is EntryKind.STATE_CHANGED and entry.data["to"] == State.RESOLVED:
-                waits = False
-            elif entry.kind is EntryKind.RUN_STARTED and waits:
-                yield f"{incident.id} waits for a person, yet {entry.data['run']} began"
+            data = entry.data
+            if entry.kind is EntryKind.ALERT_FIRING:
+                vain.clear()
+            elif entry.kind is EntryKind.RUN_STARTED:
+                target[data["run"]] = (data["runbook"], data["target"])
+                if target[data["run"]] in vain:
+                    yield f"{incident.id}: {data['run']} began although the last one of its kind was handed over"
+            elif entry.kind is EntryKind.RUN_ENDED and data["outcome"] not in {Outcome.MENDED, Outcome.NOT_APPLICABLE}:
+                vain.add(target.get(data["run"], (None, None)))
 
 
 def _one_run_at_a_time(world: World) -> Iterator[str]:

@@ -95,9 +95,9 @@ def nobody_waits_for_people(patch):
     """An incident handed over is worked on all the same."""
     chosen = decide.next_step
 
-    def eager(incident, library, runs, now, patience):
+    def eager(incident, library, runs, now, patience, **more):
         fresh = [run for run in runs if run.ended_at is None]
-        return chosen(msgspec.structs.replace(incident, needs_person=False), library, fresh, now, patience)
+        return chosen(msgspec.structs.replace(incident, needs_person=False), library, fresh, now, patience, **more)
 
     patch.setattr(loop_module, "next_step", eager)
     advance = Loop._advance
@@ -139,8 +139,8 @@ def no_limits(patch):
     patch.setattr(
         loop_module,
         "next_step",
-        lambda incident, library, runs, now, patience: chosen(
-            incident, library, [run for run in runs if run.ended_at is None], now, patience
+        lambda incident, library, runs, now, patience, **more: chosen(
+            incident, library, [run for run in runs if run.ended_at is None], now, patience, **more
         ),
     )
 
