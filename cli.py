@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from control import doctor as doctor_room
-from control import faults, killswitch, verbs_exchange, verbs_incident, verbs_runbook
+from control import faults, killswitch, verbs_exchange, verbs_incident, verbs_market, verbs_runbook
 from control.child import now
 from control.terminal import (
     DONE,
@@ -20,8 +21,8 @@ from control.terminal import (
     State,
     err,
     escape,
+    estate_of,
     guarded,
-    layout_of,
     out,
     print_checks,
     print_faults,
@@ -44,6 +45,10 @@ app.add_typer(switch_app, name="kill-switch")
 
 app.add_typer(verbs_incident.app, name="incident")
 app.add_typer(verbs_runbook.app, name="runbook")
+verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --market --why "a wrong tick size"')(
+    verbs_market.halt
+)
+verbs_exchange.app.command("resume", epilog="Example: tapewatch exchange resume --market")(verbs_market.resume)
 app.add_typer(verbs_exchange.app, name="exchange")
 
 
@@ -63,8 +68,19 @@ FaultName = Annotated[str, typer.Argument(help="Such as gateway-hang.", autocomp
 Scenario = Annotated[str, typer.Argument(help="A scenario of drills/, or all.", autocompletion=complete_scenario)]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"tapewatch {version('tapewatch')}")
+        raise typer.Exit(DONE)
+
+
 @app.callback()
-def tapewatch() -> None:
+def tapewatch(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
     """Run, watch and mend a stock exchange: each remedy is proven or undone."""
 
 
@@ -156,27 +172,32 @@ def switch_on(
     state: State = None,
 ) -> None:
     """Forbid every automatic action, durably; works with control down."""
-    layout = layout_of(state)
+    layout = guarded(lambda: estate_of(state))
+    already = killswitch.read(layout.kill_switch)
     thrown = guarded(lambda: killswitch.throw(layout.kill_switch, by=who(by), why=why, at=now()))
-    out.print(escape(f"kill switch {thrown}"))
+    told = f"kill switch was on already: {thrown}" if already is not None else f"kill switch {thrown}"
+    out.print(escape(f"{told} ({layout.root})"), soft_wrap=True)
 
 
 @switch_app.command("off")
 def switch_off(state: State = None) -> None:
     """Allow automatic actions again."""
-    layout = layout_of(state)
+    layout = guarded(lambda: estate_of(state))
     was_on = guarded(lambda: killswitch.release(layout.kill_switch))
-    out.print("kill switch off" if was_on else "kill switch was off already")
+    told = "kill switch off" if was_on else "kill switch was off already"
+    out.print(escape(f"{told} ({layout.root})"), soft_wrap=True)
 
 
 @switch_app.command("status")
 def switch_status(state: State = None, *, as_json: AsJson = False) -> None:
     """Say whether automatic actions are forbidden, by whom and why."""
-    thrown = killswitch.read(layout_of(state).kill_switch)
+    layout = guarded(lambda: estate_of(state))
+    thrown = killswitch.read(layout.kill_switch)
     if as_json:
-        print_json({"on": thrown is not None, "thrown": thrown})
+        print_json({"on": thrown is not None, "thrown": thrown, "state": str(layout.root)})
     else:
-        out.print(escape("kill switch off" if thrown is None else f"kill switch {thrown}"))
+        told = "kill switch off" if thrown is None else f"kill switch {thrown}"
+        out.print(escape(f"{told} ({layout.root})"), soft_wrap=True)
 
 
 @app.command(epilog=EXIT_CODES)

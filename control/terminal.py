@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from control import killswitch
 from control.calls import call
 from control.doctor import Check
 from control.errors import BadRequestError, NotFoundError, RefusedByRailError
@@ -33,6 +34,8 @@ EXIT_CODES: Final = (
     "Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage, 3 refused by a guard, 4 cannot reach."
 )
 
+_GLANCE_S: Final = 2.0
+"""How long `status` waits for one that may hang."""
 PIPED_WIDTH: Final = 160
 """Columns when nobody's window says how many there are: wide enough for every table."""
 
@@ -53,6 +56,26 @@ def settings_of(state: Path | None) -> Settings:
 def layout_of(state: Path | None) -> Layout:
     """Return the paths of the estate that is meant."""
     return Layout(settings_of(state).state.absolute())
+
+
+def estate_of(state: Path | None) -> Layout:
+    """Return the paths of an estate that has run before.
+
+    Raises:
+        InputError: none ever ran in that directory, so that a mistyped path is not taken for the estate meant.
+    """
+    layout = layout_of(state)
+    try:
+        layout.version.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            str(layout.root),
+            "no estate ever ran here",
+            right="name its state directory with --state or TAPEWATCH_STATE",
+        ) from None
+    except OSError:  # there, and not ours to read: what is to be done with it says so itself
+        return layout
+    return layout
 
 
 def who(by: str) -> str:
@@ -112,10 +135,15 @@ def status_of(plant: Plant, workloads: Sequence[WorkloadStatus] | None = None) -
         seen = call("GET", f"{plant.addresses.estate}/v1/workloads", token=plant.admin)
         workloads = msgspec.convert(seen, type=tuple[WorkloadStatus, ...])
     book = plant.addresses
+    thrown = killswitch.read(plant.layout.kill_switch)
     return {
         "state": book.state, "phase": book.phase, "pid": book.pid, "started_at": to_rfc3339(book.started_at),
         "prometheus": book.prometheus, "alertmanager": book.alertmanager, "control": book.control,
         "estate": book.estate,
+        "kill_switch": {
+            "on": thrown is not None, "by": thrown.by if thrown else None, "why": thrown.why if thrown else None,
+        },
+        "market": _market(plant), "incidents": _incidents(plant),
         "workloads": [
             {
                 "name": each.name, "desired": each.desired, "ready": each.ready, "generation": each.generation,
@@ -133,12 +161,32 @@ def status_of(plant: Plant, workloads: Sequence[WorkloadStatus] | None = None) -
     }  # fmt: skip
 
 
+def _market(plant: Plant) -> dict[str, Any] | None:
+    """Return what is halted; None when the engine does not say."""
+    try:
+        seen = call("GET", f"{plant.addresses.engine}/v1/status", timeout_s=_GLANCE_S)
+        return {"halted": bool(seen["market_halted"]), "halted_symbols": list(seen["halted_symbols"])}
+    except (TapewatchError, KeyError, TypeError):  # whoever answers in other words is no engine
+        return None
+
+
+def _incidents(plant: Plant) -> dict[str, int] | None:
+    """Count what goes on; None when control does not say."""
+    try:
+        seen = call("GET", f"{plant.addresses.control}/api/v1/incidents", token=plant.admin, timeout_s=_GLANCE_S)
+        return {"open": len(seen), "waiting_for_person": sum(bool(one["needs_person"]) for one in seen)}
+    except (TapewatchError, KeyError, TypeError):
+        return None
+
+
 def _moment(at: Instant | None) -> str | None:
     return None if at is None else to_rfc3339(at)
 
 
 def print_status(status: dict[str, Any]) -> None:
     """Print `status_of` for people."""
+    for name, text in _headlines(status):
+        out.print(f"{name:13}{text}", soft_wrap=True)
     table = Table(
         title=f"estate in {status['state']}, {status['phase']} since {status['started_at']}", title_justify="left"
     )
@@ -152,6 +200,24 @@ def print_status(status: dict[str, Any]) -> None:
     out.print(table)
     for name in ("prometheus", "alertmanager", "control"):
         out.print(f"{name:13}{status[name]}")
+
+
+def _headlines(status: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    switch, market, incidents = status["kill_switch"], status["market"], status["incidents"]
+    thrown = f"[bold red]on[/], thrown by {escape(str(switch['by']))}: {escape(str(switch['why']))}"
+    yield "kill switch", thrown if switch["on"] else "off"
+    if market is None:
+        yield "market", "[red]unknown: the engine does not answer[/]"
+    else:
+        symbols = ", ".join(map(escape, market["halted_symbols"]))
+        halted = f"; [bold red]halted symbols:[/] {symbols}" if symbols else ""
+        yield "market", ("[bold red]halted[/]" if market["halted"] else "open") + halted
+    if incidents is None:
+        yield "incidents", "[red]unknown: control does not answer[/]"
+    else:
+        waiting = incidents["waiting_for_person"]
+        wait = f", [bold red]{waiting} waiting for a person[/]" if waiting else ", none waiting for a person"
+        yield "incidents", f"{incidents['open']} unresolved{wait}"
 
 
 def print_checks(checks: Sequence[Check]) -> None:

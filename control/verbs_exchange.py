@@ -34,7 +34,8 @@ from control.terminal import (
     settings_of,
     starting,
 )
-from exchange.accounting import Account
+from exchange.accounting import Account, LoadLine
+from exchange.ports import ClientOutcome
 from exchange.types import Instrument
 from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, parse_duration
@@ -53,7 +54,9 @@ def complete_symbol(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
-app = typer.Typer(no_args_is_help=True, help="Load the exchange, see a book, verify the journal.", epilog=EXIT_CODES)
+app = typer.Typer(
+    no_args_is_help=True, help="Load the exchange, see a book, halt and resume, verify.", epilog=EXIT_CODES
+)
 
 
 def instruments_of(layout: Layout) -> tuple[Instrument, ...]:
@@ -75,16 +78,30 @@ def instruments_of(layout: Layout) -> tuple[Instrument, ...]:
 # --- book ----------------------------------------------------------------------------------------------------------
 
 
-@app.command("book", epilog="Example: tapewatch exchange book BAFE --levels 5")
+@app.command("book", epilog="Example: tapewatch exchange book SYMBOL --levels 5")
 def book(
-    symbol: Annotated[str, typer.Argument(help="What is traded.", autocompletion=complete_symbol)],
+    symbol: Annotated[
+        str,
+        typer.Argument(
+            help="What is traded; without it the symbols are listed.",
+            autocompletion=complete_symbol,
+            show_default=False,
+        ),
+    ] = "",
     levels: Annotated[int, typer.Option(min=1, max=1000, help="How many levels of each side.")] = 10,
     state: State = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show a symbol's book as market data tells it: prices in ticks, quantities in lots."""
+    """Show a symbol's book as market data tells it, in ticks and lots; without a symbol, list the symbols."""
     layout = layout_of(state)
+    if not symbol:
+        known = [str(one.symbol) for one in guarded(lambda: instruments_of(layout))]
+        if as_json:
+            print_json(known)
+        else:
+            out.print(markup("\n".join(known)))
+        return
     found = guarded(lambda: _book(layout, symbol))
     if as_json:
         print_json(found)
@@ -246,7 +263,11 @@ def _print_verdict(verdict: Verdict) -> None:
         out.print(f"{'':10}{markup(example)}", soft_wrap=True)
     for wrong in verdict.wrong:
         out.print(f"[bold red]{'wrong':10}[/]{markup(wrong)}", soft_wrap=True)
-    if not verdict.wrong:
+    if verdict.wrong:
+        return
+    if verdict.live_equal is None:
+        out.print("[yellow]journal sound; the engine does not run, so its state was not compared[/]", soft_wrap=True)
+    else:
         out.print("[green]nothing is wrong[/]")
 
 
@@ -271,17 +292,42 @@ def load(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Load the running exchange for a while, then account for every order. Ctrl-C ends it early, with the account."""
+    """Load the running exchange for a while, then account for every order. Ctrl-C ends it early, with the account.
+
+    Meanwhile this rate replaces the estate's usual load; afterwards the usual one goes on.
+    """
     layout = layout_of(state)
     for_s = guarded(lambda: _checked(rate, duration))
+    before = _sizes(layout.load)
     account = guarded(lambda: _load(layout, rate, for_s, settings_of(state).seed, quiet=as_json))
+    meanwhile = _answers_since(layout.load, before)
     if as_json:
-        print_json(account)
+        print_json({**msgspec.to_builtins(account), "interval": meanwhile})
     else:
-        out.print(account_words(account), soft_wrap=True)
+        counts = ", ".join(f"{meanwhile[outcome]} {outcome}" for outcome in ClientOutcome)
+        out.print(f"meanwhile  {meanwhile['sent']} sent, {counts}", soft_wrap=True)
+        out.print(f"in all     {account_words(account)}", soft_wrap=True)
         for example in account.examples:
             out.print(markup(example), soft_wrap=True)
     raise typer.Exit(DONE if account.clean else FAILED)
+
+
+def _sizes(directory: Path) -> dict[Path, int]:
+    """Return how long each of the load's logs is."""
+    return {path: path.stat().st_size for path in directory.glob("*.jsonl")}
+
+
+def _answers_since(directory: Path, before: dict[Path, int]) -> dict[str, int]:
+    """Count the requests that the load's logs have gained, by outcome and in all (`sent`)."""
+    counts = dict.fromkeys(("sent", *ClientOutcome), 0)
+    for path in directory.glob("*.jsonl"):
+        with path.open("rb") as file:
+            file.seek(before.get(path, 0))
+            for text in file:
+                if text.endswith(b"\n"):  # the last line may be half written
+                    counts[msgspec.json.decode(text, type=LoadLine).outcome] += 1
+                    counts["sent"] += 1
+    return {str(name): count for name, count in counts.items()}
 
 
 def _checked(rate: float, duration: str) -> float:

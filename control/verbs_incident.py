@@ -166,9 +166,12 @@ def resolve(
     why: Annotated[str, typer.Option(help="Why it is over; kept in the timeline.", show_default=False)] = "",
     by: By = "",
     state: State = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Even while its alerts fire.")] = False,
 ) -> None:
     """Close an incident by hand."""
-    _said(state, id, "resolve", {"by": who(by), "text": why}, f"{id} is closed by {who(by)}")
+    body = {"by": who(by), "text": why} | ({"force": True} if force else {})
+    _said(state, id, "resolve", body, f"{id} is closed by {who(by)}")
 
 
 def _said(state: Path | None, id: str, verb: str, body: object, done: str) -> None:  # noqa: A002 - see above
@@ -236,12 +239,13 @@ def _print_list(incidents: Sequence[Incident], *, everything: bool) -> None:
         out.print("no incident yet" if everything else "no incident goes on; --all shows the resolved ones")
         return
     table = Table()
-    for column in ("incident", "state", "level", "age", "what", "cause", "waits for"):
-        table.add_column(column, no_wrap=column in {"incident", "state", "age"})
-    for one in incidents:
+    for column in ("incident", "state", "level", "opened (UTC)", "lasts", "what", "cause", "waits for"):
+        table.add_column(column, no_wrap=column in {"incident", "state", "opened (UTC)", "lasts"})
+    for one in sorted(incidents, key=lambda one: one.opened_at):
         cause = one.cause_alert
         table.add_row(
-            one.id, _state(one), str(one.level), spell(time.time_ns() - one.opened_at), markup(clean(one.title)),
+            one.id, _state(one), str(one.level), f"{day(one.opened_at)} {clock(one.opened_at)[:8]}",
+            spell((one.resolved_at or time.time_ns()) - one.opened_at), markup(clean(one.title)),
             markup(clean(cause.name)) if cause else "-", "[bold red]a person[/]" if one.needs_person else _waits(one),
         )  # fmt: skip
     out.print(table)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import time
+from importlib import metadata
 
 import aiohttp
 import pytest
@@ -27,7 +28,7 @@ EVERY_VERB = [
     "kill-switch on", "kill-switch off", "kill-switch status", "incident list", "incident show", "incident ack",
     "incident note", "incident resolve", "runbook list", "runbook show", "runbook check", "runbook rehearse",
     "runbook run", "runbook asking", "runbook approve", "runbook deny", "exchange load", "exchange book",
-    "exchange verify",
+    "exchange verify", "exchange halt", "exchange resume",
 ]  # fmt: skip
 
 
@@ -53,6 +54,10 @@ async def open_incident(plant: DeskPlant) -> str:
                     for one in await answer.json():
                         return str(one["id"])
                 await asyncio.sleep(0.02)
+
+
+def test_the_program_tells_its_version():
+    assert run("--version")[:2] == (0, f"tapewatch {metadata.version('tapewatch')}\n")
 
 
 @pytest.mark.parametrize("verb", EVERY_VERB)
@@ -84,6 +89,7 @@ def test_each_kind_of_error_has_its_exit_code(error, code):
         "down", "status", "incident list", "incident show INC-20260302-0001", "incident ack INC-20260302-0001",
         "postmortem INC-20260302-0001", "postmortem INC-20260302-0001 --md", "runbook asking", "runbook approve R",
         "runbook run gateway-down", "exchange book ACME", "exchange load --rate 10", "fault inject gateway-hang",
+        "exchange halt ACME", "exchange halt --market", "exchange resume ACME", "exchange resume --market",
     ],
 )  # fmt: skip
 def test_without_an_estate_each_verb_says_so_and_exits_4(tmp_path, verb):
@@ -199,8 +205,13 @@ async def test_people_see_take_on_annotate_and_close_an_incident(tmp_path):
         assert code == 0
         code, _, err = await run_beside("incident", "note", incident, " ", "--state", tmp_path)
         assert (code, err) == (2, "tapewatch: text: is empty; say what is to be kept\n")
-        code, out, _ = await run_beside("incident", "resolve", incident, "--why", "a test", "--state", tmp_path)
-        assert code == 0
+        close = ("incident", "resolve", incident, "--why", "a test", "--state", tmp_path)
+        code, _, err = await run_beside(*close)
+        assert (code, "GatewayDown still fires" in err) == (3, True)
+        assert (await run_beside(*close, "--force"))[0] == 0
+        code, out, _ = await run_beside("incident", "list", "--all", "--state", tmp_path)
+        assert "opened (UTC)" in out
+        assert "resolved" in out
 
         code, out, _ = await run_beside("incident", "show", incident, "--state", tmp_path)
         assert code == 0
@@ -271,6 +282,12 @@ async def test_a_post_mortem_is_printed_or_written_and_nothing_else(tmp_path):
         ("runbook approve nothing --by anna", 1, "run nothing asks for no consent now"),
         ("runbook deny nothing --by anna", 1, "run nothing asks for no consent now"),
         ("exchange book NOPE", 2, "'NOPE' is not traded; there are "),
+        ("exchange halt NOPE", 2, "'NOPE' is not traded; there are "),
+        ("exchange resume NOPE", 2, "'NOPE' is not traded; there are "),
+        ("exchange halt", 2, "give one symbol, or --market"),
+        ("exchange resume NOPE --market", 2, "give one symbol, or --market"),
+        ("exchange halt --market", 4, "does not answer GET /v1/status"),
+        ("exchange resume --market", 4, "does not answer GET /v1/status"),
         ("exchange load --rate=-1", 2, "between 0 and"),
         ("exchange load --rate=nan", 2, "between 0 and"),
         ("exchange load --rate=5 --for=soon", 2, "'soon' is no duration"),
@@ -334,6 +351,13 @@ def test_verify_works_on_files_alone_and_sees_a_ledger_off_zero(tmp_path):
     code, out, _ = run("exchange", "verify", "--json", "--state", tmp_path)
     told = json.loads(out)
     assert (code, told["records"], told["live_equal"], told["wrong"]) == (0, 0, None, [])
+    code, out, _ = run("exchange", "verify", "--state", tmp_path)
+    assert code == 0
+    assert out.endswith("journal sound; the engine does not run, so its state was not compared\n")
+    assert "nothing is wrong" not in out
+    listed = json.loads(run("exchange", "book", "--json", "--state", tmp_path)[1])
+    assert run("exchange", "book", "--state", tmp_path)[:2] == (0, "\n".join(listed) + "\n")
+    assert len(listed) == 2
     store = SettlementStore(layout.ledger, read_instruments(tmp_path / "instruments.json"))
     store._db.execute("INSERT INTO balances VALUES ('thief', 'cash', 7)")
     store.close()
@@ -368,9 +392,25 @@ def test_a_load_that_is_interrupted_ends_its_wait_and_puts_the_handlers_back():
 
 
 def test_the_kill_switch_keeps_who_and_why(tmp_path):
-    tmp_path.joinpath("x").mkdir()
+    StateDir(tmp_path).release()
     assert run("kill-switch", "on", "--by", "anna", "--why", "a test", "--state", tmp_path)[0] == 0
     told = json.loads(run("kill-switch", "status", "--json", "--state", tmp_path)[1])
     assert (told["on"], told["thrown"]["by"], told["thrown"]["why"]) == (True, "anna", "a test")
     assert told["thrown"]["at"] <= now()
-    assert run("kill-switch", "off", "--state", tmp_path)[1] == "kill switch off\n"
+    assert told["state"] == str(tmp_path)
+    code, out, _ = run("kill-switch", "on", "--by", "bo", "--state", tmp_path)
+    assert code == 0
+    assert out.startswith("kill switch was on already: on since ")
+    assert out.endswith(f"thrown by anna: a test ({tmp_path})\n")
+    assert run("kill-switch", "off", "--state", tmp_path)[1] == f"kill switch off ({tmp_path})\n"
+    assert run("kill-switch", "off", "--state", tmp_path)[1] == f"kill switch was off already ({tmp_path})\n"
+    assert run("kill-switch", "status", "--state", tmp_path)[1] == f"kill switch off ({tmp_path})\n"
+
+
+@pytest.mark.parametrize("verb", ["on", "off", "status"])
+def test_a_kill_switch_where_no_estate_ever_ran_is_wrong_usage_and_makes_nothing(tmp_path, verb):
+    place = tmp_path / "typo"
+    code, out, err = run("kill-switch", verb, "--state", place)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"tapewatch: {place}: no estate ever ran here; ")
+    assert not place.exists()
