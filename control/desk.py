@@ -86,7 +86,14 @@ class Desk:
         return to_html(report) if form == "html" else to_markdown(report)
 
     async def acknowledge(self, incident_id: str, by: str) -> Incident:
-        """Let a person take an incident on."""
+        """Let a person take an incident on.
+
+        Raises:
+            RefusedByRailError: somebody has, and nothing new was handed over since.
+        """
+        known = await self.incident(incident_id)
+        if known.acknowledged_at is not None and known.unresolved:
+            raise RefusedByRailError(f"{incident_id} is acknowledged by {known.acknowledged_by} already")
         return await self._move(incident_id, Signal.ACKNOWLEDGE, by, f"{_name(by)} takes it on")
 
     async def resolve(self, incident_id: str, by: str, text: str, *, force: bool = False) -> Incident:

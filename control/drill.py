@@ -252,7 +252,7 @@ class Drill:
     async def _acknowledge_what_waits(self, witness: Witness) -> None:
         """Play the person who was asked: take the incident on, so that its time to acknowledge is real."""
         for one in witness.incidents:
-            if one["needs_person"] and one["state"] == "open":
+            if one["needs_person"] and one["state"] != "resolved" and one["acknowledged_at"] is None:
                 url = f"{witness.addresses.control}/api/v1/incidents/{quote(one['id'])}/ack"
                 with contextlib.suppress(TapewatchError):
                     admin = self._layout.secret("admin").read_text().strip()

@@ -11,7 +11,7 @@ from typing import Final
 
 from control.telemetry import ControlInstruments
 from exchange.ports import Log
-from incidents.incident import Incident, State
+from incidents.incident import Incident
 from kernel.errors import TapewatchError
 from kernel.time import Clock, Duration, Instant
 from monitor.ports import Alerts, PostableAlert
@@ -39,7 +39,7 @@ class Pager:
 
     async def turn(self, unresolved: Sequence[Incident], now: Instant) -> None:
         """Post what is due and end what is over."""
-        waiting = {one.id: one for one in unresolved if one.needs_person and one.state is not State.ACKNOWLEDGED}
+        waiting = {one.id: one for one in unresolved if one.needs_person and one.acknowledged_at is None}
         for incident in waiting.values():
             if now >= self._next.get(incident.id, Instant(0)):
                 await self._post(incident, now)

@@ -65,12 +65,14 @@ TRANSITIONS: Final[Mapping[State, Mapping[Signal, State]]] = {
         Signal.MERGED: State.RESOLVED,
     },
     State.ACKNOWLEDGED: {
+        Signal.ACKNOWLEDGE: State.ACKNOWLEDGED,  # of something new that was handed over since
         Signal.VERIFIED: State.MITIGATED,
         Signal.CLEARED: State.RESOLVED,
         Signal.CLOSE: State.RESOLVED,
         Signal.MERGED: State.RESOLVED,
     },
     State.MITIGATED: {
+        Signal.ACKNOWLEDGE: State.MITIGATED,  # what a person has to end, such as a halt, was seen
         Signal.VERIFIED: State.MITIGATED,  # a second run of the same incident proved its part
         Signal.RELAPSED: State.OPEN,
         Signal.CLEARED: State.RESOLVED,
@@ -394,7 +396,9 @@ def _run_declined(incident: Incident, entry: Entry | Draft) -> Incident:
 
 def _handed_over(incident: Incident, entry: Entry | Draft) -> Incident:
     why, what = _text(entry, "reason"), _text(entry, "what_to_do")
-    return replace(incident, needs_person=True, needs_person_why=why, what_to_do=what)
+    # Something new has to be seen anew, whoever acknowledged what was known before.
+    unseen = replace(incident, acknowledged_at=None, acknowledged_by="")
+    return replace(unseen, needs_person=True, needs_person_why=why, what_to_do=what)
 
 
 # The other kinds tell something without changing what the incident is.

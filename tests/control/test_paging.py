@@ -18,7 +18,7 @@ def incident(*, waits=True, state=State.OPEN, id="INC-1"):  # noqa: A002 - the f
     return Incident(
         id=id, key="gateway", title="A gateway hangs", service="gateway", team="platform", level=2, state=state,
         opened_at=EPOCH, updated_at=EPOCH, entries=1, needs_person=waits, needs_person_why="it did not help",
-        what_to_do="look at it",
+        what_to_do="look at it", acknowledged_at=EPOCH if state is State.ACKNOWLEDGED else None,
     )  # fmt: skip
 
 

@@ -85,3 +85,17 @@ def test_a_relapse_takes_the_mitigation_back() -> None:
     assert incident.mitigated_at == 2
     after = apply(incident, transition(incident, Signal.RELAPSED, at=Instant(3), source="control", why="x"))
     assert (after.state, after.mitigated_at) == (State.OPEN, None)
+
+
+def test_what_is_handed_over_anew_has_to_be_seen_anew():
+    opened = fold([
+        Draft(Instant(1), EntryKind.OPENED, "control", "t",
+              {"incident": "INC-1", "key": "k", "title": "t", "service": "s", "team": "t", "level": 2}),
+        handed_over(at=Instant(2), source="control", reason="it did not help", what_to_do="look"),
+    ])  # fmt: skip
+    seen = apply(opened, transition(opened, Signal.ACKNOWLEDGE, at=Instant(3), source="person:ann", why="on it"))
+    assert (seen.state, seen.acknowledged_at) == (State.ACKNOWLEDGED, 3)
+    again = apply(seen, handed_over(at=Instant(4), source="control", reason="another", what_to_do="look again"))
+    assert (again.acknowledged_at, again.needs_person_why) == (None, "another")
+    both = apply(again, transition(again, Signal.ACKNOWLEDGE, at=Instant(5), source="person:ben", why="on it, too"))
+    assert (both.state, both.acknowledged_at, both.acknowledged_by) == (State.ACKNOWLEDGED, 5, "ben")
