@@ -107,7 +107,8 @@ def _candidates(incident: Incident, now: Instant) -> list[AlertFact]:
 
 
 def _of_episode(alert: AlertFact, runs: Sequence[RunRecord]) -> list[RunRecord]:
-    return [run for run in runs if run.started_at >= alert.since and dict(run.labels) == dict(alert.labels)]
+    """Return the runs of this alert's present episode; one that was under way when it fired anew is among them."""
+    return [run for run in runs if (run.ended_at or 0) >= alert.since and dict(run.labels) == dict(alert.labels)]
 
 
 def _for_episode(

@@ -79,7 +79,7 @@ def _handed_over_stays(world: World) -> Iterator[str]:
         for entry in world.store.timeline(incident.id):
             data = entry.data
             if entry.kind is EntryKind.ALERT_FIRING:
-                vain.clear()
+                vain.clear()  # a new episode, though not for a run that is still under way
             elif entry.kind is EntryKind.RUN_STARTED:
                 target[data["run"]] = (data["runbook"], data["target"])
                 if target[data["run"]] in vain:
