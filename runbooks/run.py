@@ -261,7 +261,7 @@ class _Streak(NamedTuple):
 
 
 def _after_refuted(step: Step, proof: _Refuted, done: list[_Done], run_id: str) -> Part[Conclusion]:
-    words = f"after {step.name}, {proof.detail}"
+    words = f'after the step "{step.name}", {proof.detail}'
     if proof.blind:
         return Conclusion(
             outcome=Outcome.NOT_PROVEN,
@@ -409,7 +409,8 @@ def _stays(done: Iterable[_Done]) -> str:
 
 
 def _mended(runbook: Runbook) -> str:
-    return _sentences(*(f"{promised(s.proof)} was seen after {s.name}" for s in runbook.steps if s.proof is not None))
+    seen = (f'{promised(s.proof)} was seen after the step "{s.name}"' for s in runbook.steps if s.proof is not None)
+    return _sentences(*seen)
 
 
 def _sentences(*parts: str) -> str:
