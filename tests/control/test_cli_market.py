@@ -1,5 +1,7 @@
 """A person's hand on trading, and what `status` tells of it: control for real, an engine's interface in its place."""
 
+# mypy: disable-error-code="arg-type"
+# (plain numbers and texts stand for instants and ids, and a stand-in for the plant)
 from __future__ import annotations
 
 import contextlib
