@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     """The Prometheus program: a name found on PATH, or a path."""
     alertmanager: str = "prometheus-alertmanager"
     """The Alertmanager program, named as Debian does."""
+    testbed: str = ""
+    """The binary of the Kubernetes test bed; empty: the one in the user's cache, built when it is not there."""
     faults_allowed: bool = True
     """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
     allowed_targets: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")
