@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from control import doctor as doctor_room
-from control import faults, killswitch, verbs_exchange, verbs_incident, verbs_market, verbs_runbook
+from control import faults, killswitch, verbs_exchange, verbs_incident, verbs_kube, verbs_market, verbs_runbook
 from control.child import now
 from control.terminal import (
     DONE,
@@ -50,6 +50,7 @@ verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --ma
 )
 verbs_exchange.app.command("resume", epilog="Example: tapewatch exchange resume --market")(verbs_market.resume)
 app.add_typer(verbs_exchange.app, name="exchange")
+app.add_typer(verbs_kube.app, name="kube")
 
 
 def complete_fault(incomplete: str) -> list[str]:

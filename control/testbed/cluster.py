@@ -51,6 +51,33 @@ class ApiStatusError(PermanentError):
         self.body = body
 
 
+def ask(  # noqa: PLR0913 - a request has so many parts
+    port: int,
+    token: str,
+    trust: ssl.SSLContext,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    content_type: str = "application/json",
+    timeout_s: float = 10.0,
+) -> Any:
+    """Ask an API server on loopback once; see `Cluster.request`."""
+    connection = http.client.HTTPSConnection(HOST, port, timeout=timeout_s, context=trust)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": content_type}
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        response = connection.getresponse()
+        code, data, kind = response.status, response.read(), response.headers.get_content_type()
+    except (OSError, http.client.HTTPException) as error:
+        raise TemporaryError(f"{method} {path} has no answer: {str(error) or type(error).__name__}") from error
+    finally:
+        connection.close()
+    if code >= 400:  # noqa: PLR2004 - HTTP's own number
+        raise ApiStatusError(f"{method} {path}", code, data)
+    return json.loads(data) if kind == "application/json" else data.decode()
+
+
 class Cluster:
     """One test bed: etcd, API server, controller manager, scheduler and simulated kubelets. A context manager.
 
@@ -142,15 +169,8 @@ class Cluster:
     def _take_directory(self) -> None:
         if not self._lasting:
             _sweep(self.root.parent)
-        try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = self.root / LOCK
-            if not lock.exists() and any(self.root.iterdir()):
-                raise InputError(str(self.root), "holds other files", right="name an empty directory")
-            self.root.chmod(0o700)
-            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise PermanentError(f"the test bed's directory {self.root} cannot be used: {error.strerror}") from error
+        make_directory(self.root)
+        self._lock = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -223,9 +243,10 @@ class Cluster:
     def last_words(self, component: str, lines: int = _TAIL_LINES) -> str:
         """Return the last lines a component wrote."""
         try:
-            return "\n".join(self.files.output(component).read_text(errors="replace").splitlines()[-lines:])
+            written = self.files.output(component).read_text(errors="replace").splitlines()[-lines:]
         except OSError:
-            return ""
+            return "(its output cannot be read)"
+        return "\n".join(written) or "(it wrote nothing)"
 
     # --- its API ----------------------------------------------------------------------------------------------------
 
@@ -247,19 +268,10 @@ class Cluster:
             ApiStatusError: it answered with an error.
             TemporaryError: there was no answer. A write may have been carried out.
         """
-        connection = http.client.HTTPSConnection(HOST, self.ports.api, timeout=timeout_s, context=self._trust)
-        headers = {"Authorization": f"Bearer {token or self.files.tokens['probe']}", "Content-Type": content_type}
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            code, data, kind = response.status, response.read(), response.headers.get_content_type()
-        except (OSError, http.client.HTTPException) as error:
-            raise TemporaryError(f"{method} {path} has no answer: {str(error) or type(error).__name__}") from error
-        finally:
-            connection.close()
-        if code >= 400:  # noqa: PLR2004 - HTTP's own number
-            raise ApiStatusError(f"{method} {path}", code, data)
-        return json.loads(data) if kind == "application/json" else data.decode()
+        return ask(
+            self.ports.api, token or self.files.tokens["probe"], self._trust, method, path, body,
+            content_type=content_type, timeout_s=timeout_s,
+        )  # fmt: skip
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
@@ -331,10 +343,16 @@ class Cluster:
         self.wait("the API server", lambda: self.request("GET", "/readyz", timeout_s=2) == "ok", timeout_s=timeout_s)
 
 
+def is_ready(node: dict[str, Any]) -> bool:
+    """Tell whether a node says that it is Ready."""
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in node["status"].get("conditions", ()))
+
+
 def takes_pods(node: dict[str, Any]) -> bool:
     """Tell whether a node is Ready and no longer kept free for not having been."""
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in node["status"].get("conditions", ()))
-    return ready and not any(one["key"] == "node.kubernetes.io/not-ready" for one in node["spec"].get("taints", ()))
+    return is_ready(node) and not any(
+        one["key"] == "node.kubernetes.io/not-ready" for one in node["spec"].get("taints", ())
+    )
 
 
 def pss(pid: int) -> int:
@@ -343,6 +361,23 @@ def pss(pid: int) -> int:
         return int(psutil.Process(pid).memory_full_info().pss)
     except psutil.Error:
         return 0
+
+
+def make_directory(root: Path) -> None:
+    """Make a test bed's directory, for its owner only.
+
+    Raises:
+        InputError: it holds something else.
+        PermanentError: it cannot be made or used.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (root / LOCK).exists() and any(root.iterdir()):
+            raise InputError(str(root), "holds other files", right="name an empty directory")
+        (root / LOCK).touch(0o600)
+        root.chmod(0o700)
+    except OSError as error:
+        raise PermanentError(f"the test bed's directory {root} cannot be used: {error.strerror}") from error
 
 
 def _in_memory() -> Path:
