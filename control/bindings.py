@@ -10,18 +10,21 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol
 
 import msgspec
 
-from kernel.errors import PermanentError, TemporaryError
-from kernel.time import Clock
+from kernel.errors import PermanentError, TapewatchError, TemporaryError
+from kernel.time import SECOND, Clock, Duration, to_seconds
 from runbooks.adapters.exchange_admin import ExchangeAdmin
+from runbooks.changes import TakeBack
 from runbooks.model import (
     Action,
     DoAnswer,
     HaltMarket,
     HaltSymbol,
+    KeepSnapshot,
+    LookAnswer,
     RefusalReason,
     RestartReplica,
     ResumeMarket,
@@ -30,11 +33,14 @@ from runbooks.model import (
     SetReplicas,
     VerifyReplay,
 )
-from runbooks.ports import Effect, RefusedError, Workloads
+from runbooks.ports import BudgetError, Effect, RefusedError, Workloads
+from runbooks.words import duration
 
 ATTEMPTS: Final = 4
 """How often a temporary failure is tried again before the action counts as failed."""
 PAUSE_S: Final = 0.5
+BUDGET_PATIENCE: Final = Duration(20 * SECOND)
+"""How long a disruption budget that forbids an action is waited for."""
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -54,6 +60,10 @@ class Plant(Protocol):
         """
         ...
 
+    async def look(self, target: str) -> LookAnswer:
+        """Ask whether a workload (or `node:NAME`) has settled. Trouble is an answer without one, never an exception."""
+        ...
+
 
 class LivePlant:
     """Actions on the workloads and on the exchange of one estate."""
@@ -70,10 +80,11 @@ class LivePlant:
 
     async def carry_out(self, action: Action, key: str, *, forbidden: Callable[[], bool]) -> DoAnswer:
         """Carry `action` out at most once for `key`, trying again after temporary failures."""
-        problem = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(PAUSE_S * attempt)
+        problem, attempt, pause_s = "", 0, 0.0
+        blocked_until = self._clock.now() + BUDGET_PATIENCE
+        while attempt < ATTEMPTS:
+            if pause_s:
+                await asyncio.sleep(pause_s)
                 if forbidden():
                     # Not a refusal: the try before may have been carried out and only its answer lost.
                     words = f"automatic actions were forbidden before it was known whether it was done: {problem}"
@@ -84,13 +95,46 @@ class LivePlant:
                 return DoAnswer(at=self._clock.now(), ok=False, refused=error.reason, error=str(error))
             except PermanentError as error:
                 return DoAnswer(at=self._clock.now(), ok=False, error=str(error))
+            except BudgetError as error:
+                # Nothing was done; others need the budget now. It is waited for, then a person is asked.
+                if self._clock.now() >= blocked_until:
+                    blocked, words = RefusalReason.DISRUPTION_BUDGET, f"waited {duration(BUDGET_PATIENCE)}: {error}"
+                    return DoAnswer(at=self._clock.now(), ok=False, refused=blocked, error=words)
+                problem, pause_s = str(error), to_seconds(error.retry_after or SECOND)
             except TemporaryError as error:
-                problem = str(error)
+                attempt += 1
+                problem, pause_s = str(error), max(PAUSE_S * attempt, to_seconds(error.retry_after or 0))
             else:
                 return DoAnswer(at=self._clock.now(), ok=True, before=before, after=after)
         return DoAnswer(at=self._clock.now(), ok=False, error=f"gave up after {ATTEMPTS} tries: {problem}")
 
-    async def _act(self, action: Action, key: str) -> tuple[Mapping[str, str], Mapping[str, str]]:  # noqa: PLR0911 - one return an action
+    async def look(self, target: str) -> LookAnswer:
+        """Ask the platform whether a workload or node has settled."""
+        try:
+            if target.startswith("node:"):
+                return await self._look_at_node(target.removeprefix("node:"))
+            status = await self._workloads.status(target)
+        except TapewatchError as error:
+            return LookAnswer(self._clock.now(), settled=None, detail=str(error))
+        detail = status.detail or f"{status.ready} of {status.desired} ready"
+        return LookAnswer(
+            self._clock.now(),
+            settled=status.is_settled,
+            seen_at=status.seen_at,
+            restarts=status.restarts,
+            detail=detail,
+        )
+
+    async def _look_at_node(self, name: str) -> LookAnswer:
+        """A node has settled when it is cordoned and nothing of ours runs there any more."""
+        node = next((one for one in await self._workloads.nodes() if one.name == name), None)
+        if node is None:
+            return LookAnswer(self._clock.now(), settled=None, detail=f"there is no node {name}")
+        detail = f"{'cordoned' if node.cordoned else 'open'}, {node.replicas} replicas"
+        empty = node.cordoned and not node.replicas
+        return LookAnswer(self._clock.now(), settled=empty, seen_at=node.seen_at, detail=detail)
+
+    async def _act(self, action: Action, key: str) -> tuple[Mapping[str, str], Mapping[str, str]]:  # noqa: C901, PLR0911 - one arm an action
         match action:
             case RestartReplica():
                 return _facts(await self._workloads.restart(action.workload, action.replica, key=key))
@@ -112,17 +156,22 @@ class LivePlant:
                 return {"market": "halted"}, {"market": "open"}
             case VerifyReplay():
                 return await self._verify()
+            case KeepSnapshot():
+                return {}, {"snapshot": str(await self._exchange.snapshot(key))}
+            case TakeBack():
+                return _facts(await self._workloads.restore(action.of, key=key))
             case _:
-                assert_never(action)
+                return _facts(await self._workloads.change(action, key=key))
 
     async def _scale(self, action: Scale, key: str) -> Effect:
         done = await self._workloads.effect(key)
         if done is not None:
             return done
         status = await self._workloads.status(action.workload)
-        wanted = min(max(status.desired + action.by, action.minimum), action.maximum)
+        most = min(action.maximum, status.partitions or action.maximum)
+        wanted = min(max(status.desired + action.by, action.minimum), max(most, action.minimum))
         if wanted == status.desired:
-            bound = action.maximum if action.by > 0 else action.minimum
+            bound = most if action.by > 0 else action.minimum
             raise RefusedError(
                 RefusalReason.BLAST_RADIUS,
                 f"{action.workload} has {status.desired} replicas already; the runbook's bound is {bound}",

@@ -28,6 +28,7 @@ from incidents.timeline import Draft
 from kernel.errors import PermanentError, TapewatchError
 from kernel.time import Clock, Instant, to_seconds
 from monitor.ports import Metrics, Reading
+from runbooks.facts import PastRun, PlantFacts
 from runbooks.model import (
     Answer,
     Ask,
@@ -35,6 +36,8 @@ from runbooks.model import (
     Conclusion,
     Do,
     DoAnswer,
+    Look,
+    LookAnswer,
     Outcome,
     Permit,
     PermitAnswer,
@@ -46,7 +49,7 @@ from runbooks.model import (
     Wait,
     WaitAnswer,
 )
-from runbooks.policy import PastRun, PlantFacts, permit
+from runbooks.policy import permit
 from runbooks.run import Run, advance
 from runbooks.run import run as machine
 
@@ -139,6 +142,8 @@ class Driver:
         match question:
             case Read():
                 return await self._read(question)
+            case Look():
+                return await self._parts.plant.look(question.target)
             case Wait():
                 return await self._wait(question)
             case Ask():
@@ -241,6 +246,8 @@ def replace_at(answer: AskAnswer, at: Instant) -> AskAnswer:
 
 def _worth_telling(question: Question, answer: Answer, following: Question | Conclusion) -> bool:
     """Guards are always told; of a proof's many readings the one that decides, and those without an answer."""
+    if isinstance(answer, LookAnswer):
+        return answer.settled is None or not isinstance(following, Wait)
     if not isinstance(question, Read) or not isinstance(answer, ReadAnswer):
         return True
     return question.purpose == "guard" or answer.value is None or not isinstance(following, Wait)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,8 +38,9 @@ from incidents.timeline import Draft
 from kernel.errors import TapewatchError
 from kernel.time import HOUR, MINUTE, SECOND, Clock, Instant, seconds
 from runbooks.bind import bind
+from runbooks.facts import PastRun, target
 from runbooks.model import Conclusion, Outcome, Refusal, RefusalReason, Runbook
-from runbooks.policy import PastRun, admit, refuse_in_progress, refuse_no_target, target
+from runbooks.policy import admit, refuse_in_progress, refuse_no_target
 
 TICK_S: Final = 0.25
 """How long a turn waits for something new before it looks at what time alone has changed."""
@@ -302,7 +303,7 @@ class Loop:
         return next(filter(None, unknown), None) or await self._refusal(bound, self._p.clock.now())
 
     async def _refusal(self, bound: Runbook, now: Instant) -> Refusal | None:
-        past = await history(self._p.store, now)
+        past = await history(self._p.store, now, sizes_of(self._p.library.values()))
         thrown = killswitch.read(self._p.kill_switch) is not None
         return admit(bound, target(bound), past, self._active(), thrown, now)
 
@@ -423,8 +424,8 @@ def undecidable(signal: AlertSignal, now: Instant) -> AlertSignal:
     return own_signal(labels, annotations, status=Status.FIRING, starts_at=now, received_at=now)
 
 
-async def history(store: StoreThread, now: Instant) -> list[PastRun]:
-    """Return the runs of the past hour as the policy counts them."""
+async def history(store: StoreThread, now: Instant, sizes: Mapping[str, int] | None = None) -> list[PastRun]:
+    """Return the runs of the past hour as the policy counts them; `sizes`: replicas a runbook touches at most."""
     records = await store.call(lambda kept: kept.runs_since(Instant(now - HOUR)))
     touched = await store.call(_touched, records)
     return [
@@ -434,10 +435,16 @@ async def history(store: StoreThread, now: Instant) -> list[PastRun]:
             started_at=run.started_at,
             ended_at=run.ended_at,
             outcome=Outcome(run.outcome) if run.outcome else None,
+            touched=max((sizes or {}).get(run.runbook, 1), 1),
             acted=run.outcome != Outcome.NOT_APPLICABLE and (run.outcome != Outcome.REFUSED or run.id in touched),
         )
         for run in records
     ]
+
+
+def sizes_of(library: Iterable[Runbook]) -> dict[str, int]:
+    """Return how many replicas each runbook touches at most, by its name."""
+    return {runbook.name: runbook.blast_radius.replicas for runbook in library}
 
 
 def _touched(store: IncidentStore, runs: Sequence[RunRecord]) -> frozenset[str]:

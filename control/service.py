@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from control.evidence import Archivist
 from control.failpoints import Failpoints
 from control.intake import Intake, StoreThread
 from control.layout import Layout
-from control.loop import Loop, LoopParts, history
+from control.loop import Loop, LoopParts, history, sizes_of
 from control.paging import Pager
 from control.telemetry import ControlInstruments
 from exchange.adapters.http import HttpServer, listen, read_secret
@@ -42,8 +43,8 @@ from monitor.logs import EcsFormat
 from runbooks.adapters.exchange_admin import ExchangeAdmin
 from runbooks.adapters.local import LocalWorkloads
 from runbooks.adapters.yaml_library import LIBRARY, load_library
+from runbooks.facts import PlantFacts
 from runbooks.model import Runbook
-from runbooks.policy import PlantFacts
 from runbooks.ports import Workloads, WorkloadStatus
 
 _FACTS_FRESH_S: Final = 0.05
@@ -84,7 +85,7 @@ async def _wire(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> tu
     intake = Intake(base.store, wake.set)
     deadman = DeadMan(seconds(config.tuning.deadman_s), base.clock.now(), base.telemetry)
     consents = Consents(config.tuning.consent_s)
-    driver = Driver(await _driver_parts(config, layout, base, consents, stack))
+    driver = Driver(await _driver_parts(config, layout, base, consents, sizes_of(library), stack))
     alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
     repage = seconds(config.tuning.repage_s)
     archivist = Archivist(base.store, base.metrics, layout.reports, layout.faults, base.clock, base.log)
@@ -164,7 +165,12 @@ def _library(config: RoleConfig, log: FileLog) -> tuple[list[Runbook], list[Inpu
 
 
 async def _driver_parts(
-    config: RoleConfig, layout: Layout, base: _Base, consents: Consents, stack: AsyncExitStack
+    config: RoleConfig,
+    layout: Layout,
+    base: _Base,
+    consents: Consents,
+    sizes: Mapping[str, int],
+    stack: AsyncExitStack,
 ) -> Parts:
     workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), base.admin))
     instruments = layout.incidents.parent / "instruments.json"
@@ -175,7 +181,7 @@ async def _driver_parts(
         metrics=base.metrics,
         plant=LivePlant(workloads, exchange, base.clock, layout.journal, instruments),
         facts=_Facts(workloads, config).look,
-        history=lambda now: history(base.store, now),
+        history=lambda now: history(base.store, now, sizes),
         kill_switch=layout.kill_switch,
         consents=consents,
         failpoints=Failpoints(layout.root / "control" / "failpoints.json", allowed=config.faults_allowed),

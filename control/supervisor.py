@@ -264,7 +264,7 @@ class Supervisor:
                 )
             self._check(unit, generation, by)
             was = unit.desired
-            self._begin(unit, key, request, by, {"replicas": str(was)})
+            self._begin(unit, key, request, by, {"workload": workload, "replicas": str(was)})
             try:
                 await self._resize(unit, replicas)
             except PermanentError as error:

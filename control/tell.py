@@ -20,6 +20,8 @@ from runbooks.model import (
     Evidence,
     HaltMarket,
     HaltSymbol,
+    Look,
+    LookAnswer,
     Outcome,
     Permit,
     PermitAnswer,
@@ -29,7 +31,7 @@ from runbooks.model import (
     Runbook,
     Wait,
 )
-from runbooks.words import describe, said, wanted
+from runbooks.words import describe, looked, said, wanted
 
 
 def run_started(run: RunRecord, runbook: Runbook, *, by: str = "") -> Draft:
@@ -61,6 +63,8 @@ def answered(run: RunRecord, question: Question, answer: object, *, worth_tellin
     match question, answer:
         case Read(), ReadAnswer():
             return [evidence(run, question.evidence, question.purpose, answer)] if worth_telling else []
+        case Look(), LookAnswer():
+            return [platform(run, question, answer)] if worth_telling else []
         case Permit(), PermitAnswer():
             return [_permission(run, question, answer)]
         case Ask(), AskAnswer():
@@ -91,6 +95,21 @@ def evidence(run: RunRecord, asked_for: Evidence, purpose: str, answer: ReadAnsw
     verdict = "holds" if holds else "has no answer" if answer.value is None else "does not hold"
     text = f"{purpose.replace('_', ' ')}: {wanted(asked_for)} {verdict}: {said(answer)}"
     return Draft(answer.at, EntryKind.EVIDENCE_READ, "prometheus", text, data)
+
+
+def platform(run: RunRecord, question: Look, answer: LookAnswer) -> Draft:
+    """Tell what the platform said of a workload or node."""
+    data: dict[str, object] = {
+        "run": run.id,
+        "purpose": question.purpose,
+        "target": question.target,
+        "settled": answer.settled,
+        "seen_at": answer.seen_at,
+        "restarts": answer.restarts,
+        "detail": answer.detail,
+    }
+    text = f"{question.purpose.replace('_', ' ')}: {question.target} is {looked(answer)}"
+    return Draft(answer.at, EntryKind.PLATFORM_READ, "platform", text, data)
 
 
 def _permission(run: RunRecord, question: Permit, answer: PermitAnswer) -> Draft:

@@ -34,6 +34,7 @@ class EntryKind(StrEnum):
     RUN_STARTED = "run_started"  # run, runbook, title, target
     RUN_DECLINED = "run_declined"  # runbook, reason, detail
     EVIDENCE_READ = "evidence_read"  # run, purpose, name, query, relation, expected, value, data_at, unknown, holds
+    PLATFORM_READ = "platform_read"  # run, purpose, target, settled, seen_at, restarts, detail
     PERMISSION = "permission"  # run, action, granted, reason, detail
     CONSENT = "consent"  # run, granted, by
     ACTION_ASKED = "action_asked"  # run, key, action, undo

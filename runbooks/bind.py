@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
+from runbooks.facts import TARGET
 from runbooks.model import Action, Evidence, Guard, Proof, Refusal, RefusalReason, Runbook, Step
-from runbooks.policy import TARGET
 
 PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 """`{replica}`; valid PromQL has no braces around a bare name, so nothing else looks like it."""
@@ -80,7 +80,10 @@ def _evidence(evidence: Evidence, values: Mapping[str, str]) -> Evidence:
 
 
 def _proof(proof: Proof | None, values: Mapping[str, str]) -> Proof | None:
-    return proof and msgspec.structs.replace(proof, evidence=_evidence(proof.evidence, values))
+    if proof is None:
+        return None
+    evidence, settled = _evidence(proof.evidence, values), _fill(proof.settled, values)
+    return msgspec.structs.replace(proof, evidence=evidence, settled=settled)
 
 
 def _step(step: Step, values: Mapping[str, str]) -> Step:

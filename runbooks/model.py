@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from kernel.time import Duration, Instant
+from runbooks.changes import Change, TakeBack
 
 
 class Outcome(StrEnum):
@@ -97,6 +98,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     holds_for_ns: Duration
     within_ns: Duration
     poll_ns: Duration
+    settled: str = ""
+    """A workload (`gateway`) or node (`node:n1`) that the platform, too, must call settled; empty: none is asked."""
 
 
 # --- actions: typed, closed; there is no shell and no free text ---------------------------------------------------
@@ -155,7 +158,25 @@ class VerifyReplay(msgspec.Struct, frozen=True, tag="verify_replay"):
     workload: str
 
 
-Action = RestartReplica | Scale | SetReplicas | HaltSymbol | ResumeSymbol | HaltMarket | ResumeMarket | VerifyReplay
+class KeepSnapshot(msgspec.Struct, frozen=True, tag="keep_snapshot"):
+    """Let a stateful workload keep a snapshot of its state now. Touches nothing else."""
+
+    workload: str
+
+
+Action = (
+    RestartReplica
+    | Scale
+    | SetReplicas
+    | HaltSymbol
+    | ResumeSymbol
+    | HaltMarket
+    | ResumeMarket
+    | VerifyReplay
+    | KeepSnapshot
+    | Change
+    | TakeBack
+)
 
 
 class Undo(StrEnum):
@@ -165,6 +186,8 @@ class Undo(StrEnum):
     """There is nothing to take back (a restart, a verification), and the timeline says so."""
     RESTORE_REPLICAS = "restore_replicas"
     RESUME_SYMBOL = "resume_symbol"
+    RESTORE = "restore"
+    """The platform restores exactly what the step changed (revision, pause, flag, service, cordon)."""
     KEEP = "keep"
     """Staying as it is is the safe side (a halt): a person decides."""
 
@@ -188,6 +211,13 @@ class BlastRadius(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the whole market may be halted or reopened."""
     unhealthy_share: float = 0.5
     """When more than this share of all exchange replicas is not ready, the observer is suspected first."""
+    nodes: int = 0
+    volume_share: float | None = None
+    """The share of order volume that may go through what is touched at once; None: not looked at."""
+    symbols_served: int | None = None
+    """How many symbols what is touched may serve; None: not looked at."""
+    notional: int | None = None
+    """The open notional, in ticks times lots, that may rest on what is touched; None: not looked at."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +247,14 @@ class Runbook(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     when_refused: str
     """What a person is told to do when the runbook does not, or does not help."""
+    platforms: tuple[str, ...] = ("local",)
+    """Where it can run: `local`, `kubernetes`."""
+    phases: tuple[str, ...] = ()
+    """Market phases in which it may act; empty: every phase the rails allow."""
+    consent_by_level: Mapping[int, Consent] = {}
+    """Who must agree at an incident's level, where that differs from `consent`."""
+    never_acts: str = ""
+    """Why no automatic action is right here; such a runbook has no steps and always asks a person."""
 
 
 # --- questions and answers ----------------------------------------------------------------------------------------
@@ -237,11 +275,20 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
     what: str
 
 
+class Look(msgspec.Struct, frozen=True, tag="look"):
+    """Ask the platform whether a workload or node has settled."""
+
+    target: str
+    purpose: str
+
+
 class Permit(msgspec.Struct, frozen=True, tag="permit"):
     """Ask the policy (kill switch, radius, rates, phase) whether the next action may start."""
 
     action: Action
     undo: bool = False
+    plan: str = ""
+    """The digest of the plan that people approved; when the facts it was made on have changed, nothing is permitted."""
 
 
 class Do(msgspec.Struct, frozen=True, tag="do"):
@@ -258,7 +305,7 @@ class Wait(msgspec.Struct, frozen=True, tag="wait"):
     until: Instant
 
 
-Question = Read | Ask | Permit | Do | Wait
+Question = Read | Look | Ask | Permit | Do | Wait
 
 
 class ReadAnswer(msgspec.Struct, frozen=True, tag="read_answer"):
@@ -271,6 +318,18 @@ class ReadAnswer(msgspec.Struct, frozen=True, tag="read_answer"):
     detail: str = ""
 
 
+class LookAnswer(msgspec.Struct, frozen=True, tag="look_answer"):
+    """What the platform said. `settled` is None when it has no answer that may be acted on."""
+
+    at: Instant
+    settled: bool | None
+    seen_at: Instant | None = None
+    """When the platform's facts were seen."""
+    restarts: int = 0
+    """How often replicas have been started anew by the platform itself, all told."""
+    detail: str = ""
+
+
 class AskAnswer(msgspec.Struct, frozen=True, tag="ask_answer"):
     """What people said."""
 
@@ -278,6 +337,8 @@ class AskAnswer(msgspec.Struct, frozen=True, tag="ask_answer"):
     granted: bool
     by: tuple[str, ...] = ()
     detail: str = ""
+    plan: str = ""
+    """The digest of the plan they approved."""
 
 
 class PermitAnswer(msgspec.Struct, frozen=True, tag="permit_answer"):
@@ -307,7 +368,7 @@ class WaitAnswer(msgspec.Struct, frozen=True, tag="wait_answer"):
     at: Instant
 
 
-Answer = ReadAnswer | AskAnswer | PermitAnswer | DoAnswer | WaitAnswer
+Answer = ReadAnswer | LookAnswer | AskAnswer | PermitAnswer | DoAnswer | WaitAnswer
 
 
 class RefusalReason(StrEnum):
@@ -327,6 +388,18 @@ class RefusalReason(StrEnum):
     NO_CONSENT = "no_consent"
     CONFLICT = "conflict"
     RUN_IN_PROGRESS = "run_in_progress"
+    OWNED = "owned"
+    """Another controller or person owns what would be changed."""
+    STATE_UNSAFE = "state_unsafe"
+    """A stateful workload would be touched in a way that can lose state."""
+    FOUR_EYES = "four_eyes"
+    MARKET_PHASE = "market_phase"
+    MIXED_VERSIONS = "mixed_versions"
+    DISRUPTION_BUDGET = "disruption_budget"
+    NOT_LEADER = "not_leader"
+    WRONG_CLUSTER = "wrong_cluster"
+    PLAN_CHANGED = "plan_changed"
+    PERSON_ONLY = "person_only"
 
 
 class Refusal(NamedTuple):

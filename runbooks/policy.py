@@ -9,13 +9,12 @@ bound how often and when: taking back half-way would be worse than taking back.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-import msgspec
-
 from kernel.time import HOUR, SECOND, Duration, Instant
+from runbooks.changes import Cordon, DeleteReplica, Drain, TakeBack
+from runbooks.facts import TARGET, PastRun, PlantFacts, area, find, target, target_of_action, workload_of
 from runbooks.model import (
     Action,
     HaltMarket,
@@ -32,68 +31,22 @@ from runbooks.model import (
     SetReplicas,
     Step,
     Undo,
-    VerifyReplay,
 )
-from runbooks.ports import WorkloadStatus
+from runbooks.rails import (
+    refuse_hourly_radius,
+    refuse_market_radius,
+    refuse_mixed_versions,
+    refuse_not_leader,
+    refuse_owned,
+    refuse_phase,
+    refuse_reach,
+    refuse_second_node,
+    refuse_stateful,
+)
 from runbooks.words import describe, duration
 
-TARGET: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}")
-"""What the name of a target looks like, whole. Anything else is no target."""
-MARKET: Final = "market"
 FACTS_MAX_AGE: Final = Duration(15 * SECOND)
 """Facts older than this are no basis for an action: about ten looks of the estate at its replicas were missed."""
-
-
-class PlantFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the plant at the moment of a decision."""
-
-    workloads: tuple[WorkloadStatus, ...]
-    allowed: frozenset[str]
-    """Names of the workloads that runbooks may act on."""
-    symbols: frozenset[str] = frozenset()
-    """Every symbol of the exchange; a symbol not named here is no target."""
-
-
-class PastRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of the past, or one under way (`ended_at` and `outcome` None)."""
-
-    runbook: str
-    target: str
-    """As `target` gives it for the bound runbook."""
-    started_at: Instant
-    ended_at: Instant | None
-    outcome: Outcome | None
-    acted: bool = True
-    """False when it ended before its first action; such a run counts for no limit."""
-
-
-# --- targets ------------------------------------------------------------------------------------------------------
-
-
-def target(runbook: Runbook) -> str:
-    """Return what a bound runbook acts on first: `gateway/gateway-1`, `gateway`, `symbol:TWA` or `market`."""
-    return next((_target(step.action) for step in runbook.steps if not _harmless(step.action)), "")
-
-
-def _target(action: Action) -> str:
-    match action:
-        case RestartReplica():
-            return f"{action.workload}/{action.replica}"
-        case Scale() | SetReplicas() | VerifyReplay():
-            return action.workload
-        case HaltSymbol() | ResumeSymbol():
-            return f"symbol:{action.symbol}"
-        case HaltMarket() | ResumeMarket():
-            return MARKET
-
-
-def _area(of: str) -> str:
-    """Return the part of a target that two runs must not share: the workload, the symbol or the market."""
-    return of.partition("/")[0]
-
-
-def _harmless(action: Action) -> bool:
-    return isinstance(action, VerifyReplay)
 
 
 # --- rails for each action ----------------------------------------------------------------------------------------
@@ -112,14 +65,26 @@ def permit(
     """Decide whether an action may start now. `history` holds runs of the past hour, this one not among them."""
     refusal = (
         refuse_kill_switch(kill_switch)
+        or refuse_not_leader(facts)
         or refuse_no_target(action, facts)
         or refuse_not_allowed(action, runbook, facts, undo=undo)
         or refuse_singleton(action, facts)
         or refuse_blast_radius(action, runbook)
         or refuse_old_facts(action, facts, now)
+        or refuse_owned(action, facts)
     )
     if refusal is None and not undo:
-        refusal = refuse_unhealthy_share(runbook, facts) or refuse_often(runbook, target(runbook), history, now)
+        refusal = (
+            refuse_reach(action, runbook, facts)
+            or refuse_phase(action, runbook, facts, now)
+            or refuse_stateful(action, runbook, facts)
+            or refuse_mixed_versions(action, facts)
+            or refuse_second_node(action, facts)
+            or refuse_unhealthy_share(runbook, facts)
+            or refuse_market_radius(action, runbook, facts)
+            or refuse_hourly_radius(action, facts, history, now)
+            or refuse_often(runbook, target(runbook), history, now)
+        )
     if refusal is None:
         return PermitAnswer(now, granted=True)
     return PermitAnswer(now, granted=False, reason=refusal.reason, detail=refusal.detail)
@@ -134,18 +99,20 @@ def refuse_kill_switch(kill_switch: bool) -> Refusal | None:  # noqa: FBT001 - t
 
 def refuse_no_target(action: Action, facts: PlantFacts) -> Refusal | None:
     """Refuse a target that is empty, malformed or unknown. An empty selector is no target, never all of them."""
-    names = [part for part in re.split(r"[/:]", _target(action)) if part != "symbol"]
+    where = target_of_action(action)
+    kind, _, rest = where.rpartition(":")
+    names = rest.split("/")
     if not all(TARGET.fullmatch(name) for name in names):
         return Refusal(RefusalReason.NO_TARGET, f"to {describe(action)} names no target")
     if isinstance(action, HaltSymbol | ResumeSymbol):
         known = action.symbol in facts.symbols
     elif isinstance(action, HaltMarket | ResumeMarket):
         known = True
+    elif kind:
+        known = where in facts.targets
     else:
-        workload = _find(facts, action.workload)
-        known = workload is not None and (
-            not isinstance(action, RestartReplica) or any(r.id == action.replica for r in workload.replicas)
-        )
+        workload = find(facts, names[0])
+        known = workload is not None and all(any(r.id == name for r in workload.replicas) for name in names[1:])
     return None if known else Refusal(RefusalReason.NO_TARGET, f"to {describe(action)}: the plant knows no such target")
 
 
@@ -158,8 +125,8 @@ def refuse_not_allowed(action: Action, runbook: Runbook, facts: PlantFacts, *, u
     )
     if not written:
         return Refusal(RefusalReason.NOT_ALLOWED, f"{runbook.name} does not say to {describe(action)}")
-    workload = getattr(action, "workload", None)
-    if workload is not None and workload not in facts.allowed:
+    workload = workload_of(action)
+    if workload and workload not in facts.allowed:
         allowed = ", ".join(sorted(facts.allowed)) or "none"
         return Refusal(RefusalReason.NOT_ALLOWED, f"{workload} is not on the allow-list ({allowed})")
     return None
@@ -171,6 +138,8 @@ def _takes_back(step: Step, action: Action) -> bool:
             return step.action.workload == action.workload
         case Undo.RESUME_SYMBOL, HaltSymbol(), ResumeSymbol():
             return step.action.symbol == action.symbol
+        case ((Undo.RESTORE | Undo.RESTORE_REPLICAS), _, TakeBack()):
+            return target_of_action(step.action) == action.target
         case _:
             return False
 
@@ -179,7 +148,7 @@ def refuse_singleton(action: Action, facts: PlantFacts) -> Refusal | None:
     """Refuse to scale a single writer: two of it make two books."""
     if not isinstance(action, Scale | SetReplicas):
         return None
-    workload = _find(facts, action.workload)
+    workload = find(facts, action.workload)
     if workload is None or not workload.singleton:
         return None
     return Refusal(RefusalReason.SINGLETON, f"{action.workload} is a single writer and is never scaled")
@@ -192,12 +161,15 @@ def refuse_blast_radius(action: Action, runbook: Runbook) -> Refusal | None:
     replicas = max(sum(map(_replicas, actions)), _replicas(action))
     symbols = len({a.symbol for a in (*actions, action) if isinstance(a, HaltSymbol | ResumeSymbol)})
     market = any(isinstance(a, HaltMarket | ResumeMarket) for a in (*actions, action))
+    nodes = len({a.node for a in (*actions, action) if isinstance(a, Cordon | Drain)})
     if replicas > radius.replicas:
         words = f"{replicas} replicas would be touched, {radius.replicas} are allowed"
     elif symbols > radius.symbols:
         words = f"{symbols} symbols would be touched, {radius.symbols} are allowed"
     elif market and not radius.market:
         words = "the whole market would be touched, which is not allowed"
+    elif nodes > radius.nodes:
+        words = f"{nodes} nodes would be touched, {radius.nodes} are allowed"
     else:
         return None
     return Refusal(RefusalReason.BLAST_RADIUS, words)
@@ -205,7 +177,7 @@ def refuse_blast_radius(action: Action, runbook: Runbook) -> Refusal | None:
 
 def _replicas(action: Action) -> int:
     match action:
-        case RestartReplica():
+        case RestartReplica() | DeleteReplica():
             return 1
         case Scale():
             return abs(action.by)
@@ -217,7 +189,7 @@ def _replicas(action: Action) -> int:
 
 def refuse_old_facts(action: Action, facts: PlantFacts, now: Instant) -> Refusal | None:
     """Refuse to act on a workload that was not looked at lately."""
-    workload = _find(facts, getattr(action, "workload", ""))
+    workload = find(facts, workload_of(action))
     if workload is None or now - workload.seen_at <= FACTS_MAX_AGE:
         return None
     words = f"{workload.name} was last looked at {duration(now - workload.seen_at)} ago"
@@ -271,7 +243,7 @@ def admit(
 
 def refuse_in_progress(target: str, active: Collection[str]) -> Refusal | None:
     """Refuse a second run on the same workload or symbol: two cures at once prove nothing."""
-    other = next((taken for taken in sorted(active) if _area(taken) == _area(target)), None)
+    other = next((taken for taken in sorted(active) if area(taken) == area(target)), None)
     if other is None:
         return None
     return Refusal(RefusalReason.RUN_IN_PROGRESS, f"a run on {other} is under way")
@@ -317,7 +289,3 @@ def refuse_rate(runbook: Runbook, past: Sequence[PastRun], now: Instant) -> Refu
 
 def _lately(past: Sequence[PastRun], now: Instant) -> list[PastRun]:
     return [run for run in past if now - run.started_at < HOUR]
-
-
-def _find(facts: PlantFacts, name: str) -> WorkloadStatus | None:
-    return next((workload for workload in facts.workloads if workload.name == name), None)

@@ -12,9 +12,10 @@ from typing import Protocol
 
 import msgspec
 
-from kernel.errors import PermanentError
-from kernel.time import Instant
-from runbooks.model import RefusalReason
+from kernel.errors import PermanentError, TemporaryError
+from kernel.time import Duration, Instant
+from runbooks.changes import Change
+from runbooks.model import Action, RefusalReason
 
 
 class Replica(msgspec.Struct, frozen=True):
@@ -44,11 +45,51 @@ class WorkloadStatus(msgspec.Struct, frozen=True):
     owned_by: str
     """`runbook`: exits are answered by runbooks. `estate`: the platform itself starts it again."""
     seen_at: Instant
+    """When the platform's own facts were seen; how old the status is."""
+    settled: bool | None = None
+    """Whether the platform has carried out the whole specification: observed, up to date, ready, nothing left over.
+
+    None: this platform does not say; then every wanted replica must be ready.
+    """
+    restarts: int = 0
+    """How often replicas were started anew by the platform itself."""
+    stateful: bool = False
+    """It keeps state that a careless restart can lose: the matching engine."""
+    images: tuple[str, ...] = ()
+    """The distinct images, by digest where known, its running replicas have now; empty: the platform has none."""
+    replicas_owner: str = ""
+    """Who else owns the number of replicas, so that no knob is left to us; empty: nobody."""
+    spec_owner: str = ""
+    """Who else owns the whole specification and would revert us (Argo CD, Flux); empty: nobody."""
+    pods_owner: str = ""
+    """Who else ends replicas by itself (a VPA that evicts); empty: nobody."""
+    partitions: int = 0
+    """More replicas than this are of no use; 0: no such bound."""
+    detail: str = ""
+    """What a person should know of its state: `2 of 3 ready, revision 4, paused`."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything the specification wants is there."""
+        if self.settled is not None:
+            return self.settled
+        return len(self.replicas) == self.desired and all(replica.ready for replica in self.replicas)
 
     @property
     def ready(self) -> int:
         """How many replicas are ready."""
         return sum(replica.ready for replica in self.replicas)
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """A machine of the platform."""
+
+    name: str
+    ready: bool
+    cordoned: bool
+    replicas: int
+    """How many replicas of ours run there now."""
+    seen_at: Instant
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -68,6 +109,13 @@ class RefusedError(PermanentError):
     def __init__(self, reason: RefusalReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class BudgetError(TemporaryError):
+    """A disruption budget forbids ending a replica now; it may be allowed a moment later."""
+
+    def __init__(self, message: str, *, retry_after: Duration | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
 
 
 class Workloads(Protocol):
@@ -91,6 +139,35 @@ class Workloads(Protocol):
 
     async def scale(self, workload: str, replicas: int, *, key: str, generation: int | None = None) -> Effect:
         """Set the number of replicas. A singleton is refused; an empty or unknown name is no target."""
+        ...
+
+    async def change(self, change: Change, *, key: str, generation: int | None = None) -> Effect:
+        """Make a change to the platform's specification; returns once it is accepted (not yet: carried out)."""
+        ...
+
+    async def restore(self, of: str, *, key: str) -> Effect:
+        """Restore exactly what the write with the key `of` changed.
+
+        Raises:
+            RefusedError: `CONFLICT` when someone else has written what would be restored; nothing is touched then.
+            PermanentError: nothing was done for `of`.
+        """
+        ...
+
+    async def rehearse(self, action: Action) -> Sequence[str]:
+        """Say what an action would do, in sentences, having asked the platform and changed nothing.
+
+        Raises:
+            RefusedError: the platform would refuse it.
+        """
+        ...
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """Return the machines; empty where the platform has none."""
+        ...
+
+    async def targets(self) -> frozenset[str]:
+        """Return what else there is that may be touched: `node:n1`, `config:c`, `service:s`, `job:j`."""
         ...
 
     async def effect(self, key: str) -> Effect | None:

@@ -16,6 +16,8 @@ from runbooks.model import (
     Do,
     DoAnswer,
     Evidence,
+    Look,
+    LookAnswer,
     Permit,
     PermitAnswer,
     Question,
@@ -28,7 +30,7 @@ from runbooks.model import (
     WaitAnswer,
 )
 from runbooks.run import advance, run
-from runbooks.words import describe, duration, said, wanted
+from runbooks.words import describe, duration, looked, said, wanted
 
 Answerer = Callable[[Question, Instant], Answer]
 """Answers a question at an instant; the rehearsal's stand-in for the plant."""
@@ -71,6 +73,9 @@ class Supposition:
                 good = question.purpose != "proof" or self._helps
                 value = _value(question.evidence, good=good)
                 return ReadAnswer(now, value=value, data_at=now)
+            case Look():
+                good = question.purpose != "proof" or self._helps
+                return LookAnswer(now, settled=good, seen_at=now, detail="" if good else "as supposed")
             case Ask():
                 return AskAnswer(now, granted=True, by=("rehearsal",))
             case Permit():
@@ -117,6 +122,9 @@ def _tell(question: Question, answer: Answer) -> str:
         case Read():
             assert isinstance(answer, ReadAnswer)
             return f"read {wanted(question.evidence)} ({question.purpose}): {said(answer)}"
+        case Look():
+            assert isinstance(answer, LookAnswer)
+            return f"ask the platform whether {question.target} has settled ({question.purpose}): {looked(answer)}"
         case Ask():
             return f"ask for consent ({question.consent}): {question.what}"
         case Permit():

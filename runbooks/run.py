@@ -18,7 +18,11 @@ Rules of the machine:
 - After a refusal nothing starts any more, not even an undo: whoever refuses wants hands off. What was done stays, is
   named in the conclusion, and a person decides.
 - Taking back is an action too and needs evidence: when a proof's time ends *blind* (there is no young reading that
-  speaks against it), nothing is taken back. Removing replicas while the monitoring is gone would be acting on no data.
+  speaks against it, or only the platform is silent), nothing is taken back. Removing replicas while the monitoring is
+  gone would be acting on no data.
+- Where a proof names a workload, the platform is a second witness: both must say so, and whatever it started anew
+  after the action breaks the proof.
+- An approval is good for the plan it named. The first permission asks whether its facts still stand.
 - What is not taken back is said: `undo: nothing` leaves nothing behind, `undo: keep` is the safe side.
 """
 
@@ -30,6 +34,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from kernel.errors import PermanentError
 from kernel.time import MILLISECOND, Instant
+from runbooks.changes import TakeBack
+from runbooks.facts import target_of_action
 from runbooks.model import (
     Action,
     Answer,
@@ -42,6 +48,8 @@ from runbooks.model import (
     Evidence,
     Guard,
     HaltSymbol,
+    Look,
+    LookAnswer,
     Otherwise,
     Outcome,
     Permit,
@@ -60,7 +68,7 @@ from runbooks.model import (
     Wait,
     WaitAnswer,
 )
-from runbooks.words import describe, duration, promised, said, wanted
+from runbooks.words import describe, duration, looked, promised, said, wanted
 
 A = TypeVar("A")
 Run = Generator[Question, Answer, Conclusion]
@@ -76,7 +84,7 @@ _POLL_MIN: Final = MILLISECOND
 class _Done(NamedTuple):
     """A step that was carried out."""
 
-    number: int
+    key: str
     step: Step
     answer: DoAnswer
 
@@ -110,7 +118,7 @@ def run(runbook: Runbook, run_id: str) -> Run:
     done: list[_Done] = []
     mended_at: Instant | None = None
     for index, step in enumerate(runbook.steps):
-        outcome = yield from _take(step, f"{run_id}/{index}", done, run_id)
+        outcome = yield from _take(step, f"{run_id}/{index}", done)
         if isinstance(outcome, Conclusion):
             return outcome
         mended_at = outcome or mended_at
@@ -123,7 +131,7 @@ def run(runbook: Runbook, run_id: str) -> Run:
     return Conclusion(outcome=Outcome.MENDED, reason="", detail=_mended(runbook), mended_at=mended_at)
 
 
-def _take(step: Step, key: str, done: list[_Done], run_id: str) -> Part[Conclusion | Instant | None]:
+def _take(step: Step, key: str, done: list[_Done]) -> Part[Conclusion | Instant | None]:
     """Take one step: return when its proof was seen (None without a proof), or how the run ended here."""
     if done and (refused := (yield from _permit(step.action, done))) is not None:
         return refused
@@ -131,32 +139,33 @@ def _take(step: Step, key: str, done: list[_Done], run_id: str) -> Part[Conclusi
     if answer.refused:
         return _refused(answer.refused, f"to {describe(step.action)} was refused. {answer.error}", done)
     if not answer.ok:
-        return (yield from _after_failure(step, answer, done, run_id))
-    done.append(_Done(len(done), step, answer))
+        return (yield from _after_failure(step, answer, done))
+    done.append(_Done(key, step, answer))
     if step.proof is None:
         return None
     proof = yield from _prove(step.proof, answer.at, "proof")
-    return (yield from _after_refuted(step, proof, done, run_id)) if isinstance(proof, _Refuted) else proof
+    return (yield from _after_refuted(step, proof, done)) if isinstance(proof, _Refuted) else proof
 
 
 # --- before the first action --------------------------------------------------------------------------------------
 
 
-def _enter(runbook: Runbook) -> Part[Conclusion | None]:
+def _enter(runbook: Runbook) -> Part[Conclusion | None]:  # noqa: PLR0911 - each way to end here
     """Ask everything that stands before the first action; None when it may start now."""
-    if not runbook.steps:
+    if not runbook.steps and not runbook.never_acts:
         return Conclusion(outcome=Outcome.NOT_APPLICABLE, reason="", detail="The runbook has no steps.")
-    consented = runbook.consent is Consent.AUTOMATIC
+    asked: AskAnswer | None = None
     for _ in range(_ROUNDS):
         read_at = yield from _check(runbook.guards)
         if isinstance(read_at, Conclusion):
             return read_at
-        if not consented:
+        if runbook.never_acts:
+            return _refused(RefusalReason.PERSON_ONLY, runbook.never_acts, [])
+        if runbook.consent is not Consent.AUTOMATIC and asked is None:
             asked = yield from _ask(Ask(runbook.consent, _plan(runbook)))
             if not asked.granted:
                 return _refused(RefusalReason.NO_CONSENT, asked.detail or "nobody consented in time", [])
-            consented = True
-        permission = yield from _permission(Permit(runbook.steps[0].action))
+        permission = yield from _permission(Permit(runbook.steps[0].action, plan=asked.plan if asked else ""))
         if not permission.granted:
             return _refused(permission.reason, permission.detail, [])
         if not _grown_old(read_at, permission.at):
@@ -215,29 +224,61 @@ def _prove(proof: Proof, done_at: Instant, purpose: str) -> Part[Instant | _Refu
     How long it held is measured between the data's own times, so the same old sample read often proves nothing.
     """
     evidence, poll_ns = proof.evidence, max(proof.poll_ns, _POLL_MIN)
-    streak = _Streak()
+    streak, witness = _Streak(), _Witness(proof.settled, purpose, evidence.max_age_ns, done_at)
     now, spoke_at, watched_ns = done_at, None, 0
-    words = "nothing was read"
+    words, alone = "nothing was read", False
     while watched_ns < proof.within_ns:
         pause_ns = min(poll_ns, proof.within_ns - watched_ns)
         yield from _wait(Wait(Instant(now + pause_ns)))
         reading = yield from _read(evidence, purpose)
         why = _unusable(evidence, reading) or _too_early(reading, done_at)
         spoke_at = spoke_at if why else reading.at
-        streak = streak.then(evidence, None if why else reading)
+        against = yield from witness.look()
+        streak = streak.then(evidence, None if why or against else reading)
+        alone = witness.silent and not why and evidence.holds(reading.value or 0.0)
         if streak.length_ns >= proof.holds_for_ns:
             return reading.at
-        words = why or f"it reads {said(reading)}"
+        words = "; ".join(filter(None, (why or f"it reads {said(reading)}", against)))
         # At least the pause that was asked for, so that a clock which stands still cannot hold a run for ever; at most
         # a little more, so that time in which nobody watched does not end the proof.
         watched_ns += min(max(reading.at - now, pause_ns), pause_ns + evidence.max_age_ns)
         now = max(now, reading.at)
-    blind = spoke_at is None or now - spoke_at > evidence.max_age_ns
+    blind = spoke_at is None or now - spoke_at > evidence.max_age_ns or alone
     return _Refuted(blind, f"{promised(proof)} was not seen; at the end: {words}")
 
 
 def _too_early(reading: ReadAnswer, done_at: Instant) -> str:
     return "" if (reading.data_at or 0) > done_at else "the data is not younger than the action"
+
+
+class _Witness:
+    """The platform as a second witness of a proof: what it says must be young and later than the action, too."""
+
+    def __init__(self, target: str, purpose: str, max_age_ns: int, done_at: Instant) -> None:
+        self._target = target
+        self._purpose = purpose
+        self._max_age_ns = max_age_ns
+        self._done_at = done_at
+        self._restarts: int | None = None
+        self.silent = False
+        """The platform's last word was none that may be acted on."""
+
+    def look(self) -> Part[str]:
+        """Look once; return what speaks against the proof, empty when nothing does."""
+        if not self._target:
+            return ""
+        answer = yield Look(self._target, self._purpose)
+        assert isinstance(answer, LookAnswer), f"a Look was answered with {answer!r}"
+        self.silent = True
+        if answer.settled is None or answer.seen_at is None:
+            return f"the platform has no answer: {answer.detail or 'no reason given'}"
+        if answer.seen_at <= self._done_at or answer.at - answer.seen_at > self._max_age_ns:
+            return "the platform's facts are old, or not younger than the action"
+        self.silent = False
+        before, self._restarts = self._restarts, answer.restarts
+        if before is not None and answer.restarts > before:
+            return f"{answer.restarts - before} replicas of {self._target} were started anew by the platform meanwhile"
+        return "" if answer.settled else f"{self._target} is {looked(answer)}"
 
 
 class _Streak(NamedTuple):
@@ -260,7 +301,7 @@ class _Streak(NamedTuple):
 # --- taking back --------------------------------------------------------------------------------------------------
 
 
-def _after_refuted(step: Step, proof: _Refuted, done: list[_Done], run_id: str) -> Part[Conclusion]:
+def _after_refuted(step: Step, proof: _Refuted, done: list[_Done]) -> Part[Conclusion]:
     words = f'after the step "{step.name}", {proof.detail}'
     if proof.blind:
         return Conclusion(
@@ -268,7 +309,7 @@ def _after_refuted(step: Step, proof: _Refuted, done: list[_Done], run_id: str) 
             reason=RefusalReason.NO_EVIDENCE,
             detail=_sentences(words, "without evidence nothing is taken back", _stays(done)),
         )
-    back = yield from _take_back(done, run_id)
+    back = yield from _take_back(done)
     undone = back.owed > 0 and not back.failed
     return Conclusion(
         outcome=Outcome.UNDONE if undone else Outcome.NOT_PROVEN,
@@ -278,8 +319,8 @@ def _after_refuted(step: Step, proof: _Refuted, done: list[_Done], run_id: str) 
     )
 
 
-def _after_failure(step: Step, answer: DoAnswer, done: list[_Done], run_id: str) -> Part[Conclusion]:
-    back = yield from _take_back(done, run_id)
+def _after_failure(step: Step, answer: DoAnswer, done: list[_Done]) -> Part[Conclusion]:
+    back = yield from _take_back(done)
     words = f"{describe(step.action)} failed: {answer.error or 'no reason given'}"
     return Conclusion(
         outcome=Outcome.FAILED,
@@ -289,7 +330,7 @@ def _after_failure(step: Step, answer: DoAnswer, done: list[_Done], run_id: str)
     )
 
 
-def _take_back(done: list[_Done], run_id: str) -> Part[_Undone]:
+def _take_back(done: list[_Done]) -> Part[_Undone]:
     """Take back every step that owes it, the last first; stop at the first that cannot be taken back.
 
     An earlier step may be what a later one stands on, so nothing is taken from under a step that remains.
@@ -306,7 +347,7 @@ def _take_back(done: list[_Done], run_id: str) -> Part[_Undone]:
         if isinstance(action, str):
             reason, trouble = "", action
         else:
-            reason, trouble = yield from _undo(step, action, run_id)
+            reason, trouble = yield from _undo(step, action)
         if trouble:
             words += [trouble, _stays(done[: position + 1])]
             return _Undone(owed, failed=True, reason=reason, words=_sentences(*words))
@@ -314,12 +355,12 @@ def _take_back(done: list[_Done], run_id: str) -> Part[_Undone]:
     return _Undone(owed, failed=False, reason="", words=_sentences(*words))
 
 
-def _undo(done: _Done, action: Action, run_id: str) -> Part[tuple[str, str]]:
+def _undo(done: _Done, action: Action) -> Part[tuple[str, str]]:
     """Carry out one undo; return a reason and what went wrong, both empty when it was done and proven."""
     permission = yield from _permission(Permit(action, undo=True))
     if not permission.granted:
         return permission.reason, f"taking back {done.step.name} was refused ({permission.reason}). {permission.detail}"
-    answer = yield from _do(Do(action, key=f"{run_id}/{done.number}/undo", undo=True))
+    answer = yield from _do(Do(action, key=f"{done.key}/undo", undo=True))
     if answer.refused:
         return answer.refused, f"taking back {done.step.name} was refused ({answer.refused}). {answer.error}"
     if not answer.ok:
@@ -331,7 +372,7 @@ def _undo(done: _Done, action: Action, run_id: str) -> Part[tuple[str, str]]:
     return "", ""
 
 
-def _inverse(done: _Done) -> Action | str | None:
+def _inverse(done: _Done) -> Action | str | None:  # noqa: PLR0911 - one return a kind of undo
     """Return the action that takes a step back, None when none is owed, or words when it cannot be made out."""
     action, answer = done.step.action, done.answer
     match done.step.undo, action:
@@ -339,9 +380,15 @@ def _inverse(done: _Done) -> Action | str | None:
             before, after = answer.before.get("replicas", ""), answer.after.get("replicas", "")
             if not (_is_count(before) and _is_count(after)):
                 return f"{done.step.name} cannot be taken back: the answer did not name the replicas before and after"
-            return None if before == after else SetReplicas(action.workload, int(before), only_if=int(after))
+            if before == after:
+                return None
+            if answer.after.get("knob", "replicas") != "replicas":
+                return TakeBack(action.workload, of=done.key)  # another controller's knob was turned: it is turned back
+            return SetReplicas(action.workload, int(before), only_if=int(after))
         case Undo.RESUME_SYMBOL, HaltSymbol():
             return ResumeSymbol(action.symbol)
+        case Undo.RESTORE, _:
+            return TakeBack(target_of_action(action), of=done.key)
         case ((Undo.NOTHING | Undo.KEEP), _):
             return None
         case _:
@@ -422,6 +469,7 @@ def _sentences(*parts: str) -> str:
 
 _FITS: Final[dict[type[object], type[object]]] = {
     Read: ReadAnswer,
+    Look: LookAnswer,
     Ask: AskAnswer,
     Permit: PermitAnswer,
     Do: DoAnswer,

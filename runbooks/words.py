@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from kernel.time import MILLISECOND, SECOND
+from runbooks.changes import describe_change
 from runbooks.model import (
     Action,
     Evidence,
     HaltMarket,
     HaltSymbol,
+    KeepSnapshot,
+    LookAnswer,
     Proof,
     ReadAnswer,
     RestartReplica,
@@ -40,8 +41,10 @@ def describe(action: Action) -> str:  # noqa: PLR0911 - one line for each action
             return "resume the market"
         case VerifyReplay():
             return f"verify the replay of {action.workload}"
+        case KeepSnapshot():
+            return f"keep a snapshot of {action.workload}"
         case _:
-            assert_never(action)
+            return describe_change(action)
 
 
 def duration(length_ns: int) -> str:
@@ -58,7 +61,8 @@ def wanted(evidence: Evidence) -> str:
 
 def promised(proof: Proof) -> str:
     """Say what a proof asks for: `shedding ratio < 0.001 for 3s within 20s`."""
-    return f"{wanted(proof.evidence)} for {duration(proof.holds_for_ns)} within {duration(proof.within_ns)}"
+    also = f" with {proof.settled} settled" if proof.settled else ""
+    return f"{wanted(proof.evidence)}{also} for {duration(proof.holds_for_ns)} within {duration(proof.within_ns)}"
 
 
 def said(reading: ReadAnswer) -> str:
@@ -66,3 +70,9 @@ def said(reading: ReadAnswer) -> str:
     if reading.value is None:
         return f"unknown ({reading.unknown or 'no reason given'}{': ' + reading.detail if reading.detail else ''})"
     return f"{reading.value:g}"
+
+
+def looked(answer: LookAnswer) -> str:
+    """Say what the platform said of a workload or node."""
+    verdict = "unknown" if answer.settled is None else "settled" if answer.settled else "not settled"
+    return f"{verdict} ({answer.detail})" if answer.detail else verdict

@@ -59,6 +59,11 @@ class ExchangeAdmin(HttpClient):
         """Let trading go on in `symbol`, or lift the market-wide halt; returns when it is durable."""
         await self._call("POST", "/admin/resume", {"key": key, "symbol": symbol})
 
+    async def snapshot(self, key: str) -> int:
+        """Let the engine keep a snapshot now; return the journal number it stands at."""
+        answer = await self._call("POST", "/admin/snapshot", {"key": key})
+        return msgspec.json.decode(answer, type=dict[str, int])["seq"]
+
     async def _call(self, method: str, path: str, body: object = None) -> bytes:
         try:
             async with self._session.request(method, self._url + path, json=body, allow_redirects=False) as answer:

@@ -1,6 +1,7 @@
 """An in-memory plant: the port `Workloads` without processes, for tests, rehearsals and simulations.
 
-It is a real implementation with keys, generations and rails; trouble can be ordered with `fail_next`.
+It is a real implementation with keys, generations and rails; trouble can be ordered with `fail_next`. Beside workloads
+it has nodes, configurations, services and jobs, which are values in `things` by target.
 """
 
 from __future__ import annotations
@@ -12,9 +13,25 @@ from typing import Final
 import msgspec
 
 from kernel.errors import PermanentError, TemporaryError
-from kernel.time import Instant
-from runbooks.model import RefusalReason
-from runbooks.ports import Effect, RefusedError, Replica, WorkloadStatus
+from kernel.time import SECOND, Instant
+from runbooks.changes import (
+    Change,
+    Cordon,
+    DeleteReplica,
+    Drain,
+    PauseRollout,
+    RestoreConfig,
+    ResumeRollout,
+    RollBack,
+    RollingRestart,
+    RunJob,
+    SetFlag,
+    SwitchService,
+    target_of,
+)
+from runbooks.model import Action, RefusalReason, RestartReplica
+from runbooks.ports import BudgetError, Effect, NodeStatus, RefusedError, Replica, WorkloadStatus
+from runbooks.words import describe
 
 REPLICAS_MAX: Final = 9
 
@@ -26,6 +43,8 @@ class Trouble(StrEnum):
     """The platform does not answer; nothing is done."""
     LOST_ANSWER = "lost_answer"
     """The write is carried out and its answer lost."""
+    BUDGET = "budget"
+    """A disruption budget forbids it now; nothing is done."""
 
 
 class FakeWorkloads:
@@ -44,6 +63,10 @@ class FakeWorkloads:
         self._kill_switch = kill_switch
         self._troubles: list[Trouble] = []
         self._starts = 1000
+        self.things: dict[str, dict[str, str]] = {}
+        """What else there is, by target: nodes, configurations, services, jobs, and workloads' revision and pause."""
+        self._took: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {}
+        """By key: what a change acted on, how that was before it and what it left."""
         self.writes: list[str] = []
         """Keys in the order in which their writes were carried out."""
 
@@ -102,6 +125,88 @@ class FakeWorkloads:
 
         return self._write(("scale", workload, replicas), key, generation, write)
 
+    async def change(self, change: Change, *, key: str, generation: int | None = None) -> Effect:
+        """Change what is held in `things`, or the replicas of a workload."""
+        target = target_of(change)
+        if isinstance(change, RollingRestart | DeleteReplica):
+            return self._write(("change", target.partition("/")[0], change), key, generation, self._renew(change))
+
+        def alter(thing: dict[str, str]) -> dict[str, str]:
+            return _altered(change, thing)
+
+        return self._alter(target, change, key, alter)
+
+    async def restore(self, of: str, *, key: str) -> Effect:
+        """Put back what the change with the key `of` found, when it still is what it left."""
+        if of in self._effects and of not in self._took:
+            request, effect = self._effects[of]
+            if request[0] != "scale":
+                raise PermanentError(f"what was done for {of!r} leaves nothing to restore")
+            workload, left = str(request[1]), int(effect.after["replicas"])
+            if key not in self._effects and self._find(workload).desired != left:
+                raise RefusedError(RefusalReason.CONFLICT, f"someone else has changed {workload} since")
+            return await self.scale(workload, int(effect.before["replicas"]), key=key)
+        if of not in self._took:
+            raise PermanentError(f"nothing was done for {of!r}")
+        target, before, left_things = self._took[of]
+
+        def alter(thing: dict[str, str]) -> dict[str, str]:
+            if thing != left_things:
+                raise RefusedError(RefusalReason.CONFLICT, f"someone else has changed {target} since")
+            return before
+
+        return self._alter(target, ("restore", of), key, alter)
+
+    async def rehearse(self, action: Action) -> Sequence[str]:
+        """Say what an action would do."""
+        workload = getattr(action, "workload", "")
+        if workload:
+            status = self._find(workload)
+            if isinstance(action, RestartReplica) and action.replica not in {one.id for one in status.replicas}:
+                raise RefusedError(RefusalReason.NO_TARGET, f"{workload} has no replica {action.replica!r}")
+        return [f"would {describe(action)}"]
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """Return the nodes among `things`."""
+        return [
+            NodeStatus(name.removeprefix("node:"), thing.get("ready") != "false", "cordoned" in thing, 0, self._now())
+            for name, thing in self.things.items()
+            if name.startswith("node:")
+        ]
+
+    async def targets(self) -> frozenset[str]:
+        """Return the names of `things` that are no workloads."""
+        return frozenset(name for name in self.things if ":" in name)
+
+    def _renew(
+        self, change: RollingRestart | DeleteReplica
+    ) -> Callable[[WorkloadStatus], tuple[WorkloadStatus, dict[str, str], dict[str, str]]]:
+        def write(status: WorkloadStatus) -> tuple[WorkloadStatus, dict[str, str], dict[str, str]]:
+            if isinstance(change, DeleteReplica) and change.replica not in {one.id for one in status.replicas}:
+                raise PermanentError(f"{status.name} has no replica {change.replica!r}")
+            chosen = {change.replica} if isinstance(change, DeleteReplica) else {one.id for one in status.replicas}
+            replicas = tuple(self._start(status.name, one.id) if one.id in chosen else one for one in status.replicas)
+            before = {one.id: one.uid for one in status.replicas if one.id in chosen}
+            after = {one.id: one.uid for one in replicas if one.id in chosen}
+            return msgspec.structs.replace(status, replicas=replicas), before, after
+
+        return write
+
+    def _alter(
+        self, target: str, request: object, key: str, alter: Callable[[dict[str, str]], dict[str, str]]
+    ) -> Effect:
+        """Change one of `things` at most once for a key."""
+        trouble = self._meet(key, ("alter", target, request))
+        if isinstance(trouble, Effect):
+            return trouble
+        if target not in self.things and target not in self._workloads:
+            raise RefusedError(RefusalReason.NO_TARGET, f"there is no {target!r}")
+        before = dict(self.things.get(target, {}))
+        after = alter(dict(before))
+        self.things[target] = after
+        self._took[key] = (target, before, after)
+        return self._did(key, ("alter", target, request), before, after, trouble)
+
     def _write(
         self,
         request: tuple[object, ...],
@@ -109,9 +214,24 @@ class FakeWorkloads:
         generation: int | None,
         write: Callable[[WorkloadStatus], tuple[WorkloadStatus, dict[str, str], dict[str, str]]],
     ) -> Effect:
+        trouble = self._meet(key, request)
+        if isinstance(trouble, Effect):
+            return trouble
+        status = self._find(str(request[1]))
+        if generation is not None and generation != status.generation:
+            words = f"{status.name} has changed: generation {status.generation}, the plan was made on {generation}"
+            raise RefusedError(RefusalReason.CONFLICT, words)
+        changed, before, after = write(status)
+        self._workloads[status.name] = msgspec.structs.replace(changed, generation=status.generation + 1)
+        return self._did(key, request, before, after, trouble)
+
+    def _meet(self, key: str, request: tuple[object, ...]) -> Trouble | Effect | None:
+        """Pass what stands before every write: return a first answer if there was one, or the trouble to come."""
         trouble = self._troubles.pop(0) if self._troubles else None
         if trouble is Trouble.NO_ANSWER:
             raise TemporaryError("the plant does not answer")
+        if trouble is Trouble.BUDGET:
+            raise BudgetError("a disruption budget allows no disruption now", retry_after=SECOND)
         if key in self._effects:
             first, effect = self._effects[key]
             if first != request:
@@ -119,12 +239,11 @@ class FakeWorkloads:
             return msgspec.structs.replace(effect, repeated=True)
         if self._kill_switch():
             raise RefusedError(RefusalReason.KILL_SWITCH, "the kill switch is on")
-        status = self._find(str(request[1]))
-        if generation is not None and generation != status.generation:
-            words = f"{status.name} has changed: generation {status.generation}, the plan was made on {generation}"
-            raise RefusedError(RefusalReason.CONFLICT, words)
-        changed, before, after = write(status)
-        self._workloads[status.name] = msgspec.structs.replace(changed, generation=status.generation + 1)
+        return trouble
+
+    def _did(
+        self, key: str, request: tuple[object, ...], before: dict[str, str], after: dict[str, str], trouble: object
+    ) -> Effect:
         effect = Effect(key, self._now(), before, after)
         self._effects[key] = (request, effect)
         self.writes.append(key)
@@ -142,6 +261,31 @@ class FakeWorkloads:
             known = ", ".join(self._workloads)
             raise RefusedError(RefusalReason.NO_TARGET, f"there is no workload {workload!r}; there are {known}")
         return self._workloads[workload]
+
+
+def _altered(change: Change, thing: dict[str, str]) -> dict[str, str]:  # noqa: PLR0911 - one return a change
+    """Return how a thing is after a change."""
+    match change:
+        case RollBack():
+            return {**thing, "revision": str(int(thing.get("revision", "2")) - 1)}
+        case PauseRollout():
+            return {**thing, "paused": "true"}
+        case ResumeRollout():
+            return {name: value for name, value in thing.items() if name != "paused"}
+        case Cordon():
+            return {**thing, "cordoned": "true"}
+        case Drain():
+            return {**thing, "drained": "true"}
+        case RunJob():
+            return {**thing, "runs": str(int(thing.get("runs", "0")) + 1)}
+        case SetFlag():
+            return {**thing, change.flag: change.value}
+        case RestoreConfig():
+            return {"good": "true"}
+        case SwitchService():
+            return {**thing, "colour": change.colour}
+        case _:
+            raise AssertionError(f"{change} renews replicas")
 
 
 def plant(now: Instant = Instant(0)) -> list[WorkloadStatus]:  # noqa: B008 - an instant is an immutable number

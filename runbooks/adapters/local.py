@@ -12,8 +12,10 @@ import msgspec
 from kernel.adapters.http_client import HttpClient
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import SECOND, Duration
-from runbooks.model import RefusalReason
-from runbooks.ports import Effect, RefusedError, WorkloadStatus
+from runbooks.changes import Change, describe_change
+from runbooks.model import Action, RefusalReason, RestartReplica, Scale
+from runbooks.ports import Effect, NodeStatus, RefusedError, WorkloadStatus
+from runbooks.words import describe
 
 TIMEOUT_S: Final = 20.0
 """A restart waits up to 2 s for the old process and some ms for the new, scaling in drains for 6 s.
@@ -66,6 +68,47 @@ class LocalWorkloads(HttpClient):
         """Return what was done for `key`, or None when nothing was."""
         found: Effect | None = await self._ask("GET", f"/v1/effects/{quote(key, safe='')}", _EFFECT_OR_NONE)
         return found
+
+    async def change(self, change: Change, *, key: str, generation: int | None = None) -> Effect:
+        """Refuse: local processes have no rollouts, nodes, jobs, configurations or services of colours."""
+        del key, generation
+        raise RefusedError(RefusalReason.NOT_ALLOWED, f"a local estate cannot {describe_change(change)}")
+
+    async def restore(self, of: str, *, key: str) -> Effect:
+        """Set the replicas back to what a scale found, when they still are what it left."""
+        done = await self.effect(of)
+        if done is None or not {"workload", "replicas"} <= set(done.before):
+            raise PermanentError(f"nothing that can be restored was done for {of!r}")
+        status = await self.status(done.before["workload"])
+        if str(status.desired) != done.after["replicas"]:
+            words = f"{status.name} has {status.desired} replicas, not the {done.after['replicas']} that were left"
+            raise RefusedError(RefusalReason.CONFLICT, f"{words}: someone else changed it, so it stays as it is")
+        return await self.scale(status.name, int(done.before["replicas"]), key=key, generation=status.generation)
+
+    async def rehearse(self, action: Action) -> Sequence[str]:
+        """Say what an action would do to the processes there are now."""
+        workload = getattr(action, "workload", "")
+        if not workload:
+            return [f"would {describe(action)}"]
+        status = await self.status(workload)
+        told = [f"would {describe(action)}"]
+        if isinstance(action, RestartReplica):
+            pids = [str(each.pid) for each in status.replicas if each.id == action.replica]
+            if not pids:
+                raise RefusedError(RefusalReason.NO_TARGET, f"{workload} has no replica {action.replica!r}")
+            told.append(f"would end process {', '.join(pids)} and start another")
+        elif isinstance(action, Scale):
+            wanted = min(max(status.desired + action.by, action.minimum), action.maximum)
+            told.append(f"would go from {status.desired} to {wanted} processes")
+        return told
+
+    async def nodes(self) -> Sequence[NodeStatus]:
+        """Return none: a local estate is one machine."""
+        return ()
+
+    async def targets(self) -> frozenset[str]:
+        """Return none: there are only processes."""
+        return frozenset()
 
     async def hold(self, workload: str, *, hold: bool) -> None:
         """Keep a platform workload down, or release it; a fault, not part of the port."""

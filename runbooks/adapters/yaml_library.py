@@ -41,28 +41,33 @@ SCHEMA: Final = ROOM / "schema.json"
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
-def load_library(directory: FilePath) -> tuple[list[Runbook], list[InputError]]:
-    """Read every `*.yaml` of a directory, sorted by name; return the good ones and what is wrong with the others."""
+def load_library(directory: FilePath, platform: str = "") -> tuple[list[Runbook], list[InputError]]:
+    """Read every `*.yaml` of a directory, sorted by name; return the good ones and what is wrong with the others.
+
+    With a `platform` (`local`, `kubernetes`) only its runbooks are returned.
+    """
     if not directory.is_dir():
         return [], [
             InputError(str(directory), "there is no such directory", right="name the directory of the runbooks")
         ]
     runbooks: list[Runbook] = []
     errors: list[InputError] = []
-    answered: dict[str, str] = {}
+    answered: dict[tuple[str, str], str] = {}
     for path in sorted(directory.glob("*.yaml")):
         try:
             runbook = load_runbook(path)
         except InputError as error:
             errors.append(error)
             continue
-        taken = [alert for alert in runbook.answers if alert in answered]
+        pairs = [(where, alert) for where in runbook.platforms for alert in runbook.answers]
+        taken = [pair for pair in pairs if pair in answered]
         if taken:
-            words = f"{taken[0]} is answered by {answered[taken[0]]} already"
+            words = f"{taken[0][1]} is answered by {answered[taken[0]]} already"
             errors.append(InputError(f"{path}:1:1", words, right="let one runbook answer an alert"))
             continue
-        answered |= dict.fromkeys(runbook.answers, runbook.name)
-        runbooks.append(runbook)
+        answered |= dict.fromkeys(pairs, runbook.name)
+        if not platform or platform in runbook.platforms:
+            runbooks.append(runbook)
     return runbooks, errors
 
 
@@ -147,8 +152,20 @@ def _cross_checks(source: Source) -> Iterator[InputError]:
         yield from _check_evidence(source, ("guards", number), guard)
     for number, step in enumerate(data["steps"]):
         yield from _check_step(source, ("steps", number), step)
-    if not any("proof" in step for step in data["steps"]):
+    if bool(data["steps"]) == ("never_acts" in data):
+        yield source.error(("steps",), "a runbook has either steps or a reason never_acts", "write one of the two")
+    elif data["steps"] and not any("proof" in step for step in data["steps"]):
         yield source.error(("steps",), "no step has a proof", "give at least the last step a proof")
+
+
+_TAKES_BACK: Final = {
+    "restore_replicas": ("scale",),
+    "resume_symbol": ("halt_symbol",),
+    "restore": (
+        "roll_back", "pause_rollout", "resume_rollout", "cordon", "set_flag", "restore_config", "switch_service",
+    ),
+}  # fmt: skip
+"""What each way of taking back fits; the others fit every action."""
 
 
 def _check_step(source: Source, path: Path, step: dict[str, Any]) -> Iterator[InputError]:
@@ -156,9 +173,10 @@ def _check_step(source: Source, path: Path, step: dict[str, Any]) -> Iterator[In
         yield source.error(path, "a step has either a proof or a reason without_proof", "write exactly one of the two")
     kind, fields = next(iter(step["do"].items()))
     where = (*path, "do", kind)
-    fits = {"restore_replicas": "scale", "resume_symbol": "halt_symbol"}.get(step["undo"], kind)
-    if fits != kind:
-        yield source.error((*path, "undo"), f"{step['undo']} does not take back {kind}", f"it takes back {fits}")
+    fits = _TAKES_BACK.get(step["undo"], (kind,))
+    if kind not in fits:
+        right = f"it takes back {', '.join(fits)}"
+        yield source.error((*path, "undo"), f"{step['undo']} does not take back {kind}", right)
     if kind == "scale" and step["undo"] == "nothing":
         yield source.error((*path, "undo"), "a scale leaves something behind", "use restore_replicas or keep")
     if kind == "scale" and fields["minimum"] > fields["maximum"]:
@@ -186,6 +204,7 @@ def _check_evidence(source: Source, path: Path, evidence: dict[str, Any]) -> Ite
     if parse_duration(evidence["max_age"]) <= 0:
         yield source.error((*path, "max_age"), "no data is that young", "for example 3s")
     yield from _check_placeholders(source, (*path, "name"), evidence["name"])
+    yield from _check_placeholders(source, (*path, "settled"), evidence.get("settled", ""))
     for name in ("query", "fresh"):
         text = evidence.get(name, "")
         yield from _check_placeholders(source, (*path, name), text)
@@ -228,6 +247,10 @@ def _runbook(name: str, data: dict[str, Any]) -> Runbook:
             ineffective_runs=limits["ineffective_runs"],
         ),
         when_refused=data["when_refused"].strip(),
+        platforms=tuple(data.get("platforms", ("local",))),
+        phases=tuple(data.get("phases", ())),
+        consent_by_level={int(level): Consent(who) for level, who in data.get("consent_by_level", {}).items()},
+        never_acts=data.get("never_acts", "").strip(),
     )
 
 
@@ -265,4 +288,5 @@ def _proof(data: dict[str, Any]) -> Proof:
         holds_for_ns=parse_duration(data["holds_for"]),
         within_ns=parse_duration(data["within"]),
         poll_ns=parse_duration(data["poll"]),
+        settled=data.get("settled", ""),
     )

@@ -12,7 +12,7 @@ from monitor.catalog import BY_NAME
 from runbooks.adapters.yaml_library import LIBRARY, SCHEMA, load_library
 from runbooks.bind import bind, escape
 from runbooks.model import Consent, Outcome, Refusal, RefusalReason, Undo
-from runbooks.policy import target
+from runbooks.facts import target
 from runbooks.rehearse import Supposition, rehearse
 
 RUNBOOKS = {runbook.name: runbook for runbook in load_library(LIBRARY)[0]}

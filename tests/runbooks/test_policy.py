@@ -27,7 +27,8 @@ from runbooks.model import (
     Undo,
     VerifyReplay,
 )
-from runbooks.policy import FACTS_MAX_AGE, PastRun, PlantFacts, admit, permit, target
+from runbooks.facts import PastRun, PlantFacts, target
+from runbooks.policy import FACTS_MAX_AGE, admit, permit
 
 NOW = Instant(seconds(10_000))
 HEALTHY = tuple(plant(NOW))

@@ -45,7 +45,7 @@ from monitor.ports import Curve, NoReading, Reading, Unknown
 from runbooks.adapters.exchange_admin import ExchangeAdmin
 from runbooks.adapters.fake import FakeWorkloads, Trouble, plant
 from runbooks.model import Action, Do, DoAnswer, Question, Runbook
-from runbooks.policy import PlantFacts
+from runbooks.facts import PlantFacts
 from tests.sim.library import LIBRARY
 from tests.sim.virtual import EPOCH, VirtualClock
 
