@@ -1,8 +1,10 @@
 # Everything a person or a machine runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup drill test test-long lint bench lock
+.PHONY: help setup drill kube testbed test test-kube test-long lint bench lock
 
 BIN := .venv/bin
+# In CI nothing is left out: the Kubernetes test bed is built, and its tests must not be skipped.
+IN_CI := $(filter-out 0 false,$(CI))
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,15 +15,26 @@ setup: ## Install what is needed: .venv from the lock, Prometheus, Alertmanager
 drill: setup ## Run a whole incident on a live exchange, end to end
 	@$(BIN)/tapewatch drill gateway-hang
 
+kube: setup ## Start a real Kubernetes control plane here; the first time it is built (6 to 12 minutes)
+	@$(BIN)/tapewatch kube up
+
+testbed: setup
+	@$(BIN)/tapewatch kube build
+
 lint: setup ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## Run every check but the long ones
-	$(BIN)/pytest -q -n 2 -m "not long and not estate"
+test: setup ## Run every check but the long ones; those on Kubernetes if the test bed is built
+	@$(MAKE) --no-print-directory -j 2 lint $(if $(IN_CI),testbed)
+	$(BIN)/pytest -q -n 2 -m "not long and not estate and not kube"
 	$(BIN)/pytest -q -m "estate and not long"
+	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -m "kube and not long"
+
+test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first
+	TESTBED_REQUIRED=1 $(BIN)/pytest -q -m "kube and not long"
 
 test-long: setup ## Run the long tests and all eleven drills
 	$(BIN)/pytest -q -m long

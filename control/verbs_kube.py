@@ -44,6 +44,12 @@ def up(
         _announce(guarded(lambda: background.start(binary, state, nodes)), state, foreground=False)
 
 
+@app.command("build", epilog="Example: tapewatch kube build")
+def build_() -> None:
+    """Build the test bed's one binary, if it is not there, and print its path."""
+    typer.echo(guarded(lambda: build.find_or_build(load_settings().testbed)))
+
+
 @app.command("down", epilog="Example: tapewatch kube down")
 def down(state: Directory = background.DIRECTORY) -> None:
     """Stop the test bed that `up` started, and wait until its processes are gone."""

@@ -67,6 +67,14 @@ environment() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
     printf '%s\n' "$wanted" >"$stamp"
+    testbed
+}
+
+# Only `make kube` and the tests on Kubernetes need these; nothing is installed for them unasked.
+testbed() {
+    need="$(sed -n 's/^go //p' deploy/testbed/go.mod)"
+    found go || say "the Kubernetes test bed (make kube) is built with Go $need or newer, and there is no Go: install it for that"
+    found openssl || say "the Kubernetes test bed (make kube) needs openssl: apt-get install openssl"
 }
 
 monitoring

@@ -17,7 +17,7 @@ from kernel.errors import InputError, PermanentError
 from tests.control.dummies import free_ports
 from tests.control.test_cli import run
 
-VERBS = ["kube up", "kube down", "kube status"]
+VERBS = ["kube up", "kube down", "kube status", "kube build"]
 
 
 def program(path, text: str):
@@ -164,7 +164,7 @@ def test_the_binary_named_comes_before_the_one_in_the_cache(nothing_built):
     assert build.find() is None
     program(target, "")
     assert build.find() == target
-    assert build.find_or_build() == target
+    assert run("kube", "build") == (0, f"{target}\n", "")
     named = program(nothing_built / "mine", "")
     assert build.find(str(named)) == named
     named.chmod(stat.S_IRUSR)
