@@ -1,0 +1,49 @@
+"""Write the configurations that the pods mount: `python deploy/kubernetes/write_config.py`.
+
+They are written by the program that reads them, so that they fit it; a test writes them anew and compares.
+"""  # noqa: INP001 - a script
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from control.config import RoleConfig, save_config  # noqa: E402 - found from the root
+from control.settings import Settings  # noqa: E402 - likewise
+from control.state_dir import generate_instruments  # noqa: E402 - likewise
+
+BASE: Final = Path("deploy/kubernetes/base")
+PORTS: Final = {
+    "engine": 18710, "gateway": 18800, "market-data": 18720, "settlement": 18730, "watchdog": 18740,
+    "control": 18700, "kube-state": 18760,
+}  # fmt: skip
+"""The HTTP port of each role; a pod has its address to itself, so every gateway has the same."""
+
+
+def write(root: Path) -> list[Path]:
+    """Write each role's configuration below `root` and return the paths."""
+    defaults = Settings.model_construct()  # neither the environment nor a tapewatch.toml may change what is kept
+    instruments = generate_instruments(defaults.symbols, defaults.seed)
+    written = []
+    for role, port in PORTS.items():
+        config = RoleConfig(
+            role=role, replica=role, state="/state", port=port,
+            engine_http_port=PORTS["engine"], engine_stream_port=PORTS["engine"] + 1,
+            market_data_port=PORTS["market-data"], settlement_port=PORTS["settlement"], control_port=PORTS["control"],
+            estate_port=defaults.port_estate,
+            prometheus_url="http://prometheus.monitoring:9090", alertmanager_url="http://alertmanager.monitoring:9093",
+            instruments=instruments, gateway_capacity_per_s=defaults.gateway_capacity_per_s,
+        )  # fmt: skip
+        room = "control" if role in {"control", "kube-state"} else "exchange"
+        written.append(root / BASE / room / "config" / f"{role}.json")
+        save_config(config, written[-1])
+    return written
+
+
+if __name__ == "__main__":
+    write(ROOT)
