@@ -1,0 +1,1 @@
+"""Workloads on a Kubernetes cluster: the port `Workloads` over the official client."""
