@@ -30,10 +30,12 @@ def up(
     *,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay until Ctrl-C.")] = False,
 ) -> None:
-    """Start the test bed; the first time it is built, which takes minutes. It begins empty."""
+    """Start the test bed, empty; the first time it is built, which takes minutes. One that is broken is mended."""
     there = background.running(state)
     if there is not None:
-        out.print(markup(f"a test bed runs in {state} already (pid {there.pid})"), soft_wrap=True)
+        mended = ", ".join(guarded(lambda: background.heal(state)))
+        told = f"; mended {mended}" if mended else ""
+        out.print(markup(f"a test bed runs in {state} already (pid {there.pid}){told}"), soft_wrap=True)
         _print_where(there, state)
         return
     binary = guarded(lambda: build.find_or_build(load_settings().testbed))
@@ -118,7 +120,7 @@ def _print_condition(condition: background.Condition) -> None:
     for column in ("component", "pid", "runs", "memory"):
         table.add_column(column, no_wrap=True)
     for one in condition.components:
-        runs = "[green]yes[/]" if one.alive else "[red]no[/]"
+        runs = "[red]stopped[/]" if one.stopped else "[green]yes[/]" if one.alive else "[red]no[/]"
         table.add_row(one.name, str(one.pid or "-"), runs, f"{one.memory_bytes / 2**20:.0f} MiB")
     total = sum(one.memory_bytes for one in condition.components)
     table.add_row("together", "", "", f"{total / 2**20:.0f} MiB")

@@ -1,7 +1,7 @@
 """A test bed that runs in a process of its own: started, told about, stopped. Only this file knows how they meet.
 
-The keeper (`keep`) holds the directory's lock, writes `testbed.json` when all is ready and ends with SIGTERM. Its
-components die with it, however it dies.
+The keeper (`keep`) holds the directory's lock, writes `testbed.json` when all is ready, heals its components at SIGUSR1
+and ends with SIGTERM. Its components die with it, however it dies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -29,6 +29,7 @@ from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import Instant, to_rfc3339
 
 DIRECTORY: Final = Path(".tapewatch/kube")
+HEAL: Final = signal.SIGUSR1
 _UP_WITHIN_S: Final = 120.0
 _DOWN_WITHIN_S: Final = 30.0
 _STEP_S: Final = 0.1
@@ -64,6 +65,8 @@ class Component(msgspec.Struct, frozen=True):
     name: str
     pid: int | None
     alive: bool
+    stopped: bool
+    """Alive, and stopped by a signal: it answers nobody."""
     memory_bytes: int
     """Proportional: pages of the one binary are counted once."""
 
@@ -91,7 +94,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 def keep(binary: Path, directory: Path, nodes: int, tell: Callable[[Kept], None]) -> None:
     """Run a test bed in this process until SIGTERM, SIGINT or SIGHUP; call on the main thread.
 
-    A component that ends by itself is not started again: whoever ended it wants to see what follows.
+    A component that ends is not started again before SIGUSR1: whoever ended it wants to see what follows.
 
     Raises:
         InputError, PermanentError, TemporaryError: as `Cluster.start`.
@@ -105,14 +108,19 @@ def keep(binary: Path, directory: Path, nodes: int, tell: Callable[[Kept], None]
         if not ready:
             raise KeyboardInterrupt  # whatever is waited for
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, HEAL)
+    before = {number: signal.signal(number, ask) for number in numbers}
     record = directory.absolute() / "testbed.json"
     try:
         with Cluster(binary, directory, nodes=nodes) as cluster:
             ready.append(_kept(cluster))
             write_atomically(record, msgspec.json.encode(ready[0]), mode=0o600)
             tell(ready[0])
-            while not asked:
+            while set(asked) <= {HEAL}:
+                if asked:
+                    asked.remove(HEAL)
+                    cluster.heal()
+                    write_atomically(record, msgspec.json.encode(_kept(cluster, ready[0].since)), mode=0o600)
                 time.sleep(_STEP_S)
             record.unlink(missing_ok=True)
     finally:
@@ -120,11 +128,11 @@ def keep(binary: Path, directory: Path, nodes: int, tell: Callable[[Kept], None]
             signal.signal(number, handler)
 
 
-def _kept(cluster: Cluster) -> Kept:
+def _kept(cluster: Cluster, since: Instant | None = None) -> Kept:
     return Kept(
         pid=os.getpid(),
         created_s=psutil.Process().create_time(),
-        since=now(),
+        since=since or now(),
         url=cluster.url,
         kubeconfig=str(cluster.kubeconfig),
         binary=str(cluster.binary),
@@ -242,11 +250,11 @@ def condition(directory: Path) -> Condition:
         return Condition(state=str(directory), running=False, problem=not_running(directory))
     components = tuple(_component(name, kept) for name in ORDER)
     nodes, problem = _nodes(kept)
-    missing = ", ".join(one.name for one in components if not one.alive)
+    told = [f"{one.name} {'is stopped' if one.alive else 'does not run'}" for one in sick(components)]
     return Condition(
         state=str(directory), running=True, pid=kept.pid, since=to_rfc3339(kept.since),
         url=kept.url, kubeconfig=kept.kubeconfig, version=kept.version, nodes=nodes, components=components,
-        problem=f"{missing} does not run; `tapewatch kube down`, then up" if missing else problem,
+        problem=f"{', '.join(told)}: `tapewatch kube up` mends it" if told else problem,
     )  # fmt: skip
 
 
@@ -267,8 +275,35 @@ def _nodes(kept: Kept) -> tuple[dict[str, bool], str]:
 def _component(name: str, kept: Kept) -> Component:
     pid = kept.components.get(name)
     try:
-        alive = pid is not None and psutil.Process(pid).ppid() == kept.pid
+        process = psutil.Process(pid) if pid is not None else None
+        ours = process is not None and process.ppid() == kept.pid
+        state = process.status() if process is not None and ours else psutil.STATUS_DEAD
     except psutil.Error:
-        alive = False
-    alive = alive and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return Component(name, pid, alive, pss(pid) if alive and pid is not None else 0)
+        state = psutil.STATUS_DEAD
+    alive = state not in {psutil.STATUS_DEAD, psutil.STATUS_ZOMBIE}
+    return Component(name, pid, alive, state == psutil.STATUS_STOPPED, pss(pid) if alive and pid is not None else 0)
+
+
+def sick(components: Sequence[Component]) -> list[Component]:
+    """Return those that do not run or are stopped."""
+    return [one for one in components if one.stopped or not one.alive]
+
+
+def heal(directory: Path) -> list[str]:
+    """Have what does not run started again and what is stopped continued; returns their names when all run.
+
+    Raises:
+        TemporaryError: not within the time of a start.
+    """
+    kept = running(directory)
+    if kept is None:
+        raise TemporaryError(not_running(directory))
+    names = [one.name for one in sick(condition(directory).components)]
+    if names:
+        os.kill(kept.pid, HEAL)
+        deadline = time.monotonic() + _UP_WITHIN_S
+        while (now_there := condition(directory)).problem:
+            if time.monotonic() > deadline or not now_there.running:
+                raise TemporaryError(now_there.problem)
+            time.sleep(_STEP_S)
+    return names

@@ -221,12 +221,12 @@ class Cluster:
 
     def heal(self) -> None:
         """Continue what is stopped and start what does not run; returns when the API is ready again."""
+        self.processes = {name: process for name, process in self.processes.items() if process.poll() is None}
         for component in ORDER:
             if component == ORDER[2]:
                 self.wait_api()  # the others end when they find no API at their start
-            process = self.processes.get(component)
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGCONT)
+            if component in self.processes:
+                self.send(component, signal.SIGCONT)
             else:
                 self.spawn(component)
         self.wait_api()

@@ -292,16 +292,23 @@ def test_a_killed_keeper_leaves_no_process_and_another_up_follows(bed, testbed_b
     assert background.start(testbed_binary, bed, 1).pid != kept.pid
 
 
-def test_a_component_that_is_gone_or_does_not_answer_is_told(bed, testbed_binary):
+def test_a_component_that_is_gone_or_stopped_is_told_and_a_second_up_mends_it(bed, testbed_binary):
     kept = background.start(testbed_binary, bed, 1)
     os.kill(kept.components["kwok"], signal.SIGKILL)
+    os.kill(kept.components["kube-scheduler"], signal.SIGSTOP)
     until(lambda: gone([kept.components["kwok"]]))
     code, out, err = run("kube", "status", "--state", bed)
-    assert (code, "kwok does not run" in err, "together" in out) == (1, True, True)
+    assert (code, "together" in out, "stopped" in out) == (1, True, True)
+    assert "kube-scheduler is stopped, kwok does not run: `tapewatch kube up` mends it" in err
     os.kill(kept.components["kube-apiserver"], signal.SIGKILL)
     until(lambda: gone([kept.components["kube-apiserver"]]))
     code, out, _ = run("kube", "status", "--state", bed, "--json")
     assert (code, json.loads(out)["nodes"]) == (1, {})
+    code, out, _ = run("kube", "up", "--state", bed)
+    assert (code, "already" in out, "mended kube-apiserver, kube-scheduler, kwok" in out) == (0, True, True)
+    code, out, _ = run("kube", "status", "--state", bed, "--json")
+    told = json.loads(out)
+    assert (code, told["pid"], told["nodes"]) == (0, kept.pid, {"node-0": True})
 
 
 def test_up_in_the_foreground_ends_with_ctrl_c(bed):
