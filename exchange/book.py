@@ -142,6 +142,10 @@ class BookSide:
                 yield order
                 order = following
 
+    def notional(self) -> int:
+        """Return price times quantity of all that rests here, in ticks times lots; looks at every level."""
+        return sum(abs(level.key) * level.total for level in self.levels.values())
+
     def depth(self, levels: int) -> tuple[tuple[Ticks, Lots], ...]:
         """Return price and total quantity of the best `levels` levels, best first."""
         best = self.keys[-levels:] if levels > 0 else []

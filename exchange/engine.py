@@ -150,6 +150,13 @@ class Engine:
         """How many orders rest in all books."""
         return len(self._orders)
 
+    def open_notional(self) -> int:
+        """Return price times quantity of all that rests in the books, in ticks times lots.
+
+        It looks at every level when it is asked, so that matching pays nothing for it.
+        """
+        return sum(book.bids.notional() + book.asks.notional() for book in self._books.values())
+
     def halted_symbols(self) -> tuple[Symbol, ...]:
         """Return the symbols that stand still on their own, sorted."""
         return tuple(sorted(self._halts))

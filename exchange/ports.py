@@ -167,6 +167,10 @@ class EngineTelemetry(Protocol):
         """How things stand after a commit, and once a second without one. Symbols not named are not halted."""
         ...
 
+    def open_notional(self, ticks: int) -> None:
+        """Once a second: price times quantity of all that rests in the books, in ticks times lots."""
+        ...
+
     def journal_failed(self) -> None:
         """An append or a sync failed: the engine takes nothing more until it is started anew."""
         ...

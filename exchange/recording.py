@@ -58,6 +58,7 @@ class RecordingEngine:
     halted: bool = False
     halted_symbols: frozenset[Symbol] = frozenset()
     queue_depth: int = 0
+    notional: int = 0
     subscribers: int = 0
     failed: bool = False
 
@@ -96,6 +97,11 @@ class RecordingEngine:
         assert resting_orders >= 0
         self.queue_depth, self.subscribers = queue_depth, subscribers
         self.halted, self.halted_symbols = market_halted, frozenset(halted_symbols)
+
+    def open_notional(self, ticks: int) -> None:
+        """Keep the last figure."""
+        assert ticks >= 0
+        self.notional = ticks
 
     def journal_failed(self) -> None:
         """Keep that the journal failed."""

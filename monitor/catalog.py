@@ -103,6 +103,9 @@ CATALOG: Final[tuple[Metric, ...]] = (
     _gauge(Role.ENGINE, "exchange_market_halted", "1 while the whole market stands still."),
     _gauge(Role.ENGINE, "exchange_symbol_halted", "1 while a symbol stands still on its own.", "symbol"),
     _gauge(Role.ENGINE, "exchange_resting_orders", "Orders in all books."),
+    _gauge(
+        Role.ENGINE, "exchange_open_notional_ticks", "Price times quantity of all that rests, in ticks times lots."
+    ),
     # --- gateway --------------------------------------------------------------------------------------------------
     _counter(Role.GATEWAY, "exchange_gateway_requests_total", "Order requests answered, by outcome.", "outcome"),
     _histogram(Role.GATEWAY, "exchange_order_ack_seconds", "From a whole request read to its durable answer."),

@@ -81,6 +81,7 @@ class EngineInstruments:
         self._queue = meter.level("exchange_engine_queue_depth")
         self._subscribers = meter.level("exchange_engine_subscribers")
         self._resting = meter.level("exchange_resting_orders")
+        self._notional = meter.level("exchange_open_notional_ticks")
         self._market_halted = meter.level("exchange_market_halted")
         self._recovery = meter.level("exchange_engine_recovery_seconds")
         self._recovered = meter.level("exchange_engine_recovered_commands")
@@ -164,6 +165,10 @@ class EngineInstruments:
             for symbol in halted ^ self._halted:
                 self._meter.level("exchange_symbol_halted", symbol).set(symbol in halted)
             self._halted = halted
+
+    def open_notional(self, ticks: int) -> None:
+        """See `EngineTelemetry`."""
+        self._notional.set(ticks)
 
     def journal_failed(self) -> None:
         """See `EngineTelemetry`."""

@@ -164,6 +164,7 @@ class EngineServer:
         self._ready.set()
         self._parts.telemetry.ready(ready=sequencer.failure is None)
         self._tell_standing()
+        self._tell_notional()
         self._spawn(self._tick())
         self._parts.log.event("engine-ready", seq=recovered.engine.sequence, replayed=recovered.replayed,
                               seconds=recovered.seconds, clean=recovered.clean)  # fmt: skip
@@ -223,6 +224,7 @@ class EngineServer:
         while True:
             await asyncio.sleep(1.0)
             self._tell_standing()
+            self._tell_notional()
 
     # --- what operators ask ----------------------------------------------------------------------------------------
 
@@ -316,6 +318,10 @@ class EngineServer:
             market_halted=engine.market_halted,
             halted_symbols=engine.halted_symbols(),
         )
+
+    def _tell_notional(self) -> None:
+        if self._sequencer is not None:
+            self._parts.telemetry.open_notional(self._sequencer.engine.open_notional())
 
     def _books(self) -> Books:
         assert self._sequencer is not None, "books before recovery"

@@ -94,6 +94,7 @@ def compare(rng: random.Random, steps: int) -> None:
 
 def same_books(fast, naive, data, follower) -> None:
     assert fast.resting_orders == len(naive.orders)
+    assert fast.open_notional() == sum(order.price * order.quantity for order in naive.orders)
     for symbol in fast.instruments:
         depth = fast.depth(symbol, 1000)
         for side, levels in ((Side.BUY, depth.bids), (Side.SELL, depth.asks)):

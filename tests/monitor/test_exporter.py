@@ -120,8 +120,10 @@ def test_a_commit_is_counted_by_command_reason_and_lot():
     )
     engine.refused(Refusal.OVERLOADED, 4)
     engine.standing(queue_depth=1, subscribers=2, resting_orders=3, market_halted=False, halted_symbols=["ACME"])
+    engine.open_notional(1_234)
     page = values(exporter)
     assert page[("exchange_engine_sequence",)] == 3
+    assert page[("exchange_open_notional_ticks",)] == 1_234
     assert page[("exchange_commands_total", ("command", "place"))] == 2
     assert page[("exchange_rejects_total", ("reason", "unknown_order"))] == 1
     assert page[("exchange_traded_lots_total",)] == 5
