@@ -12,6 +12,7 @@ import typer
 from control import doctor as doctor_room
 from control import faults, killswitch, verbs_exchange, verbs_incident, verbs_kube, verbs_market, verbs_runbook
 from control.child import now
+from control.settings import load_settings
 from control.terminal import (
     DONE,
     EXIT_CODES,
@@ -66,6 +67,10 @@ def complete_scenario(incomplete: str) -> list[str]:
 
 
 FaultName = Annotated[str, typer.Argument(help="Such as gateway-hang.", autocompletion=complete_fault)]
+On = Annotated[
+    str | None,
+    typer.Option("--on", help="What runs the exchange: local or kubernetes (setting on).", show_default=False),
+]
 Scenario = Annotated[str, typer.Argument(help="A scenario of drills/, or all.", autocompletion=complete_scenario)]
 
 
@@ -86,11 +91,11 @@ def tapewatch(
 
 
 @app.command(epilog=EXIT_CODES)
-def up(state: State = None) -> None:
-    """Run the estate here until Ctrl-C."""
+def up(state: State = None, on: On = None) -> None:
+    """Run the estate here until Ctrl-C; `--on kubernetes` runs the exchange as the pods of a test bed."""
     from control.estate import run  # with its servers it takes a quarter of a second that no other verb should wait
 
-    settings = settings_of(state)
+    settings = guarded(lambda: verbs_kube.with_binary(load_settings(state=state, on=on)))
     guarded(lambda: asyncio.run(run(settings, lambda text: out.print(escape(text)), _announce)))
 
 

@@ -42,6 +42,8 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     load: str
     engine_stream_port: int
     faults_allowed: bool
+    on: str = "local"
+    """What runs the exchange: `local` or `kubernetes`."""
     workloads: dict[str, tuple[ReplicaAddress, ...]]
     """Workload name to the replicas it should have now; changes when a workload is scaled."""
 

@@ -155,7 +155,7 @@ class Child:
         gone = self._gone
         self.stopping = True
         self.ready = False
-        if self._suspended():
+        if self.suspended():
             self.signal(signal.SIGKILL)  # it would never see the SIGTERM
         else:
             self.signal(signal.SIGTERM)
@@ -166,7 +166,8 @@ class Child:
                 self.signal(signal.SIGKILL)
         await gone.wait()
 
-    def _suspended(self) -> bool:
+    def suspended(self) -> bool:
+        """Tell whether the process is stopped by a signal: it would see no SIGTERM."""
         try:
             return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
         except psutil.Error:

@@ -28,6 +28,22 @@ class ControlTuning(msgspec.Struct, frozen=True, kw_only=True):
     """Directory of the runbooks; empty: the ones that ship with the program."""
 
 
+class KubeAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process reaches the cluster that runs the exchange, and what it may touch there."""
+
+    kubeconfig: str
+    """Empty: the account of the pod this process runs in."""
+    context: str = ""
+    cluster_id: str = ""
+    """The uid of the namespace kube-system it must be; empty: whichever it is."""
+    allowed: tuple[str, ...] = ()
+    """Workloads and other objects that runbooks may touch, as `namespace/Kind/name`."""
+    peers: tuple[str, ...] = ()
+    """Addresses of every control process, this one too: who stands by passes on to the leader."""
+    lease_s: float = 15.0
+    """How long a leader that is silent goes on leading."""
+
+
 class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a role needs to know. Secrets are named by file, never carried here."""
 
@@ -52,6 +68,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     load_rate_per_s: float = 0.0
     seed: int = 1
     tuning: ControlTuning = ControlTuning()
+    kube: KubeAccess | None = None
+    """None: the exchange is local processes."""
     faults_allowed: bool = False
     """Whether the role accepts faults from `tapewatch fault inject` and the drill."""
 

@@ -58,6 +58,14 @@ class Estate:
         assert self._supervisor is not None, "the estate has not begun"
         return self._supervisor
 
+    def supervisor_kind(self) -> type[Supervisor]:
+        """Return who keeps the processes."""
+        return Supervisor
+
+    def pods_told(self) -> Callable[[bytes], None] | None:
+        """Return what takes the pod host's words; None where there is none."""
+        return None
+
     @property
     def admin(self) -> str:
         """The admin secret."""
@@ -75,20 +83,18 @@ class Estate:
 
     def publish(self) -> None:
         """Write the address book and Prometheus's targets as things are now."""
-        supervisor, ports = self.supervisor, self.ports
-        statuses = supervisor.all()
-        jobs = {status.name: [(slot.id, slot.port) for slot in supervisor.slots(status.name)] for status in statuses}
-        jobs["estate"] = [("estate-1", ports.estate)]
+        ports, statuses = self.ports, self.supervisor.all()
+        jobs = {**self.jobs(), "estate": [("estate-1", ports.estate)]}
         try:
             render.write_targets(plan.targets_directory(self.layout), jobs)
             save_addresses(
                 Addresses(
                     version=STATE_VERSION, phase=self.phase, pid=os.getpid(), started_at=self.started_at,
-                    state=str(self.layout.root), estate=url_of(ports.estate), control=url_of(ports.control),
+                    state=str(self.layout.root), estate=url_of(ports.estate), control=url_of(self.control_port()),
                     prometheus=url_of(ports.prometheus), alertmanager=url_of(ports.alertmanager),
                     market_data=url_of(ports.market_data), settlement=url_of(ports.settlement),
                     engine=url_of(ports.engine), load=url_of(ports.load), engine_stream_port=ports.engine_stream,
-                    faults_allowed=self.settings.faults_allowed,
+                    faults_allowed=self.settings.faults_allowed, on=self.settings.on,
                     workloads={
                         status.name: tuple(ReplicaAddress(each.id, each.url, each.pid) for each in status.replicas)
                         for status in statuses
@@ -99,6 +105,15 @@ class Estate:
         except OSError as error:
             self.log("error", f"the address book cannot be written: {error.strerror}")
 
+    def jobs(self) -> dict[str, list[tuple[str, int]]]:
+        """Return Prometheus's targets: for each job its replicas and their ports."""
+        supervisor = self.supervisor
+        return {one.name: [(slot.id, slot.port) for slot in supervisor.slots(one.name)] for one in supervisor.all()}
+
+    def control_port(self) -> int:
+        """Return where control listens."""
+        return self.ports.control
+
     async def start(self) -> None:
         """Start every workload, group by group.
 
@@ -106,15 +121,18 @@ class Estate:
             PermanentError: one of them does not come up; says which and what it last wrote.
         """
         for group in plan.START_ORDER:
-            began_s = time.monotonic()
-            await self._unless_stopped(asyncio.gather(*(self.supervisor.start(name) for name in group)))
-            count = sum(self.supervisor.status(name).ready for name in group)
-            if count:
-                self.say(f"{', '.join(group)}: {count} ready after {time.monotonic() - began_s:.1f} s")
+            await self._start_group(group)
             if group == ("engine",):
                 await self._reopen()
         self.phase = "up"
         self.publish()
+
+    async def _start_group(self, group: tuple[str, ...]) -> None:
+        began_s = time.monotonic()
+        await self._unless_stopped(asyncio.gather(*(self.supervisor.start(name) for name in group)))
+        count = sum(self.supervisor.status(name).ready for name in group)
+        if count:
+            self.say(f"{', '.join(group)}: {count} ready after {time.monotonic() - began_s:.1f} s")
 
     async def _unless_stopped(self, work: asyncio.Future[Any]) -> None:
         stop = asyncio.ensure_future(self.stop_asked.wait())
@@ -155,8 +173,15 @@ class Estate:
         self.phase = "stopping"
         self.supervisor.end()
         self.publish()
-        for group in plan.STOP_ORDER:
+        for group in self.stop_order():
             await asyncio.gather(*(self.supervisor.stop(name) for name in group))
+
+    def stop_order(self) -> tuple[tuple[str, ...], ...]:
+        """Return the groups in which the processes are stopped."""
+        return plan.STOP_ORDER
+
+    async def end_cluster(self) -> None:
+        """End the cluster, where there is one."""
 
 
 @contextlib.asynccontextmanager
@@ -179,7 +204,8 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
             say(warning)
         effects = EffectLog.open(layout.effects, at=now())
         try:
-            made = Estate(settings, layout, ports, instruments, say, stop_asked=stop or asyncio.Event())
+            kind = _kind(settings)
+            made = kind(settings, layout, ports, instruments, say, stop_asked=stop or asyncio.Event())
             async with _begun(made, effects) as estate:
                 yield estate
         finally:
@@ -189,17 +215,26 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
         state.release()
 
 
+def _kind(settings: Settings) -> type[Estate]:
+    if settings.on == "local":
+        return Estate
+    from control.kube_estate import KubeEstate  # what it needs takes time that a local estate need not spend
+
+    return KubeEstate
+
+
 @contextlib.asynccontextmanager
 async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
-    supervisor = Supervisor(
+    supervisor = estate.supervisor_kind()(
         plan.workloads(estate.settings, estate.layout, estate.ports), effects,
         kill_switch=estate.layout.kill_switch, allowed=frozenset(estate.settings.allowed_targets),
         log=estate.log, on_change=estate.publish,
     )  # fmt: skip
     estate._supervisor = supervisor  # noqa: SLF001 - the two know each other from here on
     api = EstateApi(
-        supervisor, Exporter(Role.ESTATE), estate.admin, estate.settings.faults_allowed, estate.stop_asked.set
-    )
+        supervisor, Exporter(Role.ESTATE), estate.admin, estate.settings.faults_allowed, estate.stop_asked.set,
+        estate.pods_told(),
+    )  # fmt: skip
     server, task = await serve(api.app(), estate.ports.estate)
     try:
         await estate.start()
@@ -207,6 +242,7 @@ async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
         await _stop_or_kill(estate)
     finally:
         await supervisor.close()
+        await estate.end_cluster()
         server.should_exit = True
         await task
 

@@ -76,6 +76,8 @@ class EstateApi:
     token: str
     faults_allowed: bool
     on_down: Callable[[], None]
+    on_pods: Callable[[bytes], None] | None = None
+    """Takes a report of the pod host (JSON), on Kubernetes; raises `msgspec.DecodeError`."""
 
     def app(self) -> Starlette:
         """Return the routes as an application."""
@@ -91,6 +93,7 @@ class EstateApi:
                 Route("/v1/effects/{key:path}", self._guarded(self._effect), methods=["GET"]),
                 Route("/v1/hold", self._guarded(self._hold), methods=["POST"]),
                 Route("/v1/signal", self._guarded(self._signal), methods=["POST"]),
+                Route("/v1/pods", self._guarded(self._pods), methods=["POST"]),
                 Route("/v1/down", self._guarded(self._down), methods=["POST"]),
             ]
         )
@@ -173,6 +176,15 @@ class EstateApi:
         body = await _body(request, SignalRequest)
         self.supervisor.signal(body.replica, body.signal)
         return _json({"replica": body.replica, "signal": body.signal})
+
+    async def _pods(self, request: Request) -> Response:
+        if self.on_pods is None:
+            raise PermanentError("this estate runs no pods")
+        try:
+            self.on_pods(await request.body())
+        except msgspec.DecodeError as error:
+            raise InputError("body", str(error), right="send what the pod host sends") from error
+        return _json({"taken": True})
 
     async def _down(self, _: Request) -> Response:
         self.on_down()

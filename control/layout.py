@@ -71,6 +71,11 @@ class Layout:
         return self.root / "control" / "faults.jsonl"
 
     @property
+    def kube(self) -> Path:
+        """Directory of the Kubernetes test bed, on Kubernetes: its logs, accounts and audit log."""
+        return self.root / "kube"
+
+    @property
     def reports(self) -> Path:
         """Post-mortems."""
         return self.root / "reports"

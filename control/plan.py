@@ -14,7 +14,7 @@ import psutil
 from control import render
 from control.addresses import HOST, url_of
 from control.child import Slot
-from control.config import ControlTuning, RoleConfig, save_config
+from control.config import ControlTuning, KubeAccess, RoleConfig, save_config
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
@@ -30,6 +30,10 @@ START_ORDER: Final = (
     ("load",),
 )
 """Each group starts when the one before is ready. Watching begins when there is something to watch."""
+KUBE_START_ORDER: Final = (("prometheus", "alertmanager", "control", "kube-state"), ("load",))
+"""On Kubernetes, after the cluster and its pods."""
+KUBE_STOP_ORDER: Final = (("load",), ("podhost",), ("control", "kube-state"), ("alertmanager", "prometheus"))
+"""The pod host ends the exchange's processes in their own order."""
 STOP_ORDER: Final = (
     ("load",),
     ("gateway",),
@@ -55,6 +59,9 @@ class Ports:
     settlement: int
     watchdog: int
     load: int
+    podhost: int
+    control_2: int
+    kube_state: int
     gateways: tuple[int, ...]
 
     def named(self) -> dict[str, int]:
@@ -63,6 +70,9 @@ class Ports:
         return named | {f"gateway-{index}": port for index, port in enumerate(self.gateways, 1)}
 
 
+KUBE_ONLY: Final = ("podhost", "control_2", "kube_state")
+"""Ports that only an estate on Kubernetes opens."""
+CONTROL_PATIENCE_S: Final = 60.0
 DRAIN_S: Final = 6.0
 """Between taking a gateway out of the address books and stopping it.
 
@@ -77,17 +87,18 @@ def choose_ports(settings: Settings) -> Ports:
         PermanentError: a fixed port is taken; says by whom.
     """
     if settings.ports == "auto":
-        free = _free(10 + settings.gateways_max)
         names = [name for name in Ports.__dataclass_fields__ if name != "gateways"]
-        return Ports(gateways=tuple(free[10:]), **dict(zip(names, free, strict=False)))
+        free = _free(len(names) + settings.gateways_max)
+        return Ports(gateways=tuple(free[len(names) :]), **dict(zip(names, free, strict=False)))
     first = settings.port_gateways
     ports = Ports(
         settings.port_control, settings.port_estate, settings.port_prometheus, settings.port_alertmanager,
         settings.port_engine, settings.port_engine_stream, settings.port_market_data, settings.port_settlement,
-        settings.port_watchdog, settings.port_load, gateways=tuple(range(first, first + settings.gateways_max)),
+        settings.port_watchdog, settings.port_load, settings.port_podhost, settings.port_control_2,
+        settings.port_kube_state, gateways=tuple(range(first, first + settings.gateways_max)),
     )  # fmt: skip
     for name, port in ports.named().items():
-        if not is_free(port):
+        if not is_free(port) and (settings.on == "kubernetes" or name not in KUBE_ONLY):
             key = "GATEWAYS" if name.startswith("gateway-") else name.upper()
             raise PermanentError(
                 f"port {port} ({name}) is in use by {holder_of(port)}: stop that, "
@@ -130,7 +141,7 @@ def write_configs(settings: Settings, layout: Layout, ports: Ports, instruments:
     Raises:
         InputError: one of the project's own files is broken.
     """
-    for role, replicas in _role_ports(ports).items():
+    for role, replicas in _role_ports(settings, ports).items():
         for replica, port in replicas:
             save_config(_role_config(settings, layout, ports, instruments, role, replica, port), layout.config(replica))
     prometheus, alertmanager = _homes(layout)
@@ -144,7 +155,7 @@ def write_configs(settings: Settings, layout: Layout, ports: Ports, instruments:
     render.write_yaml(
         alertmanager / "alertmanager.yml",
         render.alertmanager_config(
-            render.load_yaml(render.ALERTS / "alertmanager.yml"), control_port=ports.control,
+            render.load_yaml(render.ALERTS / "alertmanager.yml"), control_ports=control_ports(settings, ports),
             secret=layout.secret("webhook"), group_wait_s=settings.group_wait_s,
         ),
     )  # fmt: skip
@@ -154,7 +165,20 @@ def _homes(layout: Layout) -> tuple[Path, Path]:
     return layout.root / "prometheus", layout.root / "alertmanager"
 
 
-def _role_ports(ports: Ports) -> dict[str, list[tuple[str, int]]]:
+def control_ports(settings: Settings, ports: Ports) -> tuple[int, ...]:
+    """Return where control listens: once, or on Kubernetes twice."""
+    return (ports.control, ports.control_2) if settings.on == "kubernetes" else (ports.control,)
+
+
+def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
+    """Return the replicas that the estate starts itself; those of a cluster are the pod host's."""
+    if settings.on == "kubernetes":
+        return {
+            "control": [(f"control-{n}", port) for n, port in enumerate(control_ports(settings, ports), 1)],
+            "kube-state": [("kube-state-1", ports.kube_state)],
+            "podhost": [("podhost-1", ports.podhost)],
+            "load": [("load-1", ports.load)],
+        }
     return {
         "engine": [("engine-1", ports.engine)],
         "gateway": [(f"gateway-{index}", port) for index, port in enumerate(ports.gateways, 1)],
@@ -183,15 +207,55 @@ def _role_config(
         gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
         seed=settings.seed, faults_allowed=settings.faults_allowed,
         tuning=ControlTuning(quiet_s=settings.quiet_s, deadman_s=settings.deadman_s, allowed=settings.allowed_targets),
+        kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
     )  # fmt: skip
 
 
+def _kube_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> KubeAccess:
+    """Return a role's way into the cluster: each with the account that its work needs, and no other."""
+    accounts = {"control": "tapewatch", "kube-state": "tapewatch-kube-state"}
+    return KubeAccess(
+        kubeconfig=str(layout.kube / f"{accounts.get(role, 'probe')}.kubeconfig"),
+        cluster_id=settings.cluster_id,
+        allowed=settings.kube_allowed if role == "control" else (),
+        peers=tuple(url_of(port) for port in control_ports(settings, ports)),
+        lease_s=settings.lease_s,
+    )
+
+
 def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[WorkloadSpec]:
-    """Return the estate's workloads."""
+    """Return the workloads that the estate starts itself."""
     slots = {
         role: tuple(_python_slot(layout, replica, port) for replica, port in replicas)
-        for role, replicas in _role_ports(ports).items()
+        for role, replicas in _role_ports(settings, ports).items()
     }
+    platform = [
+        *_monitoring(settings, layout, ports),
+        WorkloadSpec("load", slots["load"], int(settings.load_rate_per_s > 0), ESTATE, singleton=True),
+    ]
+    if settings.on == "kubernetes":
+        return [
+            WorkloadSpec("podhost", slots["podhost"], 1, ESTATE, singleton=True, grace_s=15.0),
+            # One leads, one stands by and says that it is not ready: alive is all that is asked. One that hangs is the
+            # Lease's affair, which must not be mended behind its back.
+            WorkloadSpec(
+                "control", slots["control"], 2, ESTATE, ready_path="/health/live", patience_s=CONTROL_PATIENCE_S
+            ),
+            WorkloadSpec("kube-state", slots["kube-state"], 1, ESTATE, singleton=True),
+            *platform,
+        ]
+    return [
+        WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),
+        WorkloadSpec("gateway", slots["gateway"], settings.gateways, drain_s=DRAIN_S),
+        WorkloadSpec("market-data", slots["market-data"], 1, singleton=True),
+        WorkloadSpec("settlement", slots["settlement"], 1, singleton=True),
+        WorkloadSpec("watchdog", slots["watchdog"], 1, singleton=True),
+        WorkloadSpec("control", slots["control"], 1, ESTATE, singleton=True),
+        *platform,
+    ]
+
+
+def _monitoring(settings: Settings, layout: Layout, ports: Ports) -> list[WorkloadSpec]:
     prometheus, alertmanager = _homes(layout)
     outputs = {name: layout.output(f"{name}-1") for name in ("prometheus", "alertmanager")}
     prometheus_argv = render.prometheus_command(
@@ -201,12 +265,6 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         settings.alertmanager, alertmanager / "alertmanager.yml", alertmanager / "data", ports.alertmanager
     )
     return [
-        WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),
-        WorkloadSpec("gateway", slots["gateway"], settings.gateways, drain_s=DRAIN_S),
-        WorkloadSpec("market-data", slots["market-data"], 1, singleton=True),
-        WorkloadSpec("settlement", slots["settlement"], 1, singleton=True),
-        WorkloadSpec("watchdog", slots["watchdog"], 1, singleton=True),
-        WorkloadSpec("control", slots["control"], 1, ESTATE, singleton=True),
         WorkloadSpec(
             "prometheus", (Slot("prometheus-1", ports.prometheus, prometheus_argv, outputs["prometheus"]),),
             1, ESTATE, singleton=True, ready_path="/-/ready",
@@ -215,12 +273,12 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
             "alertmanager", (Slot("alertmanager-1", ports.alertmanager, alertmanager_argv, outputs["alertmanager"]),),
             1, ESTATE, singleton=True, ready_path="/-/ready",
         ),
-        WorkloadSpec("load", slots["load"], int(settings.load_rate_per_s > 0), ESTATE, singleton=True),
     ]  # fmt: skip
 
 
 def _python_slot(layout: Layout, replica: str, port: int) -> Slot:
-    argv = (sys.executable, "-m", "control.roles", str(layout.config(replica)))
+    module = "control.podhost" if replica.startswith("podhost-") else "control.roles"
+    argv = (sys.executable, "-m", module, str(layout.config(replica)))
     # The rooms are found whether or not the project is installed; hash randomisation stays on: replay needs none.
     return Slot(replica, port, argv, layout.output(replica), {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
 

@@ -6,7 +6,7 @@ What the rules and routes say is never changed here; only addresses, paths, cred
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -74,14 +74,37 @@ def _job(source: Mapping[str, Any], targets: Path) -> dict[str, Any]:
 
 
 def alertmanager_config(
-    source: Mapping[str, Any], *, control_port: int, secret: Path, group_wait_s: float | None
+    source: Mapping[str, Any], *, control_ports: Sequence[int], secret: Path, group_wait_s: float | None
 ) -> dict[str, Any]:
-    """Return Alertmanager's configuration for an estate: its webhooks reach this estate's control, with its token."""
+    """Return Alertmanager's configuration for an estate: its webhooks reach this estate's control, with its token.
+
+    Where control runs twice, each process is told by a receiver of its own: one that hangs holds up no other.
+    """
     config = dict(source)
-    config["receivers"] = [_receiver(receiver, control_port, secret) for receiver in source.get("receivers", [])]
+    first, *others = control_ports
+    receivers = source.get("receivers", [])
+    config["receivers"] = [_receiver(receiver, first, secret) for receiver in receivers]
+    for n, port in enumerate(others, 2):
+        told = [_receiver(receiver, port, secret) for receiver in receivers if "webhook_configs" in receiver]
+        config["receivers"] += [{**receiver, "name": f"{receiver['name']}-{n}"} for receiver in told]
+        config["route"] = _told_twice(config["route"], n, {str(receiver["name"]) for receiver in told})
     if group_wait_s is not None:
-        config["route"] = _waiting(source["route"], f"{round(group_wait_s * 1000)}ms")
+        config["route"] = _waiting(config["route"], f"{round(group_wait_s * 1000)}ms")
     return config
+
+
+def _told_twice(route: Mapping[str, Any], n: int, told: Collection[str]) -> dict[str, Any]:
+    """Return a root route under which whoever tells a receiver of `told` tells its n-th twin as well.
+
+    What goes to somebody else (a person) comes first, and goes there once.
+    """
+    children = route.get("routes", [])
+    to_people = [child for child in children if child.get("receiver", route["receiver"]) not in told]
+    to_us = [child for child in children if child not in to_people]
+    twins = [{**child, "receiver": f"{child.get('receiver', route['receiver'])}-{n}"} for child in to_us]
+    first = {"receiver": route["receiver"], "continue": True, "routes": to_us}
+    second = {"receiver": f"{route['receiver']}-{n}", "routes": twins}
+    return {**route, "routes": [*to_people, first, second]}
 
 
 def _receiver(source: Mapping[str, Any], control_port: int, secret: Path) -> dict[str, Any]:

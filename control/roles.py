@@ -206,6 +206,12 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
     return 0
 
 
+async def _kube_state(config: RoleConfig, stop: asyncio.Event) -> int:
+    from control.kube_page import serve
+
+    return await serve(config, stop)
+
+
 _SERVE: Final[dict[Role, Serve]] = {
     Role.ENGINE: _engine,
     Role.GATEWAY: _gateway,
@@ -213,6 +219,7 @@ _SERVE: Final[dict[Role, Serve]] = {
     Role.SETTLEMENT: _settlement,
     Role.WATCHDOG: _watchdog,
     Role.LOAD: _load,
+    Role.KUBE_STATE: _kube_state,
 }
 
 

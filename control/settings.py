@@ -37,6 +37,8 @@ class Settings(BaseSettings):
 
     state: Path = Path(".tapewatch/up")
     """State directory; below the working directory, so that `git clean` and a second clone do not meet."""
+    on: Literal["local", "kubernetes"] = "local"
+    """What runs the exchange: `local` processes, or the pods of a Kubernetes test bed that is started with the estate."""
     ports: Literal["fixed", "auto"] = "fixed"
     """`fixed`: the ports below, so that addresses can be remembered. `auto`: free ones, for drills and tests."""
     port_control: int = Field(18700, ge=1024, le=65_535)
@@ -57,6 +59,12 @@ class Settings(BaseSettings):
     """Settlement's health and metrics."""
     port_watchdog: int = Field(18740, ge=1024, le=65_535)
     """The watchdog's health and metrics."""
+    port_podhost: int = Field(18702, ge=1024, le=65_535)
+    """The pod host's health, on Kubernetes."""
+    port_control_2: int = Field(18703, ge=1024, le=65_535)
+    """The second control process, on Kubernetes: one leads, one stands by."""
+    port_kube_state: int = Field(18760, ge=1024, le=65_535)
+    """The cluster's facts as metrics, on Kubernetes."""
     port_load: int = Field(18750, ge=1024, le=65_535)
     """The load generator's health, metrics and rate."""
     port_gateways: int = Field(18800, ge=1024, le=65_500)
@@ -87,6 +95,15 @@ class Settings(BaseSettings):
     """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
     allowed_targets: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")
     """Workloads that runbooks may touch; the exchange's, never the platform they stand on."""
+    kube_allowed: tuple[str, ...] = (
+        "exchange/Deployment/gateway", "exchange/Deployment/market-data", "exchange/Deployment/settlement",
+        "exchange/Deployment/watchdog", "exchange/StatefulSet/engine",
+    )  # fmt: skip
+    """What runbooks may touch of a cluster, as namespace/Kind/name; the exchange's workloads, never the platform."""
+    cluster_id: str = ""
+    """The cluster's id (`tapewatch kube status`) that must be met; empty: the estate's own test bed, whichever it is."""
+    lease_s: float = Field(6.0, ge=1, le=300)
+    """How long a leader that is silent goes on leading; short, because a stopped leader means that nobody acts."""
     quiet_s: float = Field(3.0, ge=0, le=86_400)
     """All alerts of an incident must stay resolved for so long before it is closed; three scrapes."""
     deadman_s: float = Field(15.0, ge=1, le=86_400)

@@ -56,6 +56,8 @@ class WorkloadSpec:
     start_timeout_s: float = 20.0
     drain_s: float = 0.0
     """How long a replica goes on after it was taken out of the address books, before it is stopped."""
+    patience_s: float = LIVENESS_S
+    """A platform process that has been ready and answers nothing for so long is killed and started anew."""
 
 
 class _Unit:
@@ -381,7 +383,7 @@ class Supervisor:
             child.was_ready |= child.ready
             if code is not None:
                 child.answered_s = time.monotonic()
-            patience_s = LIVENESS_S if child.was_ready else unit.spec.start_timeout_s
+            patience_s = unit.spec.patience_s if child.was_ready else unit.spec.start_timeout_s
             if unit.spec.owned_by == ESTATE and time.monotonic() - child.answered_s > patience_s:
                 self._log(
                     "error",

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.settings import load_settings
+from control.settings import Settings, load_settings
 from control.terminal import EXIT_CODES, FAILED, UNREACHABLE, AsJson, err, guarded, out, print_json
 from control.testbed import background, build
 from control.testbed.reach import Reached, reach
@@ -86,6 +86,18 @@ def status(
         if not as_json:
             err.print(f"[bold red]tapewatch:[/] {markup(condition.problem)}")
         raise typer.Exit(FAILED if condition.running else UNREACHABLE)
+
+
+def with_binary(settings: Settings) -> Settings:
+    """Return settings that name the test bed's binary where one is needed; the first time it is built.
+
+    Raises:
+        InputError: the binary named is no program.
+        PermanentError: it cannot be built; says what to install.
+    """
+    if settings.on == "local":
+        return settings
+    return settings.model_copy(update={"testbed": str(build.find_or_build(settings.testbed))})
 
 
 def _announce(kept: background.Kept, state: Path, *, foreground: bool) -> None:
