@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from control.config import RoleConfig, save_config  # noqa: E402 - found from the root
+from control.config import KubeAccess, RoleConfig, save_config  # noqa: E402 - found from the root
 from control.settings import Settings  # noqa: E402 - likewise
 from control.state_dir import generate_instruments  # noqa: E402 - likewise
 
@@ -23,6 +23,21 @@ PORTS: Final = {
     "control": 18700, "kube-state": 18760,
 }  # fmt: skip
 """The HTTP port of each role; a pod has its address to itself, so every gateway has the same."""
+
+ALLOWED: Final = (
+    "exchange/Deployment/gateway", "exchange/Deployment/gateway-canary", "exchange/Deployment/market-data",
+    "exchange/Deployment/settlement", "exchange/Deployment/watchdog", "exchange/StatefulSet/engine",
+    "exchange/ConfigMap/exchange-config", "exchange/ConfigMap/exchange-flags",
+    "exchange/Service/engine", "exchange/Service/gateway", "Node/*",
+)  # fmt: skip
+"""What runbooks may touch: no more than the account has rights to."""
+CLUSTER: Final = {
+    "control": KubeAccess(
+        kubeconfig="", allowed=ALLOWED, peers=tuple(f"http://control-{n}.control.tapewatch:18700" for n in (0, 1))
+    ),
+    "kube-state": KubeAccess(kubeconfig=""),
+}
+"""Who speaks to the API server, each as the account of its pod."""
 
 
 def write(root: Path) -> list[Path]:
@@ -37,9 +52,9 @@ def write(root: Path) -> list[Path]:
             market_data_port=PORTS["market-data"], settlement_port=PORTS["settlement"], control_port=PORTS["control"],
             estate_port=defaults.port_estate,
             prometheus_url="http://prometheus.monitoring:9090", alertmanager_url="http://alertmanager.monitoring:9093",
-            instruments=instruments, gateway_capacity_per_s=defaults.gateway_capacity_per_s,
+            instruments=instruments, gateway_capacity_per_s=defaults.gateway_capacity_per_s, kube=CLUSTER.get(role),
         )  # fmt: skip
-        room = "control" if role in {"control", "kube-state"} else "exchange"
+        room = "control" if role in CLUSTER else "exchange"
         written.append(root / BASE / room / "config" / f"{role}.json")
         save_config(config, written[-1])
     return written

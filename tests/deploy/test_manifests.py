@@ -193,10 +193,12 @@ def test_probes_ask_what_each_is_for(objects):
             paths = {
                 kind: container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")
             }
-            journal = workload["metadata"]["name"] == "engine"
+            name = workload["metadata"]["name"]
             assert paths == {
-                "startup": "/health/ready" if journal else "/health/live",
-                "readiness": "/health/ready", "liveness": "/health/live",
+                "startup": "/health/ready" if name == "engine" else "/health/live",
+                # a control that stands by is never ready to act, and yet as good as the other one
+                "readiness": "/health/live" if name == "control" else "/health/ready",
+                "liveness": "/health/live",
             }  # fmt: skip
             assert {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "readiness", "liveness")} == {
                 "http"

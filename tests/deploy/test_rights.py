@@ -8,7 +8,8 @@ from tests.deploy.conftest import Account
 pytestmark = pytest.mark.kube
 
 VERBS = {
-    "r": ("get", "list", "watch"), "g": ("get",), "gl": ("get", "list"), "p": ("patch",), "u": ("update",),
+    "r": ("get", "list", "watch"), "g": ("get",), "gl": ("get", "list"), "lw": ("list", "watch"),
+    "p": ("patch",), "u": ("update",),
     "c": ("create",), "d": ("delete",), "w": ("create", "update", "patch", "delete", "deletecollection"),
     "D": ("delete", "deletecollection"), "cu": ("create", "update", "delete"),
 }  # fmt: skip
@@ -105,14 +106,15 @@ TAPEWATCH = [
     ("gl", "/pods", "", "", False),
 ]  # fmt: skip
 KUBE_STATE = [
-    *[("r", kind, "exchange", "", True) for kind in (
-        "apps/deployments", "apps/statefulsets", "apps/replicasets", "/pods", "policy/poddisruptionbudgets",
-        "autoscaling/horizontalpodautoscalers", "batch/jobs")],
-    ("r", "/nodes", "", "", True),
+    *[("lw", kind, "exchange", "", True) for kind in (
+        "apps/deployments", "apps/statefulsets", "/pods", "policy/poddisruptionbudgets",
+        "autoscaling/horizontalpodautoscalers")],
+    ("lw", "/nodes", "", "", True),
     *[("w", kind, "exchange", "", False) for kind in (
         "apps/deployments", "apps/statefulsets", "apps/deployments/scale", "/pods", "/pods/eviction", "/configmaps",
         "/services", "batch/jobs", "/events", "autoscaling/horizontalpodautoscalers")],
     ("w", "/nodes", "", "", False),
+    *[("r", kind, "exchange", "", False) for kind in ("batch/jobs", "/services")],
     *[("gl", kind, "exchange", "", False) for kind in ("/secrets", "/configmaps")],
     *[("gl", kind, "tapewatch", "", False) for kind in ("/secrets", "/configmaps", "coordination.k8s.io/leases")],
     *[("r", "/pods", namespace, "", False) for namespace in ("kube-system", "tapewatch", "")],
