@@ -19,7 +19,7 @@ from runbooks.adapters.kubernetes.api import Api, connect
 from runbooks.adapters.kubernetes.watch import Watch
 
 NAMESPACE: Final = "exchange"
-HEARTBEAT_S: Final = 3.0
+HEARTBEAT_S: Final = 1.0
 """How often the API server is asked whether it is there: a watch of a quiet cluster says nothing for a minute."""
 _KINDS: Final[dict[str, type[Any]]] = {
     "/apis/apps/v1/namespaces/{}/deployments": kinds.Deployment,

@@ -21,7 +21,6 @@ import re
 import signal
 import socket
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -221,7 +220,8 @@ class Host:
         self._hosted: dict[str, tuple[_Hosted, asyncio.Task[None]]] = {}
         self._stirred = asyncio.Event()
         self._tell = asyncio.Event()
-        self.restarts: Counter[str] = Counter()
+        self.ending = False
+        """The whole host is stopping: the cluster goes as well."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Host until `stop`; then end the processes in order and return when all are gone."""
@@ -267,6 +267,7 @@ class Host:
                 hosted.end(at_once=died_with_node)
 
     async def _end_all(self) -> None:
+        self.ending = True
         for role in reversed(ROLES):
             ending = [(hosted, task) for hosted, task in self._hosted.values() if hosted.pod.role == role]
             for hosted, _ in ending:
@@ -380,7 +381,8 @@ class _Hosted:
                     await self._live_once(slot)
         finally:
             self._show(ready=False)
-            await asyncio.wait({saying}, timeout=LAST_WORD_S)  # a pod that is gone ends it at once
+            if not self._host.ending:
+                await asyncio.wait({saying}, timeout=LAST_WORD_S)  # a pod that is gone ends it at once
             saying.cancel()
             self._host.stirred()
 

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from starlette.types import ASGIApp
 
 from control.addresses import url_of
 from control.api import ApiParts, make_app
@@ -45,7 +46,7 @@ from runbooks.adapters.local import LocalWorkloads
 from runbooks.adapters.yaml_library import LIBRARY, load_library
 from runbooks.facts import PlantFacts
 from runbooks.model import Runbook
-from runbooks.ports import Workloads, WorkloadStatus
+from runbooks.ports import Workloads
 
 _FACTS_FRESH_S: Final = 0.05
 """Facts of the plant are asked for anew when older: two permits in one breath may share one look."""
@@ -61,8 +62,14 @@ async def serve(config: RoleConfig) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if config.kube is not None:
+        from control.kube_service import serve_led  # the client of Kubernetes takes half a second to import
+
+        return await serve_led(config, layout, stop)
     async with AsyncExitStack() as stack:
-        loop, server = await _wire(config, layout, stack)
+        listener = listen(config.port)
+        loop, app = await wire(config, layout, stack)
+        server = HttpServer(app, listener)
         await server.start()
         turning = asyncio.create_task(loop.run(), name="loop")
         waiting = asyncio.create_task(stop.wait())
@@ -76,16 +83,28 @@ async def serve(config: RoleConfig) -> int:
     return 0
 
 
-async def _wire(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> tuple[Loop, HttpServer]:
+@dataclass(frozen=True)
+class Led:
+    """What is another where control acts on Kubernetes, as the leader of an epoch."""
+
+    workloads: Workloads
+    epoch: int
+    why_not: Callable[[], str]
+    """Says why this process must not act at this moment; empty: it leads."""
+    exporter: Exporter
+
+
+async def wire(
+    config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: Led | None = None
+) -> tuple[Loop, ASGIApp]:
     """Put the parts together; what needs closing is closed by `stack`."""
-    listener = listen(config.port)
-    base = await _base(config, layout, stack)
+    base = await _base(config, layout, stack, led)
     library, broken = _library(config, base.log)
     wake = asyncio.Event()
     intake = Intake(base.store, wake.set)
     deadman = DeadMan(seconds(config.tuning.deadman_s), base.clock.now(), base.telemetry)
     consents = Consents(config.tuning.consent_s)
-    driver = Driver(await _driver_parts(config, layout, base, consents, sizes_of(library), stack))
+    driver = Driver(await _driver_parts(config, layout, base, consents, sizes_of(library), stack, led))
     alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
     repage = seconds(config.tuning.repage_s)
     archivist = Archivist(base.store, base.metrics, layout.reports, layout.faults, base.clock, base.log)
@@ -122,7 +141,7 @@ async def _wire(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> tu
             admin_secret=base.admin,
         )
     )
-    return loop, HttpServer(app, listener)
+    return loop, app
 
 
 @dataclass(frozen=True)
@@ -138,12 +157,13 @@ class _Base:
     metrics: PrometheusApi
 
 
-async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack) -> _Base:
+async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: Led | None) -> _Base:
     clock = SystemClock()
-    exporter = Exporter(Role.CONTROL)
+    exporter = led.exporter if led is not None else Exporter(Role.CONTROL)
     log = _log(config, layout, clock)
     stack.callback(log.close)
-    store = StoreThread(SqlStore.at(layout.incidents, read_secret(layout.secret("timeline")).encode()))
+    key, epoch = read_secret(layout.secret("timeline")).encode(), led.epoch if led is not None else None
+    store = StoreThread(SqlStore.at(layout.incidents, key, epoch=epoch))
     stack.push_async_callback(store.close)
     metrics = await stack.enter_async_context(PrometheusApi(config.prometheus_url))
     admin = read_secret(layout.secret("admin"))
@@ -156,7 +176,8 @@ def _library(config: RoleConfig, log: FileLog) -> tuple[list[Runbook], list[Inpu
     Raises:
         PermanentError: not one can be read.
     """
-    library, broken = load_library(Path(config.tuning.library) if config.tuning.library else LIBRARY)
+    platform = "local" if config.kube is None else "kubernetes"
+    library, broken = load_library(Path(config.tuning.library) if config.tuning.library else LIBRARY, platform)
     for error in broken:
         log.event("runbook-refused", severity="error", message=str(error))
     if not library:
@@ -171,8 +192,13 @@ async def _driver_parts(
     consents: Consents,
     sizes: Mapping[str, int],
     stack: AsyncExitStack,
+    led: Led | None,
 ) -> Parts:
-    workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), base.admin))
+    workloads: Workloads
+    if led is not None:
+        workloads = led.workloads
+    else:
+        workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), base.admin))
     instruments = layout.incidents.parent / "instruments.json"
     instruments.write_bytes(msgspec.json.encode(config.instruments))
     exchange = await stack.enter_async_context(ExchangeAdmin(url_of(config.engine_http_port), base.admin))
@@ -180,7 +206,7 @@ async def _driver_parts(
         store=base.store,
         metrics=base.metrics,
         plant=LivePlant(workloads, exchange, base.clock, layout.journal, instruments),
-        facts=_Facts(workloads, config).look,
+        facts=_Facts(workloads, config, led).look,
         history=lambda now: history(base.store, now, sizes),
         kill_switch=layout.kill_switch,
         consents=consents,
@@ -193,19 +219,28 @@ async def _driver_parts(
 class _Facts:
     """The plant as it is now, looked at once per breath."""
 
-    def __init__(self, workloads: Workloads, config: RoleConfig) -> None:
+    def __init__(self, workloads: Workloads, config: RoleConfig, led: Led | None) -> None:
         self._workloads = workloads
         self._allowed = frozenset(config.tuning.allowed)
         self._symbols = frozenset(str(instrument.symbol) for instrument in config.instruments)
-        self._seen: tuple[float, tuple[WorkloadStatus, ...]] = (float("-inf"), ())
+        self._led = led
+        self._seen: tuple[float, PlantFacts] | None = None
 
     async def look(self) -> PlantFacts:
         """Return the facts; raises `TapewatchError` when the plant cannot be seen."""
-        seen_at, workloads = self._seen
-        if time.monotonic() - seen_at > _FACTS_FRESH_S:
-            workloads = tuple(await self._workloads.list())
-            self._seen = (time.monotonic(), workloads)
-        return PlantFacts(workloads=workloads, allowed=self._allowed, symbols=self._symbols)
+        if self._seen is None or time.monotonic() - self._seen[0] > _FACTS_FRESH_S:
+            self._seen = (time.monotonic(), await self._look())
+        why_not = self._led.why_not() if self._led is not None else ""
+        return msgspec.structs.replace(self._seen[1], leader=why_not)
+
+    async def _look(self) -> PlantFacts:
+        workloads, nodes, targets = await asyncio.gather(
+            self._workloads.list(), self._workloads.nodes(), self._workloads.targets()
+        )
+        return PlantFacts(
+            workloads=tuple(workloads), allowed=self._allowed, symbols=self._symbols, nodes=tuple(nodes),
+            targets=targets,
+        )  # fmt: skip
 
 
 def _log(config: RoleConfig, layout: Layout, clock: Clock) -> FileLog:

@@ -16,19 +16,20 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from incidents.adapters.sql_errors import raise_meaning
 from incidents.incident import Incident, State, apply, fold
 from incidents.ports import JournalKind, RunRecord
 from incidents.signals import AlertSignal, Status
 from incidents.timeline import Draft, Entry, EntryKind, Head, Tamper, TamperKind, empty_head, seal_all, verify
-from kernel.errors import InputError, PermanentError, TemporaryError
-from kernel.time import SECOND, Duration, Instant, to_rfc3339
+from kernel.errors import InputError, PermanentError
+from kernel.time import Instant, to_rfc3339
 
 STORE_VERSION: Final = 1
 BUSY_TIMEOUT_MS: Final = 5_000
@@ -59,7 +60,9 @@ _PROGRESS: Final = sa.Table(
     sa.Column("name", sa.String(40), primary_key=True),
     sa.Column("value", sa.BigInteger, nullable=False),
 )
-"""`decided`: the offset up to which signals are decided; `incidents-YYYYMMDD`: the last number given on that day."""
+"""`decided`: the offset up to which signals are decided; `incidents-YYYYMMDD`: the last number given on that day;
+`epoch`: the leader whose store it is."""
+_EPOCH: Final = "epoch"
 _INCIDENTS: Final = sa.Table(
     "incidents",
     _META,
@@ -106,26 +109,17 @@ _JOURNAL: Final = sa.Table(
     sa.Column("payload", sa.LargeBinary, nullable=False),
 )
 
-_MEANING: Final[Mapping[str, tuple[bool, str]]] = {
-    "SQLITE_BUSY": (True, "another process holds it"),
-    "SQLITE_LOCKED": (True, "another connection holds it"),
-    "SQLITE_FULL": (True, "the disk is full"),
-    "SQLITE_READONLY": (False, "it is read-only"),
-    "SQLITE_CANTOPEN": (False, "it cannot be opened"),
-    "SQLITE_CORRUPT": (False, "the file is damaged"),
-    "SQLITE_NOTADB": (False, "the file is no database"),
-    "SQLITE_IOERR": (False, "the disk fails"),
-}
-"""SQLite's primary result codes: whether trying again may help, and what is wrong."""
-
 
 class SqlStore:
     """Keeps everything in one database; each method says what `IncidentStore` says."""
 
-    def __init__(self, url: str, key: bytes) -> None:
+    def __init__(self, url: str, key: bytes, *, epoch: int | None = None) -> None:
         """Open the store at an SQLAlchemy URL and lay its tables when it is new.
 
+        With an `epoch` it is that leader's alone: leaders of earlier epochs, whoever holds it open, write no more.
+
         Raises:
+            PermanentError: a leader of a later epoch has it.
             InputError: the URL is none, the file is no database of ours, or one of another version.
             TemporaryError: the database does not answer or the disk is full.
             PermanentError: the database cannot be written.
@@ -134,12 +128,15 @@ class SqlStore:
         self._lock = threading.RLock()
         self._synced = True
         self._cache: dict[str, Incident] = {}
+        self._epoch: int | None = None
         self._engine, self._where = _engine(url)
         try:
             with self._translated("open"):
                 self._connection = self._engine.connect()
             try:
                 self._lay()
+                if epoch is not None:
+                    self._take_over(epoch)
             except BaseException:
                 self._connection.close()
                 raise
@@ -148,13 +145,13 @@ class SqlStore:
             raise
 
     @classmethod
-    def at(cls, path: Path, key: bytes) -> SqlStore:
+    def at(cls, path: Path, key: bytes, *, epoch: int | None = None) -> SqlStore:
         """Open the SQLite store in a file, making its directory when needed."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PermanentError(f"the incident store's directory {path.parent} cannot be made: {error}") from error
-        return cls(f"sqlite:///{path}", key)
+        return cls(f"sqlite:///{path}", key, epoch=epoch)
 
     # --- signals ----------------------------------------------------------------------------------------------------
 
@@ -455,7 +452,36 @@ class SqlStore:
         with self._lock, self._translated(what):
             self._wait_for_disk(synced)
             with self._connection.begin():
+                self._check_epoch(self._connection)
                 yield self._connection
+
+    def _take_over(self, epoch: int) -> None:
+        """Shut leaders of earlier epochs out."""
+        count = self._insert(_PROGRESS).values(name=_EPOCH, value=epoch)
+        later = sa.and_(_PROGRESS.c.name == _EPOCH, _PROGRESS.c.value <= epoch)
+        with self._writing("take the store over") as connection:
+            done = connection.execute(
+                count.on_conflict_do_update(index_elements=["name"], set_={"value": epoch}, where=later)
+            )
+            if not done.rowcount:
+                raise PermanentError(f"the incident store {self._where} belongs to a leader after epoch {epoch}")
+        self._epoch = epoch
+
+    def _check_epoch(self, connection: sa.Connection) -> None:
+        """Stop a transaction of a leader that is none any more.
+
+        The check is part of the transaction: a takeover after it makes the write fail, as a conflict of the database.
+        """
+        if self._epoch is None:
+            return
+        ask = sa.select(_PROGRESS.c.value).where(_PROGRESS.c.name == _EPOCH)
+        if connection.dialect.name != "sqlite":
+            ask = ask.with_for_update(read=True)
+        now = connection.execute(ask).scalar_one()
+        if now != self._epoch:
+            raise PermanentError(
+                f"the incident store {self._where} belongs to the leader of epoch {now}; ours was {self._epoch}"
+            )
 
     def _wait_for_disk(self, synced: bool) -> None:  # noqa: FBT001 - its one argument
         """Let the next commits wait for the disk, or not."""
@@ -479,7 +505,7 @@ class SqlStore:
         try:
             yield
         except SQLAlchemyError as error:
-            _raise(error, f"the incident store {self._where} cannot {what}")
+            raise_meaning(error, f"the incident store {self._where} cannot {what}")
 
 
 def _engine(url: str) -> tuple[sa.Engine, str]:
@@ -511,20 +537,6 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN")
-
-
-def _raise(error: SQLAlchemyError, what: str) -> NoReturn:
-    """Turn a library's error into ours: does trying again help?"""
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    name = str(getattr(cause, "sqlite_errorname", ""))
-    for code, (temporary, meaning) in _MEANING.items():
-        if name.startswith(code):
-            if temporary:
-                raise TemporaryError(f"{what}: {meaning}", retry_after=Duration(5 * SECOND)) from error
-            raise PermanentError(f"{what}: {meaning}") from error
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        raise TemporaryError(f"{what}: the database does not answer", retry_after=Duration(5 * SECOND)) from error
-    raise PermanentError(f"{what}: {cause or error}") from error
 
 
 def _decided() -> sa.ScalarSelect[Any]:
