@@ -29,11 +29,13 @@ ROUTES = [
     ("LedgerImbalance", {}, "control", ["alertname", "service", "symbol"]),
     *((name, {"replica": "gateway-1"}, "control", ["alertname", "service", "replica"]) for name in (
         "GatewayDown", "GatewayShedding", "OrderLatencyHigh", "EngineDown", "FeedDown", "FeedStalled", "SettlementDown",
-        "WatchdogDown", "ControlDown", "ControlLoopStuck", "EstateDown", "PrometheusTargetsAbsent", "AlertmanagerDown",
+        "WatchdogDown", "NodeNotReady", "ConfigPoisoned", "KubeApiUnreachable",
+        "ControlDown", "ControlLoopStuck", "EstateDown", "PrometheusTargetsAbsent", "AlertmanagerDown",
     )),
     *((name, {}, "control", ["alertname", "service"]) for name in (
         "GatewayOvercapacity", "GatewayEngineDisconnected", "MarketHalted", "SymbolHalted", "SymbolFeedStale",
         "SettlementLagging", "JournalSyncSlow", "RejectsHigh", "KillSwitchOn", "ReplicasMissing", "ScrapeSlow",
+        "PodNotReady", "PodCrashLooping", "RolloutStuck", "CanaryUnhealthy", "CertificateExpiring",
     )),
 ]  # fmt: skip
 
@@ -143,6 +145,15 @@ def test_inhibition_names_only_alerts_that_exist():
         ("MarketHalted", "SymbolHalted", True),
         ("JournalSyncSlow", "OrderLatencyHigh", False),
         ("JournalFailed", "EngineDown", False),
+        ("EngineDown", "PodNotReady", True),
+        ("GatewayDown", "PodNotReady", True),
+        ("NodeNotReady", "PodNotReady", True),
+        ("NodeNotReady", "GatewayDown", False),
+        ("ConfigPoisoned", "PodCrashLooping", True),
+        ("PodCrashLooping", "RolloutStuck", True),
+        ("RolloutStuck", "PodCrashLooping", False),
+        ("KubeApiUnreachable", "KubeStateAbsent", True),
+        ("KubeApiUnreachable", "PodNotReady", False),
     ],
 )
 def test_a_cause_holds_its_symptoms_back_and_nothing_else(source, target, held):

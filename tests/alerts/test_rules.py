@@ -15,7 +15,17 @@ ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "alerts/rules").glob("*.yml"))
 TESTS = sorted((ROOT / "alerts/tests").glob("*.yml"))
 LIBRARY = sorted((ROOT / "runbooks/library").glob("*.yaml"))
-SERVICES = {"engine", "gateway", "market-data", "settlement", "watchdog", "control", "monitoring", "exchange"}
+SERVICES = {
+    "engine",
+    "gateway",
+    "market-data",
+    "settlement",
+    "watchdog",
+    "control",
+    "monitoring",
+    "exchange",
+    "cluster",
+}
 TEAMS = {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
 FOREIGN = {
     "up",
@@ -25,6 +35,9 @@ FOREIGN = {
     "prometheus_config_last_reload_successful",
     "alertmanager_notifications_failed_total",
     "alertmanager_config_last_reload_successful",
+    "process_resident_memory_bytes",
+    "kafka_consumergroup_lag",
+    "certmanager_certificate_expiration_timestamp_seconds",
 }
 KINDS = ("fires", "does not fire", "boundary of for", "missing data")
 
