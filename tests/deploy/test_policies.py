@@ -379,6 +379,11 @@ def test_of_an_autoscaler_only_the_lower_bound_changes_and_stays_below_the_upper
         for bound, allowed in ((1, True), (2, True), (4, True), (5, False), (0, False)):
             refused = account.patch(AUTOSCALER, stamped(epoch, {"spec": {"minReplicas": bound}}), dry=True)
             assert (refused == "") is allowed, f"{bound}: {refused}"
+        external = {"metric": {"name": "x"}, "target": {"type": "Value", "value": "1"}}
+        admin.ask("PATCH", AUTOSCALER, {"spec": {"metrics": [{"type": "External", "external": external}]}}, MERGE)
+        to_nothing = {"spec": {"minReplicas": 0}}
+        assert admin.patch(AUTOSCALER, to_nothing, dry=True) == "", "this API server would allow it"
+        assert "between 1 and" in account.patch(AUTOSCALER, stamped(epoch, to_nothing), dry=True)
         for spec in ({"maxReplicas": 9}, {"behavior": None}, {"metrics": None}, {"scaleTargetRef": {"name": "engine"}}):
             assert account.patch(AUTOSCALER, stamped(epoch, {"spec": spec}), dry=True).startswith("403"), spec
     finally:
@@ -453,7 +458,10 @@ def job(pod=None, container=None, **spec):
     }  # fmt: skip
 
 
+NAMELESS = job()
+del NAMELESS["metadata"]["labels"]
 JOBS_REFUSED = {
+    "without our label": NAMELESS,
     "without a deadline": job(activeDeadlineSeconds=None),
     "for a day": job(activeDeadlineSeconds=86_400),
     "again and again": job(backoffLimit=6),
