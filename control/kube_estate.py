@@ -201,7 +201,8 @@ class KubeEstate(Estate):
         deadline_s = time.monotonic() + LEADER_WITHIN_S
         while not self.leader:
             if time.monotonic() > deadline_s:
-                raise PermanentError(f"no control process leads after {LEADER_WITHIN_S:g} s; see their logs")
+                words = "; ".join(f"{name}: {told}" for name, told in self.supervisor.last_words("control").items())
+                raise PermanentError(f"no control process leads after {LEADER_WITHIN_S:g} s; last words: {words}")
             await asyncio.sleep(0.05)
 
     async def _follow_leader(self) -> None:

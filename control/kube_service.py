@@ -12,19 +12,20 @@ import asyncio
 import contextlib
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import aiohttp
-from runbooks.adapters.kubernetes.workloads import KubernetesWorkloads
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from control import killswitch
 from control.addresses import url_of
 from control.config import KubeAccess, RoleConfig
 from control.election import ElectionTuning
@@ -33,12 +34,18 @@ from control.leader import Leader, LeaderParts
 from control.service import Led, wire
 from exchange.adapters.http import HttpServer, common_routes, json_response, listen
 from kernel.adapters.clock import SystemClock
+from kernel.errors import PermanentError
 from kernel.time import seconds
 from monitor.adapters.exporter import Exporter
 from monitor.catalog import Role
 from runbooks.adapters.kubernetes.api import Api, connect
 from runbooks.adapters.kubernetes.fence import Fence
 from runbooks.adapters.kubernetes.lease import KubernetesLeases
+from runbooks.adapters.kubernetes.objects import Meta
+from runbooks.adapters.kubernetes.targets import Targets
+from runbooks.adapters.kubernetes.workloads import KubernetesWorkloads
+
+T = TypeVar("T")
 
 NAMESPACE: Final = "exchange"
 DEPOSED: Final = 75
@@ -46,6 +53,10 @@ DEPOSED: Final = 75
 PASS_ON_S: Final = 2.0
 """How long the leader may take for a webhook that is passed on to it."""
 MAX_BODY_BYTES: Final = 16 * 2**20
+
+
+class _Namespace(msgspec.Struct, frozen=True):
+    metadata: Meta = Meta()
 
 
 class Front:
@@ -122,7 +133,7 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
     """
     kube = config.kube
     assert kube is not None, "whoever calls has looked"
-    elected: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    elected: asyncio.Queue[int] = asyncio.Queue()
     deposed = asyncio.Event()
     async with AsyncExitStack() as stack:
         listener = listen(config.port)
@@ -130,6 +141,7 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
         # The lease has connections of its own: a busy plant must not keep the leader from renewing.
         lease_api = await stack.enter_async_context(Api(connect(kubeconfig, kube.context), read_s=2.0, threads=2))
         api = await stack.enter_async_context(Api(connect(kubeconfig, kube.context)))
+        await _check_cluster(api, kube.cluster_id)
 
         def why_not() -> str:
             return leader.why_not()
@@ -141,30 +153,66 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
                 tuning=_tuning(kube),
                 identity=f"{config.replica}/{uuid.uuid4().hex[:8]}",
                 fence=fence.raise_,
-                on_elected=lambda epoch: None if elected.done() else elected.set_result(epoch),
+                on_elected=elected.put_nowait,
                 on_deposed=deposed.set,
                 clock=SystemClock(),
             )
         )
         exporter = Exporter(Role.CONTROL)
         peers = tuple(peer for peer in kube.peers if peer != url_of(config.port))
-        front = Front(StandBy(peers, exporter, leader.why_not).app())
+        front = Front(StandBy(peers, exporter, why_not).app())
         server = HttpServer(front, listener)
         await server.start()
+        stack.push_async_callback(server.stop)
         running = asyncio.create_task(leader.run(), name="election")
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({elected, stopping, running}, return_when=asyncio.FIRST_COMPLETED)
-        code = 0
-        if elected.done():
-            workloads = KubernetesWorkloads(api, fence, kube.allowed, cluster_id=kube.cluster_id)
-            led = Led(workloads, elected.result(), leader.why_not, exporter)
-            code = await _lead(config, layout, led, front, stopping, deposed)
-        await server.stop()
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-        stopping.cancel()
-    return code
+        stack.push_async_callback(_cancelled, running)
+        epoch = await _first(elected.get(), stop, running)
+        if epoch is None:
+            return 0
+        targets, clock = Targets(kube.allowed), SystemClock()
+        workloads = KubernetesWorkloads(api, targets, clock, fence, forbidden=lambda: _forbidden(layout.kill_switch))
+        led = Led(workloads, epoch, why_not, exporter)
+        return await _lead(config, layout, led, front, stop, deposed)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _first(work: Coroutine[object, object, T], stop: asyncio.Event, running: asyncio.Task[None]) -> T | None:
+    """Return what `work` gives, or None when it is time to stop before; what ends `running` is raised."""
+    doing, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((doing, stopping, running), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if running.done():
+        running.result()
+    if doing.done():
+        return doing.result()
+    doing.cancel()
+    return None
+
+
+def _forbidden(kill_switch: Path) -> str:
+    thrown = killswitch.read(kill_switch)
+    return "" if thrown is None else f"the kill switch is {thrown}"
+
+
+async def _check_cluster(api: Api, wanted: str) -> None:
+    """Refuse another cluster than the one that is pinned.
+
+    Raises:
+        PermanentError: it is another one, or may not be asked.
+        TemporaryError: it does not answer.
+    """
+    if not wanted:
+        return
+    found = (await api.get("/api/v1/namespaces/kube-system", _Namespace)).metadata.uid
+    if found != wanted:
+        raise PermanentError(
+            f"{api.url} is the cluster {found}, and setting cluster_id wants {wanted}: "
+            "nothing is done on another cluster; correct the kubeconfig or the setting"
+        )
 
 
 def _tuning(kube: KubeAccess) -> ElectionTuning:
@@ -175,27 +223,16 @@ def _tuning(kube: KubeAccess) -> ElectionTuning:
 
 
 async def _lead(
-    config: RoleConfig,
-    layout: Layout,
-    led: Led,
-    front: Front,
-    stopping: asyncio.Task[bool],
-    deposed: asyncio.Event,
+    config: RoleConfig, layout: Layout, led: Led, front: Front, stop: asyncio.Event, deposed: asyncio.Event
 ) -> int:
     """Be the leader until told to stop or deposed; returns the exit code."""
     async with AsyncExitStack() as stack:
-        loop, app = await wire(config, layout, stack, led)
-        front.app = app
+        loop, front.app = await wire(config, layout, stack, led)
         turning = asyncio.create_task(loop.run(), name="loop")
-        falling = asyncio.create_task(deposed.wait())
-        await asyncio.wait({turning, stopping, falling}, return_when=asyncio.FIRST_COMPLETED)
-        fell = falling.done()
-        falling.cancel()
-        turning.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await turning
-        await loop.stop()
-    if fell:
+        stack.push_async_callback(loop.stop)
+        stack.push_async_callback(_cancelled, turning)
+        await _first(deposed.wait(), stop, turning)
+    if deposed.is_set():
         sys.stderr.write(f"deposed: {led.why_not()}\n")
         return DEPOSED
     return 0

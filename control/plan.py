@@ -206,7 +206,10 @@ def _role_config(
         prometheus_url=url_of(ports.prometheus), alertmanager_url=url_of(ports.alertmanager), instruments=instruments,
         gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
         seed=settings.seed, faults_allowed=settings.faults_allowed,
-        tuning=ControlTuning(quiet_s=settings.quiet_s, deadman_s=settings.deadman_s, allowed=settings.allowed_targets),
+        tuning=ControlTuning(
+            quiet_s=settings.quiet_s, deadman_s=settings.deadman_s, allowed=settings.allowed_targets,
+            library=settings.library,
+        ),
         kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
     )  # fmt: skip
 

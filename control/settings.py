@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     state: Path = Path(".tapewatch/up")
     """State directory; below the working directory, so that `git clean` and a second clone do not meet."""
     on: Literal["local", "kubernetes"] = "local"
-    """What runs the exchange: `local` processes, or the pods of a Kubernetes test bed that is started with the estate."""
+    """What runs the exchange: `local` processes, or the pods of a Kubernetes test bed, started with the estate."""
     ports: Literal["fixed", "auto"] = "fixed"
     """`fixed`: the ports below, so that addresses can be remembered. `auto`: free ones, for drills and tests."""
     port_control: int = Field(18700, ge=1024, le=65_535)
@@ -95,13 +95,16 @@ class Settings(BaseSettings):
     """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
     allowed_targets: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")
     """Workloads that runbooks may touch; the exchange's, never the platform they stand on."""
+    library: str = ""
+    """Directory of the runbooks; empty: the ones that ship with the program."""
     kube_allowed: tuple[str, ...] = (
         "exchange/Deployment/gateway", "exchange/Deployment/market-data", "exchange/Deployment/settlement",
-        "exchange/Deployment/watchdog", "exchange/StatefulSet/engine",
+        "exchange/Deployment/watchdog", "exchange/StatefulSet/engine", "exchange/Service/gateway",
+        "exchange/ConfigMap/exchange-flags", "exchange/ConfigMap/exchange-config", "Node/*",
     )  # fmt: skip
     """What runbooks may touch of a cluster, as namespace/Kind/name; the exchange's workloads, never the platform."""
     cluster_id: str = ""
-    """The cluster's id (`tapewatch kube status`) that must be met; empty: the estate's own test bed, whichever it is."""
+    """The cluster's id (`tapewatch kube status`) that must be met; empty: the estate's own test bed."""
     lease_s: float = Field(6.0, ge=1, le=300)
     """How long a leader that is silent goes on leading; short, because a stopped leader means that nobody acts."""
     quiet_s: float = Field(3.0, ge=0, le=86_400)

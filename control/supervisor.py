@@ -161,6 +161,10 @@ class Supervisor:
         """Return the slots of a workload that should run now."""
         return [child.slot for child in self._unit(workload).active]
 
+    def last_words(self, workload: str) -> dict[str, str]:
+        """Return the last line that each replica of a workload wrote."""
+        return {child.slot.id: child.last_words() for child in self._unit(workload).active}
+
     def effect(self, key: str) -> Effect | None:
         """Return what was done for a key."""
         return self._effects.find(key)

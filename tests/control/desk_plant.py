@@ -14,8 +14,9 @@ from control.addresses import Addresses, save_addresses, url_of
 from control.child import now
 from control.config import ControlTuning, RoleConfig
 from control.layout import STATE_VERSION, Layout
-from control.service import _wire
+from control.service import wire
 from control.state_dir import StateDir
+from exchange.adapters.http import HttpServer, listen
 from tests.control.dummies import free_ports
 
 FIRES = "2026-03-02T09:30:00Z"
@@ -61,7 +62,8 @@ async def desk_plant(root: Path, *, library: Path | None = None, deadman_s: floa
             tuning=ControlTuning(deadman_s=deadman_s, library=str(library or "")),
         )  # fmt: skip
         async with AsyncExitStack() as stack:
-            loop, server = await _wire(config, layout, stack)
+            loop, app = await wire(config, layout, stack)
+            server = HttpServer(app, listen(control))
             await server.start()
             turning = asyncio.create_task(loop.run())
             try:
