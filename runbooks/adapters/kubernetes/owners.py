@@ -20,6 +20,7 @@ import msgspec
 
 from kernel.time import MINUTE, SECOND, Duration, Instant
 from runbooks.adapters.kubernetes.api import FIELD_MANAGER
+from runbooks.adapters.kubernetes.fields import is_ours
 from runbooks.adapters.kubernetes.objects import (
     Hpa,
     ManagedFields,
@@ -87,7 +88,8 @@ class Hands:
 
 
 def _is_hand(one: ManagedFields) -> bool:
-    return one.subresource == "scale" and one.manager not in CONTROLLERS and one.holds("spec", "replicas")
+    theirs = one.manager not in CONTROLLERS and not is_ours(one.manager)
+    return one.subresource == "scale" and theirs and one.holds("spec", "replicas")
 
 
 def owners_of(
