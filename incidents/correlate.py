@@ -165,8 +165,9 @@ def correlate(
         return _end(signal, holder, known)
     if known and known.firing:
         return Ignored(IgnoreReason.DUPLICATE)
-    end = known.ends_at if known else (ended or {}).get(signal.fingerprint)
-    if end is not None and signal.starts_at < end:
+    # An end may overtake its own beginning although the alert is known from an episode before.
+    ends = [known.ends_at if known else None, (ended or {}).get(signal.fingerprint)]
+    if any(end is not None and signal.starts_at < end for end in ends):
         return Ignored(IgnoreReason.ALREADY_ENDED)
     if not opens(signal):
         return Ignored(IgnoreReason.INFORMATION)

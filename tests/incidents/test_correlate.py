@@ -121,6 +121,15 @@ def test_an_alert_overtaken_by_its_own_end_opens_nothing() -> None:
     assert story.incidents == {}
 
 
+def test_a_second_episode_overtaken_by_its_own_end_does_not_fire_for_ever() -> None:
+    story = Story()
+    story.hears(alert("GatewayDown", 0), alert("GatewayDown", 0, ended=5), now=6)
+    told = story.hears(alert("GatewayDown", 10, ended=15), alert("GatewayDown", 10), now=16)
+    assert told.decisions[1] == Ignored(IgnoreReason.ALREADY_ENDED)
+    (one,) = story.going
+    assert one.firing == ()
+
+
 @pytest.mark.parametrize(("after", "count"), [(9 * MINUTE, 1), (11 * MINUTE, 2)])
 def test_an_alert_that_comes_back_soon_reopens(after: int, count: int) -> None:
     story = Story()
