@@ -62,7 +62,7 @@ def broken_promises(world: ClusterWorld) -> list[str]:
         invariants._one_run_at_a_time, invariants._timelines,
     )  # fmt: skip
     landed = {one.writer.key for one in world.cluster.landings}
-    touched = [f"{key} was told as refused, and took effect" for key in sorted(world.refused & landed)]
+    touched = [f"{key} was told as refused, and took effect" for key in world.told_refused() if key in landed]
     return [*world.found, *(each for check in checks for each in check(world)), *touched]  # type: ignore[arg-type]
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RUN: Final = re.compile(r".+?/run-\d+")
 PER_HOUR: Final = 6
 """Replicas of one workload that all runs together may end within an hour."""
+BLIND_MAX_S: Final = 20.0
+"""A guard's data may be 5 s old; a permission, a first try without an answer and a second one take the rest."""
 SLACK_S: Final = 30.0
 """A permission is followed by its effect within so long: tries, throttling, budgets that are waited for."""
 
@@ -74,7 +76,7 @@ def _owners(world: ClusterWorld, landing: Landing) -> Iterator[str]:
 
 def _radius(world: ClusterWorld, landing: Landing) -> Iterator[str]:
     key, run = landing.writer.key, run_of(landing.writer.key)
-    if world.at_hand(landing) not in world.allowed:
+    if world.at_hand(landing) not in world.allowed and not isinstance(world.actions.get(key), Drain):
         yield f"{key} touched {landing.target}, which is not on the allow-list"
     record = world.store.run(run)
     if record is not None:
@@ -113,7 +115,7 @@ def _state(world: ClusterWorld, landing: Landing) -> Iterator[str]:
 
 def _moment(world: ClusterWorld, landing: Landing) -> Iterator[str]:
     key, now = landing.writer.key, landing.at
-    age_s = to_seconds(now - world.facts_seen.get(run_of(key), now))
+    age_s = world.elapsed_s() - world.facts_seen.get(run_of(key), world.elapsed_s())
     if age_s > to_seconds(FACTS_MAX_AGE) + SLACK_S:
         yield f"{key} stands on facts of the plant {age_s:.0f} s old"
     if landing.pods and world.auction_since is not None and to_seconds(now - world.auction_since) > SLACK_S:
@@ -127,5 +129,6 @@ def _moment(world: ClusterWorld, landing: Landing) -> Iterator[str]:
     if isinstance(world.actions.get(key), HaltSymbol):
         return
     first = key.rsplit("/", 1)[-1] == "0"
-    if first and to_seconds(now - world.sampled_at) > 8 + SLACK_S:
-        yield f"{key} was done on evidence {to_seconds(now - world.sampled_at):.0f} s old"
+    blind_s = world.elapsed_s() - world.sampled_s
+    if first and blind_s > BLIND_MAX_S:
+        yield f"{key} was done on evidence {blind_s:.0f} s old"

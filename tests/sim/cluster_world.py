@@ -50,7 +50,7 @@ from tests.sim.cluster_library import CLUSTER
 from tests.sim.cluster_plant import NODES, SLOW, Cluster, Landing, Writer
 from tests.sim.elections import MemoryLeases
 from tests.sim.virtual import EPOCH, VirtualClock
-from tests.sim.world import _LIFE, _QUESTION, KEY, METER, Alarm, Crash, Done, _factory, _Levers, _NoFiles, _quietly
+from tests.sim.world import _LIFE, _QUESTION, KEY, METER, Alarm, Crash, Done, _factory, _Levers, _NoFiles, _quietly, Tasks
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Life:
         self.side = side
         self.identity = f"{side.name}/{number}"
         self.dead = False
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks = Tasks()
         self.leader: Leader | None = None
         self.loop: Loop | None = None
         self.turning: asyncio.Task[None] | None = None
@@ -235,8 +235,6 @@ class _Plant(LivePlant):
         await self._life.side.running.wait()
         answer = await super().carry_out(action, key, forbidden=forbidden)
         self._world.step(self._life)
-        if answer.refused:
-            self._world.refused.add(key)
         return answer
 
     async def _act(self, action: Action, key: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
@@ -284,13 +282,15 @@ class ClusterWorld:
         self.mute = False
         self.samples: dict[str, float] = {}
         self.sampled_at = Instant(0)
+        self.sampled_s = 0.0
+        """The same on a clock that never jumps."""
         self.alarms: dict[str, Alarm] = {}
         self.out_since: dict[str, float] = {}
         self.actions: dict[str, Action] = {}
         self.began_at: dict[str, Instant] = {}
-        self.facts_seen: dict[str, Instant] = {}
+        self.facts_seen: dict[str, float] = {}
+        """By run: when the facts of its last permission were seen, in seconds of a clock that never jumps."""
         self.done: list[Done] = []
-        self.refused: set[str] = set()
         self.four_eyes: set[str] = set()
         self.acknowledged: dict[str, AlertSignal] = {}
         self.found: list[str] = []
@@ -303,6 +303,10 @@ class ClusterWorld:
         self.kill_switch = folder / "kill-switch.json"
         self.thrown: list[tuple[Instant, Instant | None]] = []
         self.sides = [Side(name, round(self.chance.uniform(-1, 1) * SECOND)) for name in ("control-a", "control-b")]
+
+    def elapsed_s(self) -> float:
+        """Return the time on a clock that never jumps."""
+        return asyncio.get_running_loop().time()
 
     # --- what the control room passes -----------------------------------------------------------------------------------
 
@@ -340,17 +344,30 @@ class ClusterWorld:
         )
         return {one.key: one for one in asked if isinstance(one, Do)}
 
+    def told_refused(self) -> list[str]:
+        """Keys of the actions of which the journal says that they were refused, and so touched nothing."""
+        keys: list[str] = []
+        for run in self.store.runs_since(Instant(0)):
+            key = ""
+            for _, kind, payload in self.store.run_journal(run.id):
+                if kind == "question":
+                    asked = _QUESTION.decode(payload) if b'"do"' in payload else None
+                    key = asked.key if isinstance(asked, Do) else ""
+                elif key and msgspec.json.decode(payload).get("refused"):
+                    keys.append(key)
+        return keys
+
     def effect(self, key: str) -> None:
         """Take note of an effect on the exchange itself."""
         now = self.clock.now()
-        self.done.append(Done(key, self.actions[key], self.began_at[key], now, now - self.sampled_at))
+        self.done.append(Done(key, self.actions[key], self.began_at[key], now, 0))
 
     def judge(self, landing: Landing) -> None:
         """Hold a write that has just taken effect against what may never be seen."""
         key = landing.writer.key
         if key not in {done.key for done in self.done}:
             began = self.began_at.get(key, landing.at)
-            self.done.append(Done(key, self.actions[key], began, landing.at, landing.at - self.sampled_at))
+            self.done.append(Done(key, self.actions[key], began, landing.at, 0))
         self.found += judged(self, landing)
 
     def ended_by(self, key: str) -> int:
@@ -384,7 +401,7 @@ class ClusterWorld:
         """Let a control process die where it stands."""
         life.dead = True
         life.side.down_until_s = asyncio.get_running_loop().time() + self.chance.uniform(0.5, 8)
-        for task in life.tasks:
+        for task in list(life.tasks):
             if not task.done() and task is not asyncio.current_task():
                 task.get_loop().call_soon(task.cancel)
 
@@ -462,8 +479,9 @@ class ClusterWorld:
             self.on_permit()
         assert life.workloads is not None
         workloads, nodes = await life.workloads.list(), await life.workloads.nodes()
+        oldest = min((one.seen_at for one in workloads), default=Instant(0))
         for run in self.store.open_runs():
-            self.facts_seen[run.id] = min((one.seen_at for one in workloads), default=Instant(0))
+            self.facts_seen[run.id] = self.elapsed_s() - (self.clock.now() - oldest) / SECOND
         shares = {replica.id: Share(2, 0.34, 1_000) for one in workloads for replica in one.replicas}
         market = msgspec.structs.replace(self.market or MarketFacts(phase="continuous"), shares=shares)
         return PlantFacts(
@@ -538,7 +556,7 @@ class ClusterWorld:
     def sample(self) -> None:
         """Let Prometheus scrape everything."""
         if self.blind == "":
-            self.sampled_at = self.clock.now()
+            self.sampled_at, self.sampled_s = self.clock.now(), self.elapsed_s()
         cluster, found = self.cluster, {}
         now_s = cluster.now_s
         for pod in cluster.pods.values():

@@ -63,12 +63,22 @@ class Crash(BaseException):
     """The control process is gone. No `except Exception` may stop it."""
 
 
+class Tasks(dict[asyncio.Task[Any], None]):
+    """A set of tasks in the order of their beginnings; a set's own order would differ from run to run."""
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        self[task] = None
+
+    def discard(self, task: asyncio.Task[Any]) -> None:
+        self.pop(task, None)
+
+
 class _Life:
     """One life of the control process, from its start to its crash."""
 
     def __init__(self) -> None:
         self.dead = False
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks = Tasks()
         self.intake: Intake | None = None
         self.loop: Loop | None = None
         self.deadman: DeadMan | None = None
@@ -333,7 +343,7 @@ class World:
     def kill(self) -> None:
         """Let the control process die where it stands."""
         self.life.dead = True
-        for task in self.life.tasks:
+        for task in list(self.life.tasks):
             if not task.done() and task is not asyncio.current_task():
                 task.get_loop().call_soon(task.cancel)
 
