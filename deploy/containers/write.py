@@ -16,7 +16,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path("deploy/containers")
 _SERVER: Final = ("httptools", "msgspec", "prometheus-client", "starlette", "uvicorn", "uvloop")
-_ROOMS: Final = ("control", "exchange", "kernel", "monitor")
+_ROOMS: Final = ("control", "exchange", "kernel", "monitor", "runbooks")
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ IMAGES: Final = {
     "control": Image(
         18700,
         ("aiohttp", "fastapi", "jinja2", "jsonschema", "kubernetes", "pyyaml", "sqlalchemy"),
-        ("incidents", "runbooks"),
+        ("incidents",),
     ),
-    "kube-state": Image(18760, ("kubernetes",), ("runbooks",)),
+    "kube-state": Image(18760, ("kubernetes",)),
 }
 
 _CONTAINERFILE: Final = """\

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from control.config import KubeAccess, RoleConfig, save_config  # noqa: E402 - found from the root
+from control.addresses import write_atomically  # noqa: E402 - found from the root
+from control.config import KubeAccess, RoleConfig  # noqa: E402 - found from the root
 from control.settings import Settings  # noqa: E402 - likewise
 from control.state_dir import generate_instruments  # noqa: E402 - likewise
 
@@ -56,8 +59,23 @@ def write(root: Path) -> list[Path]:
         )  # fmt: skip
         room = "control" if role in CLUSTER else "exchange"
         written.append(root / BASE / room / "config" / f"{role}.json")
-        save_config(config, written[-1])
+        write_atomically(written[-1], msgspec.json.format(msgspec.json.encode(_said(config)), indent=2) + b"\n")
     return written
+
+
+def _said(config: msgspec.Struct) -> dict[str, Any]:
+    """Return what of a configuration is not left to the program's defaults."""
+    found = {}
+    for field in msgspec.structs.fields(config):
+        value = getattr(config, field.name)
+        default = (
+            field.default_factory()
+            if field.default is msgspec.NODEFAULT and callable(field.default_factory)
+            else field.default
+        )
+        if value != default:
+            found[field.encode_name] = _said(value) if isinstance(value, msgspec.Struct) else msgspec.to_builtins(value)
+    return found
 
 
 if __name__ == "__main__":

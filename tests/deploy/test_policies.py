@@ -6,9 +6,13 @@ from __future__ import annotations
 import copy
 import time
 
+import msgspec
 import pytest
 
 from control.testbed.cluster import Cluster
+from runbooks.adapters.kubernetes.api import Api, connect
+from runbooks.adapters.kubernetes.fence import Stamp
+from runbooks.adapters.kubernetes.writer import Sender
 from tests.deploy.conftest import APPS, CORE, EPOCH, KEY, KUBERNETES, LEASE, MERGE, Account, lead
 
 pytestmark = pytest.mark.kube
@@ -185,6 +189,10 @@ def test_a_marked_pod_is_deleted_by_its_resource_version_and_no_other(account, a
     assert account.refusal("DELETE", pod, body).startswith("409"), "that was before the mark"
     body = {"preconditions": {"resourceVersion": marked}}
     assert "without grace" in account.refusal("DELETE", pod, {**body, "gracePeriodSeconds": 0})
+    rehearsed = account.refusal("DELETE", pod, {"gracePeriodSeconds": 0, "dryRun": ["All"]})
+    assert rehearsed == "", "a rehearsed mark is not kept, so nothing could be compared with it"
+    for_real = account.refusal("DELETE", f"{pod}?dryRun=All", {"gracePeriodSeconds": 5})
+    assert for_real.startswith("403"), "the query says nothing where there is a body"
     assert account.refusal("DELETE", pod, {**body, "gracePeriodSeconds": 5}) == ""
 
 
@@ -207,6 +215,16 @@ def test_a_pod_that_does_not_end_is_deleted_without_grace(account, admin, epoch)
         assert account.refusal("DELETE", pod, body) == ""
     finally:
         admin.ask("PATCH", pod, {"metadata": {"finalizers": None}}, MERGE)
+
+
+async def test_a_deletion_that_the_adapter_rehearses_deletes_nothing(plant, admin):
+    """Admission is no help here: whoever has every right is let through."""
+    pod = some_pod(admin, "watchdog")
+    options = {"preconditions": {"uid": admin.ask("GET", pod)["metadata"]["uid"]}}
+    async with Api(connect(plant.kubeconfig, "")) as api:
+        sender = Sender(api, Stamp("rehearsal", 0, dry=True), lambda stamp: None)
+        await sender.send("DELETE", pod, options, msgspec.Raw)
+    assert "deletionTimestamp" not in admin.ask("GET", pod)["metadata"]
 
 
 def test_pods_are_not_deleted_all_at_once(account):
@@ -390,10 +408,17 @@ def test_of_an_autoscaler_only_the_lower_bound_changes_and_stays_below_the_upper
         admin.ask("DELETE", AUTOSCALER)
 
 
-@pytest.mark.parametrize(("replicas", "allowed"), [(1, True), (10, True), (11, False), (0, False)])
-def test_a_scale_stays_between_one_and_ten(account, epoch, replicas, allowed):
-    path = f"{GATEWAY}/scale?fieldManager=tapewatch-{epoch}"
-    assert (account.patch(path, {"spec": {"replicas": replicas}}, dry=True) == "") is allowed
+def test_a_scale_stays_between_one_and_ten_and_only_the_canary_ends(plant, account, admin, epoch):
+    plant.kubectl("apply", "-f", str(KUBERNETES / "components" / "canary" / "gateway-canary.yaml"))
+    try:
+        for name, none in (("gateway", False), ("gateway-canary", True)):
+            path = f"{APPS}/deployments/{name}/scale?fieldManager=tapewatch-{epoch}"
+            for replicas, allowed in ((1, True), (10, True), (11, False), (0, none)):
+                refused = account.patch(path, {"spec": {"replicas": replicas}}, dry=True)
+                assert (refused == "") is allowed, f"{name} to {replicas}: {refused}"
+                assert allowed or "tapewatch-scale" in refused
+    finally:
+        admin.ask("DELETE", f"{APPS}/deployments/gateway-canary")
 
 
 def test_of_a_service_only_its_colour_changes(account, epoch):

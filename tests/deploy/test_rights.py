@@ -60,7 +60,8 @@ TAPEWATCH = [
     *[("p", "/services", "exchange", name, False) for name in ("market-data", "settlement", "")],
     ("cu", "/services", "exchange", "gateway", False),
     *[("p", "/configmaps", "exchange", name, True) for name in ("exchange-flags", "exchange-config")],
-    *[("p", "/configmaps", "exchange", name, False) for name in ("kube-root-ca.crt", "")],
+    *[("p", "/configmaps", "exchange", name, False) for name in (
+        "exchange-config-last-good", "exchange-flags-last-good", "kube-root-ca.crt", "")],
     ("cu", "/configmaps", "exchange", "exchange-config", False),
     ("c", "batch/jobs", "exchange", "", True),
     ("D", "batch/jobs", "exchange", "", False),

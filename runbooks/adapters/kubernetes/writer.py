@@ -85,6 +85,9 @@ class Sender:
         if method != "DELETE":
             body = self.stamp.on(body)
             asked.setdefault("fieldManager", FIELD_MANAGER)
+        elif self.stamp.dry:
+            # Of a deletion with a body the server reads the body's options alone: by the query it would be a real one.
+            body = {**body, "dryRun": ["All"]}
         return await self._api.send(method, path, body, kind, content_type=content_type, **asked)
 
 
