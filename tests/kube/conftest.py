@@ -15,6 +15,7 @@ from control.settings import load_settings
 from control.testbed import build
 from control.testbed.cluster import Cluster
 from tests.kube.audit import Audit, new_namespace
+from tests.kube.plant import Plant
 
 REQUIRED = "TESTBED_REQUIRED"
 """Set where the tests must not pass by being skipped."""
@@ -51,6 +52,12 @@ def ns(kube: Cluster) -> Iterator[str]:
     name = new_namespace(kube)
     yield name
     kube.request("DELETE", f"/api/v1/namespaces/{name}")  # not waited for: it takes five seconds
+
+
+@pytest.fixture
+def plant(kube: Cluster, ns: str) -> Plant:
+    """A small exchange to be made in `ns`."""
+    return Plant(kube, ns)
 
 
 @pytest.fixture

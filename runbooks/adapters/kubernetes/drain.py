@@ -20,15 +20,13 @@ from runbooks.adapters.kubernetes.writer import Sender, UnfinishedError
 from runbooks.model import RefusalReason
 from runbooks.ports import BudgetError, RefusedError
 
-WITHIN_S: Final = 10.0
-"""How long one call waits for budgets. What is left then goes on when it is asked for again with the same key."""
 _STEP_S: Final = 0.2
 
 
 class DrainNode:
     """A deed that drains one node."""
 
-    def __init__(self, api: Api, reader: Reader, targets: Targets, node: str, *, within_s: float = WITHIN_S) -> None:
+    def __init__(self, api: Api, reader: Reader, targets: Targets, node: str, *, within_s: float) -> None:
         """Drain `node`, waiting for budgets so many seconds a call."""
         self._api = api
         self._reader = reader

@@ -43,8 +43,8 @@ class Roller:
             RefusedError: it may not be, is owned by somebody else, or would lead nowhere.
         """
         seen = await self._reader.observe(change.workload)
-        _refuse(seen, change)
         refuse_other_generation(str(seen.target), seen.workload.metadata.generation, generation)
+        _refuse(seen, change)
         thing = await get(self._api, seen.target.path, str(seen.target))
         refuse_other_generation(str(seen.target), thing["metadata"]["generation"], seen.workload.metadata.generation)
         match change:

@@ -42,8 +42,8 @@ class Scaler:
             RefusedError: a singleton, out of bounds, owned by somebody else, or changed since the plan.
         """
         seen = await self._reader.observe(workload)
-        _refuse(seen, replicas)
         refuse_other_generation(str(seen.target), seen.workload.metadata.generation, generation)
+        _refuse(seen, replicas)
         if seen.owners.hpa is not None:
             return await self._turn_knob(seen, seen.owners.hpa, replicas)
         thing = await get(self._api, seen.target.path, str(seen.target))

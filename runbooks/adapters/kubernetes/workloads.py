@@ -41,6 +41,8 @@ from runbooks.ports import Effect, NodeStatus, RefusedError, WorkloadStatus
 from runbooks.words import describe
 
 _REHEARSAL: Final = "rehearsal"
+DRAIN_S: Final = 10.0
+"""How long one call of a drain waits for budgets. What is left goes on when it is asked for again with the same key."""
 
 
 def _never() -> str:
@@ -200,6 +202,6 @@ class KubernetesWorkloads:
             case DeleteReplica():
                 return DeleteStuck(self._api, self._reader, self._clock, change.workload, change.replica)
             case Drain():
-                return DrainNode(self._api, self._reader, self._targets, change.node)
+                return DrainNode(self._api, self._reader, self._targets, change.node, within_s=DRAIN_S)
             case RunJob():
                 return Run(self._api, self._targets, change.job, key)
