@@ -65,8 +65,7 @@ def plant(testbed_binary: Path) -> Iterator[Cluster]:
     # where autoscalers may go to nothing, it is our policy that forbids it to us
     to_nothing = {"kube-apiserver": ["--feature-gates=HPAScaleToZero=true"]}
     with Cluster(testbed_binary, nodes=2, flags=to_nothing) as cluster:
-        for _ in range(2):  # applied twice: the second time changes nothing, and everything is there
-            cluster.kubectl("apply", "--server-side", "-k", str(KUBERNETES / "overlays" / "testbed"))
+        cluster.kubectl("apply", "--server-side", "-k", str(KUBERNETES / "overlays" / "testbed"))
         lead(cluster, 7)
         wait_for_policies(cluster, Account(cluster, cluster.token_for("tapewatch", "tapewatch")))
         yield cluster

@@ -221,8 +221,12 @@ async def test_a_deletion_that_the_adapter_rehearses_deletes_nothing(plant, admi
     """Admission is no help here: whoever has every right is let through."""
     pod = some_pod(admin, "watchdog")
     options = {"preconditions": {"uid": admin.ask("GET", pod)["metadata"]["uid"]}}
+
+    def leave(_: Stamp) -> None:
+        """Whoever has every right asks nobody."""
+
     async with Api(connect(plant.kubeconfig, "")) as api:
-        sender = Sender(api, Stamp("rehearsal", 0, dry=True), lambda stamp: None)
+        sender = Sender(api, Stamp("rehearsal", 0, dry=True), leave)
         await sender.send("DELETE", pod, options, msgspec.Raw)
     assert "deletionTimestamp" not in admin.ask("GET", pod)["metadata"]
 
