@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from control import killswitch
-from control.consent import Consents
+from control.consent import Consents, Open
 from control.deadman import DeadMan
 from control.desk import Desk
 from control.errors import NotFoundError, RefusedByRailError
@@ -76,11 +76,21 @@ class RunRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
 
 
+class RehearseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A person's wish to see what a run would do now."""
+
+    labels: dict[str, str] = {}
+
+
 class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A person's answer to a question for consent."""
 
     by: str
     grant: bool
+    plan: str = ""
+    """The hash of the plan that is meant, whole or its first digits; empty: the one that is asked for now."""
+    why: str = ""
+    """For a no."""
 
 
 class Throw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +122,7 @@ def make_app(parts: ApiParts) -> FastAPI:
     route("POST", "/api/v1/incidents/{id}/resolve", api.resolve, secret=admin)
     route("GET", "/api/v1/runbooks", api.runbooks, secret=admin)
     route("POST", "/api/v1/runbooks/{name}/run", api.run, secret=admin)
+    route("POST", "/api/v1/runbooks/{name}/rehearse", api.rehearse, secret=admin)
     route("GET", "/api/v1/runs", api.runs, secret=admin)
     route("GET", "/api/v1/consents", api.consents, secret=admin)
     route("POST", "/api/v1/consents", api.consent, secret=admin)
@@ -244,19 +255,25 @@ class _Api:
         record = await self._p.desk.run(request.path_params["name"], wish.labels, wish.by)
         return _json(record, 202)
 
+    async def rehearse(self, request: Request) -> Response:
+        wish = await _decoded(request, RehearseRequest)
+        return _json(await self._p.desk.rehearse(request.path_params["name"], wish.labels))
+
     async def runs(self, request: Request) -> Response:
         del request
         return _json(await self._p.desk.runs())
 
     async def consents(self, request: Request) -> Response:
         del request
-        waiting = self._p.consents.open.values()
-        return _json([{"run": o.run, "what": o.what, "needed": o.needed, "granted": o.granted} for o in waiting])
+        return _json([_question(one) for one in self._p.consents.open.values()])
 
     async def consent(self, request: Request) -> Response:
         body = msgspec.json.decode(await _body(request, _SMALL_BODY), type=dict[str, object])
         verdict = msgspec.convert({key: body[key] for key in body if key != "run"}, Verdict)
-        return _json({"said": self._p.consents.answer(str(body.get("run")), verdict.by, grant=verdict.grant)})
+        said = self._p.consents.answer(
+            str(body.get("run")), verdict.by, grant=verdict.grant, plan=verdict.plan, why=verdict.why
+        )
+        return _json({"said": said})
 
     async def kill_switch(self, request: Request) -> Response:
         del request
@@ -285,6 +302,23 @@ class _Api:
     async def metrics(self, request: Request) -> Response:
         del request
         return Response(self._p.exposition.render(), 200, _HEADERS, self._p.exposition.content_type)
+
+
+def _question(asked: Open) -> dict[str, object]:
+    """Return a question for consent as the API tells it."""
+    return {
+        "run": asked.run,
+        "what": asked.what,
+        "does": asked.does,
+        "consent": asked.consent,
+        "needed": asked.needed,
+        "granted": asked.granted,
+        "plan": asked.plan.digest,
+        "plan_short": asked.plan.short,
+        "stands_on": asked.plan.basis,
+        "left_s": round(asked.left_s, 1),
+        "renewed": asked.renewed,
+    }
 
 
 T = TypeVar("T", bound=msgspec.Struct)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,7 +34,7 @@ from runbooks.model import (
     VerifyReplay,
 )
 from runbooks.ports import BudgetError, Effect, RefusedError, Workloads
-from runbooks.words import duration
+from runbooks.words import describe, duration
 
 ATTEMPTS: Final = 4
 """How often a temporary failure is tried again before the action counts as failed."""
@@ -58,6 +58,19 @@ class Plant(Protocol):
 
         `forbidden` is asked before each further try, so that nothing starts once the kill switch is on.
         """
+        ...
+
+    async def rehearse(self, action: Action) -> Sequence[str]:
+        """Say what `action` would do, having asked the platform and changed nothing.
+
+        Raises:
+            RefusedError: the platform would refuse it.
+            TapewatchError: it does not answer, or knows no such target.
+        """
+        ...
+
+    async def done(self, action: Action, key: str) -> bool:
+        """Tell whether it is known that `action` was carried out for `key`. Trouble is a no, never an exception."""
         ...
 
     async def look(self, target: str) -> LookAnswer:
@@ -107,6 +120,21 @@ class LivePlant:
             else:
                 return DoAnswer(at=self._clock.now(), ok=True, before=before, after=after)
         return DoAnswer(at=self._clock.now(), ok=False, error=f"gave up after {ATTEMPTS} tries: {problem}")
+
+    async def rehearse(self, action: Action) -> Sequence[str]:
+        """Ask the platform about what is its own; the exchange's own actions are told in words alone."""
+        if isinstance(action, HaltSymbol | ResumeSymbol | HaltMarket | ResumeMarket | VerifyReplay | KeepSnapshot):
+            return [f"would {describe(action)}"]
+        return await self._workloads.rehearse(action)
+
+    async def done(self, action: Action, key: str) -> bool:
+        """Ask the platform about what is its own; of the exchange's own actions it is not known."""
+        if isinstance(action, HaltSymbol | ResumeSymbol | HaltMarket | ResumeMarket | VerifyReplay | KeepSnapshot):
+            return False
+        try:
+            return await self._workloads.effect(key) is not None
+        except TapewatchError:
+            return False
 
     async def look(self, target: str) -> LookAnswer:
         """Ask the platform whether a workload or node has settled."""

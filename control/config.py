@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from exchange.types import Instrument
+from runbooks.model import Consent
 
 
 class ControlTuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +22,12 @@ class ControlTuning(msgspec.Struct, frozen=True, kw_only=True):
     """An incident still firing so long after its last run, with nothing left to try, goes to a person."""
     consent_s: float = 300.0
     """How long a question for consent stands before silence counts as no."""
+    consent_floor: Mapping[str, Consent] = {}
+    """Who must agree at least, by runbook or `*` for every one; it never asks for less than the runbook does."""
+    calendar: str = ""
+    """File of the market's calendar; empty: trading is always continuous."""
+    auction_quiet_s: float = 300.0
+    """For so long before an auction nothing disruptive begins."""
     repage_s: float = 30.0
     """How often a person is told again that an incident waits."""
     allowed: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")

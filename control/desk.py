@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from control.errors import NotFoundError, RefusedByRailError
 from control.intake import StoreThread
+from control.preview import Preview
 from incidents.adapters.report_files import to_html
 from incidents.incident import UNRESOLVED, IllegalTransitionError, Incident, Signal, transition
 from incidents.markdown import to_markdown
@@ -33,6 +34,10 @@ class Runner(Protocol):
         self, incident: Incident, bound: Runbook, labels: Mapping[str, str], *, arrived: Instant | None, by: str = ""
     ) -> RunRecord:
         """Start a run that was admitted."""
+        ...
+
+    async def rehearse(self, bound: Runbook, level: int) -> Preview:
+        """Say what a run would do now; changes nothing."""
         ...
 
 
@@ -134,22 +139,38 @@ class Desk:
             RefusedByRailError: a rail forbids it now.
         """
         who = _name(by)
-        runbook = self._library.get(name)
-        if runbook is None:
-            raise NotFoundError(f"there is no runbook {name[:60]!r}, only {', '.join(sorted(self._library))}")
-        bound = bind(runbook, labels)
-        if isinstance(bound, Refusal):
-            raise RefusedByRailError(f"{bound.reason}: {bound.detail}")
+        runbook, bound = self._bound(name, labels)
         refusal = await self._runner.refusal(bound)
         if refusal is not None:
             raise RefusedByRailError(f"{refusal.reason}: {refusal.detail}")
         incident = await self._incident_for(runbook, who)
         return await self._runner.start(incident, bound, labels, arrived=None, by=who)
 
+    async def rehearse(self, name: str, labels: Mapping[str, str]) -> Preview:
+        """Say what a run that a person asked for would do now. Begins no run and opens no incident.
+
+        Raises:
+            NotFoundError: no runbook has this name.
+            RefusedByRailError: the labels name no target.
+        """
+        runbook, bound = self._bound(name, labels)
+        same = next((one for one in await self.incidents(everything=False) if _takes_in(one, runbook)), None)
+        return await self._runner.rehearse(bound, same.level if same is not None else runbook.level)
+
+    def _bound(self, name: str, labels: Mapping[str, str]) -> tuple[Runbook, Runbook]:
+        """Return a runbook as it is written, and bound to labels."""
+        runbook = self._library.get(name)
+        if runbook is None:
+            raise NotFoundError(f"there is no runbook {name[:60]!r}, only {', '.join(sorted(self._library))}")
+        bound = bind(runbook, labels)
+        if isinstance(bound, Refusal):
+            raise RefusedByRailError(f"{bound.reason}: {bound.detail}")
+        return runbook, bound
+
     async def _incident_for(self, runbook: Runbook, by: str) -> Incident:
         """Return the unresolved incident of the runbook's service, or open one for the person's run."""
         unresolved = await self.incidents(everything=False)
-        same = next((one for one in unresolved if one.service == runbook.service and not one.active_runs), None)
+        same = next((one for one in unresolved if _takes_in(one, runbook)), None)
         if same is not None:
             return same
         now = self._clock.now()
@@ -174,6 +195,11 @@ class Desk:
         except IllegalTransitionError as error:
             raise RefusedByRailError(f"{incident_id}: {error}") from error
         return await self.incident(incident_id)
+
+
+def _takes_in(incident: Incident, runbook: Runbook) -> bool:
+    """Tell whether a person's run of a runbook belongs to an unresolved incident."""
+    return incident.service == runbook.service and not incident.active_runs
 
 
 def _name(by: str) -> str:

@@ -19,14 +19,16 @@ import msgspec
 
 from control import killswitch, tell
 from control.bindings import Plant
-from control.consent import Consents
+from control.consent import Consents, consent_on_record
 from control.failpoints import Failpoint, Failpoints
 from control.intake import StoreThread
+from control.market import bounds_market
+from control.plan_digest import Plan, plan_of, short, steps_in_words
 from control.telemetry import ControlInstruments
 from incidents.ports import JournalKind, RunRecord
 from incidents.timeline import Draft
 from kernel.errors import PermanentError, TapewatchError
-from kernel.time import Clock, Instant, to_seconds
+from kernel.time import SECOND, Clock, Duration, Instant, to_seconds
 from monitor.ports import Metrics, Reading
 from runbooks.facts import PastRun, PlantFacts
 from runbooks.model import (
@@ -52,9 +54,16 @@ from runbooks.model import (
 from runbooks.policy import permit
 from runbooks.run import Run, advance
 from runbooks.run import run as machine
+from runbooks.words import duration
 
+RESUME_WITHIN: Final = Duration(60 * SECOND)
+"""For how long after its last answer an action that was cut short may be begun by the next process.
+
+Longer than a lease takes to change hands; what was seen longer ago says nothing of now.
+"""
 _QUESTION: Final = msgspec.json.Encoder()
 _ANSWER: Final = msgspec.json.Decoder(Answer)
+_ASKED: Final = msgspec.json.Decoder(Question)
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,8 @@ class Parts:
     failpoints: Failpoints
     telemetry: ControlInstruments
     clock: Clock
+    market: Callable[[PlantFacts], Awaitable[PlantFacts]] | None = None
+    """Adds what of the market goes through each replica; asked only for runbooks that bound it."""
 
 
 class Driver:
@@ -81,6 +92,13 @@ class Driver:
     def __init__(self, parts: Parts) -> None:
         """Work with `parts`, which are shared by all runs."""
         self._parts = parts
+        self._plans: dict[str, dict[str, Plan]] = {}
+        """The plans a run has asked consent for, by digest, to say later what has changed."""
+
+    @property
+    def parts(self) -> Parts:
+        """What it works with."""
+        return self._parts
 
     async def drive(self, run: RunRecord, runbook: Runbook, *, asked_for_at: Instant | None = None) -> Conclusion:
         """Carry a run out, or go on with one that was cut short; everything but its end is journalled.
@@ -88,11 +106,26 @@ class Driver:
         `asked_for_at` is when the signal that led here arrived, for the time to the first action.
         """
         journal = await self._parts.store.call(lambda store: store.run_journal(run.id))
+        runbook = _as_begun(runbook, journal)
         generator = machine(runbook, run.id)
         try:
             question, answers, open_before = _resumed(generator, journal)
         except PermanentError as error:
             return Conclusion(outcome=Outcome.FAILED, reason="", detail=f"It could not be resumed: {error}.")
+        try:
+            return await self._go_on(run, runbook, generator, (question, answers, open_before), asked_for_at)
+        finally:
+            self._plans.pop(run.id, None)
+
+    async def _go_on(
+        self,
+        run: RunRecord,
+        runbook: Runbook,
+        generator: Run,
+        standing: tuple[Question | Conclusion, list[Answer], bool],
+        asked_for_at: Instant | None,
+    ) -> Conclusion:
+        question, answers, open_before = standing
         n = len(answers)
         rows: list[tuple[int, JournalKind, bytes]] = []
         drafts: list[Draft] = []
@@ -147,11 +180,12 @@ class Driver:
             case Wait():
                 return await self._wait(question)
             case Ask():
-                return await self._ask(question, run)
+                return await self._ask(question, run, runbook)
             case Permit():
                 return await self._permit(question, run, runbook)
             case Do():
-                return await self._do(question, open_before=open_before)
+                stale = await self._no_longer_good(question, run, runbook) if open_before else ""
+                return await self._do(question, open_before=open_before, stale=stale)
             case _:
                 assert_never(question)
 
@@ -170,18 +204,28 @@ class Driver:
             await asyncio.sleep(to_seconds(pause_ns))
         return WaitAnswer(at=self._parts.clock.now())
 
-    async def _ask(self, question: Ask, run: RunRecord) -> AskAnswer:
-        verdict = await self._parts.consents.wait_for(run.id, question.consent, question.what)
+    async def _ask(self, question: Ask, run: RunRecord, runbook: Runbook) -> AskAnswer:
+        plans = self._plans.setdefault(run.id, {})
+
+        async def look() -> Plan:
+            plan = plan_of(runbook, await self._parts.facts())
+            return plans.setdefault(plan.digest, plan)
+
+        async def renewed(words: str) -> None:
+            await self._persist(run, [], [tell.consent_renewed(run, words, self._parts.clock.now())])
+
+        does = steps_in_words(runbook)
+        verdict = await self._parts.consents.wait_for(run.id, question, look, does=does, told=renewed)
         return replace_at(verdict, self._parts.clock.now())
 
     async def _permit(self, question: Permit, run: RunRecord, runbook: Runbook) -> PermitAnswer:
         now = self._parts.clock.now()
         try:
-            facts = await self._parts.facts()
+            facts = await self._facts_for(runbook)
         except TapewatchError as error:
             return PermitAnswer(now, granted=False, reason=RefusalReason.NO_EVIDENCE, detail=str(error))
         history = [past for past in await self._parts.history(now) if past.started_at != run.started_at]
-        return permit(
+        answer = permit(
             question.action,
             runbook=runbook,
             facts=facts,
@@ -190,8 +234,37 @@ class Driver:
             now=self._parts.clock.now(),
             undo=question.undo,
         )
+        plan = plan_of(runbook, facts) if question.plan and answer.granted else None
+        if plan is None or plan.digest == question.plan:
+            return answer
+        approved = self._plans.get(run.id, {}).get(question.plan)
+        what = approved.differs(plan) if approved is not None else f"they make plan {plan.short} now"
+        words = f"the facts changed since plan {short(question.plan)} was approved: {what}"
+        return PermitAnswer(answer.at, granted=False, reason=RefusalReason.PLAN_CHANGED, detail=words)
 
-    async def _do(self, question: Do, *, open_before: bool) -> DoAnswer:
+    async def _facts_for(self, runbook: Runbook) -> PlantFacts:
+        """Look at the plant, and at what of the market goes through it only where the runbook bounds that."""
+        facts = await self._parts.facts()
+        if self._parts.market is None or not bounds_market(runbook):
+            return facts
+        return await self._parts.market(facts)
+
+    async def _no_longer_good(self, question: Do, run: RunRecord, runbook: Runbook) -> str:
+        """Say why what was permitted before control stopped must not be begun now; empty when it may be, or was done.
+
+        What it stood on is as old as the stop was long: the rails are asked anew, and in time evidence is none.
+        """
+        if await self._parts.plant.done(question.action, question.key):
+            return ""
+        answer = await self._permit(Permit(question.action, undo=question.undo), run, runbook)
+        if not answer.granted:
+            return f"it is not permitted any more ({answer.reason}). {answer.detail}"
+        journal = await self._parts.store.call(lambda store: store.run_journal(run.id))
+        answered = [_ANSWER.decode(payload) for _, kind, payload in journal if kind == "answer"]
+        age_ns = answer.at - max((one.at for one in answered), default=answer.at)
+        return "" if age_ns <= RESUME_WITHIN else f"what was seen before it is {duration(age_ns)} old"
+
+    async def _do(self, question: Do, *, open_before: bool, stale: str = "") -> DoAnswer:
         """Carry an action out; `open_before` tells that a process before this one may have begun to."""
         self._parts.failpoints.reach(Failpoint.BEFORE_EFFECT)
         thrown = killswitch.read(self._parts.kill_switch)
@@ -202,6 +275,9 @@ class Driver:
             answer = DoAnswer(at=now, ok=False, error=words)
         elif thrown is not None:
             answer = DoAnswer(at=now, ok=False, refused=RefusalReason.KILL_SWITCH, error=f"kill switch {thrown}")
+        elif stale:
+            words = f"whether it was done before control stopped is not known; {stale}"
+            answer = DoAnswer(at=now, ok=False, error=words)
         else:
             answer = await self._parts.plant.carry_out(question.action, question.key, forbidden=self._forbidden)
         self._parts.failpoints.reach(Failpoint.AFTER_EFFECT)
@@ -226,6 +302,13 @@ def _resumed(
         if n < len(answers):
             question = advance(generator, answers[n])
     return question, answers, len(answers) in asked
+
+
+def _as_begun(runbook: Runbook, journal: Sequence[tuple[int, JournalKind, bytes]]) -> Runbook:
+    """Return the runbook under the consent its run began with, if its journal tells that already."""
+    asked = (_ASKED.decode(payload) for _, kind, payload in journal if kind == "question")
+    recorded = consent_on_record(asked)
+    return runbook if recorded is None else msgspec.structs.replace(runbook, consent=recorded)
 
 
 def has_acted(journal: Sequence[tuple[int, JournalKind, bytes]]) -> bool:

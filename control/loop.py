@@ -19,6 +19,7 @@ import msgspec
 
 from control import killswitch, tell
 from control.config import ControlTuning
+from control.consent import consent_for
 from control.deadman import SILENT, DeadMan
 from control.decide import HandOver, Start, next_step
 from control.driver import Driver, has_acted
@@ -26,6 +27,7 @@ from control.errors import RefusedByRailError
 from control.evidence import Archivist
 from control.intake import Intake, StoreThread
 from control.paging import Pager
+from control.preview import Preview, preview
 from control.telemetry import ControlInstruments
 from exchange.ports import Log
 from incidents.correlate import Told, opens_with
@@ -278,6 +280,7 @@ class Loop:
             RefusedByRailError: another run took the incident or the target since it was admitted.
         """
         # No await stands between this look and the claim: the loop and a person may want the same at once.
+        bound = self._under_consent(bound, incident.level)
         taken = refuse_in_progress(target(bound), self._active())
         if taken is not None or self._busy(incident.id) or incident.id in self._closing:
             raise RefusedByRailError(f"{RefusalReason.RUN_IN_PROGRESS}: {incident.id} has just changed; look again")
@@ -290,6 +293,14 @@ class Loop:
             self._starting.pop(incident.id, None)
         return run
 
+    def _under_consent(self, bound: Runbook, level: int) -> Runbook:
+        """Let a bound runbook ask those who must agree at an incident's level.
+
+        A run that is resumed keeps what its journal tells (`Driver.drive`), whatever became of the level since.
+        """
+        consent = consent_for(bound, level, self._p.tuning.consent_floor)
+        return msgspec.structs.replace(bound, consent=consent)
+
     def _busy(self, incident_id: str) -> bool:
         return incident_id in self._runs or incident_id in self._starting
 
@@ -301,6 +312,15 @@ class Loop:
         facts = await self._p.driver.facts()
         unknown = (refuse_no_target(step.action, facts) for step in bound.steps)
         return next(filter(None, unknown), None) or await self._refusal(bound, self._p.clock.now())
+
+    async def rehearse(self, bound: Runbook, level: int) -> Preview:
+        """Say what a run of a bound runbook would do now, in an incident of a level; changes nothing."""
+        bound = self._under_consent(bound, level)
+        try:
+            refusal = await self.refusal(bound)
+        except TapewatchError as error:
+            refusal = Refusal(RefusalReason.NO_EVIDENCE, str(error))
+        return await preview(self._p.driver.parts, bound, level, refusal)
 
     async def _refusal(self, bound: Runbook, now: Instant) -> Refusal | None:
         past = await history(self._p.store, now, sizes_of(self._p.library.values()))
@@ -384,8 +404,10 @@ class Loop:
                         self._p.deadman.resume(alert.starts_at)
             self._looked_back = True
         gone: list[tuple[RunRecord, Runbook | None]] = []
+        idle = [run for run in await self._p.store.call(lambda s: s.open_runs()) if not self._busy(run.incident)]
+        levels = await self._p.store.call(_levels, idle) if idle else {}
         # No await stands within this loop: what it looks at must not change under it.
-        for run in await self._p.store.call(lambda store: store.open_runs()):
+        for run in idle:
             if self._busy(run.incident):
                 continue
             runbook = next((book for book in self._p.library.values() if book.name == run.runbook), None)
@@ -394,7 +416,7 @@ class Loop:
                 gone.append((run, runbook))
                 continue
             self._p.log.event("run-resumed", run=run.id)
-            self._launch(run, bound, None)
+            self._launch(run, self._under_consent(bound, levels.get(run.incident, bound.level)), None)
         for run, runbook in gone:
             lost = Conclusion(outcome=Outcome.FAILED, reason="", detail=f"{run.runbook} is gone from the library.")
             nobody = msgspec.structs.replace(next(iter(self._p.library.values())), name=run.runbook)
@@ -451,6 +473,12 @@ def _touched(store: IncidentStore, runs: Sequence[RunRecord]) -> frozenset[str]:
     """Return those of the refused runs that had carried out a step before they were refused the next."""
     refused = [run.id for run in runs if run.outcome == Outcome.REFUSED]
     return frozenset(one for one in refused if has_acted(store.run_journal(one)))
+
+
+def _levels(store: IncidentStore, runs: Sequence[RunRecord]) -> dict[str, int]:
+    """Return the levels of the incidents that runs belong to."""
+    incidents = (store.incident(run.incident) for run in runs)
+    return {incident.id: incident.level for incident in incidents if incident is not None}
 
 
 def _written(

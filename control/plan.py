@@ -13,15 +13,13 @@ import psutil
 
 from control import render
 from control.addresses import HOST, url_of
-from control.child import Slot
+from control.child import PYTHON, Slot
 from control.config import ControlTuning, KubeAccess, RoleConfig, save_config
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
 from exchange.types import Instrument
 from kernel.errors import PermanentError
-
-ROOT: Final = Path(__file__).resolve().parent.parent
 
 START_ORDER: Final = (
     ("engine",),
@@ -208,7 +206,9 @@ def _role_config(
         seed=settings.seed, faults_allowed=settings.faults_allowed,
         tuning=ControlTuning(
             quiet_s=settings.quiet_s, deadman_s=settings.deadman_s, allowed=settings.allowed_targets,
-            library=settings.library,
+            library=settings.library, consent_s=settings.consent_s, consent_floor=settings.consent_floor,
+            calendar=str(settings.calendar.absolute()) if settings.calendar is not None else "",
+            auction_quiet_s=settings.auction_quiet_s,
         ),
         kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
     )  # fmt: skip
@@ -282,8 +282,8 @@ def _monitoring(settings: Settings, layout: Layout, ports: Ports) -> list[Worklo
 def _python_slot(layout: Layout, replica: str, port: int) -> Slot:
     module = "control.podhost" if replica.startswith("podhost-") else "control.roles"
     argv = (sys.executable, "-m", module, str(layout.config(replica)))
-    # The rooms are found whether or not the project is installed; hash randomisation stays on: replay needs none.
-    return Slot(replica, port, argv, layout.output(replica), {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
+    # Hash randomisation stays on: replay needs none.
+    return Slot(replica, port, argv, layout.output(replica), PYTHON)
 
 
 def targets_directory(layout: Layout) -> Path:

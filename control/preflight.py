@@ -12,7 +12,9 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from control.consent import check_floor
 from control.layout import Layout
+from control.market import load_calendar
 from control.render import ALERTS
 from control.settings import Settings
 from kernel.errors import InputError, PermanentError
@@ -28,12 +30,15 @@ def check(settings: Settings, layout: Layout) -> list[str]:
 
     Raises:
         PermanentError: a program of the monitoring is missing.
-        InputError: one of its files is broken; says where.
+        InputError: one of its files, or the market's calendar, is broken; says where.
     """
     prometheus = find(settings.prometheus, "prometheus")
     alertmanager = find(settings.alertmanager, "alertmanager")
     check_prometheus(prometheus, layout.root / "prometheus" / "prometheus.yml")
     check_alertmanager(alertmanager, layout.root / "alertmanager" / "alertmanager.yml")
+    check_floor(settings.consent_floor, Path(settings.library) if settings.library else LIBRARY)
+    if settings.calendar is not None:
+        load_calendar(settings.calendar)
     _, broken = load_library(LIBRARY)
     return [f"this runbook is left out, the others go on: {error}" for error in broken]
 

@@ -19,7 +19,7 @@ from control.addresses import url_of
 from control.api import ApiParts, make_app
 from control.bindings import LivePlant
 from control.config import RoleConfig
-from control.consent import Consents
+from control.consent import Consents, check_floor
 from control.deadman import DeadMan
 from control.desk import Desk
 from control.driver import Driver, Parts
@@ -28,6 +28,7 @@ from control.failpoints import Failpoints
 from control.intake import Intake, StoreThread
 from control.layout import Layout
 from control.loop import Loop, LoopParts, history, sizes_of
+from control.market import Market, load_calendar
 from control.paging import Pager
 from control.telemetry import ControlInstruments
 from exchange.adapters.http import HttpServer, listen, read_secret
@@ -155,6 +156,7 @@ class _Base:
     admin: str
     store: StoreThread
     metrics: PrometheusApi
+    market: Market
 
 
 async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: Led | None) -> _Base:
@@ -167,7 +169,14 @@ async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: 
     stack.push_async_callback(store.close)
     metrics = await stack.enter_async_context(PrometheusApi(config.prometheus_url))
     admin = read_secret(layout.secret("admin"))
-    return _Base(clock, exporter, ControlInstruments(exporter), log, admin, store, metrics)
+    market = Market(
+        metrics,
+        clock,
+        symbols=len(config.instruments),
+        calendar=load_calendar(Path(config.tuning.calendar)) if config.tuning.calendar else None,
+        quiet=seconds(config.tuning.auction_quiet_s),
+    )
+    return _Base(clock, exporter, ControlInstruments(exporter), log, admin, store, metrics, market)
 
 
 def _library(config: RoleConfig, log: FileLog) -> tuple[list[Runbook], list[InputError]]:
@@ -175,9 +184,12 @@ def _library(config: RoleConfig, log: FileLog) -> tuple[list[Runbook], list[Inpu
 
     Raises:
         PermanentError: not one can be read.
+        InputError: the floor of consent names a runbook that does not exist.
     """
+    folder = Path(config.tuning.library) if config.tuning.library else LIBRARY
+    check_floor(config.tuning.consent_floor, folder)
     platform = "local" if config.kube is None else "kubernetes"
-    library, broken = load_library(Path(config.tuning.library) if config.tuning.library else LIBRARY, platform)
+    library, broken = load_library(folder, platform)
     for error in broken:
         log.event("runbook-refused", severity="error", message=str(error))
     if not library:
@@ -206,7 +218,8 @@ async def _driver_parts(
         store=base.store,
         metrics=base.metrics,
         plant=LivePlant(workloads, exchange, base.clock, layout.journal, instruments),
-        facts=_Facts(workloads, config, led).look,
+        facts=_Facts(workloads, config, led, base.market).look,
+        market=base.market.with_shares,
         history=lambda now: history(base.store, now, sizes),
         kill_switch=layout.kill_switch,
         consents=consents,
@@ -219,8 +232,9 @@ async def _driver_parts(
 class _Facts:
     """The plant as it is now, looked at once per breath."""
 
-    def __init__(self, workloads: Workloads, config: RoleConfig, led: Led | None) -> None:
+    def __init__(self, workloads: Workloads, config: RoleConfig, led: Led | None, market: Market) -> None:
         self._workloads = workloads
+        self._market = market
         self._allowed = frozenset(config.tuning.allowed)
         self._symbols = frozenset(str(instrument.symbol) for instrument in config.instruments)
         self._led = led
@@ -231,7 +245,7 @@ class _Facts:
         if self._seen is None or time.monotonic() - self._seen[0] > _FACTS_FRESH_S:
             self._seen = (time.monotonic(), await self._look())
         why_not = self._led.why_not() if self._led is not None else ""
-        return msgspec.structs.replace(self._seen[1], leader=why_not)
+        return msgspec.structs.replace(self._seen[1], leader=why_not, market=self._market.now())
 
     async def _look(self) -> PlantFacts:
         workloads, nodes, targets = await asyncio.gather(

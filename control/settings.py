@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from kernel.errors import InputError
+from runbooks.model import Consent
 
 PREFIX: Final = "TAPEWATCH_"
 FILE: Final = "tapewatch.toml"
@@ -111,6 +112,14 @@ class Settings(BaseSettings):
     """All alerts of an incident must stay resolved for so long before it is closed; three scrapes."""
     deadman_s: float = Field(15.0, ge=1, le=86_400)
     """Without the Watchdog alert for so long, the monitoring counts as down; several of its repeats."""
+    consent_s: float = Field(300.0, ge=1, le=86_400)
+    """How long a question for consent stands before silence counts as no; five minutes let a person wake."""
+    consent_floor: dict[str, Consent] = Field(default_factory=dict)
+    """Who must agree at least, by runbook or `*`, such as `{"*": "one_approver"}`; none: runbooks say it themselves."""
+    calendar: Path | None = None
+    """YAML file of the market's sessions (`docs/consent.md`); None: trading is always continuous."""
+    auction_quiet_s: float = Field(300.0, ge=0, le=86_400)
+    """For so long before an auction nothing disruptive begins; five minutes let a restart end before orders gather."""
     seed: int = Field(1, ge=0)
     """Chance of the generated instruments and of the load: the same seed gives the same run."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from control.plan_digest import short
 from incidents.incident import AlertFact, Incident, Signal, State, handed_over, transition
 from incidents.ports import RunRecord
 from incidents.timeline import Draft, EntryKind
@@ -128,9 +129,22 @@ def _permission(run: RunRecord, question: Permit, answer: PermitAnswer) -> Draft
 
 def _consent(run: RunRecord, question: Ask, answer: AskAnswer) -> Draft:
     who = ", ".join(answer.by) or "nobody"
-    text = f"consent {'given' if answer.granted else 'not given'} by {who}: {question.what}"
-    data = {"run": run.id, "granted": answer.granted, "by": list(answer.by)}
+    plan = f" to plan {short(answer.plan)}" if answer.plan else ""
+    because = f" ({answer.detail})" if answer.detail else ""
+    text = f"consent{plan} {'given' if answer.granted else 'not given'} by {who}: {question.what}{because}"
+    data = {
+        "run": run.id,
+        "granted": answer.granted,
+        "by": list(answer.by),
+        "plan": answer.plan,
+        "detail": answer.detail,
+    }
     return Draft(answer.at, EntryKind.CONSENT, "control", text, data)
+
+
+def consent_renewed(run: RunRecord, words: str, at: Instant) -> Draft:
+    """Tell that a question for consent was asked anew, and what that made void."""
+    return Draft(at, EntryKind.NOTE, "control", f"consent to {run.runbook} {words}", {"run": run.id, "text": words})
 
 
 def _done(run: RunRecord, question: Do, answer: DoAnswer) -> Draft:

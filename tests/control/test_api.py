@@ -1,5 +1,6 @@
 """The control plane over real HTTP: who may ask what, and what is answered."""
 
+import asyncio
 import io
 
 import aiohttp
@@ -9,12 +10,14 @@ import pytest
 from control import killswitch
 from control.api import ApiParts, make_app
 from control.desk import Desk
+from control.plan_digest import plan_of, steps_in_words
 from control.telemetry import ControlInstruments
 from exchange.adapters.http import HttpServer, listen
 from exchange.recording import RecordingExposition
 from incidents.timeline import Draft, EntryKind
 from kernel.errors import InputError
 from kernel.time import to_rfc3339
+from runbooks.model import Ask, Consent
 from tests.sim.library import LIBRARY
 from tests.sim.world import METER, World
 
@@ -30,6 +33,7 @@ ROUTES = {
     ("POST", "/api/v1/incidents/{id}/resolve"): ADMIN,
     ("GET", "/api/v1/runbooks"): ADMIN,
     ("POST", "/api/v1/runbooks/{name}/run"): ADMIN,
+    ("POST", "/api/v1/runbooks/{name}/rehearse"): ADMIN,
     ("GET", "/api/v1/runs"): ADMIN,
     ("GET", "/api/v1/consents"): ADMIN,
     ("POST", "/api/v1/consents"): ADMIN,
@@ -141,7 +145,11 @@ async def test_another_method_is_not_allowed(site):
         ("POST", "/api/v1/consents", {"run": "r", "by": "anna", "grant": True}, 422),
         ("POST", "/api/v1/consents", {"run": "r", "by": " ", "grant": True}, 400),
         ("POST", "/api/v1/consents", {"run": "r", "by": "anna", "grant": "yes"}, 400),
+        ("POST", "/api/v1/consents", {"run": "r", "by": "anna", "grant": True, "plan": 1}, 400),
         ("POST", "/api/v1/runbooks/gateway-down/run", {"by": "anna"}, 409),
+        ("POST", "/api/v1/runbooks/nothing/rehearse", {}, 404),
+        ("POST", "/api/v1/runbooks/gateway-down/rehearse", {}, 409),
+        ("POST", "/api/v1/runbooks/gateway-down/rehearse", {"by": "anna"}, 400),
         ("PUT", "/api/v1/kill-switch", {"by": "anna"}, 400),
     ],
 )
@@ -194,6 +202,68 @@ async def test_the_kill_switch_is_thrown_and_released(site):
     assert "kill" in said["error"]
     assert (await site.ask("PUT", "/api/v1/kill-switch", {"on": False, "by": "anna"}))[1]["on"] is False
     assert killswitch.read(site.world.kill_switch) is None
+
+
+async def _question(site, consent):
+    """Let a run ask; return the task that waits and what the API tells of the question."""
+    runbook, looked = LIBRARY["EngineDown"], asyncio.Event()
+
+    async def look():
+        facts = await site.world._facts(site.world.life)
+        looked.set()
+        return plan_of(runbook, facts)
+
+    waiting = asyncio.create_task(
+        site.parts.consents.wait_for("INC-1/run-1", Ask(consent, "mend it"), look, does=steps_in_words(runbook))
+    )
+    await looked.wait()
+    (asked,) = (await site.ask("GET", "/api/v1/consents"))[1]
+    return waiting, asked
+
+
+async def test_a_question_names_its_plan_what_would_be_done_and_the_time_left(site):
+    waiting, asked = await _question(site, Consent.FOUR_EYES)
+    assert asked["plan"].startswith(asked["plan_short"])
+    assert asked["does"][0].startswith("restart engine-1 of engine; proven by engine_ready == 1 for 2s within 10s")
+    assert 0 < asked["left_s"] <= 20
+    assert (asked["consent"], asked["needed"], asked["granted"]) == ("four_eyes", 2, [])
+    assert asked["stands_on"]["engine desired"] == "1"
+    waiting.cancel()
+
+
+async def test_an_approval_names_the_plan_and_another_is_refused(site):
+    waiting, asked = await _question(site, Consent.FOUR_EYES)
+    answer = {"run": asked["run"], "by": "anna", "grant": True}
+    status, told = await site.ask("POST", "/api/v1/consents", {**answer, "plan": "0" * 12})
+    assert status == 409
+    assert f"asks for plan {asked['plan_short']}, not 000000000000" in told["error"]
+    assert (await site.ask("POST", "/api/v1/consents", {**answer, "plan": asked["plan_short"]}))[0] == 200
+    assert (await site.ask("POST", "/api/v1/consents", answer))[0] == 409
+    status, told = await site.ask("POST", "/api/v1/consents", {**answer, "by": "ben"})
+    assert (status, told) == (200, {"said": f"granted for plan {asked['plan_short']}: the run goes on"})
+    verdict = await waiting
+    assert (verdict.granted, verdict.by, verdict.plan) == (True, ("anna", "ben"), asked["plan"])
+
+
+async def test_a_denial_says_why(site):
+    waiting, asked = await _question(site, Consent.ONE_APPROVER)
+    body = {"run": asked["run"], "by": "anna", "grant": False, "why": "we are moving it"}
+    assert (await site.ask("POST", "/api/v1/consents", body))[0] == 200
+    assert (await waiting).detail == "denied by anna: we are moving it"
+
+
+async def test_a_rehearsal_says_what_would_be_done_and_changes_nothing(site):
+    site.world.workloads.set_ready("gateway", "gateway-1", ready=False)
+    site.world.sample()
+    before = site.world.store.runs_since(0), site.world.store.incidents(), site.world.workloads.writes
+    body = {"labels": {"replica": "gateway-1"}}
+    status, told = await site.ask("POST", "/api/v1/runbooks/gateway-down/rehearse", body)
+    assert (status, told["would"], told["consent"]) == (200, "would_begin", "automatic")
+    assert [guard["holds"] for guard in told["guards"]] == [True, True]
+    (step,) = told["steps"]
+    assert step["platform"] == ["would restart gateway-1 of gateway"]
+    assert step["replicas"] == "1 of 2 replicas of gateway"
+    assert (site.world.store.runs_since(0), site.world.store.incidents(), site.world.workloads.writes) == before
 
 
 async def test_a_report_is_escaped_and_may_load_nothing(site):
