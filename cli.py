@@ -56,14 +56,14 @@ app.add_typer(verbs_kube.app, name="kube")
 
 def complete_fault(incomplete: str) -> list[str]:
     """Offer the names of the faults."""
-    return starting(faults.FAULTS, incomplete)
+    return starting([*faults.FAULTS, *faults.catalog("kubernetes")], incomplete)
 
 
 def complete_scenario(incomplete: str) -> list[str]:
     """Offer the names of the scenarios."""
     from control.scenario import names
 
-    return starting([*names(), "all"], incomplete)
+    return starting([*names(), *names("kubernetes"), "all"], incomplete)
 
 
 FaultName = Annotated[str, typer.Argument(help="Such as gateway-hang.", autocompletion=complete_fault)]
@@ -140,12 +140,13 @@ def doctor(state: State = None, *, as_json: AsJson = False) -> NoReturn:
 
 
 @fault_app.command("list")
-def fault_list(*, as_json: AsJson = False) -> None:
+def fault_list(on: On = None, *, as_json: AsJson = False) -> None:
     """Show what can be broken."""
+    known = faults.catalog(guarded(lambda: load_settings(on=on)).on)
     if as_json:
-        print_json([faults.described(fault) for fault in faults.FAULTS.values()])
+        print_json([faults.described(fault) for fault in known.values()])
     else:
-        print_faults(list(faults.FAULTS.values()))
+        print_faults(list(known.values()))
 
 
 @fault_app.command("inject")
@@ -208,20 +209,26 @@ def switch_status(state: State = None, *, as_json: AsJson = False) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def drill(
-    scenario: Scenario = "gateway-hang",
+    scenario: Scenario = "",
+    on: On = None,
     folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path(".tapewatch/drills"),
     *,
     as_json: AsJson = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the estate's state of a run that passed.")] = False,
 ) -> NoReturn:
-    """Run a whole incident on a fresh estate and prove every link of the chain."""
+    """Run a whole incident on a fresh estate and prove every link of the chain (gateway-hang; on kubernetes pod-hang).
+
+    `--on kubernetes` starts a cluster of its own; the first time it is built, which takes minutes.
+    """
     from control.verbs_drill import run_drills
 
-    passed = guarded(lambda: run_drills(scenario, folder, as_json=as_json, keep=keep))
+    passed = guarded(lambda: run_drills(scenario, folder, on, as_json=as_json, keep=keep))
     raise typer.Exit(DONE if passed else FAILED)
 
 
 app.command(epilog="Example: tapewatch postmortem INC-20260302-0001 --md")(verbs_incident.postmortem)
+app.command(epilog="Example: tapewatch approve RUN --by anna --plan 0123456789ab")(verbs_runbook.approve)
+app.command(epilog='Example: tapewatch deny RUN --by anna --why "the rack is being moved"')(verbs_runbook.deny)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from control.errors import NotFoundError, RefusedByRailError
 from control.intake import StoreThread
-from control.preview import Preview
+from control.rehearsed import Preview
 from incidents.adapters.report_files import to_html
 from incidents.incident import UNRESOLVED, IllegalTransitionError, Incident, Signal, transition
 from incidents.markdown import to_markdown

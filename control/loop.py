@@ -27,7 +27,8 @@ from control.errors import RefusedByRailError
 from control.evidence import Archivist
 from control.intake import Intake, StoreThread
 from control.paging import Pager
-from control.preview import Preview, preview
+from control.preview import preview
+from control.rehearsed import Preview
 from control.telemetry import ControlInstruments
 from exchange.ports import Log
 from incidents.correlate import Told, opens_with

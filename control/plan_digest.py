@@ -47,7 +47,8 @@ class Plan:
 
 def plan_of(runbook: Runbook, facts: PlantFacts) -> Plan:
     """Return the plan of a bound runbook on the facts as they are."""
-    written = hashlib.sha256(msgspec.json.encode(runbook, order="deterministic")).hexdigest()
+    plain = msgspec.to_builtins(runbook, str_keys=True, order="deterministic")
+    written = hashlib.sha256(msgspec.json.encode(plain)).hexdigest()
     basis = {"runbook": written[:SHORT], "phase": facts.market.phase if facts.market is not None else ALWAYS}
     actions = [step.action for step in runbook.steps]
     for name in sorted({workload_of(action) for action in actions} - {""}):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
@@ -18,6 +17,7 @@ from control import killswitch
 from control.consent import people_needed
 from control.driver import Parts
 from control.plan_digest import plan_of, short
+from control.rehearsed import BEGINS, Preview, Seen, StepSeen
 from kernel.errors import TapewatchError
 from kernel.time import SECOND, Instant
 from monitor.ports import Reading
@@ -49,61 +49,6 @@ from runbooks.ports import RefusedError
 from runbooks.rails import ALWAYS, is_disruptive, market_share, touched
 from runbooks.run import advance, run
 from runbooks.words import describe, promised, said, wanted
-
-BEGINS: Final = "would_begin"
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence as it reads now."""
-
-    wanted: str
-    reads: str
-    value: float | None
-    age_s: float | None
-    holds: bool
-
-
-class StepSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """A step, and what rails and platform say of it now."""
-
-    name: str
-    does: str
-    undo: str
-    proof: str
-    proof_now: Seen | None
-    replicas: str
-    market: str
-    platform: tuple[str, ...]
-    permitted: bool
-    reason: str = ""
-    """A `RefusalReason`, of a rail or of the platform."""
-    detail: str = ""
-
-
-class Preview(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run would do if it began now."""
-
-    runbook: str
-    title: str
-    target: str
-    level: int
-    phase: str
-    guards: tuple[Seen, ...]
-    steps: tuple[StepSeen, ...]
-    consent: Consent
-    people: int
-    """How many have to agree."""
-    plan: str
-    """The digest they would agree to; empty when the plant cannot be seen."""
-    would: str
-    """`would_begin`, `refused` or `not_applicable`."""
-    reason: str
-    detail: str
-
-    @property
-    def begins(self) -> bool:
-        """Whether the run would begin."""
-        return self.would == BEGINS
 
 
 async def preview(parts: Parts, bound: Runbook, level: int, refusal: Refusal | None) -> Preview:

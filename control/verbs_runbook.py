@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import quote
 
+import msgspec
 import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.terminal import DONE, EXIT_CODES, FAILED, AsJson, By, State, err, guarded, layout_of, out, print_json, who
+from control.preview_page import print_preview, print_question
+from control.rehearsed import Preview
+from control.terminal import (
+    DONE,
+    EXIT_CODES,
+    FAILED,
+    REFUSED,
+    AsJson,
+    By,
+    State,
+    err,
+    guarded,
+    layout_of,
+    out,
+    print_json,
+    who,
+)
 from control.terminal import starting as starting_with
 from control.verbs_incident import Desk
-from incidents.words import OUTCOMES, clean
+from incidents.words import OUTCOMES
 from kernel.errors import InputError
 from runbooks.bind import bind
 from runbooks.model import Refusal, Runbook, Wait
@@ -38,6 +56,15 @@ Labels = Annotated[
     list[str] | None,
     typer.Option("--label", "-l", help="A label of the alert it answers, such as replica=gateway-1."),
 ]
+
+
+class Against(StrEnum):
+    """What a rehearsal is held against."""
+
+    SUPPOSITION = "supposition"
+    LIVE = "live"
+
+
 app = typer.Typer(no_args_is_help=True, help="See, check, rehearse and run runbooks.", epilog=EXIT_CODES)
 
 
@@ -86,9 +113,24 @@ def check(
     raise typer.Exit(FAILED if any(one["error"] for one in told) else DONE)
 
 
-@app.command("rehearse", epilog="Example: tapewatch runbook rehearse gateway-down --label replica=gateway-2")
-def rehearse_(name: Name, labels: Labels = None, library: Library = LIBRARY, *, as_json: AsJson = False) -> None:
-    """Show what a run would ask and do, when the remedy helps and when it does not. Touches nothing."""
+@app.command("rehearse", epilog="Example: tapewatch runbook rehearse gateway-down --against live -l replica=gateway-2")
+def rehearse_(
+    name: Name,
+    labels: Labels = None,
+    against: Annotated[Against, typer.Option(help="The running plant, or a supposition.")] = Against.SUPPOSITION,
+    library: Library = LIBRARY,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would ask and do. Touches nothing.
+
+    Supposed, it is shown once when the remedy helps and once when it does not. Live, the running control reads every
+    guard, asks every rail and the platform, and says whether the run would begin.
+    """
+    if against is Against.LIVE:
+        _rehearse_live(name, labels or [], state, as_json=as_json)
+        return
     bound = guarded(lambda: _bound(_find(name, library), labels or []))
     told = {"helps": rehearse(bound), "does_not_help": rehearse(bound, Supposition(helps=False))}
     if as_json:
@@ -96,6 +138,17 @@ def rehearse_(name: Name, labels: Labels = None, library: Library = LIBRARY, *, 
         return
     for words, rehearsal in zip(("the remedy helps", "it does not help"), told.values(), strict=True):
         _print_rehearsal(words, rehearsal)
+
+
+def _rehearse_live(name: str, labels: Sequence[str], state: Path | None, *, as_json: bool) -> None:
+    body = {"labels": guarded(lambda: _pairs(labels))}
+    told = guarded(lambda: Desk(layout_of(state)).say(f"runbooks/{quote(name, safe='')}/rehearse", body))
+    preview = msgspec.convert(told, Preview)
+    if as_json:
+        print_json(told)
+    else:
+        print_preview(preview)
+    raise typer.Exit(DONE if preview.begins else REFUSED)
 
 
 @app.command("run", epilog="Example: tapewatch runbook run gateway-down --label replica=gateway-1")
@@ -119,30 +172,30 @@ def asking(state: State = None, *, as_json: AsJson = False) -> None:
     elif not found:
         out.print("no run waits for consent")
     else:
-        table = Table()
-        for column in ("run", "wants to", "agreed", "needed"):
-            table.add_column(column)
         for one in found:
-            cells = (one["run"], one["what"], ", ".join(one["granted"]) or "nobody", one["needed"])
-            table.add_row(*(markup(clean(cell)) for cell in cells))
-        out.print(table)
+            print_question(one)
 
 
-@app.command("approve", epilog="Example: tapewatch runbook approve RUN --by anna")
-def approve(run: Annotated[str, typer.Argument(help="The run that asks.")], by: By = "", state: State = None) -> None:
+RunId = Annotated[str, typer.Argument(help="The run that asks, as `runbook asking` names it.")]
+PlanHash = Annotated[
+    str, typer.Option("--plan", help="The hash of the plan that is meant; refused when another is asked for now.")
+]
+
+
+@app.command("approve", epilog="Example: tapewatch runbook approve RUN --by anna --plan 0123456789ab")
+def approve(run: RunId, by: By = "", plan: PlanHash = "", state: State = None) -> None:
     """Agree to what a run asks consent for."""
-    _answer(state, run, by, grant=True)
+    _answer(state, {"run": run, "by": who(by), "grant": True, "plan": plan})
 
 
-@app.command("deny", epilog="Example: tapewatch runbook deny RUN --by anna")
-def deny(run: Annotated[str, typer.Argument(help="The run that asks.")], by: By = "", state: State = None) -> None:
+@app.command("deny", epilog='Example: tapewatch runbook deny RUN --by anna --why "the rack is being moved"')
+def deny(run: RunId, by: By = "", why: Annotated[str, typer.Option(help="Why not.")] = "", state: State = None) -> None:
     """Forbid what a run asks consent for."""
-    _answer(state, run, by, grant=False)
+    _answer(state, {"run": run, "by": who(by), "grant": False, "why": why})
 
 
-def _answer(state: Path | None, run: str, by: str, *, grant: bool) -> None:
-    body = {"run": run, "by": who(by), "grant": grant}
-    out.print(markup(guarded(lambda: Desk(layout_of(state)).say("consents", body))["said"]))
+def _answer(state: Path | None, body: Mapping[str, object]) -> None:
+    out.print(markup(guarded(lambda: Desk(layout_of(state)).say("consents", body))["said"]), soft_wrap=True)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------

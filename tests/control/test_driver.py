@@ -254,3 +254,106 @@ def test_what_mended_itself_is_left_alone(tmp_path):
     conclusion, world = drive(tmp_path, GATEWAY, setup=setup)
     assert conclusion.outcome is Outcome.NOT_APPLICABLE
     assert not world.done
+
+
+# --- consent to a plan ----------------------------------------------------------------------------------------------
+
+ASKS = several(RESTART, consent=Consent.FOUR_EYES)
+
+
+def people(*names):
+    """Let people agree to whatever is asked, one at each tick."""
+
+    def agree(world):
+        if world.life.dead:
+            return
+        for question in list(world.life.consents.open.values()):
+            left = [name for name in names if name not in question.granted]
+            if left and not question.verdict.done():
+                world.life.consents.answer(question.run, left[0], grant=True)
+
+    return agree
+
+
+def change(world):
+    """Let somebody else change the gateway."""
+    status = world.workloads._workloads["gateway"]
+    world.workloads._workloads["gateway"] = msgspec.structs.replace(status, generation=status.generation + 1)
+
+
+def test_two_people_agree_to_a_plan_and_the_run_goes_on(tmp_path):
+    def setup(bench):
+        bench.disturb = people("anna", "ben")
+
+    conclusion, world = drive(tmp_path, ASKS, setup=setup)
+    assert conclusion.outcome is Outcome.MENDED
+    (consent,) = told(world, EntryKind.CONSENT)
+    assert consent.data["by"] == ["anna", "ben"]
+    assert consent.text.startswith(f"consent to plan {consent.data['plan'][:12]} given by anna, ben: several")
+
+
+def test_a_plan_that_changed_after_it_was_approved_is_not_carried_out(tmp_path):
+    def setup(bench):
+        agree, changed = people("anna", "ben"), []
+
+        def disturb(world):
+            agree(world)
+            if not changed and any(question.verdict.done() for question in world.life.consents.open.values()):
+                changed.append(True)
+                change(world)
+
+        bench.disturb = disturb
+
+    conclusion, world = drive(tmp_path, ASKS, setup=setup)
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.REFUSED, "plan_changed")
+    assert "the facts changed since plan" in conclusion.detail.lower()
+    assert "gateway generation 1 -> 2" in conclusion.detail
+    assert not world.done
+
+
+def test_a_plan_that_changes_while_it_is_asked_is_asked_anew_and_the_timeline_says_so(tmp_path):
+    def setup(bench):
+        agree, ticks = people("anna", "ben"), []
+
+        def disturb(world):
+            ticks.append(True)
+            if len(ticks) == 4:
+                change(world)
+            if len(ticks) in {3, 10, 11}:
+                agree(world)
+
+        bench.disturb = disturb
+
+    conclusion, world = drive(tmp_path, ASKS, setup=setup)
+    assert conclusion.outcome is Outcome.MENDED
+    (note,) = told(world, EntryKind.NOTE)
+    assert "asked anew, for the facts changed: gateway generation 1 -> 2" in note.text
+    assert note.text.endswith("void is the consent of anna")
+
+
+def test_whoever_agreed_before_a_crash_is_asked_again_and_nothing_is_done_twice(tmp_path):
+    def setup(bench):
+        bench.disturb = people("anna", "ben")
+
+    _, calm = drive(tmp_path / "calm", ASKS, setup=setup)
+    for point in range(1, calm.steps + 1):
+        conclusion, world = drive(tmp_path / str(point), ASKS, crash_at=point, setup=setup)
+        assert not broken_promises(world)
+        assert len(world.done) <= 1
+        assert conclusion.outcome is Outcome.MENDED, f"point {point}: {conclusion.detail}"
+
+
+def test_a_resumed_run_keeps_the_consent_it_began_with(tmp_path):
+    """Its incident's level has changed meanwhile, so that nobody would be asked any more."""
+    bench = Bench(tmp_path, ASKS)
+
+    def crash_while_it_asks(world):
+        if world.lives == 1 and not world.life.dead and world.life.consents.open:
+            bench.bound = msgspec.structs.replace(bench.bound, consent=Consent.AUTOMATIC)
+            world.kill()
+
+    bench.disturb = crash_while_it_asks
+    conclusion = run(bench.conclude())
+    assert bench.world.lives == 2
+    assert (conclusion.outcome, conclusion.reason) == (Outcome.REFUSED, "no_consent")
+    assert not bench.world.done

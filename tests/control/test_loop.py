@@ -2,14 +2,17 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 import control.loop as loop_room
+from control.config import ControlTuning
 from incidents.incident import UNRESOLVED, State
 from incidents.timeline import EntryKind
 from kernel.time import Instant
-from runbooks.model import Outcome
+from runbooks.model import Consent, Outcome
 from tests.sim.invariants import broken_promises
+from tests.sim.library import GATEWAY
 from tests.sim.virtual import run
 from tests.sim.world import World
 
@@ -212,3 +215,24 @@ def test_a_signal_our_program_cannot_decide_on_holds_up_none_and_is_handed_over(
     assert Outcome.MENDED in [record.outcome for record in runs(world)]
     assert any("SignalUndecidable" in alert.name for one in world.store.incidents() for alert in one.alerts.values())
     assert world.store.backlog() == 0
+
+
+@pytest.mark.parametrize(
+    ("by_level", "floor", "outcome"),
+    [
+        ({}, {}, Outcome.MENDED),
+        ({2: Consent.ONE_APPROVER}, {}, Outcome.REFUSED),
+        ({1: Consent.ONE_APPROVER}, {}, Outcome.MENDED),
+        ({}, {"*": Consent.ONE_APPROVER}, Outcome.REFUSED),
+        ({}, {"gateway-down": Consent.FOUR_EYES}, Outcome.REFUSED),
+        ({}, {"engine-down": Consent.FOUR_EYES}, Outcome.MENDED),
+    ],
+)
+def test_the_incidents_level_and_the_floor_say_who_must_agree(tmp_path, by_level, floor, outcome):
+    library = {"GatewayDown": msgspec.structs.replace(GATEWAY, consent_by_level=by_level)}
+    tuning = ControlTuning(handover_s=8.0, consent_s=10.0, consent_floor=floor)
+    world = play(tmp_path, lambda w: w.hang("gateway", "gateway-1"), library=library, tuning=tuning, seconds=30)
+    assert runs(world)[0].outcome == outcome
+    assert bool(world.done) is (outcome is Outcome.MENDED)
+    if outcome is Outcome.REFUSED:
+        assert runs(world)[0].reason == "no_consent"

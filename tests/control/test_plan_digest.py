@@ -111,6 +111,15 @@ def test_another_target_consent_or_radius_is_another_plan():
     assert len({plan_of(one, FACTS).digest for one in (BOUND, other, strict, wide)}) == 4
 
 
+def test_the_order_in_which_a_runbook_was_written_makes_no_other_plan():
+    assert isinstance(BOUND, Runbook)
+    one, other = (
+        msgspec.structs.replace(BOUND, consent_by_level=levels)
+        for levels in ({1: Consent.FOUR_EYES, 2: Consent.AUTOMATIC}, {2: Consent.AUTOMATIC, 1: Consent.FOUR_EYES})
+    )
+    assert plan_of(one, FACTS).digest == plan_of(other, FACTS).digest != plan_of(BOUND, FACTS).digest
+
+
 def test_a_plan_is_named_by_its_first_digits_at_least():
     plan = plan_of(BOUND, FACTS)
     assert len(plan.digest) == 64
