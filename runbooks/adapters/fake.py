@@ -115,8 +115,8 @@ class FakeWorkloads:
         def write(status: WorkloadStatus) -> tuple[WorkloadStatus, dict[str, str], dict[str, str]]:
             if status.singleton:
                 raise RefusedError(RefusalReason.SINGLETON, f"{workload} is a single writer and is never scaled")
-            if not 1 <= replicas <= REPLICAS_MAX:
-                words = f"{workload} may have 1 to {REPLICAS_MAX} replicas, not {replicas}"
+            if not 0 <= replicas <= REPLICAS_MAX:
+                words = f"{workload} may have 0 to {REPLICAS_MAX} replicas, not {replicas}"
                 raise RefusedError(RefusalReason.NOT_ALLOWED, words)
             kept = status.replicas[:replicas]
             started = [self._start(workload, f"{workload}-{n}") for n in range(len(kept) + 1, replicas + 1)]
