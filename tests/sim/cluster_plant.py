@@ -133,7 +133,7 @@ class Cluster:
         """The epoch of the lease, as far as the API server has seen it yet."""
         self.things: dict[str, Thing] = {}
         self.pods: dict[str, Pod] = {}
-        self.budget: dict[str, int] = {"gateway": 2, "market-data": 1, "settlement": 1, "engine": 0}
+        self.budget: dict[str, int] = {"gateway": 2, "market-data": 1, "settlement": 1, "engine": 1}
         """How many replicas must stay ready."""
         self.strict = False
         """Whether the budgets hold for replicas that are not ready, too."""
@@ -200,13 +200,13 @@ class Cluster:
         thing.marks.add(writer.key)
         self.write(name, US, writer.key, **fields)
 
-    def evict(self, writer: Writer, uid: str, *, force: bool = False) -> None:
-        """End one replica, when the budget allows it; one that is gone needs nothing."""
+    def evict(self, writer: Writer, uid: str, *, force: bool = False, past_budget: bool = False) -> None:
+        """End one replica, when the budget allows it or is passed by; one that is gone needs nothing."""
         self.admit(writer)
         pod = self.pods.get(uid)
         if pod is None or (pod.ending_s is not None and not force):
             return
-        if not force and self._short_of_budget(pod):
+        if not (force or past_budget) and self._short_of_budget(pod):
             raise BlockedError(f"{pod.workload} must keep {self.budget[pod.workload]} ready")
         self._took(writer, pod.workload, {}, pods=(pod,), forced=force)
         if force:
@@ -416,7 +416,7 @@ class Cluster:
         self.reverted.clear()
         self.bounds = None
         self.things.pop("hpa:gateway", None)
-        self.budget |= {"gateway": 2, "market-data": 1, "settlement": 1, "engine": 0}
+        self.budget |= {"gateway": 2, "market-data": 1, "settlement": 1, "engine": 1}
         for name, thing in self.things.items():
             if name.startswith("node:") and thing.spec["cordoned"]:
                 self.write(name, "anna", cordoned=False)
