@@ -15,11 +15,14 @@ HOST: Final = "127.0.0.1"
 
 
 class ReplicaAddress(msgspec.Struct, frozen=True):
-    """One replica that should run now. Whether it is ready is told by its `/health/ready`, never by this file."""
+    """One replica that should run now."""
 
     id: str
     url: str
     pid: int | None = None
+    ready: bool = True
+    """On Kubernetes, whether its pod is: nobody is sent to one that is not, as by a Service. A local estate tells of
+    nobody's readiness here; `/health/ready` does."""
 
 
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +51,8 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     """Workload name to the replicas it should have now; changes when a workload is scaled."""
 
     def urls(self, workload: str) -> tuple[str, ...]:
-        """Return the addresses of a workload's replicas; empty for an unknown workload."""
-        return tuple(replica.url for replica in self.workloads.get(workload, ()))
+        """Return the addresses of a workload's replicas that take requests; empty for an unknown workload."""
+        return tuple(replica.url for replica in self.workloads.get(workload, ()) if replica.ready)
 
 
 def url_of(port: int) -> str:

@@ -22,6 +22,10 @@ from kernel.errors import PermanentError
 from kernel.time import Instant
 
 TAIL_BYTES: Final = 8_192
+ROOT: Final = Path(__file__).resolve().parent.parent
+PYTHON: Final = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+"""What our own programs are started with: the rooms are found whether or not the project is installed, and whatever
+kills the interpreter is told in the replica's output."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import msgspec
 
 from control import faults, killswitch
 from control.calls import call
-from control.faults import Plant
+from control.fault import Plant
 from control.layout import Layout
 from control.links import see
 from control.scenario import Act, Link, Scenario
@@ -34,7 +34,8 @@ from exchange.types import Instrument
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, Instant
 
-UP_WITHIN_S: Final = 40.0
+UP_WITHIN_S: Final = {"local": 40.0, "kubernetes": 150.0}
+"""On Kubernetes a cluster starts first."""
 SETTINGS: Final = {"ports": "auto", "symbols": 8, "load_rate_per_s": 150, "quiet_s": 2}
 """A drill's usual estate: free ports, so that it never meets another estate, and a load that shows in every rate."""
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -96,7 +97,8 @@ class Drill:
         """Run the scenario and return the verdict; the estate is down when this returns."""
         began = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._tell("step", "starting an exchange, Prometheus, Alertmanager and control")
+        where = "" if self._scenario.on == "local" else "a Kubernetes cluster, "
+        self._tell("step", f"starting {where}an exchange, Prometheus, Alertmanager and control")
         process = await self._start_estate()
         try:
             await self._until_up(process)
@@ -110,7 +112,7 @@ class Drill:
     # --- the estate -------------------------------------------------------------------------------------------------
 
     async def _start_estate(self) -> asyncio.subprocess.Process:
-        settings = {**SETTINGS, **self._scenario.settings}
+        settings = {**SETTINGS, "on": self._scenario.on, **self._scenario.settings}
         environment = {f"TAPEWATCH_{name.upper()}": str(value) for name, value in settings.items()}
         argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "cli", "up", "--state"]
         with (self._folder / "estate.out").open("wb") as output:
@@ -125,7 +127,8 @@ class Drill:
             )
 
     async def _until_up(self, process: asyncio.subprocess.Process) -> None:
-        deadline = time.monotonic() + UP_WITHIN_S
+        within_s = UP_WITHIN_S[self._scenario.on]
+        deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             if process.returncode is not None:
                 last = (self._folder / "estate.out").read_text(errors="replace").strip().splitlines()[-3:]
@@ -134,12 +137,12 @@ class Drill:
                 if faults.connect(self._layout.root).addresses.phase == "up":
                     return
             await asyncio.sleep(0.1)
-        raise TemporaryError(f"the estate was not up within {UP_WITHIN_S:g} s; see {self._folder / 'estate.out'}")
+        raise TemporaryError(f"the estate was not up within {within_s:g} s; see {self._folder / 'estate.out'}")
 
     # --- the play ---------------------------------------------------------------------------------------------------
 
     async def _play(self) -> Result:
-        witness = Witness(self._layout)
+        witness = self._witness()
         watching = asyncio.create_task(witness.watch())
         try:
             await self._warm_up(witness)
@@ -155,8 +158,18 @@ class Drill:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
+    def _witness(self) -> Witness:
+        if self._scenario.on == "local":
+            return Witness(self._layout)
+        from control.kube_witness import KubeWitness
+
+        return KubeWitness(self._layout)
+
     async def _warm_up(self, witness: Witness) -> None:
         """Wait until orders flow, are scraped, and nothing fires but the dead man's switch."""
+        for act in self._scenario.prepare:
+            plant = faults.connect(self._layout.root)
+            self._tell("step", await asyncio.to_thread(faults.arrange, plant, act.name, act.target, act.value))
         self._tell("step", "warming up: orders flow and Prometheus has seen them")
         await asyncio.sleep(self._scenario.warm_up_s)
         deadline = time.monotonic() + 20
@@ -172,10 +185,9 @@ class Drill:
         raise PermanentError(f"the estate was not calm before the drill: firing {', '.join(firing)}")
 
     async def _act_all(self, witness: Witness) -> None:
-        plant = faults.connect(self._layout.root)
         try:
             for act in self._scenario.acts:
-                await self._act(act, plant, witness)
+                await self._act(act, faults.connect(self._layout.root), witness)
         finally:
             self._broken.set()
 

@@ -34,6 +34,7 @@ from kernel.errors import PermanentError
 from kernel.time import Instant, to_rfc3339
 from monitor.adapters.exporter import Exporter
 from monitor.catalog import Role
+from runbooks.ports import Replica
 
 Say = Callable[[str], None]
 
@@ -96,8 +97,7 @@ class Estate:
                     engine=url_of(ports.engine), load=url_of(ports.load), engine_stream_port=ports.engine_stream,
                     faults_allowed=self.settings.faults_allowed, on=self.settings.on,
                     workloads={
-                        status.name: tuple(ReplicaAddress(each.id, each.url, each.pid) for each in status.replicas)
-                        for status in statuses
+                        status.name: tuple(self.address_of(each) for each in status.replicas) for status in statuses
                     },
                 ),
                 self.layout.addresses,
@@ -109,6 +109,10 @@ class Estate:
         """Return Prometheus's targets: for each job its replicas and their ports."""
         supervisor = self.supervisor
         return {one.name: [(slot.id, slot.port) for slot in supervisor.slots(one.name)] for one in supervisor.all()}
+
+    def address_of(self, replica: Replica) -> ReplicaAddress:
+        """Return a replica's entry in the address book."""
+        return ReplicaAddress(replica.id, replica.url, replica.pid)
 
     def control_port(self) -> int:
         """Return where control listens."""

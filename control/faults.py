@@ -6,67 +6,22 @@ Three ways: a signal through the estate, a fault inside a role (it forgets it wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from control.addresses import Addresses, load_addresses, write_atomically
-from control.calls import call
+from control.addresses import load_addresses, write_atomically
 from control.child import now
 from control.config import load_config
 from control.errors import RefusedByRailError
 from control.failpoints import Failpoint
+from control.fault import Change, Fault, Plant
 from control.layout import Layout
 from control.state_dir import is_held, read_secret
 from kernel.errors import InputError, TemporaryError
 from kernel.time import Instant
-
-
-@dataclass(frozen=True)
-class Plant:
-    """A running estate, as faults see it."""
-
-    layout: Layout
-    addresses: Addresses
-    admin: str
-
-    def estate(self, path: str, body: object) -> Any:
-        """Ask the estate."""
-        return call("POST", self.addresses.estate + path, token=self.admin, body=body)
-
-    def role(self, method: str, replica: str, path: str, body: object = None) -> Any:
-        """Ask a replica."""
-        return call(method, self._url(replica) + path, token=self.admin, body=body)
-
-    def _url(self, replica: str) -> str:
-        for replicas in self.addresses.workloads.values():
-            for each in replicas:
-                if each.id == replica:
-                    return each.url
-        known = ", ".join(each.id for replicas in self.addresses.workloads.values() for each in replicas)
-        raise InputError("target", f"there is no replica {replica!r}", right=f"there are {known}")
-
-
-Change = Callable[[Plant, str, str], None]
-"""Takes the plant, the target and the value."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that can be broken."""
-
-    name: str
-    what: str
-    cleared_by: str
-    target: str
-    """The replica or workload it strikes when none is named."""
-    value: str
-    """Its size when none is given; empty: it has none."""
-    inject: Change
-    clear: Change
 
 
 def _signal(name: str) -> Change:
@@ -179,6 +134,8 @@ _CATALOG: Final = (
 _NUMBERS: Final = {"load-surge": 1_000.0, "settlement-slow": 3_600.0, "engine-slow-sync": 60.0}
 """Faults whose value is a number, and the most it may be: times, seconds, seconds."""
 FAULTS: Final = {fault.name: fault for fault in _CATALOG}
+_LOCAL_ONLY: Final = frozenset({"gateway-hang", "engine-crash"})
+"""They name a process of the estate's own; on Kubernetes there are pods."""
 
 
 def connect(state: Path) -> Plant:
@@ -201,16 +158,26 @@ def connect(state: Path) -> Plant:
     return Plant(layout, addresses, admin)
 
 
-def find(name: str) -> Fault:
-    """Return a fault by name.
+def find(name: str, on: str = "local") -> Fault:
+    """Return a fault by name, of those of an estate `on` that platform.
 
     Raises:
         InputError: there is none of that name.
     """
-    fault = FAULTS.get(name)
+    known = catalog(on)
+    fault = known.get(name)
     if fault is None:
-        raise InputError("fault", f"{name!r} is not known", right=f"there are {', '.join(FAULTS)}")
+        raise InputError("fault", f"{name!r} is not known", right=f"there are {', '.join(known)}")
     return fault
+
+
+def catalog(on: str) -> Mapping[str, Fault]:
+    """Return what can be broken on an estate: `local` or `kubernetes`."""
+    if on == "local":
+        return FAULTS
+    from control.kube_faults import FAULTS as OF_CLUSTER  # it needs what a local estate does not
+
+    return {name: fault for name, fault in FAULTS.items() if name not in _LOCAL_ONLY} | OF_CLUSTER
 
 
 def inject(plant: Plant, name: str, *, target: str = "", value: str = "") -> str:
@@ -219,7 +186,7 @@ def inject(plant: Plant, name: str, *, target: str = "", value: str = "") -> str
     Raises:
         TapewatchError: no such fault or target, faults are not allowed, or the estate does not answer.
     """
-    fault = find(name)
+    fault = find(name, plant.addresses.on)
     target, value = target or fault.target, value or fault.value
     if name == "feed-gap" and not value:
         value = _symbols(plant.layout)[0]
@@ -228,6 +195,19 @@ def inject(plant: Plant, name: str, *, target: str = "", value: str = "") -> str
     fault.inject(plant, target, value)
     _record(plant.layout, fault, target, value, at)  # afterwards: one that was refused never happened
     return f"{name} injected into {target}{f' ({value})' if value else ''}; ends by: {fault.cleared_by}"
+
+
+def arrange(plant: Plant, name: str, target: str = "", value: str = "") -> str:
+    """Do to the plant what others have done to it long ago; returns a sentence. It is no fault, and recorded as none.
+
+    Raises:
+        TapewatchError: as `inject`.
+    """
+    fault = find(name, plant.addresses.on)
+    target, value = target or fault.target, value or fault.value
+    _check(plant, name, value)
+    fault.inject(plant, target, value)
+    return f"{name} arranged at {target}{f' ({value})' if value else ''}"
 
 
 def _check(plant: Plant, name: str, value: str) -> None:
@@ -258,7 +238,7 @@ def clear(plant: Plant, name: str, *, target: str = "") -> str:
     Raises:
         TapewatchError: no such fault or target, faults are not allowed, or the estate does not answer.
     """
-    fault = find(name)
+    fault = find(name, plant.addresses.on)
     fault.clear(plant, target or fault.target, "")
     return f"{name} cleared at {target or fault.target}"
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from control import plan
-from control.addresses import url_of
+from control.addresses import ReplicaAddress, url_of
 from control.child import Child, Slot, now, probe
 from control.estate import Estate
 from control.kube_bed import ROOT, Bed, keeper_argv
@@ -127,6 +127,11 @@ class KubeEstate(Estate):
     def jobs(self) -> dict[str, list[tuple[str, int]]]:
         """Return Prometheus's targets."""
         return self.supervisor.targets()
+
+    def address_of(self, replica: Replica) -> ReplicaAddress:
+        """Return a replica's entry in the address book: of a pod, with its readiness."""
+        is_pod = any(pod.id == replica.id for pod in self.supervisor.hosted.pods)
+        return ReplicaAddress(replica.id, replica.url, replica.pid, replica.ready or not is_pod)
 
     def control_port(self) -> int:
         """Return where the leader listens; the first process's port while nobody leads."""

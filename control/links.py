@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import psutil
 
+from control import kube_links
+from control.kube_witness import KubeWitness
 from control.scenario import Link
 from control.witness import Witness
 from kernel.time import SECOND
@@ -26,7 +28,14 @@ _RELATIONS: Final = {
 
 def see(witness: Witness, link: Link) -> str | None:
     """Return the evidence that a link was seen, None while it was not."""
+    if isinstance(witness, KubeWitness) and link.see in kube_links.KINDS:
+        return kube_links.see(witness, link)
     return _SEE[link.see](witness, link)
+
+
+def _nowhere(_: Witness, __: Link) -> str | None:
+    """A local estate has nothing of the kind."""
+    return None
 
 
 def _alert(witness: Witness, link: Link) -> str | None:
@@ -223,4 +232,11 @@ _SEE: Final[Mapping[str, See]] = {
     "control_restarted": _control_restarted,
     "no_action_after_switch": _no_action_after_switch,
     "undone": _undone,
+    "audit": _nowhere,
+    "deployed": _nowhere,
+    "paused": _nowhere,
+    "cordoned": _nowhere,
+    "bound": _nowhere,
+    "another_leads": _nowhere,
+    "deposed_silent": _nowhere,
 }

@@ -28,10 +28,10 @@ START_ORDER: Final = (
     ("load",),
 )
 """Each group starts when the one before is ready. Watching begins when there is something to watch."""
-KUBE_START_ORDER: Final = (("prometheus", "alertmanager", "control", "kube-state"), ("load",))
+KUBE_START_ORDER: Final = (("control", "kube-state"), ("prometheus", "alertmanager"), ("load",))
 """On Kubernetes, after the cluster and its pods."""
-KUBE_STOP_ORDER: Final = (("load",), ("podhost",), ("control", "kube-state"), ("alertmanager", "prometheus"))
-"""The pod host ends the exchange's processes in their own order."""
+KUBE_STOP_ORDER: Final = (("load",), ("control",), ("podhost",), ("kube-state", "alertmanager", "prometheus"))
+"""No new orders, then nobody who would mend what is being stopped; the pod host ends the exchange in its own order."""
 STOP_ORDER: Final = (
     ("load",),
     ("gateway",),

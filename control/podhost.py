@@ -29,7 +29,7 @@ from starlette.applications import Starlette
 
 from control.addresses import HOST, url_of
 from control.calls import call
-from control.child import Child, Slot, now, probe
+from control.child import PYTHON, Child, Slot, now, probe
 from control.config import RoleConfig, load_config, save_config
 from control.layout import Layout
 from exchange.adapters.http import HttpServer, common_routes, listen, read_secret
@@ -41,7 +41,6 @@ from monitor.catalog import Role
 from runbooks.adapters.kubernetes.api import MERGE, Api, GoneError, connect
 from runbooks.adapters.kubernetes.watch import Watch
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 NAMESPACE: Final = "exchange"
 HOSTED: Final = "testbed/host"
 ROLE: Final = "tapewatch.example/role"
@@ -287,7 +286,7 @@ class Host:
             msgspec.structs.replace(self._config, role=pod.role, replica=name, port=port), self.layout.config(name)
         )
         argv = (sys.executable, "-m", "control.roles", str(self.layout.config(name)))
-        return Slot(name, port, argv, self.layout.output(name), {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"})
+        return Slot(name, port, argv, self.layout.output(name), PYTHON)
 
     def stirred(self) -> None:
         """Take note that something is to be told, or a pod's task has ended."""

@@ -31,6 +31,13 @@ LinkKind = Literal[
     "control_restarted",
     "no_action_after_switch",
     "undone",
+    "audit",
+    "deployed",
+    "paused",
+    "cordoned",
+    "bound",
+    "another_leads",
+    "deposed_silent",
 ]
 
 
@@ -57,6 +64,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A relation such as `== 1` for a reading."""
     count: int = 1
     at_least: int = 0
+    resource: str = ""
+    """Kubernetes: of the writes only those to this, such as `pods/eviction`."""
     lasting: bool = False
     """It must still hold when everything else was seen."""
 
@@ -81,26 +90,34 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     settings: dict[str, int | float | str] = {}
     """Settings of the estate that differ from a drill's usual ones."""
     warm_up_s: float = 3.0
+    on: Literal["local", "kubernetes"] = "local"
+    prepare: tuple[Act, ...] = ()
+    """What others have done to the plant before it is warmed up: nothing of it is a fault."""
     acts: tuple[Act, ...]
     links: tuple[Link, ...]
     outcome: str
     """What the right end is, in one line."""
 
 
-def names() -> list[str]:
-    """Return the names of all scenarios, in the order they are run."""
-    return [line for line in (DRILLS / "order.txt").read_text(encoding="utf-8").split("\n") if line]
+def folder(on: str) -> Path:
+    """Return where the scenarios for estates on a platform lie."""
+    return DRILLS if on == "local" else DRILLS / on
 
 
-def load_scenario(name: str) -> Scenario:
+def names(on: str = "local") -> list[str]:
+    """Return the names of all scenarios for a platform, in the order they are run."""
+    return [line for line in (folder(on) / "order.txt").read_text(encoding="utf-8").split("\n") if line]
+
+
+def load_scenario(name: str, on: str = "local") -> Scenario:
     """Return a scenario by name.
 
     Raises:
         InputError: there is none of that name, or its file is wrong.
     """
-    path = DRILLS / f"{name}.yaml"
+    path = folder(on) / f"{name}.yaml"
     if not path.is_file():
-        raise InputError("scenario", f"{name[:60]!r} is not known", right=f"there are {', '.join(names())} and all")
+        raise InputError("scenario", f"{name[:60]!r} is not known", right=f"there are {', '.join(names(on))} and all")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         scenario = msgspec.convert(data, Scenario)
@@ -112,4 +129,4 @@ def load_scenario(name: str) -> Scenario:
             raise InputError(
                 str(path), f"awaits the link {wanted!r}", right=f"its links are {', '.join(sorted(known))}"
             )
-    return msgspec.structs.replace(scenario, name=name)
+    return msgspec.structs.replace(scenario, name=name, on=on)

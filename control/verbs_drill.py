@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from control.drill import Drill, Result, run_folder, tidy
 from control.drill_view import View, print_result, print_summary
 from control.scenario import Scenario, load_scenario, names
+from control.settings import load_settings
 from control.terminal import err, out, print_json
+from control.verbs_kube import with_binary
 from kernel.errors import TapewatchError
 
+USUAL: Final = {"local": "gateway-hang", "kubernetes": "pod-hang"}
 
-def run_drills(wanted: str, root: Path, *, as_json: bool, keep: bool) -> bool:
+
+def run_drills(wanted: str, root: Path, on: str | None, *, as_json: bool, keep: bool) -> bool:
     """Run one scenario or all; print verdicts; return whether every one passed.
 
+    On Kubernetes the test bed is built first, if it is not there.
+
     Raises:
-        InputError: there is no such scenario.
+        InputError: there is no such scenario or platform.
+        PermanentError: the test bed cannot be built.
     """
-    chosen = [load_scenario(name) for name in (names() if wanted == "all" else [wanted])]
+    settings = with_binary(load_settings(on=on))
+    os.environ["TAPEWATCH_TESTBED"] = settings.testbed
+    wanted = wanted or USUAL[settings.on]
+    chosen = [load_scenario(name, settings.on) for name in (names(settings.on) if wanted == "all" else [wanted])]
     console = err if as_json else out
     results = []
     for scenario in chosen:
