@@ -27,8 +27,8 @@ EVERY_VERB = [
     "up", "down", "status", "doctor", "drill", "postmortem", "fault list", "fault inject", "fault clear",
     "kill-switch on", "kill-switch off", "kill-switch status", "incident list", "incident show", "incident ack",
     "incident note", "incident resolve", "runbook list", "runbook show", "runbook check", "runbook rehearse",
-    "runbook run", "runbook asking", "runbook approve", "runbook deny", "exchange load", "exchange book",
-    "exchange verify", "exchange halt", "exchange resume",
+    "runbook run", "runbook asking", "runbook approve", "runbook deny", "approve", "deny",
+    "exchange load", "exchange book", "exchange verify", "exchange halt", "exchange resume",
 ]  # fmt: skip
 
 
