@@ -27,6 +27,7 @@ _KINDS: Final[dict[str, type[Any]]] = {
     "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers": kinds.HorizontalPodAutoscaler,
     "/apis/policy/v1/namespaces/{}/poddisruptionbudgets": kinds.PodDisruptionBudget,
     "/api/v1/namespaces/{}/pods": kinds.Pod,
+    "/api/v1/namespaces/{}/services": kinds.Service,
     "/api/v1/nodes": kinds.Node,
 }
 

@@ -24,6 +24,8 @@ from runbooks.facts import MarketFacts, PlantFacts, Share
 from runbooks.model import Runbook
 from runbooks.ports import WorkloadStatus
 
+GATEWAYS: Final = ("gateway", "gateway-canary")
+"""The workloads that orders come in through."""
 REQUESTS: Final = "exchange_gateway_requests_total"
 NOTIONAL: Final = "exchange_open_notional_ticks"
 WINDOW: Final = "1m"
@@ -109,7 +111,7 @@ class Market:
         replicas = {replica.id: workload.name for workload in workloads for replica in workload.replicas}
         figures = await asyncio.gather(*(self._figure(workload, replica) for replica, workload in replicas.items()))
         known = dict(zip(replicas, figures, strict=True))
-        volume = sum(figure or 0.0 for replica, figure in known.items() if replicas[replica] == "gateway")
+        volume = sum(figure or 0.0 for replica, figure in known.items() if replicas[replica] in GATEWAYS)
         return {
             replica: self._share(replicas[replica], figure, volume)
             for replica, figure in known.items()
@@ -119,7 +121,7 @@ class Market:
     async def _figure(self, workload: str, replica: str) -> float | None:
         """Return the figure that a replica's share stands on, 0 where none is needed, None when it is not known."""
         match workload:
-            case "gateway":
+            case "gateway" | "gateway-canary":
                 return await self._read("rate({}[" + WINDOW + "])", REQUESTS, replica)
             case "engine":
                 return await self._read("{}", NOTIONAL, replica)
@@ -131,7 +133,7 @@ class Market:
     def _share(self, workload: str, figure: float, volume: float) -> Share:
         """Return a replica's share; `volume` is the order rate of all gateways that are known."""
         match workload:
-            case "gateway":
+            case "gateway" | "gateway-canary":
                 return Share(self._symbols, figure / volume if volume else 0.0, notional=0)
             case "engine":  # the single writer: every order goes through it and rests there
                 return Share(self._symbols, volume=1.0, notional=round(figure))

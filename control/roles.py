@@ -223,12 +223,19 @@ _SERVE: Final[dict[Role, Serve]] = {
 }
 
 
+CONFIG_REFUSED: Final = 78
+"""EX_CONFIG of sysexits.h: a configuration that is refused, told from a process that fails (alert ConfigPoisoned)."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the role that a configuration names until it is told to stop; return the exit code."""
     if len(arguments) != 1:
         return _say(_USAGE, 2)
     try:
         config = _read_config(Path(arguments[0]))
+    except TapewatchError as error:
+        return _say(str(error), CONFIG_REFUSED)
+    try:
         gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
         if config.role == Role.CONTROL:
             return _run_control(config)

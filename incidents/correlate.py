@@ -39,7 +39,9 @@ Graph = Mapping[str, Collection[str]]
 """Service -> the services it directly depends on."""
 
 DEPENDS_ON: Final[Graph] = {
+    "engine": ("cluster",),
     "gateway": ("engine",),
+    "gateway-canary": ("engine",),
     "market-data": ("engine",),
     "settlement": ("engine",),
     "watchdog": ("market-data",),

@@ -18,6 +18,7 @@ import pytest
 from control.addresses import Addresses, ReplicaAddress, save_addresses, url_of
 from control.config import RoleConfig, save_config
 from control.layout import Layout
+from control.roles import CONFIG_REFUSED
 from exchange.accounting import Account
 from exchange.adapters.file_log import FileLog
 from exchange.adapters.load_account import account
@@ -167,8 +168,8 @@ def run(path: Path) -> tuple[int, str]:
     return ended.returncode, ended.stderr
 
 
-def one_sentence(code: int, errors: str, words: str) -> None:
-    assert code == 1, errors
+def one_sentence(code: int, errors: str, words: str, expected: int = 1) -> None:
+    assert code == expected, errors
     assert words in errors
     assert "Traceback" not in errors
     assert errors.count("\n") == 1
@@ -190,8 +191,8 @@ def test_a_missing_secret_is_one_sentence(estate):
 def test_a_configuration_of_another_version_or_none_is_one_sentence(estate, tmp_path):
     path = tmp_path / "strange.json"
     path.write_text('{"role": "engine"}')
-    one_sentence(*run(path), "no configuration of this version")
-    one_sentence(*run(tmp_path / "none.json"), "cannot read the configuration")
+    one_sentence(*run(path), "no configuration of this version", CONFIG_REFUSED)
+    one_sentence(*run(tmp_path / "none.json"), "cannot read the configuration", CONFIG_REFUSED)
     one_sentence(*run(estate.config("engine", role="engin")), "is none of")
 
 

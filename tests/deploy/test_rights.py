@@ -108,14 +108,14 @@ TAPEWATCH = [
 ]  # fmt: skip
 KUBE_STATE = [
     *[("lw", kind, "exchange", "", True) for kind in (
-        "apps/deployments", "apps/statefulsets", "/pods", "policy/poddisruptionbudgets",
+        "apps/deployments", "apps/statefulsets", "/pods", "/services", "policy/poddisruptionbudgets",
         "autoscaling/horizontalpodautoscalers")],
     ("lw", "/nodes", "", "", True),
     *[("w", kind, "exchange", "", False) for kind in (
         "apps/deployments", "apps/statefulsets", "apps/deployments/scale", "/pods", "/pods/eviction", "/configmaps",
         "/services", "batch/jobs", "/events", "autoscaling/horizontalpodautoscalers")],
     ("w", "/nodes", "", "", False),
-    *[("r", kind, "exchange", "", False) for kind in ("batch/jobs", "/services")],
+    ("r", "batch/jobs", "exchange", "", False),
     *[("gl", kind, "exchange", "", False) for kind in ("/secrets", "/configmaps")],
     *[("gl", kind, "tapewatch", "", False) for kind in ("/secrets", "/configmaps", "coordination.k8s.io/leases")],
     *[("r", "/pods", namespace, "", False) for namespace in ("kube-system", "tapewatch", "")],
