@@ -33,7 +33,7 @@ _WHY_MAX: Final = 500
 Look = Callable[[], Awaitable[Plan]]
 """Works the plan out on the facts as they are now; raises `TapewatchError` when they cannot be seen."""
 Told = Callable[[str], Awaitable[None]]
-"""Is told, in a sentence, that a question was asked anew."""
+"""Is told, in a sentence, that a question is asked, or asked anew."""
 
 
 # --- who must agree ------------------------------------------------------------------------------------------------
@@ -104,6 +104,15 @@ class Open:
         return people_needed(self.consent)
 
     @property
+    def words(self) -> str:
+        """What is asked, in a sentence, and how it is answered."""
+        people = "two different people" if self.needed > 1 else "one person"
+        how = f"`tapewatch approve {self.run} --plan {self.plan.short}` or `tapewatch deny {self.run}`"
+        return (
+            f"asks {people} to approve plan {self.plan.short} within {self.left_s:.0f} s: {self.what}. Answer by {how}"
+        )
+
+    @property
     def left_s(self) -> float:
         """Seconds until silence counts as no."""
         return max(self.until - asyncio.get_running_loop().time(), 0.0)
@@ -137,6 +146,8 @@ class Consents:
             return AskAnswer(at=Instant(0), granted=False, detail=detail)
         question = self._open[run] = Open(run, asked.what, asked.consent, plan, does, until)
         try:
+            if told is not None:
+                await told(question.words)
             while question.left_s > 0:
                 await asyncio.wait({question.verdict}, timeout=min(question.left_s, self._watch_s))
                 if question.verdict.done():
@@ -166,7 +177,7 @@ class Consents:
         if not changed or question.verdict.done():
             return
         void = f"; void is the consent of {', '.join(question.granted)}" if question.granted else ""
-        words = f"asked anew, for the facts changed: {changed}. Plan {question.plan.short} became {plan.short}{void}"
+        words = f"asks anew, for the facts changed: {changed}. Plan {question.plan.short} became {plan.short}{void}"
         question.plan, question.granted = plan, []
         question.renewed.append(words)
         if told is not None:
@@ -211,7 +222,7 @@ def _meant(question: Open, plan: str) -> None:
         right = f"give at least {SHORT} hex digits, as `tapewatch runbook asking` shows them"
         raise InputError("plan", f"{plan[:70]!r} is no plan's hash", right=right)
     if given and not names_plan(given, question.plan.digest):
-        since = f" It was {question.renewed[-1]}." if question.renewed else ""
+        since = f" The run {question.renewed[-1]}." if question.renewed else ""
         raise RefusedByRailError(
             f"{question.run} asks for plan {question.plan.short}, not {given[:SHORT]}; "
             f"look at it again with `tapewatch runbook asking`.{since}"
@@ -226,5 +237,5 @@ def _person(name: str) -> str:
 def _expired(question: Open) -> AskAnswer:
     agreed = len(question.granted)
     said = f"only {agreed} of {question.needed} agreed" if agreed else "nobody answered"
-    again = f"; it was {question.renewed[-1]}" if question.renewed else ""
+    again = f"; the run {question.renewed[-1]}" if question.renewed else ""
     return AskAnswer(at=Instant(0), granted=False, by=tuple(question.granted), detail=f"{said} in time{again}")

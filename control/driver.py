@@ -211,11 +211,11 @@ class Driver:
             plan = plan_of(runbook, await self._parts.facts())
             return plans.setdefault(plan.digest, plan)
 
-        async def renewed(words: str) -> None:
-            await self._persist(run, [], [tell.consent_renewed(run, words, self._parts.clock.now())])
+        async def told(words: str) -> None:
+            await self._persist(run, [], [tell.consent_asked(run, words, self._parts.clock.now())])
 
         does = steps_in_words(runbook)
-        verdict = await self._parts.consents.wait_for(run.id, question, look, does=does, told=renewed)
+        verdict = await self._parts.consents.wait_for(run.id, question, look, does=does, told=told)
         return replace_at(verdict, self._parts.clock.now())
 
     async def _permit(self, question: Permit, run: RunRecord, runbook: Runbook) -> PermitAnswer:

@@ -124,7 +124,7 @@ class Loop:
         unresolved = await self._p.store.call(lambda store: store.incidents(UNRESOLVED))
         for incident in unresolved:
             await self._advance(incident, now)
-        await self._p.pager.turn(unresolved, now)
+        await self._p.pager.turn(unresolved, now, self._asking())
         backlog = await self._p.store.call(lambda store: store.backlog())
         self._p.telemetry.standing(unresolved, backlog=backlog, runs=len(self._runs), now=now)
         self._p.telemetry.kill_switch(on=killswitch.read(self._p.kill_switch) is not None)
@@ -304,6 +304,11 @@ class Loop:
 
     def _busy(self, incident_id: str) -> bool:
         return incident_id in self._runs or incident_id in self._starting
+
+    def _asking(self) -> dict[str, str]:
+        """Return what the runs under way ask people's consent for, by incident."""
+        asked = self._p.driver.parts.consents.open
+        return {run.incident: asked[run.id].words for _, run in self._runs.values() if run.id in asked}
 
     def _active(self) -> list[str]:
         return [*(record.target for _, record in self._runs.values()), *self._starting.values()]

@@ -1,12 +1,12 @@
 """Telling people that an incident waits for them: an alert of its own, posted to Alertmanager for the on-call receiver.
 
 The alert is posted again while the incident waits, so an Alertmanager that was down learns of it, and ends when
-somebody acknowledges or the incident is resolved.
+somebody acknowledges or the incident is resolved. An incident waits, too, while a run of it asks for consent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from control.telemetry import ControlInstruments
@@ -37,17 +37,20 @@ class Pager:
         self._next: dict[str, Instant] = {}
         self._up: dict[str, PostableAlert] = {}
 
-    async def turn(self, unresolved: Sequence[Incident], now: Instant) -> None:
-        """Post what is due and end what is over."""
-        waiting = {one.id: one for one in unresolved if one.needs_person and one.acknowledged_at is None}
+    async def turn(self, unresolved: Sequence[Incident], now: Instant, asking: Mapping[str, str] | None = None) -> None:
+        """Post what is due and end what is over. `asking`: what runs ask people's consent for, by incident."""
+        asked = asking or {}
+        waiting = {
+            one.id: one for one in unresolved if one.id in asked or (one.needs_person and one.acknowledged_at is None)
+        }
         for incident in waiting.values():
             if now >= self._next.get(incident.id, Instant(0)):
-                await self._post(incident, now)
+                await self._post(incident, now, asked.get(incident.id, ""))
         for over in [one for one in self._up if one not in waiting]:
             await self._end(over, now)
 
-    async def _post(self, incident: Incident, now: Instant) -> None:
-        alert = self._alert(incident, Instant(now + 3 * self._every))
+    async def _post(self, incident: Incident, now: Instant, asks: str) -> None:
+        alert = self._alert(incident, Instant(now + 3 * self._every), asks)
         try:
             await self._alerts.post([alert])
         except TapewatchError as error:
@@ -67,7 +70,7 @@ class Pager:
             # It ends by itself: every post carries an end not far ahead.
             self._log.event("page-end-failed", severity="warning", incident=incident_id, message=str(error))
 
-    def _alert(self, incident: Incident, ends_at: Instant) -> PostableAlert:
+    def _alert(self, incident: Incident, ends_at: Instant, asks: str) -> PostableAlert:
         labels = {
             "alertname": NEEDS_PERSON,
             "severity": "critical",
@@ -78,7 +81,7 @@ class Pager:
         }
         annotations = {
             "summary": f"{incident.id} waits for a person: {incident.title}",
-            "description": f"{incident.needs_person_why}\n{incident.what_to_do}",
+            "description": asks or f"{incident.needs_person_why}\n{incident.what_to_do}",
             "incident_url": f"{self._url}/api/v1/incidents/{incident.id}",
         }
         return PostableAlert(labels, annotations, incident.opened_at, ends_at)

@@ -42,6 +42,7 @@ from runbooks.model import (
     ResumeMarket,
     ResumeSymbol,
     Runbook,
+    Scale,
     Step,
 )
 from runbooks.policy import permit
@@ -195,7 +196,9 @@ def _replicas(action: Action, facts: PlantFacts) -> str:
     name, count = workload_of(action), touched(action, facts)
     workload = find(facts, name)
     if not count:
-        return "no replica is ended or started"
+        return "no replica"
+    if isinstance(action, Scale) and action.by > 0 and workload is not None:
+        return f"{count} new beside {len(workload.replicas)} of {name}"
     of = f" of {len(workload.replicas)} replicas of {name}" if workload is not None else " replicas"
     return f"{count}{of}"
 

@@ -28,7 +28,7 @@ def print_preview(told: Preview) -> None:
     lines = [("phase", f"the market is in {told.phase}"), *(("guard", _seen(guard)) for guard in told.guards)]
     for number, step in enumerate(told.steps, 1):
         lines += [(f"step {number}", f"{step.name}: {step.does}"), *_step(step)]
-    plan = f"plan {short(told.plan)}" if told.plan else "no plan: the plant cannot be seen"
+    plan = short(told.plan) or "none: the plant cannot be seen"
     lines += [("consent", f"{_PEOPLE[told.consent]} (level {told.level})"), ("plan", plan)]
     for name, text in lines:
         out.print(f"  {name:10}{_text(text)}", soft_wrap=True)
@@ -36,7 +36,7 @@ def print_preview(told: Preview) -> None:
         out.print(f"[bold green]would begin[/]: {_text(told.detail)}. Nothing was done.", soft_wrap=True)
     else:
         verdict = "would not apply" if told.would == "not_applicable" else "would be refused"
-        detail = told.detail.rstrip(".")
+        detail = told.detail.removesuffix("Nothing was done.").strip().rstrip(".")
         out.print(f"[bold red]{verdict}[/] ({_text(told.reason)}): {_text(detail)}. Nothing was done.", soft_wrap=True)
 
 

@@ -142,9 +142,10 @@ def _consent(run: RunRecord, question: Ask, answer: AskAnswer) -> Draft:
     return Draft(answer.at, EntryKind.CONSENT, "control", text, data)
 
 
-def consent_renewed(run: RunRecord, words: str, at: Instant) -> Draft:
-    """Tell that a question for consent was asked anew, and what that made void."""
-    return Draft(at, EntryKind.NOTE, "control", f"consent to {run.runbook} {words}", {"run": run.id, "text": words})
+def consent_asked(run: RunRecord, words: str, at: Instant) -> Draft:
+    """Tell that consent is asked for, or asked anew and what that made void."""
+    data = {"run": run.id, "by": "control", "text": words}
+    return Draft(at, EntryKind.NOTE, "control", f"{run.runbook} {words}", data)
 
 
 def _done(run: RunRecord, question: Do, answer: DoAnswer) -> Draft:

@@ -206,7 +206,7 @@ async def test_where_the_plant_cannot_be_seen_nothing_would_begin(tmp_path):
         code, out, _ = await run_beside(*LIVE, "--state", tmp_path)
     assert code == 3
     assert "would be refused (no_evidence)" in out
-    assert "no plan: the plant cannot be seen" in out
+    assert "none: the plant cannot be seen" in out
 
 
 def test_without_a_control_to_ask_a_rehearsal_exits_4(tmp_path):

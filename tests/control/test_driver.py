@@ -326,8 +326,9 @@ def test_a_plan_that_changes_while_it_is_asked_is_asked_anew_and_the_timeline_sa
 
     conclusion, world = drive(tmp_path, ASKS, setup=setup)
     assert conclusion.outcome is Outcome.MENDED
-    (note,) = told(world, EntryKind.NOTE)
-    assert "asked anew, for the facts changed: gateway generation 1 -> 2" in note.text
+    asked, note = told(world, EntryKind.NOTE)
+    assert asked.text.startswith("several asks two different people to approve plan ")
+    assert "asks anew, for the facts changed: gateway generation 1 -> 2" in note.text
     assert note.text.endswith("void is the consent of anna")
 
 

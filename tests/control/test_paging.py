@@ -79,3 +79,12 @@ async def test_a_failure_to_end_it_is_no_harm(parts):
     alerts.fail(down=True)
     await pager.turn([], at(1))
     assert log.names() == ["page-end-failed"]
+
+
+async def test_whoever_may_consent_is_told_while_a_run_asks_even_of_an_incident_that_somebody_took_on(parts):
+    alerts, _, pager = parts
+    seen = incident(waits=False, state=State.ACKNOWLEDGED)
+    await pager.turn([seen], at(0), {"INC-1": "asks one person to approve plan 0123456789ab"})
+    assert alerts.posted[0].annotations["description"] == "asks one person to approve plan 0123456789ab"
+    await pager.turn([seen], at(5), {})
+    assert alerts.posted[-1].ends_at == at(5)
