@@ -112,14 +112,15 @@ def _another_leads(witness: KubeWitness, _: Link) -> str | None:
 
 
 def _deposed_silent(witness: KubeWitness, _: Link) -> str | None:
-    """No write was carried out for the epoch before after the first one of the present epoch."""
-    epochs = [one.epoch for one in witness.writes if one.epoch]
-    changes = [n for n in range(1, len(epochs)) if int(epochs[n]) < int(epochs[n - 1])]
-    old, now = witness.lease_first.get("leaseTransitions"), witness.lease.get("leaseTransitions")
-    if changes or now == old or not any(epoch == str(now) for epoch in epochs):
+    """Another leads, whoever led has ended, and nothing of its epoch was carried out since."""
+    since, old = witness.lease_changed_at, str(witness.lease_first.get("leaseTransitions"))
+    ended = [name for name, pids in witness.pids_seen.items() if name.startswith("control-") and len(pids) > 1]
+    if since is None or not ended or any(one.at > since and one.epoch == old for one in witness.writes):
         return None
-    written = f"{epochs.count(str(now))} writes of epoch {now}, none of an earlier one after them"
-    return f"the audit log shows {written}; {witness.fenced} refused by the fence"
+    return (
+        f"{ended[0]} ended and was started anew; the audit log shows no write of epoch {old} since epoch "
+        f"{witness.lease.get('leaseTransitions')} began, {witness.fenced} refused by the fence"
+    )
 
 
 KINDS: Final[Mapping[str, See]] = {

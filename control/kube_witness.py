@@ -51,6 +51,8 @@ class KubeWitness(Witness):
         self.autoscalers: dict[str, Mapping[str, Any]] = {}
         self.lease: Mapping[str, Any] = {}
         self.lease_first: Mapping[str, Any] = {}
+        self.lease_changed_at: Instant | None = None
+        """When the lease was first seen with another epoch than at the start."""
         self.uids_seen: dict[str, list[str]] = {}
         """Every pod ever seen of a workload, by uid."""
         self.writes: list[Write] = []
@@ -68,6 +70,9 @@ class KubeWitness(Witness):
         scalers = self._bed.items(f"/apis/autoscaling/v2/namespaces/{EXCHANGE}/horizontalpodautoscalers")
         self.autoscalers = {one["metadata"]["name"]: one for one in scalers}
         self.lease = self._bed.request("GET", LEASE).get("spec", {})
+        epochs = self.lease.get("leaseTransitions"), self.lease_first.get("leaseTransitions")
+        if self.lease_first and self.lease_changed_at is None and epochs[0] != epochs[1]:
+            self.lease_changed_at = now()
         self.workloads = {name: _status(name, one, pods, pids) for name, one in self.owners.items()}
         for name, status in self.workloads.items():
             seen = self.uids_seen.setdefault(name, [])
