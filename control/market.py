@@ -33,6 +33,7 @@ WINDOW: Final = "1m"
 DATA_AGE_MAX: Final = Duration(30 * SECOND)
 """Older samples tell nothing of the market; two scrapes at the usual pace."""
 KEPT: Final = Duration(1 * SECOND)
+_ROLES: Final = ("engine", "gateway", "market-data", "settlement", "watchdog")
 QUIET: Final = Duration(300 * SECOND)
 
 
@@ -108,32 +109,32 @@ class Market:
 
     async def _shares(self, workloads: Iterable[WorkloadStatus]) -> dict[str, Share]:
         """Ask for every replica at once."""
-        replicas = {replica.id: workload.name for workload in workloads for replica in workload.replicas}
-        figures = await asyncio.gather(*(self._figure(workload, replica) for replica, workload in replicas.items()))
-        known = dict(zip(replicas, figures, strict=True))
-        volume = sum(figure or 0.0 for replica, figure in known.items() if replicas[replica] in GATEWAYS)
+        roles = {replica.id: _role(workload.name) for workload in workloads for replica in workload.replicas}
+        figures = await asyncio.gather(*(self._figure(role, replica) for replica, role in roles.items()))
+        known = dict(zip(roles, figures, strict=True))
+        volume = sum(figure or 0.0 for replica, figure in known.items() if roles[replica] == "gateway")
         return {
-            replica: self._share(replicas[replica], figure, volume)
+            replica: self._share(roles[replica], figure, volume)
             for replica, figure in known.items()
             if figure is not None
         }
 
-    async def _figure(self, workload: str, replica: str) -> float | None:
+    async def _figure(self, role: str, replica: str) -> float | None:
         """Return the figure that a replica's share stands on, 0 where none is needed, None when it is not known."""
-        match workload:
-            case "gateway" | "gateway-canary":
+        match role:
+            case "gateway":
                 return await self._read("rate({}[" + WINDOW + "])", REQUESTS, replica)
             case "engine":
                 return await self._read("{}", NOTIONAL, replica)
-            case "market-data" | "settlement" | "watchdog":
-                return 0.0
-            case _:
+            case "":
                 return None  # what it is to the market is not known
+            case _:
+                return 0.0
 
-    def _share(self, workload: str, figure: float, volume: float) -> Share:
+    def _share(self, role: str, figure: float, volume: float) -> Share:
         """Return a replica's share; `volume` is the order rate of all gateways that are known."""
-        match workload:
-            case "gateway" | "gateway-canary":
+        match role:
+            case "gateway":
                 return Share(self._symbols, figure / volume if volume else 0.0, notional=0)
             case "engine":  # the single writer: every order goes through it and rests there
                 return Share(self._symbols, volume=1.0, notional=round(figure))
@@ -146,3 +147,8 @@ class Market:
         series = f"{metric}{{replica={quoted(replica)}}}"
         reading = await self._metrics.read(f"sum({query.replace('{}', series)})", fresh=series, max_age=DATA_AGE_MAX)
         return reading.value if isinstance(reading, Reading) and reading.value >= 0 else None
+
+
+def _role(workload: str) -> str:
+    """Return what a workload is to the market, by its name: `gateway-canary` is a gateway, too. Empty: not known."""
+    return next((role for role in _ROLES if workload == role or workload.startswith(f"{role}-")), "")

@@ -98,6 +98,15 @@ def test_a_workload_that_is_not_known_has_no_share():
     assert run(market.with_shares(msgspec.structs.replace(facts(), workloads=odd))).market.shares == {}
 
 
+def test_a_canary_of_the_gateways_is_a_gateway():
+    gateway = plant()[1]
+    canary = tuple(msgspec.structs.replace(replica, id="canary-1") for replica in gateway.replicas[:1])
+    workloads = (gateway, msgspec.structs.replace(gateway, name="gateway-canary", replicas=canary))
+    market = Market(Figures(gateway_1=6.0, gateway_2=3.0, canary_1=1.0), Clock(), symbols=8)
+    found = run(market.with_shares(msgspec.structs.replace(facts(), workloads=workloads))).market.shares
+    assert found["canary-1"] == Share(8, 0.1, 0)
+
+
 def test_shares_are_kept_for_a_second_and_asked_anew_for_other_replicas():
     figures, clock = Figures(gateway_1=1.0, gateway_2=1.0, engine_1=1.0), Clock()
     market = Market(figures, clock, symbols=8)
