@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,6 +20,9 @@ from runbooks.adapters.kubernetes.workloads import KubernetesWorkloads
 from runbooks.model import RefusalReason
 from runbooks.ports import RefusedError
 from tests.kube.audit import Audit
+from tests.kube.proxy import Proxy
+
+T = TypeVar("T")
 
 MERGE = "application/merge-patch+json"
 SINGLETON = {"tapewatch.example/singleton": "true"}
@@ -62,9 +66,8 @@ class Plant:
         """Return the adapter's requests that really were to change the plant: no dry runs, no entries of the ledger."""
         time.sleep(0.2)  # a record may come a moment after its answer
         found = [one for one in self._audit.writes() if one["userAgent"] == "tapewatch"]
-        real = [
-            one for one in found if "dryRun" not in one["requestURI"] and one["objectRef"]["resource"] != "configmaps"
-        ]
+        real = [one for one in found if "dryRun" not in one["requestURI"]]
+        real = [one for one in real if not one["objectRef"].get("name", "effect-").startswith("effect-")]
         here = [one for one in real if one["objectRef"].get("namespace", self.ns) == self.ns]
         return [one for one in here if not resource or one["objectRef"]["resource"] == resource]
 
@@ -174,3 +177,16 @@ async def refused(attempt: Awaitable[Any], reason: RefusalReason, words: str = "
         await attempt
     assert caught.value.reason is reason, caught.value
     assert words in str(caught.value)
+
+
+async def lost(proxy: Proxy, attempt: Awaitable[T]) -> T:
+    """Lose the next answer, and let the ones after it pass."""
+    proxy.mode = "drop-response"
+    task = asyncio.ensure_future(attempt)
+    swallowed = proxy.swallowed_bytes
+    for _ in range(500):
+        if proxy.swallowed_bytes != swallowed:
+            break
+        await asyncio.sleep(0.01)
+    proxy.mode = "pass"
+    return await task

@@ -152,6 +152,8 @@ async def test_only_a_pod_that_is_well_past_its_grace_is_deleted_by_force(kube, 
         )
         assert plant.sent() == []
         await asyncio.sleep(12)
+        await one.rehearse(DeleteReplica("gateway", name))
+        assert name in [pod["metadata"]["name"] for pod in plant.get(plant.core("pods"))["items"]]
         effect = await one.change(DeleteReplica("gateway", name), key="c")
         assert (await one.change(DeleteReplica("gateway", name), key="c")).repeated
     assert (effect.before["replica"], effect.after["replica"]) == (name, "")

@@ -86,7 +86,9 @@ async def test_the_single_writer_whose_budget_allows_nothing_is_deleted_graceful
     kube.request("POST", path, body)
     kube.wait("it is reckoned", lambda: plant.get(f"{path}/engine")["status"]["expectedPods"] == 1, timeout_s=30)
     async with adapter(kube, ns) as one:
+        there = plant.pods("engine")["engine-0"]["metadata"]["uid"]
         told = await one.rehearse(RestartReplica("engine", "engine-0"))
+        assert plant.pods("engine")["engine-0"]["metadata"]["uid"] == there
         effect = await one.restart("engine", "engine-0", key="r")
     assert any("gracefully" in line for line in told)
     assert effect.after["by"] == "deletion"
