@@ -45,6 +45,16 @@ REASONS: Final[Mapping[str, str]] = {
     "no_consent": "nobody agreed to it",
     "conflict": "the target had changed since the plan was made",
     "run_in_progress": "another run was at work",
+    "owned": "another controller or person owns what it would have changed",
+    "state_unsafe": "state could have been lost",
+    "four_eyes": "two people have to agree to it, and it asks for fewer",
+    "market_phase": "it does not act in that phase of the market",
+    "mixed_versions": "several versions ran at once",
+    "disruption_budget": "a disruption budget allowed nothing to be ended",
+    "not_leader": "another controller led",
+    "wrong_cluster": "it was another cluster than the one it is meant for",
+    "plan_changed": "the facts had changed since people agreed to the plan",
+    "person_only": "no automatic action is right there",
 }
 UNKNOWNS: Final[Mapping[str, str]] = {
     "unreachable": "monitoring could not be reached",
