@@ -55,9 +55,9 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(replica.url for replica in self.workloads.get(workload, ()) if replica.ready)
 
 
-def url_of(port: int) -> str:
-    """Return the address of a port on this machine."""
-    return f"http://{HOST}:{port}"
+def url_of(port: int, host: str = HOST) -> str:
+    """Return the address of a port, on this machine unless a host is named."""
+    return f"http://{host}:{port}"
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from exchange.adapters.connection import LOOPBACK
 from exchange.types import Instrument
 from runbooks.model import Consent
 
@@ -61,7 +62,15 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """The estate's state directory; the layout below it is in `control.layout`."""
     port: int
-    """HTTP: metrics, health and the role's own interface. Loopback only."""
+    """HTTP: metrics, health and the role's own interface."""
+    listen: str = LOOPBACK
+    """The address of this machine that it takes connections on. Another than loopback lets in whoever reaches it: the
+    engine's stream, metrics and everything that only reads ask for no token."""
+    engine_host: str = LOOPBACK
+    """Where the engine is; a name is resolved anew at every connection."""
+    market_data_host: str = LOOPBACK
+    control_host: str = LOOPBACK
+    """Where people find control, by the links of its alerts."""
     engine_http_port: int
     engine_stream_port: int
     """The engine's framed TCP port: commands from gateways, events to consumers."""

@@ -57,7 +57,7 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
             missing = [name for name, watch in watches.items() if not watch.synced_at]
             return not missing, f"not listed yet: {', '.join(missing)}" if missing else "every kind is listed"
 
-        server = HttpServer(Starlette(routes=common_routes(page, ready)), listen(config.port))
+        server = HttpServer(Starlette(routes=common_routes(page, ready)), listen(config.port, config.listen))
         await server.start()
         hearing = asyncio.create_task(_hear(api, page, clock), name="heartbeat")
         await stop.wait()

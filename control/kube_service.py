@@ -14,6 +14,7 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -105,6 +106,8 @@ class StandBy:
             for peer in self._peers:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):  # 503 tells Alertmanager to come again
                     async with session.post(f"{peer}/api/v1/alerts", data=data, headers=headers) as answer:
+                        if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                            continue  # this process itself by its other name, or one that stands by as well
                         return Response(await answer.read(), answer.status, media_type="application/json")
         return self._unavailable()
 
@@ -136,7 +139,7 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
     elected: asyncio.Queue[int] = asyncio.Queue()
     deposed = asyncio.Event()
     async with AsyncExitStack() as stack:
-        listener = listen(config.port)
+        listener = listen(config.port, config.listen)
         kubeconfig = Path(kube.kubeconfig) if kube.kubeconfig else None
         # The lease has connections of its own: a busy plant must not keep the leader from renewing.
         lease_api = await stack.enter_async_context(Api(connect(kubeconfig, kube.context), read_s=2.0, threads=2))

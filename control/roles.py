@@ -61,10 +61,10 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
         )
         server = EngineServer(parts)
         # Both ports are taken before anything is read: a port in use is told at once, not after a long replay.
-        stream = listen(config.engine_stream_port)
+        stream = listen(config.engine_stream_port, config.listen)
         stack.callback(stream.close)
         app = engine_app(server, exporter, faults, _secret(layout, "admin"))
-        await stack.enter_async_context(_http(app, config.port))
+        await stack.enter_async_context(_http(app, config))
         starting = asyncio.create_task(server.start(stream))
         await _either(starting, stop)
         if starting.done():
@@ -91,7 +91,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry.engine_connected(connected=there)
             log.event("engine-connected" if there else "engine-lost", severity="info" if there else "warning")
 
-        engine = EngineClient(config.engine_stream_port, connected)
+        engine = EngineClient(config.engine_stream_port, connected, host=config.engine_host)
         app = Gateway(
             engine,
             telemetry,
@@ -100,7 +100,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             trade_secret=_secret(layout, "trade"),
             capacity_per_s=config.gateway_capacity_per_s,
         )
-        await stack.enter_async_context(_http(app, config.port))
+        await stack.enter_async_context(_http(app, config))
         await stack.enter_async_context(_running(engine.run()))
         gc.freeze()
         await stop.wait()
@@ -118,13 +118,14 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
         server = MarketDataServer(
             [instrument.symbol for instrument in config.instruments],
             config.engine_stream_port,
+            engine_host=config.engine_host,
             clock=SystemClock(),
             telemetry=FeedInstruments(exporter),
             log=_log(config, stack),
             faults=faults,
         )
         app = market_data_app(server, exporter, faults, _secret(layout, "admin"))
-        await stack.enter_async_context(_http(app, config.port, ws="websockets-sansio"))
+        await stack.enter_async_context(_http(app, config, ws="websockets-sansio"))
         await stack.enter_async_context(_running(server.run()))
         await stop.wait()
     return 0
@@ -144,12 +145,13 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
         server = SettlementServer(
             store,
             config.engine_stream_port,
+            engine_host=config.engine_host,
             telemetry=SettlementInstruments(exporter),
             log=_log(config, stack),
             faults=faults,
         )
         app = settlement_app(server, exporter, faults, _secret(layout, "admin"))
-        await stack.enter_async_context(_http(app, config.port))
+        await stack.enter_async_context(_http(app, config))
         await stack.enter_async_context(_running(server.run()))
         await stop.wait()
     return 0
@@ -166,14 +168,14 @@ async def _watchdog(config: RoleConfig, stop: asyncio.Event) -> int:
     async with AsyncExitStack() as stack:
         watchdog = Watchdog(
             [instrument.symbol for instrument in config.instruments],
-            market_data_port=config.market_data_port,
-            engine_http_port=config.engine_http_port,
+            market_data=(config.market_data_host, config.market_data_port),
+            engine=(config.engine_host, config.engine_http_port),
             alarms=DirectAlarms(await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))),
             clock=SystemClock(),
             telemetry=telemetry,
             log=_log(config, stack),
         )
-        await stack.enter_async_context(_http(watchdog_app(watchdog, exporter), config.port))
+        await stack.enter_async_context(_http(watchdog_app(watchdog, exporter), config))
         await stack.enter_async_context(_running(watchdog.run()))
         await stop.wait()
     return 0
@@ -199,7 +201,7 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
                 clock=SystemClock(),
             )
         )
-        await stack.enter_async_context(_http(load_app(client, exporter, _secret(layout, "admin")), config.port))
+        await stack.enter_async_context(_http(load_app(client, exporter, _secret(layout, "admin")), config))
         await stack.enter_async_context(_running(client.run()))
         await stop.wait()
         await client.finish()
@@ -282,10 +284,10 @@ async def _until_told(serve: Serve, config: RoleConfig) -> int:
 
 
 @asynccontextmanager
-async def _http(app: ASGIApp, port: int, *, ws: str = "none") -> AsyncIterator[None]:
+async def _http(app: ASGIApp, config: RoleConfig, *, ws: str = "none") -> AsyncIterator[None]:
     from exchange.adapters.http import HttpServer, listen
 
-    server = HttpServer(app, listen(port), ws=ws)
+    server = HttpServer(app, listen(config.port, config.listen), ws=ws)
     await server.start()
     try:
         yield

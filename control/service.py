@@ -68,7 +68,7 @@ async def serve(config: RoleConfig) -> int:
 
         return await serve_led(config, layout, stop)
     async with AsyncExitStack() as stack:
-        listener = listen(config.port)
+        listener = listen(config.port, config.listen)
         loop, app = await wire(config, layout, stack)
         server = HttpServer(app, listener)
         await server.start()
@@ -114,7 +114,7 @@ async def wire(
             store=base.store,
             intake=intake,
             driver=driver,
-            pager=Pager(alerts, url_of(config.port), repage, base.telemetry, base.log, base.clock),
+            pager=Pager(alerts, url_of(config.port, config.control_host), repage, base.telemetry, base.log, base.clock),
             archivist=archivist,
             deadman=deadman,
             library={alert: runbook for runbook in library for alert in runbook.answers},
@@ -213,7 +213,9 @@ async def _driver_parts(
         workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), base.admin))
     instruments = layout.incidents.parent / "instruments.json"
     instruments.write_bytes(msgspec.json.encode(config.instruments))
-    exchange = await stack.enter_async_context(ExchangeAdmin(url_of(config.engine_http_port), base.admin))
+    exchange = await stack.enter_async_context(
+        ExchangeAdmin(url_of(config.engine_http_port, config.engine_host), base.admin)
+    )
     return Parts(
         store=base.store,
         metrics=base.metrics,

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from exchange.adapters.connection import LOOPBACK, connect
 from exchange.commands import ParticipantCommand
 from exchange.protocol import (
     MAX_REPLY_BYTES,
@@ -31,7 +32,7 @@ from kernel.errors import TemporaryError
 
 RETRY_S_MIN: Final = 0.05
 RETRY_S_MAX: Final = 0.5
-"""The engine is on this machine: trying twice a second costs nothing, and a recovered engine is found at once."""
+"""Trying twice a second costs next to nothing, and a recovered engine is found at once, wherever it is by then."""
 SILENCE_S: Final = 3.0
 """A stream that brings neither events nor the five heartbeats a second for so long is dead."""
 _READ_BYTES: Final = 256 * 1024
@@ -51,9 +52,10 @@ EngineReply = Answer | Refused | NotFound
 class EngineClient:
     """One connection for all requests of a process, made anew whenever it breaks."""
 
-    def __init__(self, port: int, connected: Callable[[bool], None]) -> None:
-        """Talk to the engine on loopback `port`; `connected` is told of every change."""
+    def __init__(self, port: int, connected: Callable[[bool], None], *, host: str = LOOPBACK) -> None:
+        """Talk to the engine on `port` of `host`; `connected` is told of every change."""
         self._port: Final = port
+        self._host: Final = host
         self._told: Final = connected
         self._waiting: Final[dict[int, asyncio.Future[EngineReply]]] = {}
         self._next_id = 0
@@ -94,7 +96,7 @@ class EngineClient:
         pause_s = RETRY_S_MIN
         while True:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await connect(self._host, self._port)
             except OSError:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_S_MAX)
@@ -166,7 +168,7 @@ StreamMessage = Books | Stream | Heartbeat
 
 
 async def follow_events(
-    port: int, request: Callable[[], Subscribe], connected: Callable[[bool], None]
+    port: int, request: Callable[[], Subscribe], connected: Callable[[bool], None], *, host: str = LOOPBACK
 ) -> AsyncGenerator[StreamMessage, None]:
     """Yield the event stream for ever, over broken connections.
 
@@ -176,7 +178,7 @@ async def follow_events(
     pause_s = RETRY_S_MIN
     while True:
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_READ_BYTES)
+            reader, writer = await connect(host, port, limit=_READ_BYTES)
         except OSError:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_S_MAX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hmac
 import socket
 from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from exchange.adapters.connection import LOOPBACK
 from exchange.ports import Exposition
 from kernel.errors import InputError, PermanentError
 
@@ -39,20 +41,21 @@ class BodyTooLargeError(Exception):
     """A request's body exceeds `MAX_BODY_BYTES`."""
 
 
-def listen(port: int) -> socket.socket:
-    """Return a listening socket on loopback; port 0 picks a free one.
+def listen(port: int, host: str = LOOPBACK) -> socket.socket:
+    """Return a listening socket on an address of this machine; port 0 picks a free one.
 
     Raises:
-        PermanentError: the port is in use or forbidden.
+        PermanentError: the port is in use or forbidden, or the address is not of this machine.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("127.0.0.1", port))
+        listener.bind((host, port))
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise PermanentError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}; choose a free port") from error
+        right = "choose an address of this machine" if error.errno == errno.EADDRNOTAVAIL else "choose a free port"
+        raise PermanentError(f"cannot listen on {host}:{port}: {error.strerror}; {right}") from error
     listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
     return listener
 

@@ -21,6 +21,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from exchange.adapters.connection import LOOPBACK
 from exchange.adapters.engine_client import StreamMessage, follow_events
 from exchange.adapters.http import Faults, common_routes, json_response, problem
 from exchange.market_data import Delta, FeedMessage, MarketData, MarketStatus
@@ -67,6 +68,7 @@ class MarketDataServer:
         symbols: Sequence[Symbol],
         engine_port: int,
         *,
+        engine_host: str = LOOPBACK,
         clock: Clock,
         telemetry: FeedTelemetry,
         log: Log,
@@ -74,6 +76,7 @@ class MarketDataServer:
     ) -> None:
         self._symbols: Final = tuple(sorted(symbols))
         self._engine_port: Final = engine_port
+        self._engine_host: Final = engine_host
         self._clock: Final = clock
         self._telemetry: Final = telemetry
         self._log: Final = log
@@ -99,7 +102,7 @@ class MarketDataServer:
         self._telemetry.subscribers(0)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat())
-            stream = follow_events(self._engine_port, self._request, self._told)
+            stream = follow_events(self._engine_port, self._request, self._told, host=self._engine_host)
             async with contextlib.aclosing(stream):
                 async for message in stream:
                     self._take(message)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from exchange.adapters.connection import LOOPBACK
 from exchange.adapters.engine_client import follow_events
 from exchange.adapters.http import Faults, common_routes, json_response
 from exchange.adapters.settlement_store import Settled, SettlementStore
@@ -48,10 +49,18 @@ class SettlementServer:
     """The ledger's one writer."""
 
     def __init__(
-        self, store: SettlementStore, engine_port: int, *, telemetry: SettlementTelemetry, log: Log, faults: Faults
+        self,
+        store: SettlementStore,
+        engine_port: int,
+        *,
+        engine_host: str = LOOPBACK,
+        telemetry: SettlementTelemetry,
+        log: Log,
+        faults: Faults,
     ) -> None:
         self._store: Final = store
         self._engine_port: Final = engine_port
+        self._engine_host: Final = engine_host
         self._telemetry: Final = telemetry
         self._log: Final = log
         self._faults: Final = faults
@@ -72,7 +81,7 @@ class SettlementServer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._settle_all())
                 tasks.create_task(self._watch_balance())
-                stream = follow_events(self._engine_port, self._request, self._told)
+                stream = follow_events(self._engine_port, self._request, self._told, host=self._engine_host)
                 async with contextlib.aclosing(stream):
                     async for message in stream:
                         if isinstance(message, Stream):

@@ -17,9 +17,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as subscribe
 from websockets.exceptions import WebSocketException
 
+from exchange.adapters.connection import Address, connect
 from exchange.adapters.http import common_routes, json_response
 from exchange.alarms import AlarmBoard
 from exchange.market_data import FeedMessage, Finding, Follower, Snapshot, Trouble
@@ -50,16 +52,16 @@ class Watchdog:
         self,
         symbols: Sequence[Symbol],
         *,
-        market_data_port: int,
-        engine_http_port: int,
+        market_data: Address,
+        engine: Address,
         alarms: Alarms,
         clock: Clock,
         telemetry: WatchdogTelemetry,
         log: Log,
     ) -> None:
         self._symbols: Final = tuple(symbols)
-        self._feed_url: Final = f"ws://127.0.0.1:{market_data_port}/v1/feed"
-        self._engine_http_port: Final = engine_http_port
+        self._feed_url: Final = f"ws://{market_data[0]}:{market_data[1]}/v1/feed"
+        self._engine: Final = engine
         self._alarms: Final = alarms
         self._clock: Final = clock
         self._telemetry: Final = telemetry
@@ -96,7 +98,7 @@ class Watchdog:
     async def _watch_feed(self) -> None:
         while True:
             try:
-                async with connect(
+                async with subscribe(
                     self._feed_url, max_size=_MAX_FRAME_BYTES, compression=None, ping_interval=None, proxy=None,
                     open_timeout=SILENCE_S, close_timeout=1.0,
                 ) as socket:  # fmt: skip
@@ -159,10 +161,10 @@ class Watchdog:
 
     async def _engine_status(self) -> _EngineStatus | None:
         """Ask the engine; None when it does not answer, which is for the rules to notice."""
-        request = b"GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        request = f"GET /v1/status HTTP/1.1\r\nHost: {self._engine[0]}\r\nConnection: close\r\n\r\n".encode()
         try:
             async with asyncio.timeout(STATUS_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._engine_http_port)
+                reader, writer = await connect(*self._engine)
                 try:
                     writer.write(request)
                     answer = await reader.read()

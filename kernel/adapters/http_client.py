@@ -40,5 +40,9 @@ class HttpClient:
     @property
     def _session(self) -> aiohttp.ClientSession:
         if self._kept is None:
-            self._kept = aiohttp.ClientSession(timeout=self._timeout, headers=self._headers, trust_env=False)
+            # no cache of names: the server behind one may have been replaced, and have another address
+            connector = aiohttp.TCPConnector(use_dns_cache=False)
+            self._kept = aiohttp.ClientSession(
+                connector=connector, timeout=self._timeout, headers=self._headers, trust_env=False
+            )
         return self._kept

@@ -49,8 +49,8 @@ async def watchdog(port: int):
     telemetry, alarms = RecordingWatchdog(), RecordingAlarms()
     dog = Watchdog(
         [AAA, BBB],
-        market_data_port=port,
-        engine_http_port=1,
+        market_data=("127.0.0.1", port),
+        engine=("127.0.0.1", 1),
         alarms=alarms,
         clock=SystemClock(),
         telemetry=telemetry,
