@@ -26,6 +26,7 @@ import msgspec
 import urllib3
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
 
 from kernel.errors import InputError, PermanentError, TemporaryError
 from kernel.time import SECOND, Duration
@@ -136,11 +137,10 @@ def connect(kubeconfig: Path | None = None, context: str = "") -> Configuration:
                 client_configuration=configuration,
                 persist_config=False,
             )
-    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+    except (ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
         right = "name a kubeconfig and a context in it (`kubectl config get-contexts` lists them)"
-        raise InputError(
-            where, f"is no way to a cluster ({str(error) or type(error).__name__})", right=right
-        ) from error
+        raise InputError(where, f"is no way to a cluster ({why})", right=right) from error
     configuration.retries = False  # rule 2
     if _is_loopback(configuration.host):
         configuration.proxy = None  # the environment's proxy would be asked even for this machine
