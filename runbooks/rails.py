@@ -77,7 +77,7 @@ def refuse_phase(action: Action, runbook: Runbook, facts: PlantFacts, now: Insta
     if runbook.phases and phase not in runbook.phases:
         words = f"the market is in {phase}, {runbook.name} acts only in {', '.join(runbook.phases)}"
         return Refusal(RefusalReason.MARKET_PHASE, words)
-    if market is None or not is_disruptive(action):
+    if market is None or not is_disruptive(action) or _is_down(action, facts):
         return None
     if market.auction:
         return Refusal(RefusalReason.MARKET_PHASE, f"the market is in {phase}: nothing is disrupted in an auction")
@@ -89,11 +89,19 @@ def refuse_phase(action: Action, runbook: Runbook, facts: PlantFacts, now: Insta
 
 
 def is_disruptive(action: Action) -> bool:
-    """Tell whether an action can be felt by who trades now. Halts are not meant: they are the safe side."""
+    """Tell whether an action can be felt by who trades now. Halts and reopening are not meant: people wait for them."""
     if isinstance(action, Scale):
         return action.by < 0
-    disruptive = (RestartReplica, DeleteReplica, SwitchService, SetFlag, RestoreConfig, ResumeMarket, *_ROLLING)
+    disruptive = (RestartReplica, DeleteReplica, SwitchService, SetFlag, RestoreConfig, *_ROLLING)
     return isinstance(action, disruptive)
+
+
+def _is_down(action: Action, facts: PlantFacts) -> bool:
+    """Tell whether an action ends one replica that serves nobody anyway: recovering it disrupts nothing."""
+    if not isinstance(action, RestartReplica | DeleteReplica):
+        return False
+    workload = find(facts, action.workload)
+    return workload is not None and any(one.id == action.replica and not one.ready for one in workload.replicas)
 
 
 def refuse_stateful(action: Action, runbook: Runbook, facts: PlantFacts) -> Refusal | None:  # noqa: PLR0911 - each a rule

@@ -160,6 +160,16 @@ def test_halts_and_what_nobody_feels_are_allowed_in_an_auction(action):
     assert reason(action, plant_facts=market(phase="opening_auction", auction=True)) == ""
 
 
+def test_recovering_what_is_down_and_reopening_disrupt_nobody():
+    down = workload("gateway")
+    first, second = down.replicas
+    down = msgspec.structs.replace(down, replicas=(msgspec.structs.replace(first, ready=False), second))
+    auction = msgspec.structs.replace(facts(down), market=MarketFacts(phase="closing_auction", auction=True))
+    assert reason(RESTART, plant_facts=auction) == ""
+    assert reason(RestartReplica("gateway", "gateway-2"), plant_facts=auction) == RefusalReason.MARKET_PHASE
+    assert reason(ResumeMarket(), plant_facts=auction) == ""
+
+
 def test_scaling_in_is_felt_and_waits_for_the_auction_to_end():
     down = Scale("gateway", -1, 1, 4)
     assert reason(down, plant_facts=market(auction=True)) == RefusalReason.MARKET_PHASE
