@@ -21,6 +21,7 @@ from runbooks.adapters.kubernetes.watch import Watch
 NAMESPACE: Final = "exchange"
 HEARTBEAT_S: Final = 1.0
 """How often the API server is asked whether it is there: a watch of a quiet cluster says nothing for a minute."""
+CERTIFICATES_S: Final = 600.0
 _KINDS: Final[dict[str, type[Any]]] = {
     "/apis/apps/v1/namespaces/{}/deployments": kinds.Deployment,
     "/apis/apps/v1/namespaces/{}/statefulsets": kinds.StatefulSet,
@@ -60,12 +61,26 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         server = HttpServer(Starlette(routes=common_routes(page, ready)), listen(config.port, config.listen))
         await server.start()
         hearing = asyncio.create_task(_hear(api, page, clock), name="heartbeat")
+        looking = asyncio.create_task(_look_at_certificates(api, page), name="certificates")
         await stop.wait()
         hearing.cancel()
+        looking.cancel()
         for watch in watches.values():
             watch.stop()
         await server.stop()
     return 0
+
+
+async def _look_at_certificates(api: Api, page: KubeExporter) -> None:
+    """Show when the API server's certificates end, looked at now and then: they change with its restarts only."""
+    while True:
+        pause_s = CERTIFICATES_S
+        try:
+            for name, expires_at in (await api.certificates()).items():
+                page.certificate(name, expires_at)
+        except TapewatchError:
+            pause_s = HEARTBEAT_S  # it is down; the heartbeat tells that
+        await asyncio.sleep(pause_s)
 
 
 async def _hear(api: Api, page: KubeExporter, clock: SystemClock) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from kernel.adapters.clock import SystemClock
 from kernel.errors import TemporaryError
+from kernel.time import DAY
 from runbooks.adapters.kubernetes.api import Api, connect
 from runbooks.adapters.kubernetes.reader import Reader
 from runbooks.adapters.kubernetes.targets import Targets
@@ -166,3 +167,11 @@ async def test_a_stopped_api_server_is_an_answer_that_does_not_come(own_kube):
         with pytest.raises(TemporaryError):
             await one.status("gateway")
         own_kube.send("kube-apiserver", signal.SIGCONT)
+
+
+async def test_the_certificates_of_the_api_server_tell_when_they_end(kube):
+    async with Api(connect(kube.kubeconfig)) as api:
+        ends = await api.certificates()
+    days = {name: (at - SystemClock().now()) / DAY for name, at in ends.items()}
+    assert set(days) == {"server", "authority"}
+    assert all(1 < left < 4000 for left in days.values()), days

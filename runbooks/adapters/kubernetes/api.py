@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
+import ssl
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +31,7 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 from yaml import YAMLError
 
 from kernel.errors import InputError, PermanentError, TemporaryError
-from kernel.time import SECOND, Duration
+from kernel.time import SECOND, Duration, Instant
 
 T = TypeVar("T")
 
@@ -216,6 +218,29 @@ class Api:
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
+    async def certificates(self) -> dict[str, Instant]:
+        """Return when the API server's own certificate (`server`) and the first of its authorities (`authority`) end.
+
+        Raises:
+            NoAnswerError: it does not answer.
+        """
+        return await self._in_thread(self._certificates)
+
+    def _certificates(self) -> dict[str, Instant]:
+        where = urlsplit(self.url)
+        context = ssl.create_default_context(cafile=self._configuration.ssl_ca_cert)
+        try:
+            address = (where.hostname or "", where.port or 443)
+            with (
+                socket.create_connection(address, CONNECT_S) as plain,
+                context.wrap_socket(plain, server_hostname=where.hostname) as tls,
+            ):
+                server = tls.getpeercert() or {}
+        except OSError as error:
+            raise NoAnswerError(f"the certificate of {self.url} cannot be seen: {error}", may_be_done=False) from error
+        ends = {"server": [server], "authority": context.get_ca_certs()}
+        return {name: found for name, certificates in ends.items() if (found := _first_end(certificates))}
+
     def ask(
         self, method: str, path: str, kind: type[T], body: object, content_type: str, query: Mapping[str, str]
     ) -> T:
@@ -276,6 +301,12 @@ class Api:
             settings: Any = self._configuration.auth_settings()
         token = settings.get("BearerToken", {}).get("value")
         return {"Authorization": token} if token else {}
+
+
+def _first_end(certificates: Sequence[Mapping[str, Any]]) -> Instant | None:
+    """Return when the first of some certificates ends; None when none says."""
+    ends = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in certificates if "notAfter" in one]
+    return Instant(round(min(ends)) * SECOND) if ends else None
 
 
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
