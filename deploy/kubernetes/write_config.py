@@ -26,6 +26,11 @@ PORTS: Final = {
     "control": 18700, "kube-state": 18760,
 }  # fmt: skip
 """The HTTP port of each role; a pod has its address to itself, so every gateway has the same."""
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a pod's address is not known before; network policies say who may come
+HOSTS: Final = {
+    "engine": "engine.exchange.svc", "market-data": "market-data.exchange.svc", "control": "control.tapewatch.svc",
+}  # fmt: skip
+"""The Services. Not a pod's own name (`engine-0.engine`): a switch to another colour must lead everybody along."""
 
 ALLOWED: Final = (
     "exchange/Deployment/gateway", "exchange/Deployment/gateway-canary", "exchange/Deployment/market-data",
@@ -50,7 +55,8 @@ def write(root: Path) -> list[Path]:
     written = []
     for role, port in PORTS.items():
         config = RoleConfig(
-            role=role, replica=role, state="/state", port=port,
+            role=role, replica=role, state="/state", port=port, listen=EVERYWHERE, engine_host=HOSTS["engine"],
+            market_data_host=HOSTS["market-data"], control_host=HOSTS["control"],
             engine_http_port=PORTS["engine"], engine_stream_port=PORTS["engine"] + 1,
             market_data_port=PORTS["market-data"], settlement_port=PORTS["settlement"], control_port=PORTS["control"],
             estate_port=defaults.port_estate,

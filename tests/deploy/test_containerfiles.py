@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 CONTAINERS = ROOT / "deploy" / "containers"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 ROLES = sorted(containers.IMAGES)
+HERE = "127.0.2.1"
+"""This machine, but not the address that everything else is on."""
 SECRETS = ("admin", "trade", "webhook", "timeline")
 LINE = re.compile(r"([A-Z]+) (.+)")
 
@@ -132,7 +134,7 @@ def free_ports(count):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((HERE, 0))
         return [one.getsockname()[1] for one in sockets]
 
 
@@ -153,7 +155,8 @@ def local(config, tmp_path):
     for name in ("control", "settlement", "exchange"):
         (tmp_path / "state" / name).mkdir()
     return msgspec.structs.replace(
-        config, port=port, engine_http_port=other, engine_stream_port=stream, market_data_port=other,
+        config, listen=HERE, port=port, engine_host=HERE, engine_http_port=other, engine_stream_port=stream,
+        market_data_host=HERE, market_data_port=other,
         state=str(tmp_path / "state"), faults_allowed=False,
         kube=KubeAccess(kubeconfig=str(kubeconfig)) if config.role == "kube-state" else None,
     )  # fmt: skip
@@ -178,9 +181,9 @@ def test_a_role_starts_from_what_its_image_holds_with_the_configuration_that_its
         image(role, "control.roles", str(tmp_path / "config.json")), stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     try:
-        assert lives(process, f"http://127.0.0.1:{config.port}/health/live")
+        assert lives(process, f"http://{HERE}:{config.port}/health/live")
         if role == "engine":
-            assert lives(process, f"http://127.0.0.1:{config.port}/health/ready")
+            assert lives(process, f"http://{HERE}:{config.port}/health/ready")
     finally:
         process.terminate()
         process.communicate(timeout=20)

@@ -313,6 +313,52 @@ def test_services_reach_their_pods_and_only_theirs(rendered):
             assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == ports
 
 
+def test_pods_mount_the_configurations_that_are_tried(rendered):
+    """Those of `test_pods_meet` and `test_containerfiles`, to the letter."""
+    for overlay in OVERLAYS:
+        mounted = {named(one): one["data"] for one in of(rendered[overlay], "ConfigMap")}
+        for room, name in (
+            ("exchange", "exchange/ConfigMap/exchange-config"),
+            ("control", "tapewatch/ConfigMap/control-config"),
+        ):
+            files = {path.name: path.read_text() for path in (KUBERNETES / "base" / room / "config").glob("*.json")}
+            assert mounted.get(name, files) == files
+    assert "exchange/ConfigMap/exchange-config" in mounted
+
+
+def test_every_name_that_a_configuration_looks_for_is_a_service_with_that_port(rendered):
+    objects = rendered["production"]
+    served = {
+        f"{one['metadata']['name']}.{one['metadata']['namespace']}.svc": {port["port"] for port in one["spec"]["ports"]}
+        for one in of(objects, "Service")
+    }
+    for text in (text for one in of(objects, "ConfigMap") for text in one["data"].values() if text.startswith("{")):
+        config = json.loads(text)
+        assert config["listen"] == "0.0.0.0"
+        assert served[config["engine_host"]] == {config["engine_http_port"], config["engine_stream_port"]}
+        assert served[config["market_data_host"]] == {config["market_data_port"]}
+        assert served[config["control_host"]] == {config["control_port"]}
+
+
+def test_an_engine_that_is_not_ready_is_found_by_its_name_all_the_same(rendered):
+    """Its journal may have failed: then it must be asked, and halted."""
+    engine = next(one["spec"] for one in of(rendered["production"], "Service") if one["metadata"]["name"] == "engine")
+    assert engine["clusterIP"] == "None"
+    assert engine["publishNotReadyAddresses"] is True
+
+
+def test_control_is_let_in_by_control(rendered):
+    """Who stands by passes a webhook on to the leader."""
+    policy = next(
+        one["spec"] for one in of(rendered["production"], "NetworkPolicy")
+        if named(one) == "tapewatch/NetworkPolicy/control"
+    )  # fmt: skip
+    itself = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "control"}}}
+    for direction, peers in (("ingress", "from"), ("egress", "to")):
+        assert any(itself in rule.get(peers, ()) and {"protocol": "TCP", "port": 18700} in rule["ports"]
+                   for rule in policy[direction])  # fmt: skip
+
+
 def test_namespaces_are_restricted(rendered):
     for overlay in OVERLAYS:
         for one in of(rendered[overlay], "Namespace"):
