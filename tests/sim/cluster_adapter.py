@@ -88,7 +88,7 @@ class ClusterWorkloads:
         self.frozen: tuple[list[WorkloadStatus], list[NodeStatus]] | None = None
         """What the watch cache holds since it stopped hearing anything; None: it hears."""
 
-    # --- reading --------------------------------------------------------------------------------------------------------
+    # --- reading -----------------------------------------------------------------------------------------------------
 
     def cached(self) -> tuple[list[WorkloadStatus], list[NodeStatus]]:
         return self.frozen or self._cluster._snapshot
@@ -121,7 +121,7 @@ class ClusterWorkloads:
     async def rehearse(self, action: Action) -> Sequence[str]:
         raise NotImplementedError(action)
 
-    # --- writing --------------------------------------------------------------------------------------------------------
+    # --- writing -----------------------------------------------------------------------------------------------------
 
     async def restart(self, workload: str, replica: str, *, key: str, generation: int | None = None) -> Effect:
         def pods() -> list[Pod]:
@@ -189,7 +189,7 @@ class ClusterWorkloads:
 
         return await self._patch(("restore", of), entry.target, key, fields)
 
-    # --- one write, one effect ------------------------------------------------------------------------------------------
+    # --- one write, one effect ---------------------------------------------------------------------------------------
 
     async def _patch(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 from incidents.incident import UNRESOLVED
 from kernel.chance import stream
@@ -178,10 +179,10 @@ def _disturb(world: ClusterWorld, chance: random.Random, what: str) -> None:  # 
             )
         case "edit":
             name = chance.choice(["gateway", "market-data", "settlement"])
-            fields = chance.choice([{"image": "v2"}, {"image": "v3"}, {"paused": True}, {"paused": False}])
-            asyncio.get_running_loop().call_later(
-                chance.uniform(0, 30), lambda: cluster.write(name, "anna", **fields)
+            fields: dict[str, Any] = chance.choice(
+                [{"image": "v2"}, {"image": "v3"}, {"paused": True}, {"paused": False}]
             )
+            asyncio.get_running_loop().call_later(chance.uniform(0, 30), lambda: cluster.write(name, "anna", **fields))
         case "deploy-half":
             cluster.write("gateway", "ben", image="v3")
             asyncio.get_running_loop().call_later(5, lambda: cluster.write("gateway", "ben", paused=True))
@@ -248,7 +249,7 @@ def _shake(world: ClusterWorld, chance: random.Random, what: str) -> None:
         case "cut" | "all-cut":
             for one in world.sides if what == "all-cut" else [side]:
                 one.cut_off = True
-                later(chance.uniform(3, 30), setattr, one, "cut_off", False)  # noqa: FBT003
+                later(chance.uniform(3, 30), setattr, one, "cut_off", False)
         case "kill":
             if side.life is not None and not side.life.dead:
                 world.kill(side.life)

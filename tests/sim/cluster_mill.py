@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from control.consent import Consents
-from control.driver import Driver, Parts
+from control.driver import RESUME_WITHIN, Driver, Parts
 from control.failpoints import Failpoints
 from control.telemetry import ControlInstruments
 from incidents.ports import RunRecord
 from incidents.timeline import Draft, EntryKind
 from kernel.errors import TapewatchError
-from kernel.time import Instant, seconds
+from kernel.time import Duration, Instant, seconds
+from monitor.ports import Reading
 from runbooks.changes import Cordon, PauseRollout, ResumeRollout, RollBack, RollingRestart
 from runbooks.facts import PastRun
 from runbooks.model import Action, Conclusion, RestartReplica, Runbook, Scale, Undo
 from tests.sim.cluster_adapter import ClusterWorkloads
-from tests.sim.cluster_judge import _deposed, _twice
+from tests.sim.cluster_judge import SLACK_S, _deposed, _owners, _twice, run_of
 from tests.sim.cluster_library import reach
 from tests.sim.cluster_plant import NODES, SHAPES, Landing
 from tests.sim.cluster_world import ClusterWorld, Dangers, Life, _Around, _Clock, _Metrics, _Plant, _Store
@@ -50,7 +54,20 @@ class Mill(ClusterWorld):
 
     def judge(self, landing: Landing) -> None:
         self.effects += 1
-        self.found += [*_twice(self, landing), *_deposed(self, landing)]
+        self.found += [*_twice(self, landing), *_deposed(self, landing), *_owners(self, landing)]
+        answers = [
+            payload for _, kind, payload in self.store.run_journal(run_of(landing.writer.key)) if kind == "answer"
+        ]
+        seen_at = msgspec.json.decode(answers[-1])["at"]
+        if landing.at - seen_at > RESUME_WITHIN + seconds(SLACK_S):
+            self.found.append(f"{landing.writer.key} was begun on what had been seen long ago")
+
+    def reading(self, query: str, max_age: Duration) -> Reading:
+        """Nothing ever helps, and the monitoring always knows."""
+        del query, max_age
+        if self.chance.random() < 0.5:
+            self.cluster.look()
+        return Reading(0.0, self.clock.now())
 
     effects = 0
     lives = 0
@@ -60,8 +77,13 @@ class Mill(ClusterWorld):
         asyncio.get_running_loop().set_task_factory(_factory)
         for number in range(count):
             self.dangers = DANGERS
+            began = self.clock.now()
             await self._incident(f"INC-{number:06d}")
             self.dangers = Dangers()
+            landed = {one.writer.key for one in self.cluster.landings}
+            self.found += [
+                f"{key} was told as refused, and took effect" for key in self.told_refused(began) if key in landed
+            ]
             self.cluster.landings.clear()
             self.cluster.mend()
             for _ in range(8):
@@ -82,11 +104,16 @@ class Mill(ClusterWorld):
         while True:
             life, task = self._drive(record, runbook)
             tasks.append(task)
+            if self.chance.random() < 0.4:
+                asyncio.get_running_loop().call_later(self.chance.uniform(0, 3), self._interfere)
             patience_s = self.chance.uniform(0, 4) if self.chance.random() < 0.3 else 120.0
             await asyncio.wait({task}, timeout=patience_s)
             if not task.done():
                 life.side.running.clear()  # it is held up, and another one takes over
                 held.append(life)
+                if self.chance.random() < 0.2:
+                    self.clock.skipped_ns += seconds(600)  # nobody was there to take over for a while
+                    self.cluster.look()
             elif not task.cancelled() and task.exception() is None:
                 break
             elif not isinstance(task.exception(), Crash | TapewatchError):
@@ -97,6 +124,14 @@ class Mill(ClusterWorld):
         await asyncio.wait(tasks, timeout=60)
         if any(not task.done() for task in tasks):
             self.found.append(f"{incident}: a deposed life never ended")
+
+    def _interfere(self) -> None:
+        """Let a person write in the midst of it."""
+        name = self.chance.choice(["gateway", "settlement", "market-data"])
+        fields: dict[str, Any] = self.chance.choice(
+            [{"replicas": self.chance.randrange(2, 6)}, {"paused": self.chance.random() < 0.5}]
+        )
+        self.cluster.write(name, "anna", **fields)
 
     def _drive(self, record: RunRecord, runbook: Runbook) -> tuple[Life, asyncio.Task[Conclusion]]:
         self.lives += 1

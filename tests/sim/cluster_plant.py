@@ -171,7 +171,7 @@ class Cluster:
     def now_s(self) -> float:
         return self._now() / SECOND
 
-    # --- writes -------------------------------------------------------------------------------------------------------
+    # --- writes ------------------------------------------------------------------------------------------------------
 
     def write(self, name: str, manager: str, key: str = "", **fields: Any) -> None:
         """Let anybody write."""
@@ -226,7 +226,7 @@ class Cluster:
         self.landings.append(landing)
         self._judge(landing)
 
-    # --- what is there --------------------------------------------------------------------------------------------------
+    # --- what is there -----------------------------------------------------------------------------------------------
 
     def pods_of(self, workload: str) -> list[Pod]:
         return [pod for pod in self.pods.values() if pod.workload == workload]
@@ -287,7 +287,7 @@ class Cluster:
         spec = self.things[name].spec
         return spec["image"], spec["restarted"]
 
-    # --- time goes on ---------------------------------------------------------------------------------------------------
+    # --- time goes on ------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Let every controller look at what is theirs."""
@@ -307,12 +307,12 @@ class Cluster:
         for name in SHAPES:
             mixed = len(self.images_of(name)) > 1
             self.mixed_since[name] = self.mixed_since.get(name, now_s) if mixed else now_s
-        self.sick_since = (self.sick_since or now_s) if self.sick_share() > 0.6 else None  # noqa: PLR2004
+        self.sick_since = (self.sick_since or now_s) if self.sick_share() > 0.6 else None
         self.look()
 
     def _age(self, pod: Pod, now_s: float) -> None:
         age_s = now_s - pod.began_s
-        if pod.image == CRASH or (pod.image == LATE and age_s > 15):  # noqa: PLR2004
+        if pod.image == CRASH or (pod.image == LATE and age_s > 15):
             pod.restarts += not pod.crashing or int(now_s) % 5 == 0
             pod.crashing = True
 
@@ -376,7 +376,7 @@ class Cluster:
         replicas = int(self.things["gateway"].spec["replicas"])
         wanted = min(max(round(self.load / CAPACITY / 0.7 + 0.5), spec["min"]), spec["max"])
         if wanted < replicas:
-            if now_s - self._scaled_down_s < 30:  # noqa: PLR2004 - the window in which it waits
+            if now_s - self._scaled_down_s < 30:
                 return
             wanted = replicas - 1
         if wanted != replicas:
@@ -389,7 +389,7 @@ class Cluster:
             if off := {each: value for each, value in wanted.items() if spec[each] != value}:
                 self.write(name, "argocd", **off)
 
-    # --- what can be done to it -----------------------------------------------------------------------------------------
+    # --- what can be done to it --------------------------------------------------------------------------------------
 
     def autoscaled(self, least: int, most: int) -> None:
         """Let an autoscaler own the number of gateways."""

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
@@ -41,16 +41,29 @@ from kernel.time import SECOND, Duration, Instant, seconds
 from monitor.adapters.fake_alerts import FakeAlerts
 from monitor.ports import Curve, NoReading, Reading, Unknown
 from runbooks.adapters.fake import Trouble
-from runbooks.facts import MarketFacts, PlantFacts, Share, target_of_action, workload_of
+from runbooks.facts import MarketFacts, PlantFacts, Share
 from runbooks.leases import LeaseRecord
-from runbooks.model import Action, Consent, Do, DoAnswer, LookAnswer, Runbook
+from runbooks.model import Action, Do, DoAnswer, LookAnswer, Runbook
 from tests.sim.cluster_adapter import ClusterWorkloads, Entry, Weather
 from tests.sim.cluster_judge import PER_HOUR, judged, run_of
 from tests.sim.cluster_library import CLUSTER
 from tests.sim.cluster_plant import NODES, SLOW, Cluster, Landing, Writer
 from tests.sim.elections import MemoryLeases
 from tests.sim.virtual import EPOCH, VirtualClock
-from tests.sim.world import _LIFE, _QUESTION, KEY, METER, Alarm, Crash, Done, _factory, _Levers, _NoFiles, _quietly, Tasks
+from tests.sim.world import (
+    _LIFE,
+    _QUESTION,
+    KEY,
+    METER,
+    Alarm,
+    Crash,
+    Done,
+    Tasks,
+    _factory,
+    _Levers,
+    _NoFiles,
+    _quietly,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -253,8 +266,13 @@ class _Plant(LivePlant):
 class ClusterWorld:
     """Everything around the two control rooms, and they themselves."""
 
-    def __init__(
-        self, seed: int, folder: Path, *, dangers: Dangers = Dangers(), library: Mapping[str, Runbook] = CLUSTER  # noqa: B008
+    def __init__(  # noqa: PLR0915 - each line a thing of the world
+        self,
+        seed: int,
+        folder: Path,
+        *,
+        dangers: Dangers = Dangers(),
+        library: Mapping[str, Runbook] = CLUSTER,
     ) -> None:
         self.chance = stream(seed, "cluster")
         self.folder = folder
@@ -291,7 +309,11 @@ class ClusterWorld:
         self.facts_seen: dict[str, float] = {}
         """By run: when the facts of its last permission were seen, in seconds of a clock that never jumps."""
         self.done: list[Done] = []
+        self.agreed: dict[str, set[str]] = {}
         self.four_eyes: set[str] = set()
+        """Runs that two different people agreed to."""
+        self.voided: set[str] = set()
+        """Runs whose plan people approved just before its facts changed."""
         self.acknowledged: dict[str, AlertSignal] = {}
         self.found: list[str] = []
         self.steps = 0
@@ -308,7 +330,7 @@ class ClusterWorld:
         """Return the time on a clock that never jumps."""
         return asyncio.get_running_loop().time()
 
-    # --- what the control room passes -----------------------------------------------------------------------------------
+    # --- what the control room passes --------------------------------------------------------------------------------
 
     def step(self, life: Life) -> None:
         """Pass one border of a control process: here it dies, when it is its time."""
@@ -346,10 +368,10 @@ class ClusterWorld:
         )
         return {one.key: one for one in asked if isinstance(one, Do)}
 
-    def told_refused(self) -> list[str]:
+    def told_refused(self, since: Instant = Instant(0)) -> list[str]:  # noqa: B008 - an immutable number
         """Keys of the actions of which the journal says that they were refused, and so touched nothing."""
         keys: list[str] = []
-        for run in self.store.runs_since(Instant(0)):
+        for run in self.store.runs_since(since):
             key = ""
             for _, kind, payload in self.store.run_journal(run.id):
                 if kind == "question":
@@ -362,6 +384,8 @@ class ClusterWorld:
     def effect(self, key: str) -> None:
         """Take note of an effect on the exchange itself."""
         now = self.clock.now()
+        if run_of(key) in self.voided:
+            self.found.append(f"{key} was done although the facts had changed since its plan was approved")
         self.done.append(Done(key, self.actions[key], self.began_at[key], now, 0))
 
     def judge(self, landing: Landing) -> None:
@@ -389,7 +413,7 @@ class ClusterWorld:
             return NoReading(Unknown.MISSING, query)
         return Reading(self.samples[query], self.sampled_at)
 
-    # --- the control processes ------------------------------------------------------------------------------------------
+    # --- the control processes ---------------------------------------------------------------------------------------
 
     def learn(self, epoch: int) -> None:
         """Let the API server see a new epoch."""
@@ -492,7 +516,7 @@ class ClusterWorld:
             per_hour=PER_HOUR,
         )  # fmt: skip
 
-    # --- the world's own life -------------------------------------------------------------------------------------------
+    # --- the world's own life ----------------------------------------------------------------------------------------
 
     async def live(self, for_s: float) -> None:
         """Let `for_s` seconds go by."""
@@ -552,8 +576,21 @@ class ClusterWorld:
                     if self.chance.random() < 0.4:
                         who = self.chance.choice(["anna", "Anna", "ben", "carl"])
                         said = consents.answer(run, who, grant=self.chance.random() < 0.85)
-                        if said.startswith("granted"):
+                        self.agreed.setdefault(run, set()).add(who.casefold())
+                        if len(self.agreed[run]) > 1:
                             self.four_eyes.add(run)
+                        if said.startswith("granted"):
+                            self._meddle(run)
+
+    def _meddle(self, run: str) -> None:
+        """Sometimes change what a plan stands on in the moment after it was approved."""
+        if self.chance.random() < 0.3:
+            self.cluster.write("engine", "anna", restarted=f"anna-{self.steps}")
+            self.cluster.look()
+            if all(
+                one.life is None or one.life.workloads is None or not one.life.workloads.frozen for one in self.sides
+            ):
+                self.voided.add(run)
 
     def sample(self) -> None:
         """Let Prometheus scrape everything."""
@@ -662,7 +699,7 @@ class ClusterWorld:
                         return
             await asyncio.sleep(1.0)
 
-    # --- what can be done to it -----------------------------------------------------------------------------------------
+    # --- what can be done to it --------------------------------------------------------------------------------------
 
     def mend(self) -> None:
         """Let every fault end."""

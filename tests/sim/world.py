@@ -44,8 +44,8 @@ from monitor.catalog import Role
 from monitor.ports import Curve, NoReading, Reading, Unknown
 from runbooks.adapters.exchange_admin import ExchangeAdmin
 from runbooks.adapters.fake import FakeWorkloads, Trouble, plant
-from runbooks.model import Action, Do, DoAnswer, Question, Runbook
 from runbooks.facts import PlantFacts
+from runbooks.model import Action, Do, DoAnswer, Question, Runbook
 from tests.sim.library import LIBRARY
 from tests.sim.virtual import EPOCH, VirtualClock
 
