@@ -89,6 +89,7 @@ class Election:
         self._good_until_ns = 0
         self._epoch = 0
         self._epoch_most = 0
+        """The highest epoch ever seen here: whoever sets the record back by hand does not set us back."""
         self._stamp = Instant(0)
 
     @property
@@ -135,7 +136,7 @@ class Election:
         if self._is_mine(seen):
             return Replace(self._mine(seen.epoch, wall, seen.resource_version))
         if seen.holder == NOBODY or now_ns - self._seen_since_ns >= max(seen.duration_ns, self._tuning.duration_ns):
-            return Replace(self._mine(seen.epoch + 1, wall, seen.resource_version))
+            return Replace(self._mine(self._epoch_most + 1, wall, seen.resource_version))
         return Look()
 
     def release(self, now_ns: int, wall: Instant) -> Replace | None:
