@@ -204,7 +204,7 @@ class FakeWorkloads:
         before = dict(self.things.get(target, {}))
         after = alter(dict(before))
         self.things[target] = after
-        self._took[key] = (target, before, after)
+        self._took[key] = (target, before, dict(after))  # a copy: others write to `things` in place
         return self._did(key, ("alter", target, request), before, after, trouble)
 
     def _write(

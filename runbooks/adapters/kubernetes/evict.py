@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kernel.errors import PermanentError, TapewatchError, TemporaryError
+from kernel.errors import TapewatchError, TemporaryError
 from kernel.time import SECOND, Clock
 from runbooks.adapters.kubernetes.api import MERGE, Api, ConflictError, GoneError
 from runbooks.adapters.kubernetes.edit import refuse_other_generation
@@ -47,8 +47,7 @@ class Restart:
         """Look the replica and its budgets up.
 
         Raises:
-            RefusedError: nobody would start it anew, it is ending already, or the workload has changed.
-            PermanentError: there is no such replica.
+            RefusedError: there is no such replica, it is ending already, or the workload has changed.
         """
         seen = await self._reader.observe(self._workload)
         refuse_other_generation(str(seen.target), seen.workload.metadata.generation, generation)
@@ -108,8 +107,7 @@ class DeleteStuck:
         """Make sure that it is stuck.
 
         Raises:
-            RefusedError: it is not, holds state, or something else keeps it.
-            PermanentError: there is no such replica.
+            RefusedError: there is no such replica, it is not stuck, holds state, or something else keeps it.
         """
         seen = await self._reader.observe(self._workload)
         refuse_other_generation(str(seen.target), seen.workload.metadata.generation, generation)
@@ -198,8 +196,7 @@ async def replica_of(api: Api, seen: Observed, name: str) -> Pod:
     """Return one replica of a workload.
 
     Raises:
-        RefusedError: `NO_TARGET`: a pod of that name is nobody's; ended, it would not come back.
-        PermanentError: there is none.
+        RefusedError: `NO_TARGET`: there is none, or a pod of that name is nobody's and would not come back.
     """
     pod = next((one for one in seen.pods if one.metadata.name == name), None)
     if pod is not None:
@@ -211,11 +208,9 @@ async def replica_of(api: Api, seen: Observed, name: str) -> Pod:
         Items[Pod],
         labelSelector=seen.workload.spec.selector.query,
     )
-    bare = any(one.metadata.name == name for one in pods.items)
-    if bare:
+    if any(one.metadata.name == name for one in pods.items):
         words = f"{name} has the labels of {seen.target} and is not its own: ended, nobody would start it anew"
-        raise RefusedError(RefusalReason.NO_TARGET, words)
-    raise PermanentError(words)
+    raise RefusedError(RefusalReason.NO_TARGET, words)
 
 
 def path_of(pod: Pod) -> str:
