@@ -54,6 +54,18 @@ def workload(
     }  # fmt: skip
 
 
+def hpa(low: int = 2, high: int = 6, labels: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return an autoscaler of the gateways."""
+    target = {"type": "Utilization", "averageUtilization": 50}
+    spec = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gateway"},
+        "minReplicas": low, "maxReplicas": high,
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+    }  # fmt: skip
+    return {"metadata": {"name": "gateway", "labels": labels or {}}, "spec": spec}
+
+
 class Plant:
     """What a test does to the namespace by other hands than the adapter's; leaves no audit record."""
 
@@ -61,6 +73,8 @@ class Plant:
         self.cluster = cluster
         self.ns = ns
         self._audit = Audit(cluster)
+        self.first = ""
+        """A gateway, where a test has chosen one."""
 
     def sent(self, resource: str = "") -> list[dict[str, Any]]:
         """Return the adapter's requests that really were to change the plant: no dry runs, no entries of the ledger."""

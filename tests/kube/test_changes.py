@@ -222,6 +222,29 @@ async def test_a_drain_that_no_budget_allows_has_done_nothing(kube, ns, plant, n
     assert len(evicted) == len(set(evicted))
 
 
+async def test_a_drain_goes_on_where_its_time_ran_out_and_evicts_each_pod_once(kube, ns, plant, node, monkeypatch):
+    monkeypatch.setattr("runbooks.adapters.kubernetes.workloads.DRAIN_S", 0.1)
+    plant.make(workload("gateway", replicas=6, notes={"testbed/ready-delay": "700ms"}))
+    plant.budget(maxUnavailable=1)
+    here = {name for name, pod in plant.pods().items() if pod["spec"]["nodeName"] == node}
+    assert len(here) > 1
+    troubles = []
+    async with adapter(kube, ns, entries=("Deployment/gateway", "Node/*")) as one:
+        await one.change(Cordon(node), key="c")
+        for _ in range(200):
+            try:
+                effect = await one.change(Drain(node), key="d")
+                break
+            except BudgetError as error:
+                troubles.append(str(error))
+                assert (await one.ledger.read("d")).phase == "begun"
+                await asyncio.sleep(0.1)
+        assert set(effect.after["moved"].split(", ")) == here
+    assert any(words.startswith("1 of") for words in troubles)
+    evicted = [one["objectRef"]["name"] for one in plant.sent("pods") if one["responseStatus"]["code"] == 201]
+    assert sorted(evicted) == sorted(here)
+
+
 # --- jobs, flags, services ------------------------------------------------------------------------------------------
 
 

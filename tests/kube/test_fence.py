@@ -35,7 +35,7 @@ from runbooks.changes import (
 from runbooks.model import RefusalReason, RestartReplica
 from tests.deploy.conftest import KUBERNETES
 from tests.kube.audit import new_namespace
-from tests.kube.plant import MERGE, SINGLETON, Plant, refused, workload
+from tests.kube.plant import MERGE, SINGLETON, Plant, hpa, refused, workload
 
 ALLOWED = [
     "exchange/Deployment/gateway", "exchange/StatefulSet/engine", "exchange/ConfigMap/exchange-flags", "Node/*",
@@ -144,6 +144,11 @@ async def test_every_write_of_the_leader_passes_the_policies(guarded):
         await one.change(Drain("node-1"), key="p/h")
         await one.restore("p/g", key="p/g/undo")
         guarded.settle()
+        hpas = "/apis/autoscaling/v2/namespaces/exchange/horizontalpodautoscalers"
+        guarded.cluster.request("POST", hpas, hpa())
+        await one.scale("gateway", 3, key="p/i")
+        await one.restore("p/i", key="p/i/undo")
+        guarded.cluster.request("DELETE", f"{hpas}/gateway")
         await one.rehearse(RestartReplica("gateway", min(guarded.pods())))
         await one.rehearse(RollingRestart("gateway"))
         assert await one.ledger.sweep(SystemClock().now()) == 0

@@ -18,7 +18,7 @@ from runbooks.changes import (
 )
 from runbooks.model import RefusalReason, RestartReplica, Scale, SetReplicas
 from runbooks.ports import BudgetError, RefusedError
-from tests.kube.plant import adapter, refused
+from tests.kube.plant import adapter, hpa, refused
 
 EPOCH, KEY = "tapewatch.example/epoch", "tapewatch.example/key"
 
@@ -199,19 +199,6 @@ async def test_a_singleton_and_a_slip_of_the_pen_are_not_scaled(kube, ns, plant)
     assert plant.sent() == []
 
 
-def hpa(low=2, high=6, labels=None):
-    metric = {
-        "type": "Resource",
-        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}},
-    }
-    spec = {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gateway"},
-        "minReplicas": low, "maxReplicas": high, "metrics": [metric],
-        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
-    }  # fmt: skip
-    return {"metadata": {"name": "gateway", "labels": labels or {}}, "spec": spec}
-
-
 def hpas(ns):
     return f"/apis/autoscaling/v2/namespaces/{ns}/horizontalpodautoscalers"
 
@@ -264,6 +251,54 @@ async def test_a_scaled_object_of_keda_is_named_and_nothing_is_written(kube, ns,
     kube.request("POST", hpas(ns), hpa(labels={"scaledobject.keda.sh/name": "by-queue"}))
     async with adapter(kube, ns) as one:
         await refused(one.scale("gateway", 4, key="s"), RefusalReason.OWNED, "KEDA ScaledObject by-queue")
+    assert plant.sent() == []
+
+
+SCALED_OBJECTS = {
+    "metadata": {"name": "scaledobjects.keda.sh"},
+    "spec": {
+        "group": "keda.sh", "scope": "Namespaced",
+        "names": {"plural": "scaledobjects", "singular": "scaledobject", "kind": "ScaledObject"},
+        "versions": [
+            {
+                "name": "v1alpha1", "served": True, "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}  # fmt: skip
+
+
+async def test_where_keda_is_installed_its_own_object_is_named(kube, ns, plant):
+    plant.build()
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    kube.request("POST", definitions, SCALED_OBJECTS)
+    try:
+        body = {
+            "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "by-lag"},
+            "spec": {"scaleTargetRef": {"name": "gateway"}},
+        }  # fmt: skip
+        path = f"/apis/keda.sh/v1alpha1/namespaces/{ns}/scaledobjects"
+        kube.wait("the kind is served", lambda: kube.request("POST", path, body), timeout_s=30)
+        async with adapter(kube, ns) as one:
+            await refused(one.scale("gateway", 4, key="s"), RefusalReason.OWNED, "KEDA ScaledObject by-lag")
+    finally:
+        kube.request("DELETE", f"{definitions}/scaledobjects.keda.sh")
+    assert plant.sent() == []
+
+
+async def test_a_pod_under_two_budgets_is_not_evicted(kube, ns, plant):
+    plant.build()
+    plant.budget(maxUnavailable=1)
+    path = f"/apis/policy/v1/namespaces/{ns}/poddisruptionbudgets"
+    body = {
+        "metadata": {"name": "twin"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "gateway"}}},
+    }
+    kube.request("POST", path, body)
+    async with adapter(kube, ns) as one:
+        name = min(plant.pods())
+        await refused(one.restart("gateway", name, key="r"), RefusalReason.NOT_ALLOWED, "gateway and twin")
     assert plant.sent() == []
 
 

@@ -55,6 +55,10 @@ class Restart:
         if pod.metadata.ending:
             raise RefusedError(RefusalReason.CONFLICT, f"{self._replica} is being ended already")
         budgets = await budgets_of(self._api, pod)
+        if len(budgets) > 1:
+            names = " and ".join(budget.metadata.name for budget in budgets)
+            words = f"{self._replica} is covered by the disruption budgets {names}: Kubernetes evicts under one at most"
+            raise RefusedError(RefusalReason.NOT_ALLOWED, words)
         facts = {"replica": pod.metadata.name, "uid": pod.metadata.uid, "node": pod.spec.node_name}
         told = [f"would evict {pod.metadata.name} of {seen.target} from {pod.spec.node_name or 'no node'}"]
         told += [_room(budget) for budget in budgets] or ["no disruption budget covers it"]

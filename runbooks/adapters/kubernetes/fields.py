@@ -112,9 +112,9 @@ def writer_of(thing: Json, field: Field) -> str:
 
 
 def strangers_in(causes: Sequence[str]) -> list[str]:
-    """Return the foreign field managers in the causes of a conflict, in the API server's words."""
-    named = [match for cause in causes for match in _QUOTED.findall(cause)]
-    return sorted({name for name in named if not is_ours(name)})
+    """Return the foreign field managers in the causes of a conflict; a cause that names none is foreign as a whole."""
+    named = {name for cause in causes for name in _QUOTED.findall(cause) or [cause]}
+    return sorted(name for name in named if not is_ours(name))
 
 
 def shown(value: Any) -> str:

@@ -153,4 +153,4 @@ def _owned_by(meta: Meta, kind: str) -> str:
 
 
 def _is(ref: TargetRef, kind: str, name: str) -> bool:
-    return (ref.kind, ref.name) == (kind, name)
+    return (ref.kind or "Deployment", ref.name) == (kind, name)  # KEDA lets the kind be left out
