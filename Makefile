@@ -1,6 +1,6 @@
 # Everything a person or a machine runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup drill kube testbed test test-kube test-long lint bench lock
+.PHONY: help setup drill drill-kube kube testbed test test-kube test-long lint bench lock
 
 BIN := .venv/bin
 # In CI nothing is left out: the Kubernetes test bed is built, and its tests must not be skipped.
@@ -14,6 +14,9 @@ setup: ## Install what is needed: .venv from the lock, Prometheus, Alertmanager
 
 drill: setup ## Run a whole incident on a live exchange, end to end
 	@$(BIN)/tapewatch drill gateway-hang
+
+drill-kube: setup ## Run a whole incident on a real Kubernetes control plane; the first time it is built
+	@$(BIN)/tapewatch drill pod-hang --on kubernetes
 
 kube: setup ## Start a real Kubernetes control plane here; the first time it is built (6 to 12 minutes)
 	@$(BIN)/tapewatch kube up
@@ -36,9 +39,10 @@ test: setup ## Run every check but the long ones; those on Kubernetes if the tes
 test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first
 	TESTBED_REQUIRED=1 $(BIN)/pytest -q -m "kube and not long"
 
-test-long: setup ## Run the long tests and all eleven drills
+test-long: setup ## Run the long tests and all drills: eleven here, ten on Kubernetes
 	$(BIN)/pytest -q -m long
 	$(BIN)/tapewatch drill all
+	$(BIN)/tapewatch drill all --on kubernetes
 
 bench: setup ## Measure; prints ratios and distributions
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done

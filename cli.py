@@ -91,10 +91,18 @@ def tapewatch(
 
 
 @app.command(epilog=EXIT_CODES)
-def up(state: State = None, on: On = None) -> None:
+def up(
+    state: State = None,
+    on: On = None,
+    context: Annotated[
+        str,
+        typer.Option(help="Of another cluster: say whether it can be reached and what it needs.", show_default=False),
+    ] = "",
+) -> None:
     """Run the estate here until Ctrl-C; `--on kubernetes` runs the exchange as the pods of a test bed."""
     from control.estate import run  # with its servers it takes a quarter of a second that no other verb should wait
 
+    guarded(lambda: verbs_kube.refuse_context(context))
     settings = guarded(lambda: verbs_kube.with_binary(load_settings(state=state, on=on)))
     guarded(lambda: asyncio.run(run(settings, lambda text: out.print(escape(text)), _announce)))
 

@@ -356,6 +356,7 @@ class Drill:
             "incident_to_action_s": _span(opened, asked),
             "action_to_proof_s": _span(asked, proven),
             "fault_to_resolved_s": _span(self._fault_at, _at(incident, "resolved_at")),
+            **witness.timings(opened),
         }
 
     def _first_alert(self) -> str:

@@ -73,13 +73,14 @@ def _lose_node(plant: Plant, target: str, value: str) -> None:
 
 
 def _node_of(bed: Bed, workload: str) -> str:
-    """Return a node with a pod of a workload, without the engine, whose loss has not happened yet."""
+    """Return a node of the exchange without the engine, not lost yet; if there is one, with a pod of `workload`."""
     engine = {pod["spec"].get("nodeName") for pod in bed.pods("engine")}
-    lost = {node["metadata"]["name"] for node in bed.items("/api/v1/nodes") if _is_lost(node)}
-    found = sorted({pod["spec"].get("nodeName", "") for pod in bed.pods(workload)} - engine - lost - {""})
-    if not found:
-        raise TemporaryError(f"no node runs {workload} without the engine beside it")
-    return str(found[0])
+    spared = engine | {node["metadata"]["name"] for node in bed.items("/api/v1/nodes") if _is_lost(node)} | {None, ""}
+    for pods in (bed.pods(workload), bed.pods()):
+        found = sorted({str(pod["spec"].get("nodeName")) for pod in pods if pod["spec"].get("nodeName") not in spared})
+        if found:
+            return found[0]
+    raise TemporaryError("the exchange runs on no node but the engine's")
 
 
 def _is_lost(node: dict[str, Any]) -> bool:

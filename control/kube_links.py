@@ -44,6 +44,23 @@ def _audit(witness: KubeWitness, link: Link) -> str | None:
     return f"the API server's audit log shows of our account {what}"
 
 
+def _no_more_writes(witness: KubeWitness, link: Link) -> str | None:
+    """The audit log shows at most so many writes of our account."""
+    found = _writes(witness, link)
+    if len(found) > link.count:
+        return None
+    return f"the API server's audit log shows {len(found)} {link.resource or 'writes'} of our account"
+
+
+def _resumed_or_asked(witness: KubeWitness, link: Link) -> str | None:
+    """The run went on and ended as mended with its pod replaced, or a person was asked; whatever it wrote, once."""
+    ended = [run for run in witness.runs if run["runbook"] == link.runbook and run["outcome"] is not None]
+    if any(run["outcome"] == "mended" for run in ended) and (seen := _restarted(witness, link)):
+        return f"resumed and mended: {seen}"
+    asked = [entry for entry in witness.entries("handed_over") if link.runbook in str(entry["text"])]
+    return f"handed over: {asked[0]['text']}" if ended and asked else None
+
+
 def _effects(witness: KubeWitness, link: Link) -> str | None:
     """As many pods came as actions were done, and the audit log has as many writes."""
     before = witness.workloads_first.get(link.workload)
@@ -127,6 +144,8 @@ KINDS: Final[Mapping[str, See]] = {
     "restarted": _restarted,
     "effects": _effects,
     "audit": _audit,
+    "no_more_writes": _no_more_writes,
+    "resumed_or_asked": _resumed_or_asked,
     "deployed": _deployed,
     "paused": _paused,
     "cordoned": _cordoned,

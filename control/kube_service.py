@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import uuid
 from collections.abc import Callable, Coroutine
@@ -51,6 +52,10 @@ T = TypeVar("T")
 NAMESPACE: Final = "exchange"
 DEPOSED: Final = 75
 """Exit code of a leader that is none any more: to be started anew."""
+END_S: Final = 5.0
+"""A deposed leader that has not ended in order by then ends at once."""
+CANCEL_AGAIN_S: Final = 3.0
+"""Longer than letting go of a lease takes."""
 PASS_ON_S: Final = 2.0
 """How long the leader may take for a webhook that is passed on to it."""
 MAX_BODY_BYTES: Final = 16 * 2**20
@@ -138,6 +143,11 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
     assert kube is not None, "whoever calls has looked"
     elected: asyncio.Queue[int] = asyncio.Queue()
     deposed = asyncio.Event()
+
+    def fall() -> None:
+        deposed.set()
+        asyncio.get_running_loop().call_later(END_S, os._exit, DEPOSED)
+
     async with AsyncExitStack() as stack:
         listener = listen(config.port, config.listen)
         kubeconfig = Path(kube.kubeconfig) if kube.kubeconfig else None
@@ -157,7 +167,7 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
                 identity=f"{config.replica}/{uuid.uuid4().hex[:8]}",
                 fence=fence.raise_,
                 on_elected=elected.put_nowait,
-                on_deposed=deposed.set,
+                on_deposed=fall,
                 clock=SystemClock(),
             )
         )
@@ -179,8 +189,10 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    """End a task; asked again when it did not hear, for a wait that was just over swallows a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
 
 
 async def _first(work: Coroutine[object, object, T], stop: asyncio.Event, running: asyncio.Task[None]) -> T | None:
@@ -229,12 +241,15 @@ async def _lead(
     config: RoleConfig, layout: Layout, led: Led, front: Front, stop: asyncio.Event, deposed: asyncio.Event
 ) -> int:
     """Be the leader until told to stop or deposed; returns the exit code."""
+    standing_by = front.app
     async with AsyncExitStack() as stack:
-        loop, front.app = await wire(config, layout, stack, led)
+        loop, app = await wire(config, layout, stack, led)
+        front.app = app
         turning = asyncio.create_task(loop.run(), name="loop")
         stack.push_async_callback(loop.stop)
         stack.push_async_callback(_cancelled, turning)
         await _first(deposed.wait(), stop, turning)
+        front.app = standing_by  # nobody is answered from a store that is being closed
     if deposed.is_set():
         sys.stderr.write(f"deposed: {led.why_not()}\n")
         return DEPOSED

@@ -16,7 +16,7 @@ from control.kube_bed import ACCOUNT, CONTROL, EXCHANGE, LEASE, Bed
 from control.layout import Layout
 from control.supervisor import RUNBOOK
 from control.witness import Witness
-from kernel.time import Instant, from_rfc3339
+from kernel.time import SECOND, Instant, from_rfc3339
 from runbooks.ports import Replica, WorkloadStatus
 
 EPOCH: Final = "tapewatch.example/epoch"
@@ -118,6 +118,12 @@ class KubeWitness(Witness):
             return
         at = from_rfc3339(str(record["requestReceivedTimestamp"]))
         self.writes.append(Write(at, record["verb"], resource, of.get("name", ""), _epoch(record)))
+
+    def timings(self, opened: int | None) -> dict[str, float | None]:
+        """Return the time from the incident to the first write, as the API server received it, in seconds."""
+        first = self.writes[0].at if self.writes else None
+        span = None if first is None or opened is None else round((first - opened) / SECOND, 3)
+        return {"incident_to_first_write_s": span}
 
     def remember_start(self) -> None:
         """Take what is seen now as how things were before anything was broken."""

@@ -167,9 +167,15 @@ def _handed_over(witness: Witness, link: Link) -> str | None:
     ids = {one["id"] for one in _incidents_of(witness, link)}
     for incident_id in sorted(ids):
         for entry in witness.timelines.get(incident_id, ()):
-            if entry["kind"] == "handed_over":
+            if entry["kind"] == "handed_over" and link.runbook in str(entry["text"]):
                 return f"{incident_id}: {entry['text']}"
     return None
+
+
+def _asked(witness: Witness, _: Link) -> str | None:
+    """The first action is on its way."""
+    asked = witness.entries("action_asked")
+    return str(asked[0]["text"]) if asked else None
 
 
 def _paged(witness: Witness, _: Link) -> str | None:
@@ -232,7 +238,10 @@ _SEE: Final[Mapping[str, See]] = {
     "control_restarted": _control_restarted,
     "no_action_after_switch": _no_action_after_switch,
     "undone": _undone,
+    "asked": _asked,
     "audit": _nowhere,
+    "no_more_writes": _nowhere,
+    "resumed_or_asked": _nowhere,
     "deployed": _nowhere,
     "paused": _nowhere,
     "cordoned": _nowhere,

@@ -14,6 +14,7 @@ from control.settings import Settings, load_settings
 from control.terminal import EXIT_CODES, FAILED, UNREACHABLE, AsJson, err, guarded, out, print_json
 from control.testbed import background, build
 from control.testbed.reach import Reached, reach
+from kernel.errors import PermanentError
 
 MAX_NODES: Final = 500
 """A simulated node costs the control plane a quarter of a megabyte; 500 are Ready 20 s after the start."""
@@ -98,6 +99,26 @@ def with_binary(settings: Settings) -> Settings:
     if settings.on == "local":
         return settings
     return settings.model_copy(update={"testbed": str(build.find_or_build(settings.testbed))})
+
+
+def refuse_context(context: str) -> None:
+    """Say what a cluster that is there already needs; an empty context is none.
+
+    Its pods have no addresses on this machine, and nobody here may start or end their processes: so control belongs
+    into that cluster, not beside it.
+
+    Raises:
+        TapewatchError: it cannot be reached, or, where it can, what is to be done.
+    """
+    if not context:
+        return
+    reached = reach(None, context)
+    raise PermanentError(
+        f"{reached.server} (Kubernetes {reached.version}, cluster id {reached.cluster_id}) is reached, and its pods are "
+        f"not reached from here: put control into it with `kubectl --context {context} apply -k "
+        "deploy/kubernetes/overlays/production`, its secrets and its Prometheus beside it; leave --context out for the "
+        "test bed"
+    )
 
 
 def _announce(kept: background.Kept, state: Path, *, foreground: bool) -> None:
