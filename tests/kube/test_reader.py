@@ -5,6 +5,7 @@
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 
 from kernel.adapters.clock import SystemClock
@@ -175,3 +176,19 @@ async def test_the_certificates_of_the_api_server_tell_when_they_end(kube):
     days = {name: (at - SystemClock().now()) / DAY for name, at in ends.items()}
     assert set(days) == {"server", "authority"}
     assert all(1 < left < 4000 for left in days.values()), days
+
+
+async def test_a_large_namespace_is_read_workload_by_workload_and_the_same(kube, ns, monkeypatch):
+    make(kube, ns, workload("gateway"))
+    make(kube, ns, workload("engine", "StatefulSet", 1))
+    make(kube, ns, workload("other"))
+    async with reader(kube, ns) as small, reader(kube, ns) as large:
+        await settled(small, "gateway")
+        await settled(small, "engine")
+        monkeypatch.setattr("runbooks.adapters.kubernetes.reader.PAGE", "1")
+        page = [msgspec.structs.replace(one, seen_at=0) for one in await large.list()]
+        assert large._large
+        monkeypatch.undo()
+        assert [msgspec.structs.replace(one, seen_at=0) for one in await small.list()] == page
+        assert not small._large
+        assert {one.name for one in page} == {"gateway", "engine"}

@@ -376,10 +376,17 @@ class Scale(_Part, frozen=True):
     spec: ScaleSpec = ScaleSpec()
 
 
+class PageMeta(msgspec.Struct, frozen=True):
+    """Where the next page begins."""
+
+    continue_: str = msgspec.field(default="", name="continue")
+
+
 class Items(msgspec.Struct, Generic[T], frozen=True):
     """The answer to a list request."""
 
     items: tuple[T, ...] = ()
+    metadata: PageMeta = PageMeta()
 
 
 def instant_of(text: str) -> Instant | None:

@@ -34,7 +34,7 @@ from runbooks.adapters.kubernetes.objects import (
     instant_of,
 )
 from runbooks.adapters.kubernetes.owners import Hands, Owners, Rivals, owners_of
-from runbooks.adapters.kubernetes.targets import Target, Targets
+from runbooks.adapters.kubernetes.targets import PATHS, Target, Targets
 from runbooks.model import RefusalReason
 from runbooks.ports import NodeStatus, RefusedError, Replica, WorkloadStatus
 
@@ -43,7 +43,9 @@ T = TypeVar("T")
 OVERDUE: Final = Duration(10 * SECOND)
 """A pod that should have ended so long ago is stuck, and counts as a replica that is not ready."""
 KINDS_FOR_S: Final = 60.0
-"""How long it is remembered that a cluster has no ScaledObjects or VPAs."""
+"""How long it is remembered that a cluster has no ScaledObjects or VPAs, and that a namespace is large."""
+PAGE: Final = "200"
+"""A namespace with more pods than this is read workload by workload."""
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -81,6 +83,7 @@ class Reader:
         self._targets = targets
         self._clock = clock
         self._absent: dict[str, float] = {}
+        self._large: dict[str, float] = {}
         self._hands = Hands()
 
     async def list(self) -> Sequence[WorkloadStatus]:
@@ -89,10 +92,8 @@ class Reader:
         Raises:
             TapewatchError: the cluster cannot be read.
         """
-        of_namespace = await asyncio.gather(*(self.rivals(one) for one in self._targets.namespaces))
-        rivals = dict(zip(self._targets.namespaces, of_namespace, strict=True))
-        found = await asyncio.gather(*(self._or_none(target, rivals) for target in self._targets.workloads))
-        return [status_of(one) for one in found if one is not None]
+        found = await asyncio.gather(*(self._of_namespace(one) for one in self._targets.namespaces))
+        return [status_of(one) for of_namespace in found for one in of_namespace]
 
     async def status(self, workload: str) -> WorkloadStatus:
         """Return one workload.
@@ -120,9 +121,11 @@ class Reader:
         seen_at = self._clock.now()
         if not self._targets.any_node and not any(one.kind == "Node" for one in self._targets.others):
             return ()
-        nodes = await self._api.get("/api/v1/nodes", Items[Node])
-        pods = await asyncio.gather(
-            *(self._api.get(f"/api/v1/namespaces/{one}/pods", Items[Pod]) for one in self._targets.namespaces)
+        nodes, pods = await asyncio.gather(
+            self._api.get("/api/v1/nodes", Items[Node]),
+            asyncio.gather(
+                *(self._api.get(f"/api/v1/namespaces/{one}/pods", Items[Pod]) for one in self._targets.namespaces)
+            ),
         )
         carried = [pod.spec.node_name for page in pods for pod in page.items if not _is_finished(pod)]
         return [
@@ -134,11 +137,14 @@ class Reader:
 
     async def targets(self) -> frozenset[str]:
         """Return what beside workloads may be touched and exists."""
-        nodes = await self.nodes()
-        others = await asyncio.gather(*(self._exists(one) for one in self._targets.others if one.kind != "Node"))
-        named = {one.name for one in self._targets.others if one.kind == "Node"}
-        allowed = [node.name for node in nodes if self._targets.any_node or node.name in named]
-        return frozenset([*(f"node:{name}" for name in allowed), *filter(None, others)])
+        found = await asyncio.gather(self._every_node(), *(self._exists(one) for one in self._targets.others))
+        return frozenset().union(*found)
+
+    async def _every_node(self) -> frozenset[str]:
+        if not self._targets.any_node:
+            return frozenset()
+        nodes = await self._api.get("/api/v1/nodes", Items[Node])
+        return frozenset(f"node:{node.metadata.name}" for node in nodes.items)
 
     async def rivals(self, namespace: str) -> Rivals:
         """Return the controllers of a namespace that may own something. Kinds the cluster lacks are none."""
@@ -149,12 +155,45 @@ class Reader:
         )
         return Rivals(hpas.items, scaled, vpas)
 
-    async def _or_none(self, target: Target, rivals: dict[str, Rivals]) -> Observed | None:
-        try:
-            observed = await self._read(target)
-        except GoneError:
+    async def _of_namespace(self, namespace: str) -> Sequence[Observed]:
+        """Return the workloads of a namespace that exist: all at once where it is small, one by one where it is not."""
+        targets = [one for one in self._targets.workloads if one.namespace == namespace]
+        if time.monotonic() - self._large.get(namespace, float("-inf")) >= KINDS_FOR_S:
+            rivals, found = await asyncio.gather(self.rivals(namespace), self._all(namespace, targets))
+            if found is not None:
+                return [self._with_owners(one, rivals) for one in found]
+            self._large[namespace] = time.monotonic()
+        rivals, alone = await asyncio.gather(
+            self.rivals(namespace), asyncio.gather(*(self._or_none(one) for one in targets))
+        )
+        return [self._with_owners(one, rivals) for one in alone if one is not None]
+
+    async def _all(self, namespace: str, targets: Sequence[Target]) -> Sequence[Observed] | None:
+        """Read everything of a namespace in three requests; None when it holds more than a page."""
+        seen_at = self._clock.now()
+        kinds = sorted({target.kind for target in targets})
+        paths = [PATHS[kind].format(namespace=namespace) for kind in kinds]
+        pods, pages = await asyncio.gather(
+            self._api.get(f"/api/v1/namespaces/{namespace}/pods", Items[Pod], limit=PAGE),
+            asyncio.gather(*(self._api.get(path, Items[Workload], limit=PAGE) for path in paths)),
+        )
+        if pods.metadata.continue_ or any(page.metadata.continue_ for page in pages):
             return None
-        return self._with_owners(observed, rivals[target.namespace])
+        by_name = {
+            (kind, one.metadata.name): one
+            for kind, page in zip(kinds, pages, strict=True) for one in page.items if one.spec.selector.query
+        }  # fmt: skip
+        return [
+            Observed(target, one, tuple(pod for pod in pods.items if belongs(pod, one, target.kind)), Owners(), seen_at)
+            for target in targets
+            if (one := by_name.get((target.kind, target.name))) is not None
+        ]
+
+    async def _or_none(self, target: Target) -> Observed | None:
+        try:
+            return await self._read(target)
+        except (GoneError, RefusedError):
+            return None
 
     async def _read(self, target: Target) -> Observed:
         seen_at = self._clock.now()
@@ -171,12 +210,12 @@ class Reader:
         owners = owners_of(observed.workload, observed.target.kind, rivals, observed.seen_at, hand)
         return msgspec.structs.replace(observed, owners=owners)
 
-    async def _exists(self, target: Target) -> str:
+    async def _exists(self, target: Target) -> frozenset[str]:
         try:
             await self._api.get(target.path, objects.ConfigMap)
         except GoneError:
-            return ""
-        return target.short
+            return frozenset()
+        return frozenset({target.short})
 
     async def _if_known(self, path: str, kind: type[Items[T]]) -> tuple[T, ...]:
         """List a kind that a cluster need not have. Not being allowed to read one that exists is an error."""
