@@ -77,7 +77,7 @@ async def test_a_rollout_that_cannot_finish_is_not_settled_and_mixes_images(kube
     async with reader(kube, ns) as one:
         await settled(one, "gateway")
         kube.kubectl("-n", ns, "set", "image", "deployment/gateway", "c=broken:2")
-        for _ in range(100):
+        for _ in range(600):
             status = await one.status("gateway")
             if len(status.images) == 2:
                 break
@@ -93,7 +93,7 @@ async def test_an_unready_pod_unsettles_its_workload(kube, ns):
         status = await settled(one, "gateway")
         pod = status.replicas[0].id
         kube.kubectl("-n", ns, "label", "pod", pod, "testbed-unready=true")
-        for _ in range(100):
+        for _ in range(600):
             status = await one.status("gateway")
             if status.ready == 1:
                 break

@@ -198,7 +198,7 @@ class Ledger:
         labels = ",".join(f"{name}={value}" for name, value in LABELS.items())
         query = {"labelSelector": labels, "limit": "500"}
         removed = 0
-        page = await self._api.get(self._path, _Page, **query)
+        page = await self._api.get(self._path, Items[ConfigMap], **query)
         while True:
             for found in page.items:
                 entry = _entry(found)
@@ -206,9 +206,9 @@ class Ledger:
                 at = max(entry.begun_at, entry.ended_at, made_at) if entry is not None else made_at
                 if found.metadata.name.startswith(PREFIX) and now - at > KEPT_FOR:
                     removed += await self._remove(found)
-            if not page.metadata.more:
+            if not page.metadata.continue_:
                 return removed
-            page = await self._api.get(self._path, _Page, **query, **{"continue": page.metadata.more})
+            page = await self._api.get(self._path, Items[ConfigMap], **query, **{"continue": page.metadata.continue_})
 
     async def _remove(self, found: ConfigMap) -> int:
         meta = found.metadata
@@ -247,14 +247,6 @@ class Ledger:
 
     def _where(self, key: str) -> str:
         return f"{self._path}/{_name(key)}"
-
-
-class _PageMeta(msgspec.Struct, frozen=True):
-    more: str = msgspec.field(default="", name="continue")
-
-
-class _Page(Items[ConfigMap], frozen=True):
-    metadata: _PageMeta = _PageMeta()
 
 
 def _name(key: str) -> str:
