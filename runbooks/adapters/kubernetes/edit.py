@@ -83,7 +83,7 @@ async def _write(plan: Plan, version: str, sender: Sender, *, force: bool) -> No
             await sender.send("PATCH", plan.path, body, Json, content_type=APPLY, force=forced)
         case "scale":
             # The annotations of a Scale reach nobody; here the field manager carries the epoch.
-            manager = sender.stamp.field_manager
+            manager = sender.stamp.writes_as
             await sender.send("PATCH", f"{plan.path}/scale", body, Json, content_type=MERGE, fieldManager=manager)
         case _:
             await sender.send("PATCH", plan.path, body, Json, content_type=MERGE)

@@ -54,7 +54,7 @@ class Stamp(msgspec.Struct, frozen=True):
         return {EPOCH: str(self.epoch), KEY: self.key}
 
     @property
-    def field_manager(self) -> str:
+    def writes_as(self) -> str:
         """A field manager that carries the epoch, where an object's annotations do not reach the policy (scale)."""
         return f"{FIELD_MANAGER}-{self.epoch}"
 
