@@ -181,14 +181,6 @@ class Ledger:
         """
         await self._end(entry, msgspec.structs.replace(entry, phase="dropped", ended_at=self._clock.now(), why=why))
 
-    async def progress(self, entry: Entry, after: dict[str, str]) -> Entry:
-        """Note how far a write of several parts has come.
-
-        Raises:
-            TemporaryError: it is not noted.
-        """
-        return await self._end(entry, msgspec.structs.replace(entry, after=after))
-
     async def sweep(self, now: Instant) -> int:
         """Remove entries that are older than a week, by our clock and the server's; return how many.
 
