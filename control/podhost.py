@@ -293,16 +293,34 @@ class Host:
         self._tell.set()
         self._stirred.set()
 
-    async def patch(self, pod: Pod, body: object, *, status: bool = False) -> bool:
-        """Write to a pod as its kubelet would; False when it is gone.
+    async def show_ready(self, pod: Pod, *, ready: bool) -> bool:
+        """Have a pod's kubelet show whether it is ready; False when the pod is gone.
 
         Raises:
             TapewatchError: the API server does not answer or refuses.
         """
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod.metadata.name}" + ("/status" if status else "")
-        kind = "application/strategic-merge-patch+json" if status else MERGE
+        label = {"metadata": {"labels": {UNREADY: "false" if ready else "true"}}}
         try:
-            await self._api.send("PATCH", path, body, msgspec.Raw, content_type=kind)
+            await self._api.send("PATCH", _path(pod), label, msgspec.Raw, content_type=MERGE)
+        except GoneError:
+            return False
+        return True
+
+    async def show_restarts(self, pod: Pod, restarts: int, exit_code: int) -> bool:
+        """Note in a pod how often its container was started anew, and how it ended last; False when the pod is gone.
+
+        Raises:
+            TapewatchError: the API server does not answer or refuses, or the kubelet wrote in between.
+        """
+        try:
+            now_there: dict[str, Any] = await self._api.get(_path(pod), dict)
+            statuses = now_there["status"].get("containerStatuses", [])
+            if statuses:  # the list is replaced as a whole: what the kubelet says of a container must be kept
+                ended = {"exitCode": exit_code, "reason": "Error", "finishedAt": to_rfc3339(now())}
+                statuses[0] |= {"restartCount": restarts, "lastState": {"terminated": ended}}
+            version = {"resourceVersion": now_there["metadata"]["resourceVersion"]}
+            body = {"metadata": version, "status": {"containerStatuses": statuses}}
+            await self._api.send("PATCH", _path(pod) + "/status", body, msgspec.Raw, content_type=MERGE)
         except GoneError:
             return False
         return True
@@ -327,6 +345,10 @@ class Host:
         return HostReport(tuple(pods), {owner.metadata.name: owner.spec.replicas for owner in owners})
 
 
+def _path(pod: Pod) -> str:
+    return f"/api/v1/namespaces/{NAMESPACE}/pods/{pod.metadata.name}"
+
+
 def _by_name(pod: HostedPod) -> str:
     return pod.id
 
@@ -343,6 +365,7 @@ class _Hosted:
         self._exited = asyncio.Event()
         self._restarts = 0
         self._counted = 0
+        self._exit_code = 0
         self._said: bool | None = None
         """The readiness the pod was last told to show."""
         self._ready = False
@@ -399,6 +422,8 @@ class _Hosted:
             await child.stop(GRACE_S)
             return
         self._restarts += 1
+        code = child.exit_code or 0
+        self._exit_code = code if code >= 0 else 128 - code  # as a shell tells of a signal
         self._to_say.set()
         sys.stderr.write(f"{to_rfc3339(now())} {slot.id} ended with {child.exit_code}: {child.last_words()}\n")
         pause_s = BACK_OFF_S[min(self._restarts, len(BACK_OFF_S)) - 1]
@@ -445,14 +470,11 @@ class _Hosted:
             ready, restarts = self._ready, self._restarts
             try:
                 if ready is not self._said:
-                    label = {"metadata": {"labels": {UNREADY: "false" if ready else "true"}}}
-                    if not await self._host.patch(self.pod, label):
+                    if not await self._host.show_ready(self.pod, ready=ready):
                         return
                     self._said = ready
                 if restarts != self._counted:
-                    names = [container.name for container in self.pod.spec.containers[:1]]
-                    body = {"status": {"containerStatuses": [{"name": n, "restartCount": restarts} for n in names]}}
-                    if not await self._host.patch(self.pod, body, status=True):
+                    if not await self._host.show_restarts(self.pod, restarts, self._exit_code):
                         return
                     self._counted = restarts
             except TapewatchError as error:

@@ -114,8 +114,8 @@ def refuse_context(context: str) -> None:
         return
     reached = reach(None, context)
     raise PermanentError(
-        f"{reached.server} (Kubernetes {reached.version}, cluster id {reached.cluster_id}) is reached, and its pods are "
-        f"not reached from here: put control into it with `kubectl --context {context} apply -k "
+        f"{reached.server} (Kubernetes {reached.version}, id {reached.cluster_id}) is reached, but its pods are not: "
+        f"put control into it with `kubectl --context {context} apply -k "
         "deploy/kubernetes/overlays/production`, its secrets and its Prometheus beside it; leave --context out for the "
         "test bed"
     )
