@@ -77,7 +77,7 @@ async def test_gateways_scale_out_and_the_newest_goes_first(estate):
     assert [r.id for r in (await estate.workloads.status("gateway")).replicas] == [f"gateway-{i}" for i in (1, 2, 3, 4)]
     pids = {replica.id: replica.pid for replica in (await estate.workloads.status("gateway")).replicas}
     effect = await estate.workloads.scale("gateway", 2, key="in")
-    assert (effect.before, effect.after) == ({"replicas": "4"}, {"replicas": "2"})
+    assert (effect.before, effect.after) == ({"workload": "gateway", "replicas": "4"}, {"replicas": "2"})
     assert not psutil.pid_exists(pids["gateway-3"])
     assert psutil.pid_exists(pids["gateway-1"])
 
