@@ -193,9 +193,9 @@ class Cluster:
     def patch(self, writer: Writer, name: str, version: int, fields: Mapping[str, Any]) -> None:
         """Let one of our controllers write, when the object still is what the write stands on."""
         self.admit(writer)
-        thing = self.things[name]
-        if thing.version != version:
-            raise ConflictError(f"{name} has version {thing.version}, not {version}")
+        thing = self.things.get(name)
+        if thing is None or thing.version != version:
+            raise ConflictError(f"{name} has version {thing.version if thing else 'none'}, not {version}")
         self._took(writer, name, fields)
         thing.marks.add(writer.key)
         self.write(name, US, writer.key, **fields)
