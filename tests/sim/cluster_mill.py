@@ -80,6 +80,8 @@ class Mill(ClusterWorld):
             began = self.clock.now()
             await self._incident(f"INC-{number:06d}")
             self.dangers = Dangers()
+            for one in self.store.open_runs():
+                self.store.end_run(msgspec.structs.replace(one, ended_at=self.clock.now(), outcome="mended"))
             landed = {one.writer.key for one in self.cluster.landings}
             self.found += [
                 f"{key} was told as refused, and took effect" for key in self.told_refused(began) if key in landed

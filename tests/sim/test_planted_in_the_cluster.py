@@ -16,7 +16,7 @@ def test_a_planted_bug_is_noticed_at_once(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["lease_never_ends", "old_epochs_are_accepted", "the_ledger_forgets", "writes_are_not_compared"]
+    "name", ["takes_over_at_once", "old_epochs_are_accepted", "the_ledger_forgets", "writes_are_not_compared"]
 )
 def test_a_planted_bug_of_the_election_or_the_ledger_is_noticed(name, tmp_path):
     assert caught(BY_NAME[name], tmp_path) is not None
