@@ -123,9 +123,11 @@ class Market:
         """Return the figure that a replica's share stands on, 0 where none is needed, None when it is not known."""
         match role:
             case "gateway":
-                return await self._read("rate({}[" + WINDOW + "])", REQUESTS, replica)
+                # One that has just fallen silent has no present value, but what went through it lately is known as
+                # long as Prometheus looks there at all.
+                return await self._read("rate({}[" + WINDOW + "])", REQUESTS, replica, fresh="up")
             case "engine":
-                return await self._read("{}", NOTIONAL, replica)
+                return await self._read("{}", NOTIONAL, replica, fresh=NOTIONAL)
             case "":
                 return None  # what it is to the market is not known
             case _:
@@ -143,9 +145,10 @@ class Market:
             case _:
                 return Share(symbols=0, volume=0.0, notional=0)
 
-    async def _read(self, query: str, metric: str, replica: str) -> float | None:
-        series = f"{metric}{{replica={quoted(replica)}}}"
-        reading = await self._metrics.read(f"sum({query.replace('{}', series)})", fresh=series, max_age=DATA_AGE_MAX)
+    async def _read(self, query: str, metric: str, replica: str, *, fresh: str) -> float | None:
+        of_it = f"{{replica={quoted(replica)}}}"
+        asked = f"sum({query.replace('{}', metric + of_it)})"
+        reading = await self._metrics.read(asked, fresh=fresh + of_it, max_age=DATA_AGE_MAX)
         return reading.value if isinstance(reading, Reading) and reading.value >= 0 else None
 
 
