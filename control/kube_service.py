@@ -15,12 +15,12 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeVar
 
 import aiohttp
-import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -36,14 +36,15 @@ from control.leader import Leader, LeaderParts
 from control.service import Led, wire
 from exchange.adapters.http import HttpServer, common_routes, json_response, listen
 from kernel.adapters.clock import SystemClock
-from kernel.errors import PermanentError
+from kernel.errors import TapewatchError
 from kernel.time import seconds
 from monitor.adapters.exporter import Exporter
 from monitor.catalog import Role
 from runbooks.adapters.kubernetes.api import Api, connect
 from runbooks.adapters.kubernetes.fence import Fence
 from runbooks.adapters.kubernetes.lease import KubernetesLeases
-from runbooks.adapters.kubernetes.objects import Meta
+from runbooks.adapters.kubernetes.ledger import Ledger
+from runbooks.adapters.kubernetes.preflight import preflight
 from runbooks.adapters.kubernetes.targets import Targets
 from runbooks.adapters.kubernetes.workloads import KubernetesWorkloads
 
@@ -56,13 +57,10 @@ END_S: Final = 5.0
 """A deposed leader that has not ended in order by then ends at once."""
 CANCEL_AGAIN_S: Final = 3.0
 """Longer than letting go of a lease takes."""
+SWEEP_S: Final = 3600.0
 PASS_ON_S: Final = 2.0
 """How long the leader may take for a webhook that is passed on to it."""
 MAX_BODY_BYTES: Final = 16 * 2**20
-
-
-class _Namespace(msgspec.Struct, frozen=True):
-    metadata: Meta = Meta()
 
 
 class Front:
@@ -154,7 +152,9 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
         # The lease has connections of its own: a busy plant must not keep the leader from renewing.
         lease_api = await stack.enter_async_context(Api(connect(kubeconfig, kube.context), read_s=2.0, threads=2))
         api = await stack.enter_async_context(Api(connect(kubeconfig, kube.context)))
-        await _check_cluster(api, kube.cluster_id)
+        targets = Targets(kube.allowed)
+        for warning in (await preflight(api, targets, cluster_id=kube.cluster_id)).warnings:
+            _say(warning)
 
         def why_not() -> str:
             return leader.why_not()
@@ -182,10 +182,10 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
         epoch = await _first(elected.get(), stop, running)
         if epoch is None:
             return 0
-        targets, clock = Targets(kube.allowed), SystemClock()
-        workloads = KubernetesWorkloads(api, targets, clock, fence, forbidden=lambda: _forbidden(layout.kill_switch))
+        forbidden = partial(_forbidden, layout.kill_switch)
+        workloads = KubernetesWorkloads(api, targets, SystemClock(), fence, forbidden=forbidden)
         led = Led(workloads, epoch, why_not, exporter)
-        return await _lead(config, layout, led, front, stop, deposed)
+        return await _lead(config, layout, led, workloads.ledger, front, stop, deposed)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -213,21 +213,18 @@ def _forbidden(kill_switch: Path) -> str:
     return "" if thrown is None else f"the kill switch is {thrown}"
 
 
-async def _check_cluster(api: Api, wanted: str) -> None:
-    """Refuse another cluster than the one that is pinned.
+async def _sweep(ledger: Ledger) -> None:
+    """Clear the ledger of old entries now and then, while this process leads."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            await ledger.sweep(SystemClock().now())
+        except TapewatchError as error:
+            _say(f"the ledger could not be swept: {error}")
 
-    Raises:
-        PermanentError: it is another one, or may not be asked.
-        TemporaryError: it does not answer.
-    """
-    if not wanted:
-        return
-    found = (await api.get("/api/v1/namespaces/kube-system", _Namespace)).metadata.uid
-    if found != wanted:
-        raise PermanentError(
-            f"{api.url} is the cluster {found}, and setting cluster_id wants {wanted}: "
-            "nothing is done on another cluster; correct the kubeconfig or the setting"
-        )
+
+def _say(words: str) -> None:
+    sys.stderr.write(words + "\n")
 
 
 def _tuning(kube: KubeAccess) -> ElectionTuning:
@@ -238,7 +235,13 @@ def _tuning(kube: KubeAccess) -> ElectionTuning:
 
 
 async def _lead(
-    config: RoleConfig, layout: Layout, led: Led, front: Front, stop: asyncio.Event, deposed: asyncio.Event
+    config: RoleConfig,
+    layout: Layout,
+    led: Led,
+    ledger: Ledger,
+    front: Front,
+    stop: asyncio.Event,
+    deposed: asyncio.Event,
 ) -> int:
     """Be the leader until told to stop or deposed; returns the exit code."""
     standing_by = front.app
@@ -248,9 +251,11 @@ async def _lead(
         turning = asyncio.create_task(loop.run(), name="loop")
         stack.push_async_callback(loop.stop)
         stack.push_async_callback(_cancelled, turning)
+        sweeping = asyncio.create_task(_sweep(ledger), name="sweep")
+        stack.push_async_callback(_cancelled, sweeping)
         await _first(deposed.wait(), stop, turning)
         front.app = standing_by  # nobody is answered from a store that is being closed
     if deposed.is_set():
-        sys.stderr.write(f"deposed: {led.why_not()}\n")
+        _say(f"deposed: {led.why_not()}")
         return DEPOSED
     return 0

@@ -148,7 +148,9 @@ def rights(targets: Targets, *, namespace: str = NAMESPACE, writes: bool = True)
     wanted: list[Right] = [Right("get", "namespaces", name="kube-system")]
     for one in targets.namespaces:
         seen = ("pods", "replicasets.apps", "horizontalpodautoscalers.autoscaling", "poddisruptionbudgets.policy")
-        wanted += [Right("list", resource, one) for resource in seen]
+        kinds = {target.kind for target in targets.workloads if target.namespace == one}
+        of_kinds = [f"{kind.lower()}s.apps" for kind in sorted(kinds)]
+        wanted += [Right("list", resource, one) for resource in (*seen, *of_kinds)]
         if writes and any(target.namespace == one for target in targets.workloads):
             wanted += [Right("create", "pods/eviction", one), Right("patch", "pods", one), Right("delete", "pods", one)]
     for target in (*targets.workloads, *targets.others):
