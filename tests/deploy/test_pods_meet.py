@@ -115,13 +115,12 @@ def pods(tmp_path):
 
 
 async def ready(session, url, within_s=20.0):
-    """Wait until an address is ready; return how many seconds that took."""
-    began = time.monotonic()
-    while time.monotonic() - began < within_s:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
         try:
             async with session.get(url) as answer:
                 if answer.status == 200:
-                    return time.monotonic() - began
+                    return
         except aiohttp.ClientError:
             pass
         await asyncio.sleep(0.05)
@@ -181,7 +180,7 @@ async def assert_guarded(session, pods):
                 assert answer.status == 401, (pod, path)
 
 
-async def test_pods_meet_by_name_and_meet_again_when_the_engine_has_another_address(pods, record_property):
+async def test_pods_meet_by_name_and_meet_again_when_the_engine_has_another_address(pods):
     pods.name(engine=1, feed=4)
     for number, (pod, role) in enumerate(
         [("gateway-1", "gateway"), ("gateway-2", "gateway"), ("market-data", "market-data"),
@@ -206,8 +205,8 @@ async def test_pods_meet_by_name_and_meet_again_when_the_engine_has_another_addr
             pods.start("engine", "engine", 7)
             pods.name(engine=7, feed=4)
             await ready(session, pods.url("engine", "/health/ready"))
-            again = {pod: await ready(session, pods.url(pod, "/health/ready")) for pod in pods.configs}
-            record_property("seconds until each was ready again", again)
+            for pod in pods.configs:
+                await ready(session, pods.url(pod, "/health/ready"))
             async with session.post(pods.url("engine", "/admin/resume"), json={"key": "open"}, headers=ADMIN) as answer:
                 assert answer.status == 200, await answer.text()
             await trade(session, pods, symbol, price, "second")
