@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,9 @@ PYTHON: Final = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "PYTHONFAULTH
 kills the interpreter is told in the replica's output."""
 
 
+_STILL_OURS: Final = '[ "$PPID" = "$0" ] && exec "$@"'
+
+
 @dataclass(frozen=True)
 class Slot:
     """A replica's fixed identity: what is started, and on which port it answers."""
@@ -37,6 +40,15 @@ class Slot:
     argv: tuple[str, ...]
     output: Path
     env: Mapping[str, str] = field(default_factory=dict)
+
+
+def tied(argv: Sequence[str]) -> list[str]:
+    """Return the command line by which a child of this process is started so that it dies with it, however that dies.
+
+    The kernel ends the child when the *thread* that forked it ends. A parent that is killed between the fork and the
+    child's wish to be told would never be missed, so the child looks once more whose it is before it begins.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", _STILL_OURS, str(os.getpid()), *argv]
 
 
 def now() -> Instant:
@@ -113,7 +125,7 @@ class Child:
             self._output_from = output.tell()
             try:
                 self._process = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", "--", *self.slot.argv],
+                    tied(self.slot.argv),
                     stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     env={**os.environ, **self.slot.env},
                     start_new_session=True,  # Ctrl-C is for the estate, which stops its children in order

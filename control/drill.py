@@ -23,6 +23,7 @@ import msgspec
 
 from control import faults, killswitch
 from control.calls import call
+from control.child import tied
 from control.fault import Plant
 from control.layout import Layout
 from control.links import see
@@ -114,11 +115,10 @@ class Drill:
     async def _start_estate(self) -> asyncio.subprocess.Process:
         settings = {**SETTINGS, "on": self._scenario.on, **self._scenario.settings}
         environment = {f"TAPEWATCH_{name.upper()}": str(value) for name, value in settings.items()}
-        argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "cli", "up", "--state"]
+        argv = tied([sys.executable, "-m", "cli", "up", "--state", str(self._layout.root)])
         with (self._folder / "estate.out").open("wb") as output:
             return await asyncio.create_subprocess_exec(
                 *argv,
-                str(self._layout.root),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

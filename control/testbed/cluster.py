@@ -23,6 +23,7 @@ from typing import Any, Final, Self, TypeVar
 import psutil
 
 from control.addresses import HOST
+from control.child import tied
 from control.testbed.components import ORDER, argv, choose_ports
 from control.testbed.files import STAGES, Files, node
 from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
@@ -189,7 +190,7 @@ class Cluster:
         Raises:
             PermanentError: setpriv or the binary cannot be run.
         """
-        command = ["setpriv", "--pdeathsig", "KILL", "--", *argv(str(self.binary), component, self.files, self.ports)]
+        command = tied(argv(str(self.binary), component, self.files, self.ports))
         with self.files.output(component).open("ab") as output:
             try:
                 self.processes[component] = subprocess.Popen(
