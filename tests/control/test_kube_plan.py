@@ -75,7 +75,7 @@ def test_whatever_goes_to_control_goes_to_both_and_what_goes_to_people_goes_once
     second = {matchers for matchers, receiver in routes if receiver == "control-2"}
     assert first == second
     assert sum(receiver == "on-call" for _, receiver in routes) == 1
-    to_people, one, two = config["route"]["routes"][:-2], *config["route"]["routes"][-2:]
+    *to_people, one, two = config["route"]["routes"]
     assert all(child["receiver"] == "on-call" for child in to_people)
     assert (one.get("continue"), two.get("continue")) == (True, None)
 

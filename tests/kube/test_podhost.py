@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -53,7 +54,7 @@ class Hosting:
         children = psutil.Process(self.process.pid).children()
         return [one.pid for one in children if any(word.endswith(f"/{pod}.json") for word in one.cmdline())]
 
-    def pods(self) -> list[dict]:
+    def pods(self) -> list[dict[str, Any]]:
         items = self.cluster.request("GET", "/api/v1/namespaces/exchange/pods")["items"]
         return [one for one in items if "deletionTimestamp" not in one["metadata"]]
 
