@@ -39,7 +39,6 @@ from runbooks.model import (
     Do,
     DoAnswer,
     Look,
-    LookAnswer,
     Outcome,
     Permit,
     PermitAnswer,
@@ -129,6 +128,7 @@ class Driver:
         n = len(answers)
         rows: list[tuple[int, JournalKind, bytes]] = []
         drafts: list[Draft] = []
+        looked: list[Draft] = []
         first = True
         while not isinstance(question, Conclusion):
             if not open_before:
@@ -144,7 +144,14 @@ class Driver:
             answers.append(answer)
             following = advance(generator, answer)
             rows = [(n, "answer", _QUESTION.encode(answer))]
-            drafts = tell.answered(run, question, answer, worth_telling=_worth_telling(question, answer, following))
+            if isinstance(question, Look):
+                # What the platform said is told with the reading that goes with it, or not at all.
+                looked = tell.answered(run, question, answer, worth_telling=True)
+                drafts = []
+            else:
+                worth_telling = _worth_telling(question, answer, following)
+                drafts = tell.answered(run, question, answer, worth_telling=worth_telling)
+                drafts, looked = [*(looked if drafts else ()), *drafts], []
             if isinstance(question, Do):
                 # An effect's answer is made durable at once: the next question may take long to come.
                 await self._persist(run, rows, drafts)
@@ -329,8 +336,6 @@ def replace_at(answer: AskAnswer, at: Instant) -> AskAnswer:
 
 def _worth_telling(question: Question, answer: Answer, following: Question | Conclusion) -> bool:
     """Guards are always told; of a proof's many readings the one that decides, and those without an answer."""
-    if isinstance(answer, LookAnswer):
-        return answer.settled is None or not isinstance(following, Wait)
     if not isinstance(question, Read) or not isinstance(answer, ReadAnswer):
         return True
     return question.purpose == "guard" or answer.value is None or not isinstance(following, Wait)

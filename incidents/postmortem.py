@@ -278,6 +278,7 @@ def _attempt(story: Story, run: Entry) -> Attempt:
         *(_guards(readings)),
         *(sentence for entry in mine for sentence in _told(entry, mine)),
         *(_proofs(readings, mine)),
+        *(_platform(mine)),
     ]
     if ended is not None:
         outcome = OUTCOMES.get(str(ended.data.get("outcome")), label(str(ended.data.get("outcome"))))
@@ -358,6 +359,17 @@ def _proofs(readings: Sequence[Entry], mine: Sequence[Entry]) -> Iterator[Senten
             *polled,
             *acted[-1:],
         )
+
+
+def _platform(mine: Sequence[Entry]) -> Iterator[Sentence]:
+    """Tell what the platform itself said at the end of each proof."""
+    told = [entry for entry in mine if entry.kind is EntryKind.PLATFORM_READ]
+    for purpose, target in dict.fromkeys((entry.data.get("purpose"), entry.data.get("target")) for entry in told):
+        last = [one for one in told if (one.data.get("purpose"), one.data.get("target")) == (purpose, target)][-1]
+        settled = last.data.get("settled")
+        verdict = "gave no answer about" if settled is None else "called settled" if settled else "did not call settled"
+        detail = clean(last.data.get("detail"), 120)
+        yield say(f"The platform {verdict} {clean(target, 80)}{f': {detail}' if detail else ''}.", last)
 
 
 def _reading(entry: Entry) -> str:

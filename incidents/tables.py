@@ -105,7 +105,7 @@ def timeline(story: Story) -> Iterator[Row | Fold]:
 def _family(entry: Entry) -> str | None:
     if entry.kind in {EntryKind.ALERT_FIRING, EntryKind.ALERT_RESOLVED}:
         return "alerts"
-    return "readings" if entry.kind is EntryKind.EVIDENCE_READ else None
+    return "readings" if entry.kind in {EntryKind.EVIDENCE_READ, EntryKind.PLATFORM_READ} else None
 
 
 def _row(story: Story, entry: Entry) -> Row:

@@ -74,6 +74,19 @@ _ACTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "halt_market": ("halt the market", ()),
     "resume_market": ("resume the market", ()),
     "verify_replay": ("verify the replay of {}", ("workload",)),
+    "keep_snapshot": ("keep a snapshot of {}", ("workload",)),
+    "rolling_restart": ("restart {} a few replicas at a time", ("workload",)),
+    "roll_back": ("roll {} back to its previous revision", ("workload",)),
+    "pause_rollout": ("pause the rollout of {}", ("workload",)),
+    "resume_rollout": ("resume the rollout of {}", ("workload",)),
+    "delete_replica": ("delete {}, which does not end", ("replica",)),
+    "cordon": ("cordon the node {}", ("node",)),
+    "drain": ("drain the node {}", ("node",)),
+    "run_job": ("run the job {}", ("job",)),
+    "set_flag": ("set {} of {} to {}", ("flag", "config", "value")),
+    "restore_config": ("restore {} to its last good contents", ("config",)),
+    "switch_service": ("switch the service {} to {}", ("service", "colour")),
+    "take_back": ("take back what was changed on {}", ("target",)),
 }
 
 

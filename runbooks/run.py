@@ -230,10 +230,10 @@ def _prove(proof: Proof, done_at: Instant, purpose: str) -> Part[Instant | _Refu
     while watched_ns < proof.within_ns:
         pause_ns = min(poll_ns, proof.within_ns - watched_ns)
         yield from _wait(Wait(Instant(now + pause_ns)))
+        against = yield from witness.look()
         reading = yield from _read(evidence, purpose)
         why = _unusable(evidence, reading) or _too_early(reading, done_at)
         spoke_at = spoke_at if why else reading.at
-        against = yield from witness.look()
         streak = streak.then(evidence, None if why or against else reading)
         alone = witness.silent and not why and evidence.holds(reading.value or 0.0)
         if streak.length_ns >= proof.holds_for_ns:

@@ -358,3 +358,15 @@ def test_a_resumed_run_keeps_the_consent_it_began_with(tmp_path):
     assert bench.world.lives == 2
     assert (conclusion.outcome, conclusion.reason) == (Outcome.REFUSED, "no_consent")
     assert not bench.world.done
+
+
+def test_of_a_proof_with_two_witnesses_only_what_decides_is_told(tmp_path):
+    witnessed = msgspec.structs.replace(RESTART.proof, settled="gateway")
+    runbook = several(msgspec.structs.replace(RESTART, proof=witnessed))
+    conclusion, world = drive(tmp_path, runbook)
+    assert conclusion.outcome is Outcome.MENDED
+    readings = [entry for entry in told(world, EntryKind.EVIDENCE_READ) if entry.data["purpose"] == "proof"]
+    looks = told(world, EntryKind.PLATFORM_READ)
+    assert len(readings) == len(looks) == 1
+    assert looks[0].data["settled"] is True
+    assert readings[0].data["holds"] is True

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from control.scenario import load_scenario, names
 from exchange.types import HaltReason
+from incidents.words import _ACTIONS, action_words
 from runbooks.adapters.yaml_library import LIBRARY, load_library
-from runbooks.model import HaltMarket, HaltSymbol
+from runbooks.model import Action, HaltMarket, HaltSymbol
 
 
 def test_every_reason_a_runbook_gives_for_a_halt_is_one_the_exchange_knows():
@@ -19,6 +22,12 @@ def test_every_reason_a_runbook_gives_for_a_halt_is_one_the_exchange_knows():
     ]
     assert reasons
     assert set(reasons) <= {str(reason) for reason in HaltReason}
+
+
+def test_every_action_has_words_in_a_report():
+    kinds = {str(kind.__struct_config__.tag) for kind in get_args(Action)}
+    assert kinds == set(_ACTIONS)
+    assert "{" not in "".join(action_words({"type": kind}) for kind in kinds)
 
 
 def test_every_scenario_awaits_alerts_that_a_runbook_answers():
