@@ -18,7 +18,7 @@ from control import killswitch
 from control.calls import call
 from control.doctor import Check
 from control.errors import BadRequestError, NotFoundError, RefusedByRailError
-from control.faults import Fault, Plant
+from control.fault import Fault, Plant
 from control.layout import Layout
 from control.settings import Settings, load_settings
 from kernel.errors import InputError, TapewatchError, TemporaryError

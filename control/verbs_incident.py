@@ -16,7 +16,7 @@ from rich.table import Table
 
 from control import faults
 from control.calls import call, fetch
-from control.faults import Plant
+from control.fault import Plant
 from control.layout import Layout
 from control.terminal import EXIT_CODES, USAGE, AsJson, By, State, err, guarded, layout_of, out, print_json, who
 from control.terminal import starting as starting_with

@@ -15,7 +15,7 @@ from control import faults
 from control.calls import call
 from control.child import now
 from control.errors import RefusedByRailError
-from control.faults import Plant
+from control.fault import Plant
 from control.layout import Layout
 from control.terminal import By, State, guarded, layout_of, out, who
 from control.verbs_exchange import complete_symbol, examine, instruments_of

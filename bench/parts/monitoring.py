@@ -24,7 +24,7 @@ def our_alertmanager(home: Path, sink_port: int) -> Iterator[int]:
     secret.write_text("webhook-secret-of-the-bench")
     source = render.load_yaml(render.ALERTS / "alertmanager.yml")
     with _alertmanager(
-        home, render.alertmanager_config(source, control_port=sink_port, secret=secret, group_wait_s=None)
+        home, render.alertmanager_config(source, control_ports=(sink_port,), secret=secret, group_wait_s=None)
     ) as port:
         yield port
 

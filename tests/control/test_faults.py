@@ -8,6 +8,7 @@ from control import faults
 from control.addresses import Addresses, ReplicaAddress, url_of
 from control.child import now
 from control.errors import RefusedByRailError
+from control.fault import Plant
 from control.layout import Layout
 from exchange.adapters.engine_server import ENGINE_FAULTS
 from exchange.adapters.market_data_server import FEED_FAULTS
@@ -31,7 +32,7 @@ def test_without_an_estate_nothing_is_reached(tmp_path):
         faults.connect(tmp_path)
 
 
-def plant(root, *, allowed=True) -> faults.Plant:
+def plant(root, *, allowed=True) -> Plant:
     layout, nobody = Layout(root), url_of(free_ports(1)[0])
     (root / "instruments.json").write_text('[{"symbol": "ACME"}, {"symbol": "BETA"}]')
     addresses = Addresses(
@@ -40,7 +41,7 @@ def plant(root, *, allowed=True) -> faults.Plant:
         engine_stream_port=1, faults_allowed=allowed,
         workloads={"settlement": (ReplicaAddress("settlement-1", nobody),)},
     )  # fmt: skip
-    return faults.Plant(layout, addresses, "")
+    return Plant(layout, addresses, "")
 
 
 def test_failpoints_add_up_and_are_cleared(tmp_path):

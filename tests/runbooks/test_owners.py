@@ -15,7 +15,7 @@ from runbooks.adapters.kubernetes.targets import Targets
 from runbooks.ports import RefusedError
 
 NOW = Instant(seconds(1_000_000))
-REPLICAS = {"f:spec": {"f:replicas": {}}}
+REPLICAS: dict[str, dict[str, dict[str, str]]] = {"f:spec": {"f:replicas": {}}}
 
 
 def deployment(*managers, replicas=2, labels=None, annotations=None):

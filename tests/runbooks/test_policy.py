@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kernel.time import Instant, seconds
 from runbooks.adapters.fake import plant
+from runbooks.facts import PastRun, PlantFacts, target
 from runbooks.model import (
     BlastRadius,
     Consent,
@@ -27,7 +28,6 @@ from runbooks.model import (
     Undo,
     VerifyReplay,
 )
-from runbooks.facts import PastRun, PlantFacts, target
 from runbooks.policy import FACTS_MAX_AGE, admit, permit
 
 NOW = Instant(seconds(10_000))
