@@ -93,7 +93,7 @@ class LivePlant:
 
     async def carry_out(self, action: Action, key: str, *, forbidden: Callable[[], bool]) -> DoAnswer:
         """Carry `action` out at most once for `key`, trying again after temporary failures."""
-        problem, attempt, pause_s = "", 0, 0.0
+        problem, attempt, pause_s, touched = "", 0, 0.0, False
         blocked_until = self._clock.now() + BUDGET_PATIENCE
         while attempt < ATTEMPTS:
             if pause_s:
@@ -109,10 +109,13 @@ class LivePlant:
             except PermanentError as error:
                 return DoAnswer(at=self._clock.now(), ok=False, error=str(error))
             except BudgetError as error:
-                # Nothing was done; others need the budget now. It is waited for, then a person is asked.
+                # Others need the budget now. It is waited for, then a person is asked.
+                touched = touched or error.touched
                 if self._clock.now() >= blocked_until:
                     blocked, words = RefusalReason.DISRUPTION_BUDGET, f"waited {duration(BUDGET_PATIENCE)}: {error}"
-                    return DoAnswer(at=self._clock.now(), ok=False, refused=blocked, error=words)
+                    # A refusal says that nothing was touched; a part, or a try without an answer, is another matter.
+                    refused = "" if touched or attempt else blocked
+                    return DoAnswer(at=self._clock.now(), ok=False, refused=refused, error=words)
                 problem, pause_s = str(error), to_seconds(error.retry_after or SECOND)
             except TemporaryError as error:
                 attempt += 1

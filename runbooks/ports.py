@@ -8,7 +8,7 @@ was made on: when the workload has changed since, the write is refused as a conf
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -113,6 +113,9 @@ class RefusedError(PermanentError):
 
 class BudgetError(TemporaryError):
     """A disruption budget forbids ending a replica now; it may be allowed a moment later."""
+
+    touched: ClassVar[bool] = False
+    """Whether a part of what was asked had been carried out before."""
 
     def __init__(self, message: str, *, retry_after: Duration | None = None) -> None:
         super().__init__(message, retry_after=retry_after)

@@ -20,6 +20,7 @@ from runbooks.model import (
     SetReplicas,
     VerifyReplay,
 )
+from runbooks.ports import BudgetError
 from tests.sim.virtual import VirtualClock, run
 
 RESTART = RestartReplica("gateway", "gateway-1")
@@ -91,6 +92,21 @@ def test_temporary_failures_are_tried_again_a_few_times(bench):
     assert not answer.ok
     assert not answer.refused
     assert answer.error == f"gave up after {ATTEMPTS} tries: the plant does not answer"
+
+
+def test_a_budget_that_stays_closed_refuses_and_nothing_was_touched(bench):
+    bench.workloads.fail_next(*[Trouble.BUDGET] * 40)
+    assert bench.do(RESTART).refused == RefusalReason.DISRUPTION_BUDGET
+    assert bench.workloads.writes == []
+
+
+@pytest.mark.parametrize("part", [True, False], ids=["a part was done", "a try had no answer"])
+def test_a_budget_that_closes_after_something_was_tried_is_no_refusal(bench, monkeypatch, part):
+    monkeypatch.setattr(BudgetError, "touched", part)
+    bench.workloads.fail_next(*[] if part else [Trouble.NO_ANSWER], *[Trouble.BUDGET] * 40)
+    answer = bench.do(RESTART)
+    assert not answer.ok
+    assert not answer.refused, "a refusal says that nothing was touched"
 
 
 def test_nothing_is_tried_again_once_it_is_forbidden_and_nothing_is_claimed(bench):

@@ -34,6 +34,12 @@ LOST_S: Final = 2.0
 """How long a call without an answer is waited for."""
 
 
+class PartlyError(BudgetError):
+    """Some of it was carried out."""
+
+    touched = True
+
+
 class Weather(StrEnum):
     """What becomes of one call."""
 
@@ -245,6 +251,8 @@ class ClusterWorkloads:
                 try:
                     await self._send(end, key)
                 except BlockedError as error:
+                    if any(one.writer.key == key for one in self._cluster.landings):
+                        raise PartlyError(str(error), retry_after=SECOND) from error
                     raise BudgetError(str(error), retry_after=SECOND) from error
         return self._done(entry, first=True)
 

@@ -119,6 +119,7 @@ async def _calm(world: ClusterWorld) -> None:
     """Wait until control has handed over what it cannot end; then let a person look at it."""
     await world.live(12)
     await world.until(lambda: world.leads() is not None and not stuck(world), 90)  # type: ignore[arg-type]
+    world.cluster.mend()  # people are still there, also when an undo of ours brought a bad image back
     world.acknowledge()
     await world.until(lambda: world.leads() is not None and not world.store.incidents(UNRESOLVED), 90)
 

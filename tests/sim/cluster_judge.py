@@ -69,8 +69,16 @@ def _owners(world: ClusterWorld, landing: Landing) -> Iterator[str]:
             yield f"{key} was to scale by {action.by} and scaled by {by}: the plan was old"
     if key.endswith("/undo"):
         of = key.removesuffix("/undo")
+        ours = {
+            field: value
+            for one in world.cluster.landings
+            if one.writer.key == of
+            for field, value in one.fields.items()
+        }
         for field, (manager, written) in landing.before_writers.items():
-            if (manager, written) != (US, of):
+            # Counts are compared by value: who set the very number that we had left is not seen.
+            same = field == "replicas" and landing.before[field] == ours.get(field)
+            if (manager, written) != (US, of) and not same:
                 yield f"{key} took back {field} of {target}, which {manager or 'nobody'} had written since"
 
 
@@ -118,7 +126,8 @@ def _moment(world: ClusterWorld, landing: Landing) -> Iterator[str]:
     age_s = world.elapsed_s() - world.facts_seen.get(run_of(key), world.elapsed_s())
     if age_s > to_seconds(FACTS_MAX_AGE) + SLACK_S:
         yield f"{key} stands on facts of the plant {age_s:.0f} s old"
-    if landing.pods and world.auction_since is not None and to_seconds(now - world.auction_since) > SLACK_S:
+    felt = any(world.cluster.is_ready(pod) for pod in landing.pods)
+    if felt and world.auction_since is not None and to_seconds(now - world.auction_since) > SLACK_S:
         yield f"{key} ended replicas in an auction"
     images_mixed_s = world.cluster.now_s - world.cluster.mixed_since.get(landing.target, now / SECOND)
     if isinstance(world.actions.get(key), Scale) and "replicas" in landing.fields and images_mixed_s > SLACK_S:

@@ -429,4 +429,6 @@ class Cluster:
         for pod in list(self.pods.values()):
             if pod.stuck_ending:
                 del self.pods[pod.uid]
+            if pod.hung:
+                pod.ready_s = self.now_s + 2.0  # its probe has to see it first
             pod.hung = pod.leaky = False

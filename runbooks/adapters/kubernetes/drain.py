@@ -65,12 +65,11 @@ class DrainNode:
         """Evict the pods one after the other.
 
         Raises:
-            BudgetError: nothing could be evicted in time.
+            BudgetError: nothing was evicted, in this call or one before, and nothing could be in time.
             UnfinishedError: some could not be evicted in time.
         """
         deadline = time.monotonic() + self._within_s
         moved = [path for path, uid in plan.pods.items() if await is_ended(self._api, path, uid)]
-        already = len(moved)
         blocked = ""
         while left := [path for path in plan.pods if path not in moved]:
             for path in left:
@@ -87,7 +86,7 @@ class DrainNode:
                 break
             if time.monotonic() >= deadline or sender.stamp.dry:
                 words = f"{len(moved)} of {len(plan.pods)} pods of {plan.what} were moved; the rest waits: {blocked}"
-                if len(moved) == already:
+                if not moved:
                     raise BudgetError(words, retry_after=SECOND)
                 raise UnfinishedError(words, retry_after=SECOND)
             await asyncio.sleep(_STEP_S)

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -208,6 +208,8 @@ class Writer:
 
 class UnfinishedError(BudgetError):
     """Some of it was carried out; asking again with the same key goes on."""
+
+    touched: ClassVar[bool] = True
 
 
 async def said(answer: Awaitable[T]) -> T:
