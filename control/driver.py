@@ -10,7 +10,8 @@ effect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
@@ -60,6 +61,8 @@ RESUME_WITHIN: Final = Duration(60 * SECOND)
 
 Longer than a lease takes to change hands; what was seen longer ago says nothing of now.
 """
+_AHEAD_S: Final = 1.0
+"""How old what was looked at ahead may be; a permission's facts are seldom younger than half of that."""
 _QUESTION: Final = msgspec.json.Encoder()
 _ANSWER: Final = msgspec.json.Decoder(Answer)
 _ASKED: Final = msgspec.json.Decoder(Question)
@@ -83,6 +86,8 @@ class Parts:
     clock: Clock
     market: Callable[[PlantFacts], Awaitable[PlantFacts]] | None = None
     """Adds what of the market goes through each replica; asked only for runbooks that bound it."""
+    ahead: Callable[[Runbook], Coroutine[object, object, PlantFacts]] | None = None
+    """Looks at the plant while the guards are read, so that the first permission need not wait for it."""
 
 
 class Driver:
@@ -93,6 +98,8 @@ class Driver:
         self._parts = parts
         self._plans: dict[str, dict[str, Plan]] = {}
         """The plans a run has asked consent for, by digest, to say later what has changed."""
+        self._ahead: dict[str, asyncio.Task[tuple[float, PlantFacts | None]]] = {}
+        """What was looked at when a run began, for its first permission, and when that look began."""
 
     @property
     def parts(self) -> Parts:
@@ -104,6 +111,8 @@ class Driver:
 
         `asked_for_at` is when the signal that led here arrived, for the time to the first action.
         """
+        if self._parts.ahead is not None:
+            self._ahead[run.id] = asyncio.create_task(_timed(self._parts.ahead(runbook)), name=f"look for {run.id}")
         journal = await self._parts.store.call(lambda store: store.run_journal(run.id))
         runbook = _as_begun(runbook, journal)
         generator = machine(runbook, run.id)
@@ -115,6 +124,8 @@ class Driver:
             return await self._go_on(run, runbook, generator, (question, answers, open_before), asked_for_at)
         finally:
             self._plans.pop(run.id, None)
+            if (ahead := self._ahead.pop(run.id, None)) is not None:
+                ahead.cancel()
 
     async def _go_on(
         self,
@@ -228,7 +239,7 @@ class Driver:
     async def _permit(self, question: Permit, run: RunRecord, runbook: Runbook) -> PermitAnswer:
         now = self._parts.clock.now()
         try:
-            facts = await self._facts_for(runbook)
+            facts = await self._facts_for(runbook, run.id)
         except TapewatchError as error:
             return PermitAnswer(now, granted=False, reason=RefusalReason.NO_EVIDENCE, detail=str(error))
         history = [past for past in await self._parts.history(now) if past.started_at != run.started_at]
@@ -249,12 +260,20 @@ class Driver:
         words = f"the facts changed since plan {short(question.plan)} was approved: {what}"
         return PermitAnswer(answer.at, granted=False, reason=RefusalReason.PLAN_CHANGED, detail=words)
 
-    async def _facts_for(self, runbook: Runbook) -> PlantFacts:
+    async def _facts_for(self, runbook: Runbook, run_id: str) -> PlantFacts:
         """Look at the plant, and at what of the market goes through it only where the runbook bounds that."""
-        facts = await self._parts.facts()
+        facts = await self._seen_ahead(run_id) or await self._parts.facts()
         if self._parts.market is None or not bounds_market(runbook):
             return facts
         return await self._parts.market(facts)
+
+    async def _seen_ahead(self, run_id: str) -> PlantFacts | None:
+        """Return what was looked at when the run began, once and only a moment later."""
+        ahead = self._ahead.pop(run_id, None)
+        if ahead is None:
+            return None
+        began_s, facts = await ahead
+        return facts if time.monotonic() - began_s < _AHEAD_S else None
 
     async def _no_longer_good(self, question: Do, run: RunRecord, runbook: Runbook) -> str:
         """Say why what was permitted before control stopped must not be begun now; empty when it may be, or was done.
@@ -290,6 +309,15 @@ class Driver:
         self._parts.failpoints.reach(Failpoint.AFTER_EFFECT)
         self._parts.telemetry.action(question.action, answer)
         return answer
+
+
+async def _timed(look: Awaitable[PlantFacts]) -> tuple[float, PlantFacts | None]:
+    """Return when a look began and what it saw; None when it failed: whoever needs it looks again and hears why."""
+    began_s = time.monotonic()
+    try:
+        return began_s, await look
+    except TapewatchError:
+        return began_s, None
 
 
 def _resumed(

@@ -58,6 +58,7 @@ END_S: Final = 5.0
 CANCEL_AGAIN_S: Final = 3.0
 """Longer than letting go of a lease takes."""
 SWEEP_S: Final = 3600.0
+LOOK_S: Final = 10.0
 PASS_ON_S: Final = 2.0
 """How long the leader may take for a webhook that is passed on to it."""
 MAX_BODY_BYTES: Final = 16 * 2**20
@@ -185,7 +186,7 @@ async def serve_led(config: RoleConfig, layout: Layout, stop: asyncio.Event) -> 
         forbidden = partial(_forbidden, layout.kill_switch)
         workloads = KubernetesWorkloads(api, targets, SystemClock(), fence, forbidden=forbidden)
         led = Led(workloads, epoch, why_not, exporter)
-        return await _lead(config, layout, led, workloads.ledger, front, stop, deposed)
+        return await _lead(config, layout, led, workloads, front, stop, deposed)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -213,6 +214,18 @@ def _forbidden(kill_switch: Path) -> str:
     return "" if thrown is None else f"the kill switch is {thrown}"
 
 
+async def _keep_looking(workloads: KubernetesWorkloads) -> None:
+    """Look at the plant now and then although nobody asks.
+
+    So what a person scales by hand is seen soon after, and known for young when it matters; and the connections stay
+    open, whose making costs more than a look.
+    """
+    while True:
+        with contextlib.suppress(TapewatchError):  # whoever decides looks for itself, and hears why it fails
+            await asyncio.gather(workloads.list(), workloads.nodes(), workloads.targets())
+        await asyncio.sleep(LOOK_S)
+
+
 async def _sweep(ledger: Ledger) -> None:
     """Clear the ledger of old entries now and then, while this process leads."""
     while True:
@@ -238,7 +251,7 @@ async def _lead(
     config: RoleConfig,
     layout: Layout,
     led: Led,
-    ledger: Ledger,
+    workloads: KubernetesWorkloads,
     front: Front,
     stop: asyncio.Event,
     deposed: asyncio.Event,
@@ -251,8 +264,8 @@ async def _lead(
         turning = asyncio.create_task(loop.run(), name="loop")
         stack.push_async_callback(loop.stop)
         stack.push_async_callback(_cancelled, turning)
-        sweeping = asyncio.create_task(_sweep(ledger), name="sweep")
-        stack.push_async_callback(_cancelled, sweeping)
+        for beside in (_sweep(workloads.ledger), _keep_looking(workloads)):
+            stack.push_async_callback(_cancelled, asyncio.create_task(beside))
         await _first(deposed.wait(), stop, turning)
         front.app = standing_by  # nobody is answered from a store that is being closed
     if deposed.is_set():

@@ -28,7 +28,7 @@ from control.failpoints import Failpoints
 from control.intake import Intake, StoreThread
 from control.layout import Layout
 from control.loop import Loop, LoopParts, history, sizes_of
-from control.market import Market, load_calendar
+from control.market import Market, bounds_market, load_calendar
 from control.paging import Pager
 from control.telemetry import ControlInstruments
 from exchange.adapters.http import HttpServer, listen, read_secret
@@ -216,12 +216,14 @@ async def _driver_parts(
     exchange = await stack.enter_async_context(
         ExchangeAdmin(url_of(config.engine_http_port, config.engine_host), base.admin)
     )
+    facts = _Facts(workloads, config, led, base.market)
     return Parts(
         store=base.store,
         metrics=base.metrics,
         plant=LivePlant(workloads, exchange, base.clock, layout.journal, instruments),
-        facts=_Facts(workloads, config, led, base.market).look,
+        facts=facts.look,
         market=base.market.with_shares,
+        ahead=facts.ahead,
         history=lambda now: history(base.store, now, sizes),
         kill_switch=layout.kill_switch,
         consents=consents,
@@ -241,6 +243,13 @@ class _Facts:
         self._symbols = frozenset(str(instrument.symbol) for instrument in config.instruments)
         self._led = led
         self._seen: tuple[float, PlantFacts] | None = None
+
+    async def ahead(self, runbook: Runbook) -> PlantFacts:
+        """Look for a run that begins; where it bounds the market that is looked at too, and kept there for a second."""
+        facts = await self.look()
+        if bounds_market(runbook):
+            await self._market.with_shares(facts)
+        return facts
 
     async def look(self) -> PlantFacts:
         """Return the facts; raises `TapewatchError` when the plant cannot be seen."""

@@ -1,6 +1,7 @@
 """One run: journalled before it is carried out, resumed from any crash, never an effect twice."""
 
 import asyncio
+import dataclasses
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from incidents.ports import RunRecord
 from incidents.timeline import Draft, EntryKind
+from kernel.errors import TemporaryError
 from kernel.time import Instant, seconds
 from runbooks.adapters.fake import Trouble
 from runbooks.bind import bind
@@ -370,3 +372,34 @@ def test_of_a_proof_with_two_witnesses_only_what_decides_is_told(tmp_path):
     assert len(readings) == len(looks) == 1
     assert looks[0].data["settled"] is True
     assert readings[0].data["holds"] is True
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_the_plant_is_looked_at_while_the_guards_are_read_and_for_the_first_permission_only(works, tmp_path):
+    looked = []
+
+    def setup(bench):
+        start = bench.world.start
+
+        def begin():
+            start()
+            driver = bench.world.life.loop._p.driver
+            seen = driver._parts.facts
+
+            async def counted():
+                looked.append("asked")
+                return await seen()
+
+            async def ahead(_):
+                looked.append("ahead")
+                if not works:
+                    raise TemporaryError("the plant does not answer")
+                return await seen()
+
+            driver._parts = dataclasses.replace(driver._parts, facts=counted, ahead=ahead)
+
+        bench.world.start = begin
+
+    conclusion, _ = drive(tmp_path, several(RESTART, HALT), setup=setup)
+    assert conclusion.outcome is Outcome.MENDED
+    assert looked == ["ahead", *(["asked"] if works else ["asked", "asked"])]
