@@ -22,7 +22,7 @@ from runbooks.changes import (
 )
 from runbooks.model import RefusalReason
 from runbooks.ports import BudgetError
-from tests.kube.plant import adapter, refused, workload
+from tests.kube.plant import SINGLETON, adapter, refused, workload
 
 EPOCH, KEY = "tapewatch.example/epoch", "tapewatch.example/key"
 
@@ -362,3 +362,21 @@ async def test_what_is_not_on_the_allow_list_is_no_target_of_any_change(kube, ns
             await refused(one.change(change, key=f"k{n}"), RefusalReason.NO_TARGET)
     assert plant.sent() == []
     assert plant.data("secret-flags") == {"mode": "1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        ({"strategy": {"type": "Recreate"}}, True), ({}, False),
+        ({"annotations": {**SINGLETON, "tapewatch.example/overlap": "harmless"}}, True),
+        ({"annotations": {**SINGLETON, "tapewatch.example/stateful": "true"}, "strategy": {"type": "Recreate"}}, False),
+    ],
+)  # fmt: skip
+async def test_a_single_writer_is_renewed_only_where_no_second_one_runs_beside_it(kube, ns, plant, given, allowed):
+    plant.make(workload("gateway", replicas=1, **{"annotations": SINGLETON, **given}))
+    async with adapter(kube, ns) as one:
+        if allowed:
+            await one.change(RollingRestart("gateway"), key="r")
+        else:
+            await refused(one.change(RollingRestart("gateway"), key="r"), RefusalReason.STATE_UNSAFE)
+    plant.settle()

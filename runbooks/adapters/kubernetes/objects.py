@@ -19,6 +19,8 @@ DOMAIN: Final = "tapewatch.example/"
 """Prefix of our own labels and annotations."""
 SINGLETON: Final = DOMAIN + "singleton"
 STATEFUL: Final = DOMAIN + "stateful"
+OVERLAP: Final = DOMAIN + "overlap"
+"""`harmless`: a second one beside a singleton for the time of a rollout does no harm, because it writes nothing."""
 PARTITIONS: Final = DOMAIN + "partitions"
 EPOCH: Final = DOMAIN + "epoch"
 KEY: Final = DOMAIN + "key"
@@ -116,12 +118,19 @@ class Selector(_Part, frozen=True):
         return ",".join(parts)
 
 
+class Strategy(_Part, frozen=True):
+    """How a Deployment goes from one revision to the next."""
+
+    type: str = ""
+
+
 class WorkloadSpec(_Part, frozen=True):
     """The specification of a Deployment or StatefulSet."""
 
     replicas: int = 0
     selector: Selector = Selector()
     paused: bool = False
+    strategy: Strategy = Strategy()
     template: Mapping[str, Any] = {}
 
 

@@ -20,6 +20,7 @@ from kernel.time import SECOND, Clock, Duration, Instant
 from runbooks.adapters.kubernetes import objects
 from runbooks.adapters.kubernetes.api import Api, ForbiddenError, GoneError
 from runbooks.adapters.kubernetes.objects import (
+    OVERLAP,
     PARTITIONS,
     REVISION,
     SINGLETON,
@@ -40,6 +41,8 @@ from runbooks.ports import NodeStatus, RefusedError, Replica, WorkloadStatus
 
 T = TypeVar("T")
 
+RECREATE: Final = "Recreate"
+"""The strategy that ends every old pod before it starts a new one."""
 OVERDUE: Final = Duration(10 * SECOND)
 """A pod that should have ended so long ago is stuck, and counts as a replica that is not ready."""
 KINDS_FOR_S: Final = 60.0
@@ -67,6 +70,12 @@ class Observed(msgspec.Struct, frozen=True):
     def singleton(self) -> bool:
         """Whether it must never be scaled."""
         return self.workload.metadata.annotations.get(SINGLETON) == "true" or self.stateful
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether its rollout may run two at once for a while without harm, or never does."""
+        strategy, note = self.workload.spec.strategy.type, self.workload.metadata.annotations.get(OVERLAP)
+        return not self.singleton or strategy == RECREATE or note == "harmless"
 
     @property
     def stateful(self) -> bool:

@@ -126,8 +126,11 @@ def _refuse(seen: Observed, change: Rollout) -> None:
         raise RefusedError(RefusalReason.NOT_ALLOWED, words)
     if isinstance(change, PauseRollout | ResumeRollout):
         return
-    if seen.singleton:
-        raise RefusedError(RefusalReason.STATE_UNSAFE, f"{target} is a single writer: its template is left alone")
+    if seen.stateful:
+        raise RefusedError(RefusalReason.STATE_UNSAFE, f"{target} holds state: its template is left alone")
+    if not seen.overlaps:
+        words = f"{target} is a single writer, and its rollout would start a second one beside it"
+        raise RefusedError(RefusalReason.STATE_UNSAFE, f"{words}; with the strategy Recreate it would not")
     if isinstance(change, RollingRestart) and seen.owners.pods:
         raise RefusedError(RefusalReason.OWNED, f"the pods of {target} belong to {seen.owners.pods}")
     if seen.workload.spec.paused:
