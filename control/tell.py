@@ -29,6 +29,8 @@ from runbooks.model import (
     Question,
     Read,
     ReadAnswer,
+    ResumeMarket,
+    ResumeSymbol,
     Runbook,
     Wait,
 )
@@ -191,13 +193,27 @@ def run_ended(run: RunRecord, conclusion: Conclusion, incident: Incident, runboo
 
 
 def stays_halted(run: RunRecord, conclusion: Conclusion, incident: Incident, runbook: Runbook) -> list[Draft]:
-    """Tell that a halt which helped is a person's to end; nothing when the runbook halted nothing."""
-    halts = [describe(step.action) for step in runbook.steps if isinstance(step.action, HaltSymbol | HaltMarket)]
+    """Tell that a halt which helped is a person's to end; nothing when the runbook left nothing halted."""
+    halts = [describe(action) for action in _halts_left(runbook)]
     if conclusion.outcome is not Outcome.MENDED or not halts or not incident.unresolved:
         return []
     assert run.ended_at is not None, "an ended run has an end"
     reason = f"{runbook.name} did what it should ({', '.join(halts)}); trading stays halted until a person reopens it"
     return [handed_over(at=run.ended_at, source="control", reason=reason, what_to_do=runbook.when_refused)]
+
+
+def _halts_left(runbook: Runbook) -> list[Action]:
+    """Return the halts that no later step of the runbook ends."""
+    left: list[Action] = []
+    for step in runbook.steps:
+        match step.action:
+            case HaltSymbol() | HaltMarket():
+                left.append(step.action)
+            case ResumeMarket():
+                left = [one for one in left if not isinstance(one, HaltMarket)]
+            case ResumeSymbol(symbol):
+                left = [one for one in left if not (isinstance(one, HaltSymbol) and one.symbol == symbol)]
+    return left
 
 
 def _is_sibling(alert: AlertFact, run: RunRecord) -> bool:
