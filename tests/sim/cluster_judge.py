@@ -115,7 +115,8 @@ def _state(world: ClusterWorld, landing: Landing) -> Iterator[str]:
             yield f"{key} ended the engine by force"
         if pod.workload != "engine" or not world.cluster.is_ready(pod):
             continue
-        if None not in world.halted:
+        # A person who reopens between a permission and its effect is not seen; see `docs/simulation.md`.
+        if None not in world.halted and world.elapsed_s() - world.reopened_s > SLACK_S:
             yield f"{key} ended the engine while it was trading"
         if record is not None and run_of(key) not in world.four_eyes:
             yield f"{key} ended the engine although it was ready, and no two people had agreed"

@@ -305,8 +305,10 @@ class Cluster:
         if int(now_s) % 15 == 0:
             self._revert()
         for name in SHAPES:
-            mixed = len(self.images_of(name)) > 1
-            self.mixed_since[name] = self.mixed_since.get(name, now_s) if mixed else now_s
+            if len(self.images_of(name)) > 1:
+                self.mixed_since.setdefault(name, now_s)
+            else:
+                self.mixed_since.pop(name, None)
         self.sick_since = (self.sick_since or now_s) if self.sick_share() > 0.6 else None
         self.look()
 

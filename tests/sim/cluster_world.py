@@ -288,6 +288,8 @@ class ClusterWorld:
         self.log = RecordingLog()
         self.levers: dict[str, tuple[str | None, bool]] = {}
         self.halted: set[str | None] = set()
+        self.reopened_s = float("-inf")
+        """When a person last reopened a halted market."""
         self.broken: set[tuple[str, str]] = set()
         self.allowed = frozenset(ALLOWED)
         self.market: MarketFacts | None = None
@@ -704,6 +706,8 @@ class ClusterWorld:
     def mend(self) -> None:
         """Let every fault end."""
         self.cluster.mend()
+        if None in self.halted:
+            self.reopened_s = self.elapsed_s()
         self.halted.clear()
         self.noise.clear()
         self.lies.clear()

@@ -50,7 +50,7 @@ def test_every_promise_holds_when_many_actions_on_the_cluster_meet_the_kill_swit
 @pytest.fixture(scope="module")
 def days(tmp_path_factory):
     folder = tmp_path_factory.mktemp("days")
-    return [simulate(seed, folder / str(seed)) for seed in range(200, 215)]
+    return [simulate(seed, folder / str(seed)) for seed in range(200, 225)]
 
 
 def test_the_days_of_the_cluster_hold_what_they_are_for(days):
