@@ -133,9 +133,14 @@ def unwritable(root: Path, error: OSError) -> PermanentError:
 
 
 def is_held(layout: Layout) -> bool:
-    """Tell whether an estate runs in a state directory now. The kernel knows: a lock ends with its holder."""
+    """Tell whether an estate runs in a state directory now."""
+    return is_locked(layout.lock)
+
+
+def is_locked(lock: Path) -> bool:
+    """Tell whether somebody holds a lock file now. The kernel knows: a lock ends with its holder."""
     try:
-        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -24,6 +24,7 @@ import psutil
 
 from control.addresses import HOST
 from control.child import tied
+from control.state_dir import is_locked
 from control.testbed.components import ORDER, argv, choose_ports
 from control.testbed.files import STAGES, Files, node
 from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
@@ -397,14 +398,4 @@ def _sweep(base: Path) -> None:
 
 def is_held(directory: Path) -> bool:
     """Tell whether a test bed runs in a directory now."""
-    try:
-        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_locked(directory / LOCK)
