@@ -41,6 +41,9 @@ SETTINGS: Final = {"ports": "auto", "symbols": 8, "load_rate_per_s": 150, "quiet
 """A drill's usual estate: free ports, so that it never meets another estate, and a load that shows in every rate."""
 ROOT: Final = Path(__file__).resolve().parent.parent
 LOOK_S: Final = 0.05
+CALM_WITHIN_S: Final = 30.0
+SCRAPES: Final = 5
+"""How often each gateway was scraped before anything is broken: of one just begun no rate is known yet."""
 LAST_S: Final = 6.0
 """How long what must last is watched after everything else was seen."""
 
@@ -172,12 +175,12 @@ class Drill:
             self._tell("step", await asyncio.to_thread(faults.arrange, plant, act.name, act.target, act.value))
         self._tell("step", "warming up: orders flow and Prometheus has seen them")
         await asyncio.sleep(self._scenario.warm_up_s)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + CALM_WITHIN_S
         while time.monotonic() < deadline:
-            flowing = await asyncio.to_thread(witness.read, "sum(rate(exchange_orders_accepted_total[4s]))")
+            flowing = await asyncio.to_thread(_is_flowing, witness)
             calm = not [one for one in witness.alerts if one["labels"].get("severity") in {"critical", "warning"}]
             known = witness.workloads and witness.engine
-            if flowing is not None and flowing[0] > 1 and calm and known and not _unresolved(witness):
+            if flowing and calm and known and not _unresolved(witness):
                 witness.remember_start()
                 return
             await asyncio.sleep(0.2)
@@ -409,6 +412,13 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _is_flowing(witness: Witness) -> bool:
+    """Tell whether orders flow, and Prometheus knows how many go through every gateway."""
+    accepted = witness.read("sum(rate(exchange_orders_accepted_total[4s]))")
+    scraped = witness.read('min(count_over_time(up{job="gateway"}[30s]))')
+    return accepted is not None and accepted[0] > 1 and scraped is not None and scraped[0] >= SCRAPES
 
 
 def _unresolved(witness: Witness) -> list[str]:
