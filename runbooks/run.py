@@ -383,7 +383,8 @@ def _inverse(done: _Done) -> Action | str | None:  # noqa: PLR0911 - one return 
             if before == after:
                 return None
             if answer.after.get("knob", "replicas") != "replicas":
-                return TakeBack(action.workload, of=done.key)  # another controller's knob was turned: it is turned back
+                # The platform kept what it changed, sees who has written since, and turns back the knob it turned.
+                return TakeBack(action.workload, of=done.key)
             return SetReplicas(action.workload, int(before), only_if=int(after))
         case Undo.RESUME_SYMBOL, HaltSymbol():
             return ResumeSymbol(action.symbol)

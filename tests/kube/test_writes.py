@@ -130,7 +130,7 @@ async def test_a_scale_goes_through_the_subresource_with_the_epoch_in_its_field_
     plant.build()
     async with adapter(kube, ns) as one:
         effect = await one.scale("gateway", 3, key="s")
-        assert (effect.before, effect.after) == ({"replicas": "2"}, {"replicas": "3"})
+        assert (effect.before["replicas"], effect.after["replicas"]) == ("2", "3")
         assert (await one.scale("gateway", 3, key="s")).repeated
         await one.scale("gateway", 2, key="s/undo")  # our own scale is nobody's hand
     assert plant.gateway()["spec"]["replicas"] == 2
@@ -170,7 +170,7 @@ async def test_a_move_of_the_status_alone_is_no_conflict(kube, ns, plant, monkey
             return await begin(*given)
 
         monkeypatch.setattr(one.ledger, "begin", disturbed)
-        assert (await one.scale("gateway", 3, key="s")).after == {"replicas": "3"}
+        assert (await one.scale("gateway", 3, key="s")).after["replicas"] == "3"
     assert plant.gateway()["spec"]["replicas"] == 3
 
 
@@ -371,3 +371,13 @@ async def test_leave_is_asked_for_right_before_the_write(kube, ns, plant, monkey
         await refused(one.scale("gateway", 3, key="s"), RefusalReason.KILL_SWITCH)
         assert await one.effect("s") is None
     assert plant.sent() == []
+
+
+async def test_a_scale_is_not_taken_back_when_somebody_has_set_the_same_number_since(kube, ns, plant):
+    plant.build()
+    async with adapter(kube, ns) as one:
+        await one.scale("gateway", 3, key="out")
+        plant.kubectl("scale", "deployment/gateway", "--replicas=4")
+        plant.kubectl("scale", "deployment/gateway", "--replicas=3")
+        await refused(one.restore("out", key="out/undo"), RefusalReason.CONFLICT, "kubectl")
+        assert plant.gateway()["spec"]["replicas"] == 3

@@ -23,6 +23,8 @@ from runbooks.ports import RefusedError
 REPLICAS_MAX: Final = 100
 """More than this is a slip of the pen, whatever the runbook says."""
 KNOB: Final = "hpa.minReplicas"
+PLAIN: Final = "spec.replicas"
+"""Named, so that a scale is taken back by `restore`, which sees whether somebody else has set the same number since."""
 _MIN: Final = ("spec", "minReplicas")
 _ORIGINAL: Final = ("metadata", "annotations", ORIGINAL_MIN)
 
@@ -53,7 +55,8 @@ class Scaler:
         field = Field(path=("spec", "replicas"), before=now, after=replicas)
         return plan_of(
             thing, seen.target.path, str(seen.target), (field,),
-            before={"replicas": str(now)}, after={"replicas": str(replicas)}, told=told, mode="scale",
+            before={"replicas": str(now), "knob": PLAIN}, after={"replicas": str(replicas), "knob": PLAIN}, told=told,
+            mode="scale",
         )  # fmt: skip
 
     async def _turn_knob(self, seen: Observed, hpa: Hpa, replicas: int) -> Plan:
