@@ -143,7 +143,7 @@ class Desk:
         refusal = await self._runner.refusal(bound)
         if refusal is not None:
             raise RefusedByRailError(f"{refusal.reason}: {refusal.detail}")
-        incident = await self._incident_for(runbook, who)
+        incident = await self._incident_for(runbook, labels, who)
         return await self._runner.start(incident, bound, labels, arrived=None, by=who)
 
     async def rehearse(self, name: str, labels: Mapping[str, str]) -> Preview:
@@ -154,7 +154,7 @@ class Desk:
             RefusedByRailError: the labels name no target.
         """
         runbook, bound = self._bound(name, labels)
-        same = next((one for one in await self.incidents(everything=False) if _takes_in(one, runbook)), None)
+        same = next((one for one in await self.incidents(everything=False) if _takes_in(one, runbook, labels)), None)
         return await self._runner.rehearse(bound, same.level if same is not None else runbook.level)
 
     def _bound(self, name: str, labels: Mapping[str, str]) -> tuple[Runbook, Runbook]:
@@ -167,10 +167,10 @@ class Desk:
             raise RefusedByRailError(f"{bound.reason}: {bound.detail}")
         return runbook, bound
 
-    async def _incident_for(self, runbook: Runbook, by: str) -> Incident:
-        """Return the unresolved incident of the runbook's service, or open one for the person's run."""
+    async def _incident_for(self, runbook: Runbook, labels: Mapping[str, str], by: str) -> Incident:
+        """Return the unresolved incident that the person's run answers, or open one for it."""
         unresolved = await self.incidents(everything=False)
-        same = next((one for one in unresolved if _takes_in(one, runbook)), None)
+        same = next((one for one in unresolved if _takes_in(one, runbook, labels)), None)
         if same is not None:
             return same
         now = self._clock.now()
@@ -197,9 +197,16 @@ class Desk:
         return await self.incident(incident_id)
 
 
-def _takes_in(incident: Incident, runbook: Runbook) -> bool:
-    """Tell whether a person's run of a runbook belongs to an unresolved incident."""
-    return incident.service == runbook.service and not incident.active_runs
+def _takes_in(incident: Incident, runbook: Runbook, labels: Mapping[str, str]) -> bool:
+    """Tell whether a person's run belongs to an unresolved incident: one of its alerts fires that the run answers.
+
+    Of the same service is not enough: a proof that mends one thing must not be told as the cure of another.
+    """
+    meant = [(label, labels.get(label)) for label in runbook.parameters.values()]
+    return not incident.active_runs and any(
+        alert.name in runbook.answers and all(alert.labels.get(label) == value for label, value in meant)
+        for alert in incident.firing
+    )
 
 
 def _name(by: str) -> str:

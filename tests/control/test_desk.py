@@ -93,3 +93,15 @@ def test_acknowledging_noting_and_closing_are_on_the_timeline(tmp_path):
             await desk.incident("INC-9")
 
     at_the_desk(tmp_path, script)
+
+
+def test_a_persons_run_is_not_told_as_the_cure_of_another_incident(tmp_path):
+    async def script(world, desk):
+        world.hang("gateway", "gateway-2")
+        world.latency = 0.9  # another incident of the same service, which this run does not answer
+        await world.until(lambda: any("latency" in one.title.lower() or one.alerts for one in world.store.incidents()), 20)
+        others = {one.id for one in world.store.incidents()}
+        record = await desk.run("sequence-gap", {"symbol": "TWA"}, "anna")
+        assert record.incident not in others
+
+    at_the_desk(tmp_path, script)

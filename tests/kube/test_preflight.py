@@ -13,7 +13,7 @@ from runbooks.adapters.kubernetes.preflight import cluster_uid, missing_rights, 
 from runbooks.adapters.kubernetes.targets import Targets
 from runbooks.model import RefusalReason
 from tests.kube.plant import refused
-from tests.kube.test_faults import READ, account
+from tests.kube.test_write_faults import READ, account
 
 ENTRIES = ("Deployment/gateway", "StatefulSet/engine", "ConfigMap/flags", "CronJob/tidy")
 
