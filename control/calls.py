@@ -54,7 +54,7 @@ def fetch(method: str, url: str, *, token: str = "", body: object = None, timeou
     if told is not None and code in _KINDS:
         raise _KINDS[code](told)
     kind = TemporaryError if code >= 500 else PermanentError  # noqa: PLR2004 - HTTP's own number
-    raise kind(f"{method} {parts.path} was refused: {told or code}")
+    raise kind(told or f"{method} {parts.path} was refused: {code}")
 
 
 def _told(data: bytes) -> str | None:

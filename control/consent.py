@@ -17,7 +17,7 @@ from typing import Final
 
 from control.errors import RefusedByRailError
 from control.plan_digest import SHORT, Plan, names_plan
-from kernel.errors import InputError, PermanentError, TapewatchError
+from kernel.errors import InputError, TapewatchError
 from kernel.time import Instant
 from runbooks.model import Ask, AskAnswer, Consent, Permit, Question, Runbook
 
@@ -198,7 +198,7 @@ class Consents:
             raise InputError("why", f"has {len(why)} letters", right=f"up to {_WHY_MAX}")
         question = self._open.get(run)
         if question is None or question.verdict.done():
-            raise PermanentError(f"run {run} asks for no consent now")
+            raise PermanentError(f"run {run} asks for no consent now; `tapewatch runbook asking` shows which do")
         if not grant:
             detail = f"denied by {by}" + (f": {why}" if why else "")
             question.verdict.set_result(AskAnswer(at=Instant(0), granted=False, by=(by,), detail=detail))

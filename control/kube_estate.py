@@ -169,11 +169,20 @@ class KubeEstate(Estate):
             await asyncio.sleep(0.05)
         bed = Bed(directory)
         self.say(f"Kubernetes {bed.kept.version}: ready after {time.monotonic() - began_s:.1f} s")
+        self.say(f"kubectl is `{bed.kept.binary} kubectl --kubeconfig {bed.kept.kubeconfig} -n exchange`")
+        await asyncio.to_thread(self._refuse_another, bed)
         began_s = time.monotonic()
         await asyncio.to_thread(bed.install)
         for account in ("tapewatch", "tapewatch-kube-state"):
             await asyncio.to_thread(bed.kubeconfig_of, account)
         self.say(f"exchange and control plane applied after {time.monotonic() - began_s:.1f} s")
+
+    def _refuse_another(self, bed: Bed) -> None:
+        """Refuse a pinned cluster before anything is put into this one, which is new each time."""
+        found, wanted = bed.cluster_id(), self.settings.cluster_id
+        if wanted and wanted != found:
+            right = "leave it out for a test bed; it pins a cluster of your own"
+            raise InputError(f"setting cluster_id is {wanted[:60]}", f"this is the cluster {found}", right=right)
 
     def _environment(self) -> dict[str, str]:
         binary = {"TAPEWATCH_TESTBED": self.settings.testbed} if self.settings.testbed else {}

@@ -18,6 +18,7 @@ from control.market import load_calendar
 from control.render import ALERTS
 from control.settings import Settings
 from kernel.errors import InputError, PermanentError
+from runbooks.adapters.kubernetes.targets import Targets
 from runbooks.adapters.yaml_library import LIBRARY, load_library
 
 TIMEOUT_S: Final = 30.0
@@ -30,13 +31,15 @@ def check(settings: Settings, layout: Layout) -> list[str]:
 
     Raises:
         PermanentError: a program of the monitoring is missing.
-        InputError: one of its files, or the market's calendar, is broken; says where.
+        InputError: one of its files, the market's calendar or the allow-list is broken; says where.
     """
     prometheus = find(settings.prometheus, "prometheus")
     alertmanager = find(settings.alertmanager, "alertmanager")
     check_prometheus(prometheus, layout.root / "prometheus" / "prometheus.yml")
     check_alertmanager(alertmanager, layout.root / "alertmanager" / "alertmanager.yml")
     check_floor(settings.consent_floor, Path(settings.library) if settings.library else LIBRARY)
+    if settings.on == "kubernetes":
+        Targets(settings.kube_allowed)
     if settings.calendar is not None:
         load_calendar(settings.calendar)
     _, broken = load_library(LIBRARY)

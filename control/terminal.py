@@ -139,7 +139,8 @@ def status_of(plant: Plant, workloads: Sequence[WorkloadStatus] | None = None) -
     return {
         "state": book.state, "phase": book.phase, "pid": book.pid, "started_at": to_rfc3339(book.started_at),
         "prometheus": book.prometheus, "alertmanager": book.alertmanager, "control": book.control,
-        "estate": book.estate,
+        "estate": book.estate, "on": book.on,
+        "kubeconfig": str(plant.layout.kube / "admin.kubeconfig") if book.on == "kubernetes" else None,
         "kill_switch": {
             "on": thrown is not None, "by": thrown.by if thrown else None, "why": thrown.why if thrown else None,
         },
@@ -198,8 +199,9 @@ def print_status(status: dict[str, Any]) -> None:
             pid = str(replica["pid"] or "-")
             table.add_row(workload["name"], replica["id"], pid, ready, replica["url"], workload["owned_by"])
     out.print(table)
-    for name in ("prometheus", "alertmanager", "control"):
-        out.print(f"{name:13}{status[name]}")
+    for name in ("prometheus", "alertmanager", "control", "kubeconfig"):
+        if status.get(name):
+            out.print(f"{name:13}{status[name]}", soft_wrap=True)
 
 
 def _headlines(status: dict[str, Any]) -> Iterable[tuple[str, str]]:

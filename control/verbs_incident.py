@@ -26,6 +26,7 @@ from incidents.timeline import Entry
 from incidents.words import OUTCOMES, REASONS, clean, clock, day, spell
 from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
 
+_NAMES_SHOWN: Final = 3
 _COLOURS: Final = {
     IncidentState.OPEN: "red",
     IncidentState.ACKNOWLEDGED: "yellow",
@@ -239,16 +240,22 @@ def _print_list(incidents: Sequence[Incident], *, everything: bool) -> None:
         out.print("no incident yet" if everything else "no incident goes on; --all shows the resolved ones")
         return
     table = Table()
-    for column in ("incident", "state", "level", "opened (UTC)", "lasts", "what", "cause", "waits for"):
+    for column in ("incident", "state", "level", "opened (UTC)", "lasts", "what", "fires now", "waits for"):
         table.add_column(column, no_wrap=column in {"incident", "state", "opened (UTC)", "lasts"})
     for one in sorted(incidents, key=lambda one: one.opened_at):
-        cause = one.cause_alert
         table.add_row(
             one.id, _state(one), str(one.level), f"{day(one.opened_at)} {clock(one.opened_at)[:8]}",
             spell((one.resolved_at or time.time_ns()) - one.opened_at), markup(clean(one.title)),
-            markup(clean(cause.name)) if cause else "-", "[bold red]a person[/]" if one.needs_person else _waits(one),
+            _firing(one), "[bold red]a person[/]" if one.needs_person else _waits(one),
         )  # fmt: skip
     out.print(table)
+
+
+def _firing(incident: Incident) -> str:
+    """Name what fires now, the cause first: an incident that waits for a person may have taken in another alert."""
+    ranked = sorted(incident.firing, key=lambda alert: (alert.fingerprint != incident.cause, alert.since))
+    names = list(dict.fromkeys(alert.name for alert in ranked))
+    return markup(clean(", ".join(names[:_NAMES_SHOWN]) + (" ..." if len(names) > _NAMES_SHOWN else ""))) or "-"
 
 
 def _waits(incident: Incident) -> str:
