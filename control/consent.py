@@ -17,7 +17,7 @@ from typing import Final
 
 from control.errors import RefusedByRailError
 from control.plan_digest import SHORT, Plan, names_plan
-from kernel.errors import InputError, TapewatchError
+from kernel.errors import InputError, PermanentError, TapewatchError
 from kernel.time import Instant
 from runbooks.model import Ask, AskAnswer, Consent, Permit, Question, Runbook
 
