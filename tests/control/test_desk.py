@@ -97,11 +97,14 @@ def test_acknowledging_noting_and_closing_are_on_the_timeline(tmp_path):
 
 def test_a_persons_run_is_not_told_as_the_cure_of_another_incident(tmp_path):
     async def script(world, desk):
-        world.hang("gateway", "gateway-2")
-        world.latency = 0.9  # another incident of the same service, which this run does not answer
-        await world.until(lambda: any("latency" in one.title.lower() or one.alerts for one in world.store.incidents()), 20)
-        others = {one.id for one in world.store.incidents()}
-        record = await desk.run("sequence-gap", {"symbol": "TWA"}, "anna")
-        assert record.incident not in others
+        world.noise = [{"alertname": "Odd", "service": "gateway", "level": "3", "team": "t"}]
+        assert await world.until(lambda: bool(world.store.incidents()), 20)
+        odd = world.store.incidents()[0]
+        world.workloads.set_ready("gateway", "gateway-1", ready=False)
+        world.sample()
+        record = await desk.run("gateway-down", LABELS, "anna")
+        assert record.incident != odd.id
+        world.noise = []
+        await world.live(40)
 
     at_the_desk(tmp_path, script)
