@@ -397,9 +397,16 @@ def run_folder(root: Path, scenario: str) -> Path:
 
 
 def tidy(folder: Path, *, keep: bool) -> None:
-    """Remove the estate's state of a run, unless it is to be kept; verdict and reports stay."""
-    if not keep:
-        shutil.rmtree(folder / "estate", ignore_errors=True)
+    """Remove the estate's state of a run, unless it is to be kept; what stays is the verdict and what it stands on."""
+    if keep:
+        return
+    audit = folder / "estate" / "kube" / "audit.log"
+    if audit.is_file():
+        from control.kube_witness import ACCOUNT
+
+        with audit.open("rb") as every, (folder / "audit.jsonl").open("wb") as ours:
+            ours.writelines(line for line in every if ACCOUNT.encode() in line)
+    shutil.rmtree(folder / "estate", ignore_errors=True)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
