@@ -402,7 +402,7 @@ def tidy(folder: Path, *, keep: bool) -> None:
         return
     audit = folder / "estate" / "kube" / "audit.log"
     if audit.is_file():
-        from control.kube_witness import ACCOUNT
+        from control.kube_bed import ACCOUNT
 
         with audit.open("rb") as every, (folder / "audit.jsonl").open("wb") as ours:
             ours.writelines(line for line in every if ACCOUNT.encode() in line)
