@@ -52,7 +52,7 @@ class Hosting:
     def pids(self, pod: str) -> list[int]:
         """Return the processes that were started with a pod's configuration and live."""
         children = psutil.Process(self.process.pid).children()
-        return [one.pid for one in children if any(word.endswith(f"/{pod}.json") for word in one.cmdline())]
+        return [one.pid for one in children if any(word.endswith(f"/{pod}.json") for word in command_of(one))]
 
     def pods(self) -> list[dict[str, Any]]:
         items = self.cluster.request("GET", "/api/v1/namespaces/exchange/pods")["items"]
@@ -67,6 +67,14 @@ class Hosting:
 
     def until(self, what: str, check):
         return self.cluster.wait(what, check, timeout_s=40)
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Return a process's words; none of one that has ended meanwhile, also when nobody has taken note of it yet."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def workload(kind: str, name: str, replicas: int = 1):

@@ -79,7 +79,7 @@ async def test_a_rollout_that_cannot_finish_is_not_settled_and_mixes_images(kube
         kube.kubectl("-n", ns, "set", "image", "deployment/gateway", "c=broken:2")
         for _ in range(600):
             status = await one.status("gateway")
-            if len(status.images) == 2:
+            if len(status.images) == 2 and "revision 2" in status.detail:
                 break
             await asyncio.sleep(0.05)
         assert not status.settled
