@@ -259,6 +259,7 @@ async def test_a_server_that_is_too_busy_is_asked_again_later_and_the_write_is_d
                     pauses.append(error.retry_after)
                     if busy == 3:
                         stop.set()
+                    await asyncio.sleep(0.2 if stop.is_set() else 0)
     finally:
         stop.set()
         for thread in threads:
