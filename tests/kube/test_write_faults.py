@@ -250,7 +250,7 @@ async def test_a_server_that_is_too_busy_is_asked_again_later_and_the_write_is_d
         for thread in threads:
             thread.start()
         async with adapter(kube, ns, token=token) as one:
-            for _ in range(60):
+            for _ in range(600):
                 try:
                     await one.scale("gateway", 3, key="s")
                     break
@@ -259,7 +259,7 @@ async def test_a_server_that_is_too_busy_is_asked_again_later_and_the_write_is_d
                     pauses.append(error.retry_after)
                     if busy == 3:
                         stop.set()
-                    await asyncio.sleep(0.2 if stop.is_set() else 0)
+                    await asyncio.sleep(0.02 if stop.is_set() else 0)
     finally:
         stop.set()
         for thread in threads:
