@@ -1,0 +1,66 @@
+"""Trace context (W3C Trace Context, level 2): which trace a piece of work belongs to, and where it hangs in it.
+
+Ids are derived, not drawn: whoever knows an order knows the ids of its spans. So every process can build its own part
+of a trace without being told, and a part that is built twice has the same ids and replaces itself.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+MAX_TRACEPARENT: Final = 55
+"""Characters of version 00. What a later version appends is not kept."""
+_RANDOM: Final = 1 << 56
+"""The rightmost seven bytes of a trace id are the ones that are random (level 2, section 3.2.2.3)."""
+
+
+class TraceContext(NamedTuple):
+    """A place in a trace."""
+
+    trace_id: str
+    """32 hexadecimal digits."""
+    span_id: str
+    """16 hexadecimal digits: the span that what follows is a child of; empty at the root."""
+    sampled: bool
+    """Whether the caller keeps its part."""
+
+
+def parse_traceparent(text: str) -> TraceContext | None:
+    """Read a `traceparent` header; None when it is none, in which case a new trace begins, as the standard asks."""
+    found = _TRACEPARENT.fullmatch(text) if len(text) <= 4 * MAX_TRACEPARENT else None
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, rest = found.groups()
+    if version == "ff" or (version == "00" and rest) or not int(trace_id, 16) or not int(span_id, 16):
+        return None
+    return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1))
+
+
+def traceparent(context: TraceContext) -> str:
+    """Return a context as a `traceparent` header of version 00; it needs a span id."""
+    assert context.span_id, "a root has no traceparent before it has a span"
+    return f"00-{context.trace_id}-{context.span_id}-{'01' if context.sampled else '00'}"
+
+
+def derived_trace_id(*names: str) -> str:
+    """Return the trace id of what these names name together, the same wherever it is asked."""
+    return _digest(16, "trace", *names)
+
+
+def derived_span_id(trace_id: str, *names: str) -> str:
+    """Return the id of the span of a trace that these names name together."""
+    return _digest(8, trace_id, *names)
+
+
+def is_kept(trace_id: str, share: float) -> bool:
+    """Tell whether a trace belongs to the `share` (0 to 1) that is kept. Every process decides alike."""
+    return int(trace_id[-14:], 16) < share * _RANDOM
+
+
+def _digest(size: int, *names: str) -> str:
+    data = "\0".join(names).encode("utf-8", "surrogatepass")
+    found = blake2b(data, digest_size=size).hexdigest()
+    return found if found.strip("0") else found[:-1] + "1"  # all zeros would mean that there is none
