@@ -91,9 +91,11 @@ ParticipantCommand = PlaceOrder | CancelOrder | ReplaceOrder
 AdminCommand = Halt | Resume | CloseSession | OpenSession
 
 
-class Sequenced(msgspec.Struct, frozen=True, gc=False):
+class Sequenced(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A command with its place and its time: what the journal keeps and the engine folds over."""
 
     seq: int
     at: Instant
     command: Command
+    trace: str = ""
+    """The client's `traceparent`, when it sent one. It travels with the order and decides nothing."""

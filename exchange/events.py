@@ -160,9 +160,11 @@ Event = (
 )
 
 
-class Happened(msgspec.Struct, frozen=True, gc=False):
+class Happened(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """All that one command caused: the unit of the event log and of every subscriber's progress."""
 
     seq: int
     at: Instant
     events: tuple[Event, ...]
+    trace: str = ""
+    """As `Sequenced.trace`."""

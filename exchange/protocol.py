@@ -27,7 +27,7 @@ MAX_REPLY_BYTES: Final = 64 * 1024 * 1024
 _LENGTH: Final = struct.Struct(">I")
 
 
-class Submit(msgspec.Struct, frozen=True, tag="submit"):
+class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     """Give this command a place in the journal. Answered by `Answer` or `Refused` with the same `id`.
 
     Participants' commands only: halts and sessions go through the engine's HTTP, which asks who is there.
@@ -35,6 +35,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
 
     id: int
     command: ParticipantCommand
+    trace: str = ""
+    """The client's `traceparent`; no part of the request as far as asking again is concerned."""
 
 
 class LookUp(msgspec.Struct, frozen=True, tag="look_up"):

@@ -229,7 +229,7 @@ def _replay(engine: Engine, journal: FileLog, events: FileLog) -> int:
         caused = engine.apply(item)
         replayed += 1
         if record.seq > events.last_seq + len(pending):
-            pending.append(codec.encode_events(Happened(item.seq, item.at, caused)))
+            pending.append(codec.encode_events(Happened(item.seq, item.at, caused, item.trace)))
         if len(pending) >= _CHUNK:
             events.append(pending)
             pending = []

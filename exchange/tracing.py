@@ -1,0 +1,85 @@
+"""What an exchange's processes tell of single orders, for traces.
+
+Nothing is told inside the matching loop: each port is called once for a batch, after it became durable, published or
+settled. Whoever listens picks a share of the orders; implementations must neither block nor raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from exchange.commands import ParticipantCommand, Sequenced
+from exchange.events import Happened
+from exchange.ports import RequestOutcome
+from kernel.time import Instant
+
+
+class Answered(NamedTuple):
+    """One order request as a gateway saw it."""
+
+    command: ParticipantCommand
+    trace: str
+    """The `traceparent` that travels with the order; empty when the client sent none."""
+    request_id: str
+    outcome: RequestOutcome
+    http_status: int
+    received_at: Instant
+    answered_at: Instant
+
+
+class Committed(NamedTuple):
+    """One group commit of the engine. The sequences are of one length, in the journal's order."""
+
+    batch: Sequence[Sequenced]
+    happened: Sequence[Happened]
+    waited_s: Sequence[float]
+    """Seconds each command waited in the queue before the batch was taken."""
+    apply_s: Sequence[float]
+    """Seconds of matching each command."""
+    sync_s: float
+    durable_at: Instant
+
+
+class Handled(NamedTuple):
+    """What a consumer of the event log did with a stretch of it."""
+
+    happened: Sequence[Happened]
+    began_at: Instant
+    ended_at: Instant
+
+
+class Tracer(Protocol):
+    """Who is told."""
+
+    def answered(self, one: Answered) -> None:
+        """Hear of an order request that a gateway answered."""
+        ...
+
+    def committed(self, one: Committed) -> None:
+        """Hear of a batch that the engine made durable."""
+        ...
+
+    def published(self, one: Handled) -> None:
+        """Hear of what market data published."""
+        ...
+
+    def settled(self, one: Handled) -> None:
+        """Hear of what settlement posted to the ledger."""
+        ...
+
+
+class NoTracer:
+    """Nobody listens."""
+
+    def answered(self, one: Answered) -> None:
+        """Forget it."""
+
+    def committed(self, one: Committed) -> None:
+        """Forget it."""
+
+    def published(self, one: Handled) -> None:
+        """Forget it."""
+
+    def settled(self, one: Handled) -> None:
+        """Forget it."""
