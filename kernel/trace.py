@@ -50,6 +50,12 @@ def derived_trace_id(*names: str) -> str:
     return _digest(16, "trace", *names)
 
 
+def order_trace_id(account: str, client_id: str, header: str = "") -> str:
+    """Return the trace id of an order: its client's, if it sent a `traceparent`, or the one that its names give."""
+    context = parse_traceparent(header) if header else None
+    return context.trace_id if context is not None else derived_trace_id(account, client_id)
+
+
 def derived_span_id(trace_id: str, *names: str) -> str:
     """Return the id of the span of a trace that these names name together."""
     return _digest(8, trace_id, *names)

@@ -89,12 +89,6 @@ class _Place(NamedTuple):
     engine_span: str
 
 
-def trace_id_of(account: str, client_id: str, traceparent: str = "") -> str:
-    """Return the trace id of an order."""
-    context = parse_traceparent(traceparent) if traceparent else None
-    return context.trace_id if context is not None else derived_trace_id(account, client_id)
-
-
 def _place(account: str, client_id: str, traceparent: str) -> _Place:
     context = parse_traceparent(traceparent) if traceparent else None
     trace_id = context.trace_id if context is not None else derived_trace_id(account, client_id)

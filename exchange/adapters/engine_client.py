@@ -72,15 +72,15 @@ class EngineClient:
         """Requests sent and not answered."""
         return len(self._waiting)
 
-    async def submit(self, command: ParticipantCommand, timeout_s: float) -> EngineReply:
-        """Send a command and wait for its answer.
+    async def submit(self, command: ParticipantCommand, timeout_s: float, trace: str = "") -> EngineReply:
+        """Send a command, and the client's `traceparent` with it, and wait for its answer.
 
         Raises:
             NotConnectedError: it was never sent.
             AnswerLostError: it was sent, and no answer came within `timeout_s` or before the connection broke.
         """
         request_id = self._take_id()
-        return await self._ask(request_id, frame(Submit(request_id, command)), timeout_s)
+        return await self._ask(request_id, frame(Submit(request_id, command, trace)), timeout_s)
 
     async def look_up(self, account: AccountId, client_id: ClientId, timeout_s: float) -> EngineReply:
         """Ask what became of a request.

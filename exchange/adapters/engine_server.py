@@ -50,6 +50,7 @@ from exchange.protocol import (
     frame,
     read_request,
 )
+from exchange.tracing import Tracer
 from exchange.types import MAX_QUANTITY_LOTS, ClientId, HaltReason, Instrument
 from kernel.errors import PermanentError
 from kernel.time import Clock
@@ -110,6 +111,7 @@ class EngineParts:
     faults: Faults
     disk: Disk | None = None
     snapshot_every: int = SNAPSHOT_EVERY
+    tracer: Tracer | None = None
 
 
 class EngineServer:
@@ -151,6 +153,7 @@ class EngineServer:
             clock=self._parts.clock,
             telemetry=self._parts.telemetry,
             log=self._parts.log,
+            tracer=self._parts.tracer,
         )
         sequencer.sync_delay_s = partial(self._parts.faults.number, "engine-slow-sync")
         sequencer.published = self._published
@@ -369,7 +372,7 @@ class EngineServer:
             line.send(Refused(message.id, Refusal.NOT_READY, self._detail))
             self._parts.telemetry.refused(Refusal.NOT_READY)
         elif isinstance(message, Submit):
-            sequencer.submit(message.command, partial(line.reply, message.id))
+            sequencer.submit(message.command, partial(line.reply, message.id), message.trace)
         else:
             line.reply(message.id, sequencer.look_up(message.account, message.client_id))
 

@@ -38,12 +38,18 @@ from exchange.adapters.orders_json import (
 from exchange.admission import TokenBucket
 from exchange.answers import OrderAnswer, Status, answer_of
 from exchange.commands import ParticipantCommand, PlaceOrder
-from exchange.ports import Exposition, GatewayTelemetry, Refusal, RequestOutcome
+from exchange.ports import Exposition, GatewayTelemetry, Log, Refusal, RequestOutcome
 from exchange.protocol import Answer, NotFound, Refused
+from exchange.tracing import Answered, Tracer
 from exchange.types import AccountId, ClientId
+from kernel.time import SECOND, Instant
+from kernel.trace import MAX_TRACEPARENT, order_trace_id, parse_traceparent, traceparent
 
 ENGINE_TIMEOUT_S: Final = 5.0
 """Longer than a recovery takes to begin, shorter than a participant waits."""
+SLOW_S: Final = 0.25
+"""An order that waited longer for its answer is told in the log."""
+LOGGED_PER_S: Final = 10.0
 _ORDERS: Final = "/v1/orders"
 _ORDER: Final = "/v1/orders/"
 _BY_CLIENT_ID: Final = "/v1/orders/by-client-id/"
@@ -60,6 +66,8 @@ class _Reply(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     outcome: RequestOutcome
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    command: ParticipantCommand | None = None
+    """What was asked, when it was understood and is no look-up."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -84,7 +92,7 @@ _REFUSALS: Final[dict[Refusal, tuple[int, RequestOutcome, str]]] = {
 class Gateway(FastAPI):
     """One gateway: holds a connection to the engine and a bucket of tokens, and nothing else."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - ports to the world around it, each with a name
         self,
         engine: EngineClient,
         telemetry: GatewayTelemetry,
@@ -94,6 +102,8 @@ class Gateway(FastAPI):
         trade_secret: str,
         capacity_per_s: float,
         engine_timeout_s: float = ENGINE_TIMEOUT_S,
+        tracer: Tracer | None = None,
+        log: Log | None = None,
     ) -> None:
         super().__init__(title="Order entry", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
         self._engine: Final = engine
@@ -101,6 +111,9 @@ class Gateway(FastAPI):
         self._expected: Final = f"Bearer {trade_secret}".encode()
         self._bucket: Final = TokenBucket(capacity_per_s, time.perf_counter())
         self._timeout_s: Final = engine_timeout_s
+        self._tracer: Final = tracer
+        self._log: Final = log
+        self._log_bucket: Final = TokenBucket(LOGGED_PER_S, time.perf_counter())
         self._request_ids: Final = itertools.count(1)
         self._request_prefix: Final = f"{replica}-{time.time_ns():x}-"
         telemetry.capacity(capacity_per_s)
@@ -125,12 +138,13 @@ class Gateway(FastAPI):
     async def _order_route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         body = await _read(receive)
         started = time.perf_counter()
-        reply = await self._reply(scope, path, body)
-        request_id = f"{self._request_prefix}{next(self._request_ids):x}".encode()
+        trace = _traceparent(scope)
+        reply = await self._reply(scope, path, body, trace)
+        request_id = f"{self._request_prefix}{next(self._request_ids):x}"
         headers = [
             _JSON_HEADER,
             (b"content-length", str(len(reply.body)).encode()),
-            (b"x-request-id", request_id),
+            (b"x-request-id", request_id.encode()),
             *reply.headers,
         ]
         if body is None:
@@ -138,10 +152,32 @@ class Gateway(FastAPI):
         start: Message = {"type": "http.response.start", "status": reply.status, "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
-        self._meter.answered(reply.outcome, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._meter.answered(reply.outcome, seconds)
+        if reply.command is not None:
+            self._tell(reply, reply.command, trace, request_id, seconds)
+
+    def _tell(self, reply: _Reply, command: ParticipantCommand, trace: str, request_id: str, seconds: float) -> None:
+        """Tell of one answered request: to the tracer, and to the log when it was slow or its answer is unknown."""
+        now = time.time_ns()
+        if self._tracer is not None:
+            received_at = Instant(now - round(seconds * SECOND))
+            self._tracer.answered(
+                Answered(command, trace, request_id, reply.outcome, reply.status, received_at, Instant(now))
+            )
+        unknown = reply.outcome is RequestOutcome.UNKNOWN
+        if self._log is None or not (unknown or seconds >= SLOW_S):
+            return
+        # Bounded: when everything is slow, ten a second say so as well as ten thousand.
+        if self._log_bucket.take(time.perf_counter()):
+            self._log.event(
+                "order-unanswered" if unknown else "order-slow", severity="warning", account=command.account,
+                client_id=command.client_id, request_id=request_id, outcome=str(reply.outcome),
+                duration_ns=round(seconds * SECOND), trace_id=order_trace_id(command.account, command.client_id, trace),
+            )  # fmt: skip
 
     async def _reply(  # noqa: PLR0911 - one return a route, and one for each way to be turned away before it
-        self, scope: Scope, path: str, body: bytes | None
+        self, scope: Scope, path: str, body: bytes | None, trace: str
     ) -> _Reply:
         if not self._may_trade(scope):
             header = ((b"www-authenticate", b"Bearer"),)
@@ -157,13 +193,13 @@ class Gateway(FastAPI):
             if path == _ORDERS:
                 if method != "POST":
                     return _not_allowed("POST")
-                return await self._submit(read_place(body))
+                return await self._submit(read_place(body), trace)
             order_id = path[len(_ORDER) :]
             if method == "DELETE":
                 query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-                return await self._submit(read_cancel(order_id, query))
+                return await self._submit(read_cancel(order_id, query), trace)
             if method == "PATCH":
-                return await self._submit(read_replace(order_id, body))
+                return await self._submit(read_replace(order_id, body), trace)
             return _not_allowed("DELETE, PATCH")
         except BadOrderError as error:
             return _problem(400, RequestOutcome.BAD_REQUEST, str(error))
@@ -174,13 +210,16 @@ class Gateway(FastAPI):
                 return hmac.compare_digest(value, self._expected)
         return False
 
-    async def _submit(self, command: ParticipantCommand) -> _Reply:
+    async def _submit(self, command: ParticipantCommand, trace: str) -> _Reply:
+        return msgspec.structs.replace(await self._decided(command, trace), command=command)
+
+    async def _decided(self, command: ParticipantCommand, trace: str) -> _Reply:
         if not self._bucket.take(time.perf_counter(), reserve=not isinstance(command, PlaceOrder)):
             return _again(RequestOutcome.SHED, "this gateway is full; nothing was done, send it again", "overloaded",
                           self._bucket.wait_s())  # fmt: skip
         self._meter.in_flight(self._engine.in_flight + 1)
         try:
-            reply = await self._engine.submit(command, self._timeout_s)
+            reply = await self._engine.submit(command, self._timeout_s, trace)
         except NotConnectedError:
             return _again(RequestOutcome.UNAVAILABLE, "the engine is not connected; nothing was done, send it again",
                           "not_connected")  # fmt: skip
@@ -219,6 +258,16 @@ class Gateway(FastAPI):
             document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
             self.openapi_schema = document
         return self.openapi_schema
+
+
+def _traceparent(scope: Scope) -> str:
+    """Return the client's `traceparent`, or nothing when there is none that means something."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            text: str = value[: MAX_TRACEPARENT * 4].decode("latin-1")
+            context = parse_traceparent(text)
+            return "" if context is None else traceparent(context)
+    return ""
 
 
 async def _read(receive: Receive) -> bytes | None:

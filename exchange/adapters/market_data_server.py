@@ -27,6 +27,7 @@ from exchange.adapters.http import Faults, common_routes, json_response, problem
 from exchange.market_data import Delta, FeedMessage, MarketData, MarketStatus
 from exchange.ports import Exposition, FeedTelemetry, Log
 from exchange.protocol import Books, Stream, Subscribe
+from exchange.tracing import Handled, Tracer
 from exchange.types import Symbol
 from kernel.time import Clock
 
@@ -63,7 +64,7 @@ class _Subscriber:
 class MarketDataServer:
     """The books, and everybody who follows them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - ports to the world around it, each with a name
         self,
         symbols: Sequence[Symbol],
         engine_port: int,
@@ -73,7 +74,9 @@ class MarketDataServer:
         telemetry: FeedTelemetry,
         log: Log,
         faults: Faults,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer: Final = tracer
         self._symbols: Final = tuple(sorted(symbols))
         self._engine_port: Final = engine_port
         self._engine_host: Final = engine_host
@@ -158,11 +161,14 @@ class MarketDataServer:
                 self._restored = True
                 self._publish([*self._all_snapshots(), MarketStatus(message.market_halted, self._clock.now())])
             case Stream():
+                began_at = self._clock.now()
                 told: list[FeedMessage] = []
                 for happened in message.happened:
                     told.extend(self._data.fold(happened))
                 if told:
                     self._publish(told)
+                if self._tracer is not None and told:
+                    self._tracer.published(Handled(message.happened, began_at, self._clock.now()))
             case _:
                 pass
 

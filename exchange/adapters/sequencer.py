@@ -23,6 +23,7 @@ from exchange.commands import AdminCommand, Command, Sequenced
 from exchange.engine import Engine, fingerprint, identity
 from exchange.events import Event, Happened
 from exchange.ports import EngineTelemetry, Log, Refusal
+from exchange.tracing import Committed, Tracer
 from exchange.types import AccountId, ClientId
 from kernel.time import Clock
 
@@ -60,12 +61,15 @@ class _Waiting(NamedTuple):
     command: Command
     key: tuple[AccountId, ClientId]
     reply: Reply
+    trace: str
+    since: float
+    """When it was queued, by the performance counter."""
 
 
 class Sequencer:
     """Gives commands their place, one group commit after the other."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - ports to the world around it, each with a name
         self,
         engine: Engine,
         journal: FileLog,
@@ -74,6 +78,7 @@ class Sequencer:
         clock: Clock,
         telemetry: EngineTelemetry,
         log: Log,
+        tracer: Tracer | None = None,
         max_queue: int = MAX_QUEUE,
     ) -> None:
         self.engine: Final = engine
@@ -89,6 +94,7 @@ class Sequencer:
         self._clock: Final = clock
         self._telemetry: Final = telemetry
         self._log: Final = log
+        self._tracer: Final = tracer
         self._max_queue: Final = max_queue
         self._queue: Final[deque[_Waiting]] = deque()
         self._pending: Final[dict[tuple[AccountId, ClientId], bytes]] = {}
@@ -102,8 +108,11 @@ class Sequencer:
         """How many commands wait for the next commit."""
         return len(self._queue)
 
-    def submit(self, command: Command, reply: Reply) -> None:
-        """Queue a command; `reply` is called once, from this loop: at once if declined or known, else when durable."""
+    def submit(self, command: Command, reply: Reply, trace: str = "") -> None:
+        """Queue a command; `reply` is called once, from this loop: at once if declined or known, else when durable.
+
+        `trace` is the client's `traceparent`, which travels with the command.
+        """
         key = identity(command)
         standing = self._standing(key, mark := fingerprint(command))
         if standing is None:
@@ -113,7 +122,7 @@ class Sequencer:
             reply(standing)
             return
         self._pending[key] = mark
-        self._queue.append(_Waiting(command, key, reply))
+        self._queue.append(_Waiting(command, key, reply, trace, time.perf_counter()))
         self._wake.set()
 
     def look_up(self, account: AccountId, client_id: ClientId) -> Done | Declined | Absent:
@@ -198,7 +207,7 @@ class Sequencer:
     async def _commit(self) -> None:
         waiting = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
         now, first = self._clock.now(), self.engine.sequence + 1
-        batch = [Sequenced(seq, now, one.command) for seq, one in enumerate(waiting, first)]
+        batch = [Sequenced(seq, now, one.command, one.trace) for seq, one in enumerate(waiting, first)]
         started = time.perf_counter()
         try:
             self._journal.append([codec.encode_command(item) for item in batch])
@@ -209,12 +218,16 @@ class Sequencer:
             self._decline(waiting)
             return
         sync_s = time.perf_counter() - started - sum(apply_s)
+        durable_at = self._clock.now()
         self.seq = batch[-1].seq
         for one, result in zip(waiting, happened, strict=True):
             del self._pending[one.key]
             one.reply(Done(result.seq, result.events, replayed=False))
         self._publish(happened)
         self._telemetry.committed(batch, happened, apply_s=apply_s, sync_s=max(0.0, sync_s))
+        if self._tracer is not None:
+            waited_s = [started - one.since for one in waiting]
+            self._tracer.committed(Committed(batch, happened, waited_s, apply_s, max(0.0, sync_s), durable_at))
 
     def _apply(self, batch: Sequence[Sequenced]) -> tuple[list[Happened], list[float]]:
         happened: list[Happened] = []
@@ -224,7 +237,7 @@ class Sequencer:
             begun = tick()
             events = self.engine.apply(item)
             apply_s.append(tick() - begun)
-            happened.append(Happened(item.seq, item.at, events))
+            happened.append(Happened(item.seq, item.at, events, item.trace))
         return happened, apply_s
 
     def _sync(self) -> None:

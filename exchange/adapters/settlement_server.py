@@ -23,7 +23,9 @@ from exchange.adapters.settlement_store import Settled, SettlementStore
 from exchange.events import Happened, Traded
 from exchange.ports import Exposition, Log, SettlementTelemetry
 from exchange.protocol import Stream, Subscribe
+from exchange.tracing import Handled, Tracer
 from kernel.errors import TemporaryError
+from kernel.time import SECOND, Instant
 
 SLOW: Final = "settlement-slow"
 """A fault: seconds that each trade takes longer."""
@@ -57,7 +59,9 @@ class SettlementServer:
         telemetry: SettlementTelemetry,
         log: Log,
         faults: Faults,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer: Final = tracer
         self._store: Final = store
         self._engine_port: Final = engine_port
         self._engine_host: Final = engine_host
@@ -130,6 +134,9 @@ class SettlementServer:
                 await asyncio.sleep(_RETRY_S)
                 continue
             seconds = time.perf_counter() - started
+            if self._tracer is not None:
+                ended_at = Instant(time.time_ns())
+                self._tracer.settled(Handled(happened, Instant(ended_at - round(seconds * SECOND)), ended_at))
             self._telemetry.committed(
                 settled.seq, trades=settled.trades, duplicates=settled.duplicates, seconds=seconds
             )

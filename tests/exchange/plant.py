@@ -16,6 +16,7 @@ from exchange.adapters.http import Faults, listen
 from exchange.adapters.recovery import EnginePaths
 from exchange.commands import Limit, PlaceOrder
 from exchange.recording import RecordingEngine, RecordingLog
+from exchange.tracing import Tracer
 from exchange.types import AccountId, ClientId, Instrument, Lots, Side, Symbol, Ticks
 from kernel.adapters.clock import SystemClock
 
@@ -63,10 +64,12 @@ def paths(root: Path) -> EnginePaths:
 
 
 @asynccontextmanager
-async def engine(root: Path, disk: Disk | None = None, port: int = 0) -> AsyncIterator[Running]:
+async def engine(
+    root: Path, disk: Disk | None = None, port: int = 0, tracer: Tracer | None = None
+) -> AsyncIterator[Running]:
     telemetry, log = RecordingEngine(), RecordingLog()
     faults = Faults(ENGINE_FAULTS, allowed=True)
-    parts = EngineParts(paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk)
+    parts = EngineParts(paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer)
     server, listener = EngineServer(parts), listen(port)
     running = Running(server, telemetry, log, faults, listener.getsockname()[1])
     try:

@@ -13,6 +13,7 @@ from exchange.ports import RequestOutcome
 from exchange.tracing import Answered, Committed, Handled
 from exchange.types import HaltReason, Instrument, Side
 from kernel.time import MILLISECOND
+from kernel.trace import order_trace_id
 from monitor.traces import (
     MAX_TRADES_TOLD,
     Policy,
@@ -22,7 +23,6 @@ from monitor.traces import (
     publish_spans,
     request_spans,
     settle_spans,
-    trace_id_of,
 )
 
 ALL, NONE = Policy(share=1.0), Policy(share=0.0)
@@ -86,7 +86,7 @@ def test_one_order_that_trades_gives_the_whole_tree():
 def test_without_a_share_only_rejects_and_slow_orders_are_kept():
     for batch in day(400):
         rejected = {
-            trace_id_of(item.command.account, item.command.client_id)
+            order_trace_id(item.command.account, item.command.client_id)
             for item, result in zip(batch.batch, batch.happened, strict=True)
             if isinstance(result.events[0], Rejected)
         }
@@ -94,7 +94,7 @@ def test_without_a_share_only_rejects_and_slow_orders_are_kept():
         assert {span.trace_id for span in kept} == rejected
         slow = batch._replace(waited_s=[0.3] * 10)
         assert {span.trace_id for span in commit_spans(slow, NONE)} == {
-            trace_id_of(item.command.account, item.command.client_id) for item in batch.batch
+            order_trace_id(item.command.account, item.command.client_id) for item in batch.batch
         }
 
 
@@ -104,7 +104,7 @@ def test_all_processes_pick_the_same_orders(seed, share):
     policy = Policy(share=share)
     for batch in day(30, seed):
         expected = {
-            trace_id_of(item.command.account, item.command.client_id)
+            order_trace_id(item.command.account, item.command.client_id)
             for item, result in zip(batch.batch, batch.happened, strict=True)
             if is_picked(share, item.command.client_id, "") or isinstance(result.events[0], Rejected)
         }
