@@ -53,6 +53,15 @@ class KubeAccess(msgspec.Struct, frozen=True, kw_only=True):
     """How long a leader that is silent goes on leading."""
 
 
+class Tracing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where spans go, and of which orders."""
+
+    url: str
+    """An OTLP receiver over HTTP, such as `http://127.0.0.1:4318`."""
+    share: float = 0.01
+    slow_s: float = 0.25
+
+
 class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a role needs to know. Secrets are named by file, never carried here."""
 
@@ -87,6 +96,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     tuning: ControlTuning = ControlTuning()
     kube: KubeAccess | None = None
     """None: the exchange is local processes."""
+    tracing: Tracing | None = None
+    """None: no spans are built."""
     faults_allowed: bool = False
     """Whether the role accepts faults from `tapewatch fault inject` and the drill."""
 

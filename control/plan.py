@@ -14,7 +14,7 @@ import psutil
 from control import render
 from control.addresses import HOST, url_of
 from control.child import PYTHON, Slot
-from control.config import ControlTuning, KubeAccess, RoleConfig, save_config
+from control.config import ControlTuning, KubeAccess, RoleConfig, Tracing, save_config
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
@@ -204,6 +204,8 @@ def _role_config(
         prometheus_url=url_of(ports.prometheus), alertmanager_url=url_of(ports.alertmanager), instruments=instruments,
         gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
         seed=settings.seed, faults_allowed=settings.faults_allowed,
+        tracing=Tracing(url=settings.otlp_url, share=settings.trace_share, slow_s=settings.trace_slow_s)
+        if settings.otlp_url else None,
         tuning=ControlTuning(
             quiet_s=settings.quiet_s, deadman_s=settings.deadman_s, allowed=settings.allowed_targets,
             library=settings.library, consent_s=settings.consent_s, consent_floor=settings.consent_floor,

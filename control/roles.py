@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from exchange.ports import Log
     from monitor.adapters.exporter import Exporter
+    from monitor.adapters.otlp import SpanTracer
 
 _USAGE: Final = "usage: python -m control.roles CONFIG.json"
 _GARBAGE_THRESHOLD: Final = 50_000
@@ -58,6 +59,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=EngineInstruments(exporter, [one.symbol for one in config.instruments]),
             log=_log(config, stack),
             faults=faults,
+            tracer=_tracer(config, exporter, stack),
         )
         server = EngineServer(parts)
         # Both ports are taken before anything is read: a port in use is told at once, not after a long replay.
@@ -99,6 +101,8 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             replica=config.replica,
             trade_secret=_secret(layout, "trade"),
             capacity_per_s=config.gateway_capacity_per_s,
+            tracer=_tracer(config, exporter, stack),
+            log=log,
         )
         await stack.enter_async_context(_http(app, config))
         await stack.enter_async_context(_running(engine.run()))
@@ -123,6 +127,7 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=FeedInstruments(exporter),
             log=_log(config, stack),
             faults=faults,
+            tracer=_tracer(config, exporter, stack),
         )
         app = market_data_app(server, exporter, faults, _secret(layout, "admin"))
         await stack.enter_async_context(_http(app, config, ws="websockets-sansio"))
@@ -149,6 +154,7 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=SettlementInstruments(exporter),
             log=_log(config, stack),
             faults=faults,
+            tracer=_tracer(config, exporter, stack),
         )
         app = settlement_app(server, exporter, faults, _secret(layout, "admin"))
         await stack.enter_async_context(_http(app, config))
@@ -354,6 +360,20 @@ def _log(config: RoleConfig, stack: AsyncExitStack) -> Log:
     log = FileLog(path, EcsFormat(config.role, config.replica, secrets=secrets), SystemClock())
     stack.callback(log.close)
     return log
+
+
+def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> SpanTracer | None:
+    """Return who builds spans of orders, where spans are wanted. Its library is loaded only then."""
+    if config.tracing is None:
+        return None
+    from kernel.time import seconds
+    from monitor.adapters.otlp import SpanQueue, SpanTracer
+    from monitor.traces import Policy
+
+    told = {result: exporter.count("tapewatch_spans_total", result) for result in ("exported", "dropped", "failed")}
+    queue = SpanQueue(config.tracing.url, config.role, config.replica, lambda result, count: told[result].add(count))
+    stack.callback(queue.close)
+    return SpanTracer(queue, Policy(config.tracing.share, seconds(config.tracing.slow_s)))
 
 
 def _secret(layout: Layout, name: str) -> str:

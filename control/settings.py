@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     """How long Alertmanager waits before it first tells of a group; None: as in `alerts/alertmanager.yml`."""
     retention: str = Field("6h", pattern=r"^[1-9]\d*(m|h|d|w)$")
     """How long Prometheus keeps samples (`30m`, `6h`, `2d`); six hours hold a long drill."""
+    otlp_url: str = ""
+    """Where spans go by OTLP over HTTP, such as `http://127.0.0.1:4318`; empty: no spans are built."""
+    trace_share: float = Field(0.01, ge=0, le=1)
+    """Share of the orders whose spans are kept; every error, reject and slow order is kept besides."""
+    trace_slow_s: float = Field(0.25, gt=0, le=60)
+    """From how many seconds on an order counts as slow."""
     prometheus: str = "prometheus"
     """The Prometheus program: a name found on PATH, or a path."""
     alertmanager: str = "prometheus-alertmanager"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
+from zlib import crc32
 
 import aiohttp
 import msgspec
@@ -33,6 +34,7 @@ from exchange.ports import ClientOutcome, Exposition, LoadTelemetry, Log
 from exchange.types import AccountId, Instrument, OrderId
 from kernel.errors import PermanentError
 from kernel.time import MINUTE, Clock, Duration, Instant, to_seconds
+from kernel.trace import TraceContext, derived_span_id, derived_trace_id, traceparent
 
 ACCOUNTS: Final = tuple(AccountId(f"member-{number:02}") for number in range(1, 17))
 SHAPE: Final = DayShape(Duration(10 * MINUTE), depth=0.3)
@@ -42,6 +44,8 @@ RETRY_FOR_S: Final = 10.0
 LOOK_UP_FOR_S: Final = 30.0
 PAUSE_S: Final = 0.2
 MAX_IN_FLIGHT: Final = 4096
+TRACED_ONE_IN: Final = 20
+"""Orders that are sent with a trace context of their own."""
 _POLL_S: Final = 0.5
 _FLUSH_S: Final = 0.25
 _answer: Final = msgspec.json.Decoder(OrderAnswer)
@@ -256,16 +260,16 @@ class LoadClient:
 
     async def _attempt(self, url: str, command: ParticipantCommand) -> _Attempt:
         method, path, body = _http(command)
-        return await self._call(method, url + path, body)
+        return await self._call(method, url + path, body, _context_of(command))
 
     async def _look_up(self, url: str, command: ParticipantCommand) -> _Attempt:
         return await self._call("GET", f"{url}/v1/orders/by-client-id/{command.account}/{command.client_id}", None)
 
-    async def _call(self, method: str, url: str, body: bytes | None) -> _Attempt:
+    async def _call(self, method: str, url: str, body: bytes | None, headers: dict[str, str] | None = None) -> _Attempt:
         assert self._session is not None, "a request before the session"
         try:
             timeout = aiohttp.ClientTimeout(total=ATTEMPT_S)
-            async with self._session.request(method, url, data=body, timeout=timeout) as response:
+            async with self._session.request(method, url, data=body, headers=headers, timeout=timeout) as response:
                 return _read(response.status, await response.read(), looked_up=method == "GET")
         except aiohttp.ClientConnectorError:
             return _Attempt(ClientOutcome.UNKNOWN, sent=False)
@@ -312,6 +316,14 @@ class LoadClient:
     def _flush(self) -> None:
         if self._log_file is not None and not self._log_file.closed:
             self._log_file.flush()
+
+
+def _context_of(command: ParticipantCommand) -> dict[str, str] | None:
+    """Return a trace context for some of the requests: a few participants trace their orders, most do not."""
+    if crc32(command.client_id.encode()) % TRACED_ONE_IN:
+        return None
+    trace_id = derived_trace_id("load", command.client_id)
+    return {"traceparent": traceparent(TraceContext(trace_id, derived_span_id(trace_id, "client"), sampled=False))}
 
 
 def _http(command: ParticipantCommand) -> tuple[str, str, bytes | None]:
