@@ -94,6 +94,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     load_rate_per_s: float = 0.0
     seed: int = 1
     tuning: ControlTuning = ControlTuning()
+    bridge: str = ""
+    """The bridge's file (`docs/receivers.md`); empty: there is no bridge."""
     kube: KubeAccess | None = None
     """None: the exchange is local processes."""
     tracing: Tracing | None = None

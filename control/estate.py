@@ -133,6 +133,7 @@ class Estate:
 
     async def _start_group(self, group: tuple[str, ...]) -> None:
         began_s = time.monotonic()
+        group = plan.group_of(group, self.jobs())
         await self._unless_stopped(asyncio.gather(*(self.supervisor.start(name) for name in group)))
         count = sum(self.supervisor.status(name).ready for name in group)
         if count:
@@ -178,7 +179,7 @@ class Estate:
         self.supervisor.end()
         self.publish()
         for group in self.stop_order():
-            await asyncio.gather(*(self.supervisor.stop(name) for name in group))
+            await asyncio.gather(*(self.supervisor.stop(name) for name in plan.group_of(group, self.jobs())))
 
     def stop_order(self) -> tuple[tuple[str, ...], ...]:
         """Return the groups in which the processes are stopped."""

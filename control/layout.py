@@ -61,6 +61,11 @@ class Layout:
         return self.root / "control" / "incidents.sqlite"
 
     @property
+    def pages(self) -> Path:
+        """SQLite: pages to people, and what became of them."""
+        return self.root / "bridge" / "pages.sqlite"
+
+    @property
     def effects(self) -> Path:
         """The estate's journal of carried-out writes, by key."""
         return self.root / "estate" / "effects.log"

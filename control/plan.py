@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,6 +43,14 @@ STOP_ORDER: Final = (
 )
 """No new orders, then nobody who listens, then the engine, which notes that it was stopped cleanly."""
 
+BESIDE: Final = {"bridge": "alertmanager"}
+"""Workloads that run only when they are configured, and with whom they start and stop."""
+
+
+def group_of(group: tuple[str, ...], running: Collection[str]) -> tuple[str, ...]:
+    """Return a group of an order with those which run beside its members."""
+    return (*group, *(name for name, with_whom in BESIDE.items() if with_whom in group and name in running))
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -60,6 +69,7 @@ class Ports:
     podhost: int
     control_2: int
     kube_state: int
+    bridge: int
     gateways: tuple[int, ...]
 
     def named(self) -> dict[str, int]:
@@ -93,10 +103,13 @@ def choose_ports(settings: Settings) -> Ports:
         settings.port_control, settings.port_estate, settings.port_prometheus, settings.port_alertmanager,
         settings.port_engine, settings.port_engine_stream, settings.port_market_data, settings.port_settlement,
         settings.port_watchdog, settings.port_load, settings.port_podhost, settings.port_control_2,
-        settings.port_kube_state, gateways=tuple(range(first, first + settings.gateways_max)),
+        settings.port_kube_state, settings.port_bridge, gateways=tuple(range(first, first + settings.gateways_max)),
     )  # fmt: skip
     for name, port in ports.named().items():
-        if not is_free(port) and (settings.on == "kubernetes" or name not in KUBE_ONLY):
+        needed = (
+            settings.bridge is not None if name == "bridge" else settings.on == "kubernetes" or name not in KUBE_ONLY
+        )
+        if needed and not is_free(port):
             key = "GATEWAYS" if name.startswith("gateway-") else name.upper()
             raise PermanentError(
                 f"port {port} ({name}) is in use by {holder_of(port)}: stop that, "
@@ -170,12 +183,14 @@ def control_ports(settings: Settings, ports: Ports) -> tuple[int, ...]:
 
 def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
     """Return the replicas that the estate starts itself; those of a cluster are the pod host's."""
+    bridge = {"bridge": [("bridge-1", ports.bridge)]} if settings.bridge is not None else {}
     if settings.on == "kubernetes":
         return {
             "control": [(f"control-{n}", port) for n, port in enumerate(control_ports(settings, ports), 1)],
             "kube-state": [("kube-state-1", ports.kube_state)],
             "podhost": [("podhost-1", ports.podhost)],
             "load": [("load-1", ports.load)],
+            **bridge,
         }
     return {
         "engine": [("engine-1", ports.engine)],
@@ -185,6 +200,7 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
         "watchdog": [("watchdog-1", ports.watchdog)],
         "control": [("control-1", ports.control)],
         "load": [("load-1", ports.load)],
+        **bridge,
     }
 
 
@@ -204,6 +220,7 @@ def _role_config(
         prometheus_url=url_of(ports.prometheus), alertmanager_url=url_of(ports.alertmanager), instruments=instruments,
         gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
         seed=settings.seed, faults_allowed=settings.faults_allowed,
+        bridge=str(settings.bridge.absolute()) if settings.bridge is not None else "",
         tracing=Tracing(url=settings.otlp_url, share=settings.trace_share, slow_s=settings.trace_slow_s)
         if settings.otlp_url else None,
         tuning=ControlTuning(
@@ -238,6 +255,8 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         *_monitoring(settings, layout, ports),
         WorkloadSpec("load", slots["load"], int(settings.load_rate_per_s > 0), ESTATE, singleton=True),
     ]
+    if settings.bridge is not None:
+        platform.append(WorkloadSpec("bridge", slots["bridge"], 1, ESTATE, singleton=True, grace_s=5.0))
     if settings.on == "kubernetes":
         return [
             WorkloadSpec("podhost", slots["podhost"], 1, ESTATE, singleton=True, grace_s=15.0),

@@ -220,6 +220,12 @@ async def _kube_state(config: RoleConfig, stop: asyncio.Event) -> int:
     return await serve(config, stop)
 
 
+async def _bridge(config: RoleConfig, stop: asyncio.Event) -> int:
+    from control.bridge_role import serve
+
+    return await serve(config, stop)
+
+
 _SERVE: Final[dict[Role, Serve]] = {
     Role.ENGINE: _engine,
     Role.GATEWAY: _gateway,

@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     """The cluster's facts as metrics, on Kubernetes."""
     port_load: int = Field(18750, ge=1024, le=65_535)
     """The load generator's health, metrics and rate."""
+    port_bridge: int = Field(18770, ge=1024, le=65_535)
+    """The bridge to people's pagers, where one is told of."""
     port_gateways: int = Field(18800, ge=1024, le=65_500)
     """The first gateway's; the others follow without gaps."""
     symbols: int = Field(8, ge=1, le=1000)
@@ -122,6 +124,8 @@ class Settings(BaseSettings):
     """How long a question for consent stands before silence counts as no; five minutes let a person wake."""
     consent_floor: dict[str, Consent] = Field(default_factory=dict)
     """Who must agree at least, by runbook or `*`, such as `{"*": "one_approver"}`; none: runbooks say it themselves."""
+    bridge: Path | None = None
+    """YAML file of the pagers that Alertmanager cannot speak to (`docs/receivers.md`); None: no bridge runs."""
     calendar: Path | None = None
     """YAML file of the market's sessions (`docs/consent.md`); None: trading is always continuous."""
     auction_quiet_s: float = Field(300.0, ge=0, le=86_400)

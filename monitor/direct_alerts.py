@@ -72,3 +72,22 @@ def _annotations(name: str, board: str, summary: str, description: str) -> dict[
         "runbook_url": f"{DOCS}#{name.lower()}",
         "dashboard": f"{DASHBOARDS}/tapewatch-{board}",
     }
+
+
+def page_not_delivered(
+    channel: str, reason: str = "", starts_at: Instant | None = None, ends_at: Instant | None = None
+) -> PostableAlert:
+    """Say that a page of `channel` did not land; over when `ends_at` is past."""
+    labels = _labels("PageNotDelivered", "bridge") | {"team": "observability", "channel": channel}
+    why = f" The last one: {reason}." if reason else ""
+    return PostableAlert(
+        labels=labels,
+        annotations=_annotations(
+            "PageNotDelivered",
+            "monitoring",
+            f"A page by {channel} did not land",
+            f"The bridge could not deliver a page by {channel}: somebody was not told.{why}",
+        ),
+        starts_at=starts_at,
+        ends_at=ends_at,
+    )

@@ -15,14 +15,14 @@ from incidents.plot import NARROW, WIDE, Plot, to_svg
 from incidents.report import Fold, Report
 from kernel.errors import PermanentError, TemporaryError
 
-_TEMPLATES: Final = Path(__file__).resolve().parent.parent / "templates"
+TEMPLATES: Final = Path(__file__).resolve().parent.parent / "templates"
 _FULL: Final = frozenset({28, 122})
 """errno ENOSPC and EDQUOT: space can come back."""
 
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
