@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -74,6 +75,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Since when Prometheus has data, when that is later than the start."""
     notes: tuple[str, ...] = ()
     """What could not be read, a sentence each."""
+    reports: Mapping[str, str] = MappingProxyType({})
+    """Where the post-mortem of an incident lies, as a link from the page."""
 
 
 class Tile(msgspec.Struct, frozen=True):
@@ -139,15 +142,15 @@ def review(facts: Facts) -> Review:
     now = [_incident(name, entries) for name, entries in facts.timelines.items() if entries]
     before = [_incident(name, entries) for name, entries in facts.before.items() if entries]
     now.sort(key=lambda one: one.opened)
-    length = "Week" if facts.end - facts.start == 7 * DAY else spell(facts.end - facts.start)
+    week = facts.end - facts.start == 7 * DAY
     return Review(
-        title=f"{length} in review",
+        title="The week in review" if week else f"The last {spell(facts.end - facts.start)} in review",
         period=f"{day(facts.start)} {clock(facts.start)[:5]} to {day(facts.end)} {clock(facts.end)[:5]} UTC",
         made=f"{day(facts.made)} {clock(facts.made)[:8]} UTC",
         summary=tuple(_summary(now, before, facts)),
         tiles=tuple(_tiles(now, before, facts)),
         tables=(
-            _objectives(facts.objectives), _incidents(now), _automation(now), _rules(facts.rules),
+            _objectives(facts.objectives), _incidents(now, facts.reports), _automation(now), _rules(facts.rules),
             _metrics(facts.metrics),
         ),
         advice=tuple(_advice(facts)),
@@ -205,7 +208,8 @@ def _summary(now: Sequence[_Incident], before: Sequence[_Incident], facts: Facts
         people = sum(one.person for one in now)
         count = "One incident was" if len(now) == 1 else f"{figure(len(now))} incidents were"
         of_those = f", {figure(grave)} of level 1" if grave else ", none of level 1"
-        yield f"{count} opened{of_those}; {figure(people)} needed a person."
+        needed = f"{figure(people)} needed a person" if people else "none needed a person"
+        yield f"{count} opened{of_those}; {needed}."
         if before:
             yield f"In the period before it was {figure(len(before))}."
     affected = _sum(one.orders for one in now)
@@ -264,7 +268,7 @@ def _objectives(objectives: Sequence[ObjectiveState]) -> Table:
                  "No objective could be read.")  # fmt: skip
 
 
-def _incidents(now: Sequence[_Incident]) -> Table:
+def _incidents(now: Sequence[_Incident], reports: Mapping[str, str]) -> Table:
     rows = []
     for one in now[-INCIDENTS_SHOWN:]:
         outcome = label(one.outcomes[-1]) if one.outcomes else "no run"
@@ -282,7 +286,7 @@ def _incidents(now: Sequence[_Incident]) -> Table:
                     _UNKNOWN if one.orders is None else figure(one.orders),
                 ),
                 "bad" if one.level == "1" else "plain",
-                f"{one.id}.html",
+                reports.get(one.id, ""),
             )
         )
     more = len(now) - len(rows)
@@ -307,7 +311,7 @@ def _rules(rules: Sequence[RuleWorth]) -> Table:
     rows = [
         Row(
             (
-                row.rule.alert, row.rule.level, row.rule.team or "nobody", figure(row.episodes), figure(row.acted),
+                clean(row.rule.alert, 80), clean(row.rule.level, 8), clean(row.rule.team or "nobody", 80), figure(row.episodes), figure(row.acted),
                 figure(row.noise), figure(row.not_followed), spell(seconds(row.firing_s)),
                 ", ".join(label(one) for one in row.advice) or "none",
             ),
