@@ -1,6 +1,6 @@
 # Everything a person or a machine runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup drill drill-kube kube testbed test test-kube test-long lint bench lock
+.PHONY: help setup drill drill-kube kube testbed servers test test-kube test-long lint bench lock
 
 BIN := .venv/bin
 # In CI nothing is left out: the Kubernetes test bed is built, and its tests must not be skipped.
@@ -24,6 +24,9 @@ kube: setup ## Start a real Kubernetes control plane here; the first time it is 
 testbed: setup
 	@$(BIN)/tapewatch kube build
 
+servers: setup ## Have the real servers that tests need: Elasticsearch, Filebeat (once, about four minutes)
+	@$(BIN)/tapewatch servers build
+
 lint: setup ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,9 +34,10 @@ lint: setup ## Check style, types and the direction of imports
 	$(BIN)/lint-imports
 
 test: setup ## Run every check but the long ones; those on Kubernetes if the test bed is built
-	@$(MAKE) --no-print-directory -j 2 lint $(if $(IN_CI),testbed)
-	$(BIN)/pytest -q -n 2 -m "not long and not estate and not kube"
-	$(BIN)/pytest -q -m "estate and not long and not kube"
+	@$(MAKE) --no-print-directory -j 2 lint $(if $(IN_CI),testbed servers)
+	$(BIN)/pytest -q -n 2 -m "not long and not estate and not kube and not elastic"
+	$(BIN)/pytest -q -m "estate and not long and not kube and not elastic"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "elastic and not long"
 	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -m "kube and not long"
 
 test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first

@@ -100,6 +100,20 @@ class Settings(BaseSettings):
     """The Alertmanager program, named as Debian does."""
     testbed: str = ""
     """The binary of the Kubernetes test bed; empty: the one in the user's cache, built when it is not there."""
+    elasticsearch_home: str = ""
+    """Directory of an unpacked Elasticsearch 8; empty: the one on PATH, else one in the user's cache."""
+    filebeat: str = ""
+    """The Filebeat program; empty: the one on PATH, else one in the user's cache."""
+    elastic_url: str = ""
+    """Elasticsearch that keeps the logs, such as `https://logs.example:9200`; empty: the local files alone."""
+    elastic_user: str = ""
+    """Its user, together with `elastic_password_file`; empty: no such login."""
+    elastic_password_file: Path | None = None
+    """File whose first line is the user's password; a file, because the environment is seen by too many."""
+    elastic_api_key_file: Path | None = None
+    """File whose first line is an API key (the encoded form), instead of user and password."""
+    elastic_ca_file: Path | None = None
+    """PEM file of the authority that signed its certificate; None: those the system trusts."""
     faults_allowed: bool = True
     """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
     allowed_targets: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")

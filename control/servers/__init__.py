@@ -1,0 +1,1 @@
+"""Real servers beside Prometheus: found on this machine, or fetched or built once, and started as children."""
