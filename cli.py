@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from control import doctor as doctor_room
-from control import faults, killswitch, verbs_exchange, verbs_incident, verbs_kube, verbs_market, verbs_runbook
+from control import (
+    faults,
+    killswitch,
+    verbs_exchange,
+    verbs_incident,
+    verbs_kube,
+    verbs_market,
+    verbs_runbook,
+    verbs_servers,
+)
 from control.child import now
 from control.settings import load_settings
 from control.terminal import (
@@ -52,6 +61,7 @@ verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --ma
 verbs_exchange.app.command("resume", epilog="Example: tapewatch exchange resume --market")(verbs_market.resume)
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
+app.add_typer(verbs_servers.app, name="servers")
 
 
 def complete_fault(incomplete: str) -> list[str]:
