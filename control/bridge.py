@@ -149,8 +149,9 @@ class Bridge:
         """Do what is due, for ever."""
         while True:
             self._turn()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), TICK_S if self._open else IDLE_S)
+            with contextlib.suppress(TimeoutError):  # not wait_for: Python 3.11's may swallow the end of this task
+                async with asyncio.timeout(TICK_S if self._open else IDLE_S):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def stop(self) -> None:

@@ -7,6 +7,7 @@ down. The alert stays up for a while after the last page was lost on that channe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 from exchange.ports import Log
@@ -45,10 +46,9 @@ class LostPages:
         while True:
             self._wake.clear()
             pause_s = await self._turn()
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause_s)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
 
     async def _turn(self) -> float:
         now, pause_s = self._clock.now(), EVERY_S

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -59,6 +60,8 @@ class Patience(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     give_up_s: float = 3600.0
     unconfirmed_s: float = 3600.0
     escalate_s: float = 60.0
+    poll_first_s: float = 1.0
+    poll_s_max: float = 30.0
     timeout_s: float = 10.0
 
 
@@ -155,9 +158,14 @@ def _bind(path: Path, folder: Path, name: str, told: ChannelFile, whole: BridgeF
         raise InputError(f"{where}.secret_file", "is missing", right="name the file that holds the key or token")
     _check_recipients(where, name, told)
     receipt_s = CHANNELS[name].receipt_s if told.receipt_s is None else told.receipt_s
-    account = url if name == "zenduty" and whole.loopback else told.account
+    account = _origin(url) if name == "zenduty" and whole.loopback else told.account
     secret = _secret(f"{where}.secret_file", folder, told.secret_file) if told.secret_file else ""
     return Bound(Target(url, secret, account, told.sender), told.to, receipt_s)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _check_recipients(where: str, name: str, told: ChannelFile) -> None:

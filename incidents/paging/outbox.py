@@ -15,7 +15,7 @@ import msgspec
 
 from incidents.paging.answers import Answer, AnswerKind, Receipt, ReceiptKind
 from incidents.paging.page import Page
-from incidents.paging.policy import TOP_LEVEL, Policy, poll_wait
+from incidents.paging.policy import TOP_LEVEL, Policy
 from kernel.time import Instant, seconds
 
 
@@ -239,7 +239,7 @@ def due(delivery: Delivery, policy: Policy, now: Instant, *, looks: bool, polls:
             assert delivery.sent_at is not None, "what is sent was sent at some time"
             if now - delivery.sent_at >= seconds(policy.unconfirmed_s):
                 return Do.LEAVE_UNCONFIRMED
-            asked_at = delivery.sent_at + sum(poll_wait(n) for n in range(polled + 1))
+            asked_at = delivery.sent_at + policy.polled_until(polled)
             return Do.POLL if polls and now >= asked_at else Do.NOTHING
         case _:
             return Do.NOTHING

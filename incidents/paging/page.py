@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from incidents.paging.text import clean, cut, one_line, safe_url
-from incidents.signals import AlertSignal, Severity, Status, parse_webhook
+from incidents.paging.text import clean, cut, one_line, safe_url, utf8_bytes
+from incidents.signals import BODY_BYTES_MAX, VALUE_BYTES_MAX, AlertSignal, Severity, Status, parse_webhook
 from kernel.errors import InputError
 from kernel.time import Instant
 
@@ -87,10 +87,34 @@ def page_of(body: bytes, received_at: Instant) -> Page:
     Raises:
         InputError: the body breaks a rule of `incidents.signals`, or holds no alert.
     """
-    signals = parse_webhook(body, received_at)
+    try:
+        signals = parse_webhook(body, received_at)
+    except InputError:
+        signals = parse_webhook(_shortened(body), received_at)
     if not signals:
         raise InputError("webhook: alerts", "is empty", right="a page tells of at least one alert")
     return page_from(signals)
+
+
+def _shortened(body: bytes) -> bytes:
+    """Return a webhook with over-long annotations cut: a long description is no reason to tell nobody.
+
+    Raises:
+        InputError: it is no JSON object that could be shortened; what else is wrong is found by who reads it next.
+    """
+    if len(body) > BODY_BYTES_MAX:
+        raise InputError("webhook: body", f"has {len(body)} bytes", right=f"at most {BODY_BYTES_MAX} are read")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError("webhook: body", "is not JSON", right="Alertmanager sends one JSON object") from error
+    alerts = document.get("alerts") if isinstance(document, dict) else None
+    for alert in alerts if isinstance(alerts, list) else ():
+        annotations = alert.get("annotations") if isinstance(alert, dict) else None
+        for name, text in annotations.items() if isinstance(annotations, dict) else ():
+            if isinstance(text, str):
+                annotations[name] = cut(text, VALUE_BYTES_MAX, measure=utf8_bytes)
+    return json.dumps(document).encode()
 
 
 def page_from(signals: Sequence[AlertSignal], *, test: bool = False) -> Page:

@@ -9,8 +9,6 @@ from typing import Final
 from kernel.time import Duration, seconds
 
 TOP_LEVEL: Final = 1
-POLL_FIRST_S: Final = 1.0
-POLL_MAX_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,10 @@ class Policy:
     escalate_s: float = 60.0
     """A level-1 page that is not delivered for so long goes to the next channel as well."""
 
+    poll_first_s: float = 1.0
+    poll_s_max: float = 30.0
+    """Where a receipt must be asked for: waits double from the first up to this."""
+
     def wait(self, delivery: str, tries: int, named_s: float | None) -> Duration:
         """Return the wait after the n-th try (from 1): what the provider named, else doubling, spread by up to a fifth.
 
@@ -38,7 +40,6 @@ class Policy:
         byte = hashlib.sha256(f"{delivery} {tries}".encode()).digest()[0]
         return seconds(plain_s * (1 + 0.2 * byte / 255))
 
-
-def poll_wait(polls: int) -> Duration:
-    """Return the wait after the n-th poll (from 0) for a receipt."""
-    return seconds(min(POLL_FIRST_S * 2.0 ** min(polls, 16), POLL_MAX_S))
+    def polled_until(self, polls: int) -> Duration:
+        """Return how long after the acceptance the next poll is due, when there were `polls` already."""
+        return seconds(sum(min(self.poll_first_s * 2.0 ** min(n, 16), self.poll_s_max) for n in range(polls + 1)))

@@ -1,0 +1,43 @@
+"""A local mail server that keeps what it is sent, and refuses as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+
+@dataclass
+class Mailbox:
+    port: int = 0
+    answers: list[str] = field(default_factory=list)
+    """What the next messages are answered, such as `451 try again later`; after them 250."""
+    tried: int = 0
+    kept: list[EmailMessage] = field(default_factory=list)
+    recipients: list[str] = field(default_factory=list)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - its name
+        self.tried += 1
+        if self.answers:
+            return self.answers.pop(0)
+        message = message_from_bytes(bytes(envelope.content or b""), policy=policy.default)
+        assert isinstance(message, EmailMessage)
+        self.kept.append(message)
+        self.recipients += envelope.rcpt_tos
+        return "250 kept"
+
+
+@contextlib.contextmanager
+def mailbox(port: int) -> Iterator[Mailbox]:
+    made = Mailbox(port)
+    controller = Controller(made, hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        yield made
+    finally:
+        controller.stop()
