@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from incidents.paging.text import clean, cut, one_line, safe_url, utf8_bytes
+from incidents.paging.text import clean, cut, one_line, safe_url
 from incidents.signals import BODY_BYTES_MAX, VALUE_BYTES_MAX, AlertSignal, Severity, Status, parse_webhook
 from kernel.errors import InputError
 from kernel.time import Instant
@@ -113,7 +113,8 @@ def _shortened(body: bytes) -> bytes:
         annotations = alert.get("annotations") if isinstance(alert, dict) else None
         for name, text in annotations.items() if isinstance(annotations, dict) else ():
             if isinstance(text, str):
-                annotations[name] = cut(text, VALUE_BYTES_MAX, measure=utf8_bytes)
+                # half a letter at the end is dropped; what is shown of it is cut much shorter, between letters
+                annotations[name] = text.encode("utf-8", "replace")[:VALUE_BYTES_MAX].decode(errors="ignore")
     return json.dumps(document).encode()
 
 
