@@ -73,7 +73,7 @@ def complete_scenario(incomplete: str) -> list[str]:
     """Offer the names of the scenarios."""
     from control.scenario import names
 
-    return starting([*names(), *names("kubernetes"), "all"], incomplete)
+    return starting([*names(), *names("kubernetes"), "all", "alerts"], incomplete)
 
 
 FaultName = Annotated[str, typer.Argument(help="Such as gateway-hang.", autocompletion=complete_fault)]
@@ -81,7 +81,9 @@ On = Annotated[
     str | None,
     typer.Option("--on", help="What runs the exchange: local or kubernetes (setting on).", show_default=False),
 ]
-Scenario = Annotated[str, typer.Argument(help="A scenario of drills/, or all.", autocompletion=complete_scenario)]
+Scenario = Annotated[
+    str, typer.Argument(help="A scenario of drills/, all, or alerts.", autocompletion=complete_scenario)
+]
 
 
 def _version(asked: bool) -> None:
@@ -233,14 +235,19 @@ def drill(
     *,
     as_json: AsJson = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the estate's state of a run that passed.")] = False,
+    every: Annotated[bool, typer.Option("--every", help="With alerts: every alert, not one of each family.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="With alerts: an alert or a family; may be repeated.", show_default=False)
+    ] = None,
 ) -> NoReturn:
     """Run a whole incident on a fresh estate and prove every link of the chain (gateway-hang; on kubernetes pod-hang).
 
-    `--on kubernetes` starts a cluster of its own; the first time it is built, which takes minutes.
+    `--on kubernetes` starts a cluster of its own; the first time it is built, which takes minutes. `drill alerts` fires
+    alerts from the series of their own tests on real servers, and follows each to its receivers and back to resolved.
     """
     from control.verbs_drill import run_drills
 
-    passed = guarded(lambda: run_drills(scenario, folder, on, as_json=as_json, keep=keep))
+    passed = guarded(lambda: run_drills(scenario, folder, on, as_json=as_json, keep=keep, every=every, only=only or ()))
     raise typer.Exit(DONE if passed else FAILED)
 
 

@@ -96,7 +96,7 @@ def choose_ports(settings: Settings) -> Ports:
     """
     if settings.ports == "auto":
         names = [name for name in Ports.__dataclass_fields__ if name != "gateways"]
-        free = _free(len(names) + settings.gateways_max)
+        free = free_ports(len(names) + settings.gateways_max)
         return Ports(gateways=tuple(free[len(names) :]), **dict(zip(names, free, strict=False)))
     first = settings.port_gateways
     ports = Ports(
@@ -138,7 +138,8 @@ def holder_of(port: int) -> str:
     return "another process"
 
 
-def _free(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,22 +16,39 @@ from control.drill import Drill, Result, run_folder, tidy
 from control.drill_view import View, print_result, print_summary
 from control.scenario import Scenario, load_scenario, names
 from control.settings import load_settings
-from control.terminal import err, out, print_json
+from control.terminal import err, escape, out, print_json
 from control.verbs_kube import with_binary
-from kernel.errors import TapewatchError
+from kernel.errors import InputError, TapewatchError
 
+ALERTS: Final = "alerts"
 USUAL: Final = {"local": "gateway-hang", "kubernetes": "pod-hang"}
 
 
-def run_drills(wanted: str, root: Path, on: str | None, *, as_json: bool, keep: bool) -> bool:
+def run_drills(
+    wanted: str,
+    root: Path,
+    on: str | None,
+    *,
+    as_json: bool,
+    keep: bool,
+    every: bool = False,
+    only: Sequence[str] = (),
+) -> bool:
     """Run one scenario or all; print verdicts; return whether every one passed.
 
-    On Kubernetes the test bed is built first, if it is not there.
+    `alerts` is no scenario of a plant: see `control.alert_drill`; `every` and `only` choose what it fires. On
+    Kubernetes the test bed is built first, if it is not there.
 
     Raises:
         InputError: there is no such scenario or platform.
         PermanentError: the test bed cannot be built.
     """
+    if wanted == ALERTS:
+        return run_alert_drill(only, root, every=every, as_json=as_json, keep=keep)
+    if every or only:
+        raise InputError(
+            "--every and --only", f"do not go with {wanted or 'a scenario'}", right="tapewatch drill alerts"
+        )
     settings = with_binary(load_settings(on=on))
     os.environ["TAPEWATCH_TESTBED"] = settings.testbed
     wanted = wanted or USUAL[settings.on]
@@ -45,6 +65,42 @@ def run_drills(wanted: str, root: Path, on: str | None, *, as_json: bool, keep: 
     elif len(results) > 1:
         print_summary(out, results)
     return all(result.passed for result in results)
+
+
+def run_alert_drill(only: Sequence[str], root: Path, *, every: bool, as_json: bool, keep: bool) -> bool:
+    """Make alerts fire and follow them; print verdicts; return whether every one passed.
+
+    Raises:
+        InputError: `only` names something unknown.
+        TapewatchError: Prometheus or Alertmanager cannot be started.
+    """
+    from control.alert_drill import AlertDrill
+
+    folder = run_folder(root, "alerts")
+    console = err if as_json else out
+    began_s = time.monotonic()
+    marks = {"step": "[cyan]·[/]", "seen": "[green]✓[/]", "missed": "[bold red]✗[/]"}
+
+    def tell(kind: str, line: str) -> None:
+        console.print(f"  {marks[kind]} {escape(line)}", soft_wrap=True)
+
+    drill = AlertDrill(load_settings(), folder, tell, every=every, only=only)
+    result = asyncio.run(drill.run())
+    if as_json:
+        print_json(result)
+    else:
+        good = sum(one.passed for one in result.alerts)
+        colour = "green" if result.passed else "bold red"
+        out.print(f"[{colour}]{good} of {len(result.alerts)} alerts[/] in {time.monotonic() - began_s:.0f} s")
+        if result.left_out:
+            out.print(
+                f"left to promtool, they take longer to fire: {escape(', '.join(result.left_out))}", soft_wrap=True
+            )
+        out.print(f"kept: {escape(str(folder / 'result.json'))}", soft_wrap=True)
+    if not keep:
+        for name in ("data", "alerts"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    return result.passed
 
 
 def _run_one(scenario: Scenario, root: Path, quiet: bool, *, keep: bool) -> Result:  # noqa: FBT001 - where it is shown

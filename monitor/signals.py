@@ -61,6 +61,8 @@ class AlertScript:
     """What it then bears, `alertname` left out."""
     where: str
     """The file of the test."""
+    quiet: Sequence[SeriesScript] = ()
+    """The series of the test that it does not fire: how it is made to end."""
 
     @property
     def metrics(self) -> frozenset[str]:
@@ -131,19 +133,24 @@ def alert_scripts(suite: Mapping[str, Any], where: str) -> Iterator[AlertScript]
     Raises:
         InputError: a test is not what promtool reads.
     """
+    quiet: dict[str, Sequence[SeriesScript]] = {}
     for test in suite.get("tests", []):
-        alert, colon, kind = str(test.get("name", "")).partition(": ")
-        if not colon or not kind.startswith("fires"):
-            continue
-        fired = _first_firing(test, alert)
-        if fired is None:
-            continue
-        interval_s = to_seconds(parse_duration(str(test.get("interval", "1m"))))
-        series = []
-        for one in test.get("input_series", []):
-            name, labels = parse_series(str(one["series"]))
-            series.append(SeriesScript(name, labels, parse_values(str(one["values"])), interval_s))
-        yield AlertScript(alert, series, fired[0], fired[1], where)
+        alert, _, kind = str(test.get("name", "")).partition(": ")
+        if kind.startswith("does not fire"):
+            quiet.setdefault(alert, _series(test))
+    for test in suite.get("tests", []):
+        alert, _, kind = str(test.get("name", "")).partition(": ")
+        fired = _first_firing(test, alert) if kind.startswith("fires") else None
+        if fired is not None:
+            yield AlertScript(alert, _series(test), fired[0], fired[1], where, quiet.get(alert, ()))
+
+
+def _series(test: Mapping[str, Any]) -> Sequence[SeriesScript]:
+    interval_s = to_seconds(parse_duration(str(test.get("interval", "1m"))))
+    return [
+        SeriesScript(*parse_series(str(one["series"])), parse_values(str(one["values"])), interval_s)
+        for one in test.get("input_series", [])
+    ]
 
 
 def _first_firing(test: Mapping[str, Any], alert: str) -> tuple[float, dict[str, str]] | None:
