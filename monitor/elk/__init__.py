@@ -1,0 +1,1 @@
+"""What Elasticsearch, Logstash and Kibana are told of our logs, from one model; pure."""
