@@ -234,6 +234,7 @@ _SERVE: Final[dict[Role, Serve]] = {
     Role.WATCHDOG: _watchdog,
     Role.LOAD: _load,
     Role.KUBE_STATE: _kube_state,
+    Role.BRIDGE: _bridge,
 }
 
 

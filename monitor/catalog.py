@@ -36,6 +36,7 @@ class Role(StrEnum):
     CONTROL = "control"
     ESTATE = "estate"
     KUBE_STATE = "kube-state"
+    BRIDGE = "bridge"
 
 
 LATENCY_BUCKETS: Final = (
@@ -43,6 +44,8 @@ LATENCY_BUCKETS: Final = (
 )  # fmt: skip
 """From half a millisecond (a match without a sync) to ten seconds (longer than any client waits)."""
 APPLY_BUCKETS: Final = (0.000002, 0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025)
+PAGE_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+"""From one quick request to the hour after which a page is given up."""
 SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -191,6 +194,39 @@ CATALOG: Final[tuple[Metric, ...]] = (
     ),
     _counter(
         Role.ESTATE, "tapewatch_replica_mends_total", "Platform processes the estate itself started again.", "workload"
+    ),
+    # --- bridge: pages to people ----------------------------------------------------------------------------------
+    _counter(
+        Role.BRIDGE,
+        "tapewatch_pages_total",
+        "Pages that are over, by how they ended: delivered (a receipt says so), accepted (the provider gives none), "
+        "failed, unconfirmed (its receipt never came). Test pages are not counted.",
+        "channel",
+        "result",
+    ),
+    _counter(
+        Role.BRIDGE,
+        "tapewatch_page_attempts_total",
+        "Requests that sent a page, by what they came to.",
+        "channel",
+        "outcome",
+    ),
+    _counter(
+        Role.BRIDGE, "tapewatch_page_escalations_total", "Pages handed on from a channel to the next one.", "channel"
+    ),
+    _gauge(Role.BRIDGE, "tapewatch_pages_waiting", "Pages that no provider has accepted yet."),
+    _gauge(Role.BRIDGE, "tapewatch_page_oldest_waiting_seconds", "Age of the oldest of them, 0 when none waits."),
+    _gauge(
+        Role.BRIDGE,
+        "tapewatch_page_receipts_overdue",
+        "Accepted pages whose receipt should have come by now.",
+        "channel",
+    ),
+    _histogram(
+        Role.BRIDGE,
+        "tapewatch_page_seconds",
+        "From a webhook taken in to the page delivered or accepted.",
+        PAGE_BUCKETS,
     ),
     # --- kube-state: facts of a Kubernetes cluster, under kube-state-metrics' own names -----------------------------
     *(
