@@ -26,6 +26,7 @@ from control.child import now
 from control.effects import EffectLog
 from control.estate_api import EstateApi, serve
 from control.layout import STATE_VERSION, Layout
+from control.made_signals import MadeSignals
 from control.settings import Settings
 from control.state_dir import StateDir, unwritable
 from control.supervisor import Supervisor
@@ -51,6 +52,7 @@ class Estate:
     phase: str = "starting"
     started_at: Instant = field(default_factory=now)
     stop_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    signals: MadeSignals = field(default_factory=MadeSignals)
     _supervisor: Supervisor | None = None
 
     @property
@@ -85,7 +87,8 @@ class Estate:
     def publish(self) -> None:
         """Write the address book and Prometheus's targets as things are now."""
         ports, statuses = self.ports, self.supervisor.all()
-        jobs = {**self.jobs(), "estate": [("estate-1", ports.estate)]}
+        made = [("signals-1", ports.estate)] if self.signals.names else []
+        jobs = {**self.jobs(), "estate": [("estate-1", ports.estate)], "signals": made}
         try:
             render.write_targets(plan.targets_directory(self.layout), jobs)
             save_addresses(
@@ -238,7 +241,7 @@ async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
     estate._supervisor = supervisor  # noqa: SLF001 - the two know each other from here on
     api = EstateApi(
         supervisor, Exporter(Role.ESTATE), estate.admin, estate.settings.faults_allowed, estate.stop_asked.set,
-        estate.pods_told(),
+        estate.pods_told(), estate.signals, estate.publish,
     )  # fmt: skip
     server, task = await serve(api.app(), estate.ports.estate)
     try:

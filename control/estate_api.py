@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from control.addresses import HOST
+from control.made_signals import MadeSignals
 from control.supervisor import Supervisor
 from kernel.errors import InputError, PermanentError, TapewatchError
 from monitor.adapters.exporter import Exporter
@@ -60,6 +61,13 @@ class HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hold: bool
 
 
+class MadeSignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of making an alert fire, or letting it end."""
+
+    alert: str
+    on: bool
+
+
 class SignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of sending a signal to a replica."""
 
@@ -78,6 +86,9 @@ class EstateApi:
     on_down: Callable[[], None]
     on_pods: Callable[[bytes], None] | None = None
     """Takes a report of the pod host (JSON), on Kubernetes; raises `msgspec.DecodeError`."""
+    signals: MadeSignals = field(default_factory=MadeSignals)
+    on_signals: Callable[[], None] = lambda: None
+    """Told when the made signals changed."""
 
     def app(self) -> Starlette:
         """Return the routes as an application."""
@@ -86,6 +97,8 @@ class EstateApi:
                 Route("/health/live", self._live, methods=["GET"]),
                 Route("/health/ready", self._live, methods=["GET"]),
                 Route("/metrics", self._metrics, methods=["GET"]),
+                Route("/signals", self._made_signals, methods=["GET"]),
+                Route("/v1/signals", self._guarded(self._make_signal), methods=["POST"]),
                 Route("/v1/workloads", self._guarded(self._list), methods=["GET"]),
                 Route("/v1/workloads/{name}", self._guarded(self._status), methods=["GET"]),
                 Route("/v1/workloads/{name}/restart", self._guarded(self._restart), methods=["POST"]),
@@ -176,6 +189,20 @@ class EstateApi:
         body = await _body(request, SignalRequest)
         self.supervisor.signal(body.replica, body.signal)
         return _json({"replica": body.replica, "signal": body.signal})
+
+    async def _made_signals(self, _: Request) -> Response:
+        return Response(self.signals.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _make_signal(self, request: Request) -> Response:
+        if not self.faults_allowed:
+            return _faults_forbidden()
+        body = await _body(request, MadeSignalRequest)
+        if body.on:
+            self.signals.begin(body.alert)
+        elif not self.signals.end(body.alert):
+            raise PermanentError(f"no series make {body.alert} fire")
+        self.on_signals()
+        return _json({"alert": body.alert, "on": body.on})
 
     async def _pods(self, request: Request) -> Response:
         if self.on_pods is None:

@@ -52,6 +52,13 @@ def _hold(*, hold: bool) -> Change:
     return change
 
 
+def _make_signal(*, on: bool) -> Change:
+    def change(plant: Plant, target: str, value: str) -> None:
+        plant.estate("/v1/signals", {"alert": value or target, "on": on})
+
+    return change
+
+
 def _rate(plant: Plant, target: str, value: str) -> None:
     plant.role("POST", target, "/admin/rate", {"rate": _number(value) * _usual(plant, target)})
 
@@ -128,6 +135,8 @@ _CATALOG: Final = (
           "engine-1", "0.2", **_role_fault("engine-slow-sync")),
     Fault("prometheus-down", "Prometheus is killed and held down.", "clearing", "prometheus", "",
           _hold(hold=True), _hold(hold=False)),
+    Fault("signal", "Series are made that let that alert fire; nothing of the plant is broken.", "clearing",
+          "GatewayDown", "", _make_signal(on=True), _make_signal(on=False)),
     Fault("control-crash", "Control kills itself at that point of its next action (before-effect, after-effect).",
           "it happens once; the estate starts control again", "control-1", "before-effect", _arm, _disarm),
 )  # fmt: skip
