@@ -16,10 +16,20 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 class Mailbox:
     port: int = 0
     answers: list[str] = field(default_factory=list)
-    """What the next messages are answered, such as `451 try again later`; after them 250."""
+    """What the next messages are answered once they are whole, such as `451 try again later`; after them 250."""
+    doors: list[str] = field(default_factory=list)
+    """What the next recipients are answered; after them 250."""
     tried: int = 0
     kept: list[EmailMessage] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
+
+    async def handle_RCPT(  # noqa: N802 - its name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self.doors:
+            return self.doors.pop(0)
+        envelope.rcpt_tos.append(address)
+        return "250 known"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - its name
         self.tried += 1
