@@ -17,6 +17,7 @@ from control.addresses import HOST, url_of
 from control.child import PYTHON, Slot
 from control.config import ControlTuning, KubeAccess, RoleConfig, Tracing, save_config
 from control.layout import Layout
+from control.routing import estate_routes
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
 from exchange.types import Instrument
@@ -167,9 +168,11 @@ def write_configs(settings: Settings, layout: Layout, ports: Ports, instruments:
     render.write_yaml(
         alertmanager / "alertmanager.yml",
         render.alertmanager_config(
-            render.load_yaml(render.ALERTS / "alertmanager.yml"), control_ports=control_ports(settings, ports),
-            secret=layout.secret("webhook"), group_wait_s=settings.group_wait_s,
+            estate_routes(settings, ports.control, ports.bridge, layout.secret("webhook")),
+            control_ports=control_ports(settings, ports), secret=layout.secret("webhook"),
+            group_wait_s=settings.group_wait_s,
         ),
+        mode=0o600,
     )  # fmt: skip
 
 

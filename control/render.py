@@ -15,6 +15,7 @@ import yaml
 
 from control.addresses import HOST, write_atomically
 from kernel.errors import InputError
+from monitor.routing.model import CONTROL
 
 ALERTS: Final = Path(__file__).resolve().parent.parent / "alerts"
 SCRAPE_TIMEOUT_SHARE: Final = 0.9
@@ -76,16 +77,17 @@ def _job(source: Mapping[str, Any], targets: Path) -> dict[str, Any]:
 def alertmanager_config(
     source: Mapping[str, Any], *, control_ports: Sequence[int], secret: Path, group_wait_s: float | None
 ) -> dict[str, Any]:
-    """Return Alertmanager's configuration for an estate: its webhooks reach this estate's control, with its token.
+    """Return Alertmanager's configuration for an estate: its webhook reaches this estate's control, with its token.
 
-    Where control runs twice, each process is told by a receiver of its own: one that hangs holds up no other.
+    What people are told by is left as it is. Where control runs twice, each process is told by a receiver of its own:
+    one that hangs holds up no other.
     """
     config = dict(source)
     first, *others = control_ports
     receivers = source.get("receivers", [])
     config["receivers"] = [_receiver(receiver, first, secret) for receiver in receivers]
     for n, port in enumerate(others, 2):
-        told = [_receiver(receiver, port, secret) for receiver in receivers if "webhook_configs" in receiver]
+        told = [_receiver(receiver, port, secret) for receiver in receivers if receiver["name"] == CONTROL]
         config["receivers"] += [{**receiver, "name": f"{receiver['name']}-{n}"} for receiver in told]
         config["route"] = _told_twice(config["route"], n, {str(receiver["name"]) for receiver in told})
     if group_wait_s is not None:
@@ -109,6 +111,8 @@ def _told_twice(route: Mapping[str, Any], n: int, told: Collection[str]) -> dict
 
 def _receiver(source: Mapping[str, Any], control_port: int, secret: Path) -> dict[str, Any]:
     receiver = dict(source)
+    if receiver["name"] != CONTROL:
+        return receiver
     hooks = []
     for hook in source.get("webhook_configs", []):
         address = urlsplit(str(hook.get("url", "")))
@@ -132,9 +136,9 @@ def _waiting(route: Mapping[str, Any], wait: str) -> dict[str, Any]:
     return changed
 
 
-def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
+def write_yaml(path: Path, config: Mapping[str, Any], *, mode: int = 0o644) -> None:
     """Put a configuration in place."""
-    write_atomically(path, yaml.safe_dump(dict(config), sort_keys=False).encode())
+    write_atomically(path, yaml.safe_dump(dict(config), sort_keys=False).encode(), mode=mode)
 
 
 def write_targets(directory: Path, jobs: Mapping[str, Iterable[tuple[str, int]]]) -> None:

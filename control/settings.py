@@ -140,6 +140,10 @@ class Settings(BaseSettings):
     """Who must agree at least, by runbook or `*`, such as `{"*": "one_approver"}`; none: runbooks say it themselves."""
     bridge: Path | None = None
     """YAML file of the pagers that Alertmanager cannot speak to (`docs/receivers.md`); None: no bridge runs."""
+    routing: Path | None = None
+    """Directory of the organisation's files (`docs/routing.md`); None: the house's own, `alerts/routing`."""
+    credentials: Path | None = None
+    """Directory of the channels' secrets, one file each, open to nobody else; None: nobody but control is told."""
     calendar: Path | None = None
     """YAML file of the market's sessions (`docs/consent.md`); None: trading is always continuous."""
     auction_quiet_s: float = Field(300.0, ge=0, le=86_400)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from bench.parts.plant import free_ports, running, wait_for
 from control import render
+from control.routing import house_routes
 
 BARE_ROUTE: Final = {
     "receiver": "sink", "group_by": ["alertname", "replica", "symbol"],
@@ -22,7 +23,7 @@ def our_alertmanager(home: Path, sink_port: int) -> Iterator[int]:
     secret = home / "webhook"
     home.mkdir(parents=True, exist_ok=True)
     secret.write_text("webhook-secret-of-the-bench")
-    source = render.load_yaml(render.ALERTS / "alertmanager.yml")
+    source = house_routes()
     with _alertmanager(
         home, render.alertmanager_config(source, control_ports=(sink_port,), secret=secret, group_wait_s=None)
     ) as port:

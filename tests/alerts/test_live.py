@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from control.routing import house_routes
 from monitor.adapters.alertmanager_api import AlertmanagerApi
 from monitor.direct_alerts import sequence_gap
 from tests.contract.servers import ALERTMANAGER, PROMETHEUS, alertmanager, prometheus, until
@@ -26,7 +27,7 @@ async def path(tmp_path):
     (tmp_path / "secret").write_text("a-bearer-token")
     async with Toy() as toy:
         toy.page = GAP.format(0)
-        routes = yaml.safe_load((ROOT / "alerts/alertmanager.yml").read_text())
+        routes = house_routes()
         (hook,) = routes["receivers"][0]["webhook_configs"]
         hook["url"] = f"http://127.0.0.1:{toy.port}/hook"
         hook["http_config"]["authorization"]["credentials_file"] = str(tmp_path / "secret")

@@ -9,6 +9,7 @@ import pytest
 from control import render
 from control.layout import Layout
 from control.plan import choose_ports, write_configs
+from control.routing import house_routes
 from control.settings import load_settings
 from control.state_dir import generate_instruments
 
@@ -27,8 +28,9 @@ def rendered(tmp_path):
 def test_only_addresses_credentials_and_intervals_differ_from_the_projects_files(rendered):
     layout, ports = rendered
     config = render.load_yaml(layout.root / "alertmanager" / "alertmanager.yml")
-    source = render.load_yaml(render.ALERTS / "alertmanager.yml")
-    assert config["inhibit_rules"] == source["inhibit_rules"]
+    source = house_routes()
+    whole = render.load_yaml(render.ALERTS / "alertmanager.yml")
+    assert config["inhibit_rules"] == source["inhibit_rules"] == whole["inhibit_rules"]
     assert [receiver["name"] for receiver in config["receivers"]] == [each["name"] for each in source["receivers"]]
     hook = config["receivers"][0]["webhook_configs"][0]
     assert hook["url"].startswith(f"http://127.0.0.1:{ports.control}/")
