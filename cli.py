@@ -13,10 +13,12 @@ from control import doctor as doctor_room
 from control import (
     faults,
     killswitch,
+    verbs_elk,
     verbs_exchange,
     verbs_incident,
     verbs_kube,
     verbs_market,
+    verbs_page,
     verbs_runbook,
     verbs_servers,
 )
@@ -61,7 +63,9 @@ verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --ma
 verbs_exchange.app.command("resume", epilog="Example: tapewatch exchange resume --market")(verbs_market.resume)
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
+app.add_typer(verbs_page.app, name="page")
 app.add_typer(verbs_servers.app, name="servers")
+app.add_typer(verbs_elk.app, name="elk")
 
 
 def complete_fault(incomplete: str) -> list[str]:
