@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from decimal import Decimal
 
 from kernel.time import from_rfc3339
 from monitor.log_query import All, Between, Everything, Exists, Joker, Like, Not, OneOf, Some
@@ -36,10 +37,12 @@ def values(record, field, kind):
             elif kind == "double" and not isinstance(value, bool):
                 found.append(float(text))
             elif kind == "long" and not isinstance(value, bool):
-                found.append(int(float(text)))
+                whole = int(Decimal(text))
+                if -(2**63) <= whole < 2**63:
+                    found.append(whole)
             elif kind == "ip":
                 found.append(_ip(text))
-        except ValueError:
+        except (ValueError, ArithmeticError):
             pass
     return found
 
@@ -53,7 +56,7 @@ def _lower(text):
     return "".join(one.lower() if one.isascii() else one for one in text)
 
 
-def matches(query, record):
+def matches(query, record):  # noqa: C901, PLR0911 - the whole language in one place
     match query:
         case Everything():
             return True
