@@ -113,10 +113,10 @@ class ElasticAdmin:
             changes.append(self._setup_policy(dry_run=dry_run))
         changes += self._setup_templates(dry_run=dry_run, managed=managed)
         changes += self._setup_streams(dry_run=dry_run)
-        for name, body in late:
+        for name, changed in late:
             changes.append(Change("pipeline", name, Done.CHANGED))
             if not dry_run:
-                self._put_pipeline(name, body)
+                self._put_pipeline(name, changed)
         return changes
 
     def _pipeline(self, name: str) -> Mapping[str, Any] | None:

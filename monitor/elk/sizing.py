@@ -1,8 +1,8 @@
-"""How large an Elasticsearch must be for our logs: nodes, shards, heap and disks, by arithmetic that says each step; pure.
+"""How large an Elasticsearch must be for our logs: nodes, shards, heap and disks, by arithmetic; pure.
 
 Rules of thumb (Elastic's own guides): a shard of 10 to 50 GB; no more than 85 % of a disk used (the low watermark, from
-which on no shard is placed there); heap at most half of the memory and at most 31 GB, so that pointers stay short; three
-dedicated masters, of which one may fail; at least one more node of a tier than it has replicas.
+which on no shard is placed there); heap at most half of the memory and at most 31 GB, so that pointers stay short;
+three dedicated masters, of which one may fail; at least one more node of a tier than it has replicas.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ def size(load: Load, machine: Machine | None = None) -> Plan:
     )  # fmt: skip
 
 
-def _tier(
-    name: str, days: float, stored: float, disk: float, load: Load, machine: Machine, written: int
-) -> Tier:
+def _tier(name: str, days: float, stored: float, disk: float, load: Load, machine: Machine, written: int) -> Tier:
     copies = 1 + load.replicas
     total = stored * days * copies
     # The index that fills stands beside the full ones.
