@@ -17,13 +17,14 @@ from typing import Final
 
 import msgspec
 
-from kernel.time import Instant, to_rfc3339
+from kernel.time import MICROSECOND, SECOND, Instant, to_rfc3339
 
 ECS_VERSION: Final = "9.4.0"
 REDACTED: Final = "[redacted]"
 MAX_LINE_BYTES: Final = 16_384
 """Filebeat's own bound for a line; what is longer loses its fields, not its place."""
 MAX_NAMES: Final = 1_024
+_LONGEST_NAME: Final = 1_000
 MIN_SECRET_LENGTH: Final = 8
 """A shorter secret would blot out ordinary words; secrets of the estate have 32 characters and more."""
 
@@ -40,6 +41,7 @@ ECS_FIELDS: Final[Mapping[str, str]] = {
     "port": "server.port",
     "reason": "event.reason",
     "request_id": "http.request.id",
+    "span_id": "span.id",
     "stack": "error.stack_trace",
     "status": "http.response.status_code",
     "trace_id": "trace.id",
@@ -53,9 +55,8 @@ _TELLING: Final = re.compile(r"token|secret|passw|authori[sz]ation|credential|ap
 _BEARER: Final = re.compile(rb"([Bb]earer\s+)[\w.~+/=-]+")
 _NESTED: Final = (dict, list, tuple)
 _UNSAFE_NAME: Final = re.compile(r"[^a-z0-9_.]+")
-_LINE_BREAKS: Final = {
-    "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029", "\u0085".encode(): b"\\u0085",
-}  # fmt: skip
+_OBEYED: Final = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2[\x80-\x9f]|\x7f")
+"""UTF-8 of what some reader takes for a line break or a terminal obeys; JSON itself escapes what is below a blank."""
 
 
 class EcsFormat:
@@ -74,39 +75,65 @@ class EcsFormat:
         # As they stand inside a JSON string; the longest first, lest a part of one hides the rest.
         self._secrets = sorted((msgspec.json.encode(secret)[1:-1] for secret in secrets), key=len, reverse=True)
         self._names: dict[str, str] = {}
-        self._constant: dict[str, object] = {
+        constant = {
             "ecs.version": ECS_VERSION,
             "service.name": role,
             "service.node.name": replica,
             "event.dataset": f"{prefix}.{role}",
         }
+        self._constant: bytes = b"," + _ENCODER.encode(constant)[1:-1]
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._second = -1
+        self._stamp = b""
 
     def line(self, at: Instant, name: str, severity: str, fields: Mapping[str, object]) -> bytes:
         """Return the record of one event as a line that ends in a line feed. Never raises."""
-        record: dict[str, object] = {
-            "@timestamp": to_rfc3339(at),
-            "log.level": severity if severity in LEVELS else "info",
-            "message": name.replace("-", " "),
-            "event.action": name,
-            **self._constant,
-        }
+        second, rest = divmod(at, SECOND)
+        if second != self._second:  # the calendar is asked once a second, not once a record
+            self._stamp = b'{"@timestamp":"' + to_rfc3339(second * SECOND)[:20].encode()
+            self._second = second
+        head = self._heads.get((name, severity)) or self._head(name, severity)
+        start = b"%b%06dZ%b" % (self._stamp, rest // MICROSECOND, head)
+        if not fields:
+            return self._redacted(start + b"}") + b"\n"
         names = self._names
+        record: dict[str, object] = {}
+        hidden = False
         for field, value in fields.items():
             key = names.get(field) or self._name(field)
-            record[key] = REDACTED if key.endswith("\0") else _masked(value) if isinstance(value, _NESTED) else value
-        if any(key.endswith("\0") for key in record):
+            if key[-1] == "\0":
+                hidden = True
+                record[key] = REDACTED
+            else:
+                record[key] = _nested(value) if isinstance(value, _NESTED) else value
+        if hidden:
             record = {key.rstrip("\0"): value for key, value in record.items()}
-        return self._seal(record)
+        return self._seal(start, record)
 
-    def _seal(self, record: dict[str, object]) -> bytes:
+    def _head(self, name: str, severity: str) -> bytes:
+        """Return what follows the time in every record of one event and severity."""
+        told = {
+            "log.level": severity if severity in LEVELS else "info",
+            "message": name[:_LONGEST_NAME].replace("-", " "),
+            "event.action": name[:_LONGEST_NAME],
+        }
         try:
-            line = _ENCODER.encode(record)
-        except (TypeError, ValueError, UnicodeError, RecursionError, OverflowError):
-            line = _ENCODER.encode({_shown(key): _shown(value) for key, value in record.items()})
+            encoded = _ENCODER.encode(told)
+        except (UnicodeError, TypeError):
+            encoded = _ENCODER.encode({key: _shown(value) for key, value in told.items()})
+        head = b'",' + encoded[1:-1] + self._constant
+        if len(self._heads) < MAX_NAMES:
+            self._heads[name, severity] = head
+        return head
+
+    def _seal(self, start: bytes, record: dict[str, object]) -> bytes:
+        try:
+            told = _ENCODER.encode(record)
+        except (TypeError, ValueError, UnicodeError, RecursionError, OverflowError, RuntimeError):
+            told = _ENCODER.encode({_shown(key): _shown(value) for key, value in record.items()})
+        line = start + b"," + told[1:]
         if len(line) > MAX_LINE_BYTES:
-            kept = {key: record[key] for key in list(record)[: 4 + len(self._constant)]}
-            kept = {key: _shown(value) for key, value in kept.items()}
-            line = _ENCODER.encode(kept | {f"{self._prefix}.cut_bytes": len(line)})
+            line = start + b',"%b.cut_bytes":%d}' % (self._prefix.encode(), len(line))
         return self._redacted(line) + b"\n"
 
     def _redacted(self, line: bytes) -> bytes:
@@ -115,9 +142,8 @@ class EcsFormat:
                 line = line.replace(secret, REDACTED.encode())
         if b"earer" in line:
             line = _BEARER.sub(rb"\1" + REDACTED.encode(), line)
-        if not line.isascii():
-            for found, escaped in _LINE_BREAKS.items():
-                line = line.replace(found, escaped)
+        if not line.isascii() or b"\x7f" in line:
+            line = _OBEYED.sub(_escaped, line)
         return line
 
     def _name(self, field: str) -> str:
@@ -130,6 +156,18 @@ class EcsFormat:
         if len(self._names) < MAX_NAMES:
             self._names[field] = key
         return key
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
+
+
+def _nested(value: object) -> object:
+    """Return a nested value masked; one that another thread changes meanwhile, or that has no end, is only named."""
+    try:
+        return _masked(value)
+    except (RuntimeError, RecursionError) as error:
+        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
 
 
 def _masked(value: object) -> object:
