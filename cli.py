@@ -13,12 +13,14 @@ from control import doctor as doctor_room
 from control import (
     faults,
     killswitch,
+    verbs_alerts,
     verbs_elk,
     verbs_exchange,
     verbs_incident,
     verbs_kube,
     verbs_market,
     verbs_page,
+    verbs_review,
     verbs_runbook,
     verbs_servers,
 )
@@ -65,6 +67,8 @@ app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
 app.add_typer(verbs_page.app, name="page")
 app.add_typer(verbs_servers.app, name="servers")
+verbs_alerts.app.command("report", epilog="Example: tapewatch alerts report --since 12h")(verbs_review.report)
+app.add_typer(verbs_alerts.app, name="alerts")
 app.add_typer(verbs_elk.app, name="elk")
 
 

@@ -20,6 +20,7 @@ import yaml
 
 from control.addresses import HOST
 from control.bridge_config import load_bridge
+from control.layout import Layout
 from control.market import load_calendar
 from control.settings import Settings
 from kernel.errors import InputError, PermanentError
@@ -245,10 +246,25 @@ def estate_routes(settings: Settings, control: int, bridge: int, token: Path) ->
     organisation = load_organisation(settings.routing or HOUSE)
     live, _ = live_channels(organisation, Version.OLD, settings.credentials, settings.bridge)
     place = place_of(Version.OLD, live, control=control, bridge=bridge, token=token)
-    if settings.calendar is not None:
-        year = dt.datetime.now(dt.UTC).year
-        place = msgspec.structs.replace(place, calendar=load_calendar(settings.calendar), year=year)
-    return config_of(organisation, place, rule_labels()).data
+    return config_of(organisation, _by_calendar(settings, place), rule_labels()).data
+
+
+def settled_place(settings: Settings, version: Version, live: Mapping[str, Credential]) -> Place:
+    """Return the place of the estate that the settings name, by its fixed ports.
+
+    Raises:
+        InputError: the calendar is wrong.
+    """
+    token = Layout(settings.state.absolute()).secret("webhook")
+    place = place_of(version, live, control=settings.port_control, bridge=settings.port_bridge, token=token)
+    return _by_calendar(settings, place)
+
+
+def _by_calendar(settings: Settings, place: Place) -> Place:
+    if settings.calendar is None:
+        return place
+    year = dt.datetime.now(dt.UTC).year
+    return msgspec.structs.replace(place, calendar=load_calendar(settings.calendar), year=year)
 
 
 def house_routes() -> dict[str, Any]:
@@ -272,11 +288,11 @@ def _hurried(route: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def text_of(config: Config, version: Version) -> str:
+def text_of(config: Config, version: Version, *, reference: bool = True) -> str:
     """Return a configuration as YAML, with the reasons beside what they explain."""
     data = config.data
-    modern = " --modern" if version is Version.MODERN else ""
-    parts = [_HEAD.format(fit=_FIT[version], modern=modern)]
+    words = [*(["--reference"] if reference else []), *(["--modern"] if version is Version.MODERN else [])]
+    parts = [_HEAD.format(fit=_FIT[version], words=" ".join(["", *words]))]
     route = {key: value for key, value in data["route"].items() if key != "routes"}
     parts.append(_dump({"global": data["global"]}))
     parts.append(
@@ -294,7 +310,7 @@ def text_of(config: Config, version: Version) -> str:
 
 _HEAD: Final = """\
 # Who hears of what, and how soon: for Alertmanager {fit}. Generated from alerts/routing/*.yaml by
-# `tapewatch alerts config --reference{modern}`; do not edit it.
+# `tapewatch alerts config{words}`; do not edit it.
 # An alert that joins a group which has told before waits for that group's interval. Whatever is urgent
 # therefore has a group of its own, by the labels that tell one trouble from another.
 """
