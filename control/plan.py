@@ -17,7 +17,6 @@ from control.addresses import HOST, url_of
 from control.child import PYTHON, Slot
 from control.config import ControlTuning, KubeAccess, RoleConfig, Tracing, save_config
 from control.layout import Layout
-from control.routing import estate_routes
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
 from exchange.types import Instrument
@@ -157,6 +156,8 @@ def write_configs(settings: Settings, layout: Layout, ports: Ports, instruments:
     for role, replicas in _role_ports(settings, ports).items():
         for replica, port in replicas:
             save_config(_role_config(settings, layout, ports, instruments, role, replica, port), layout.config(replica))
+    from control.routing import estate_routes  # the terminal's other verbs shall not wait for it
+
     prometheus, alertmanager = _homes(layout)
     render.write_yaml(
         prometheus / "prometheus.yml",
