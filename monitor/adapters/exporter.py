@@ -150,7 +150,7 @@ class Exporter(Collector):
     def _bind(self, name: str, kind: Kind, labels: tuple[str, ...]) -> CountCell | LevelCell | SpreadCell:
         metric = BY_NAME.get(name)
         assert metric is not None, f"{name} is not in the catalogue"
-        assert metric.role is self._role, f"{name} belongs to {metric.role}, this process is {self._role}"
+        assert metric.role in {self._role, None}, f"{name} belongs to {metric.role}, this process is {self._role}"
         assert metric.kind is kind, f"{name} is a {metric.kind}, not a {kind}"
         assert len(labels) == len(metric.labels), f"{name} has the labels {metric.labels}, not {len(labels)} values"
         bounded = tuple(self._bounded(name, label, value) for label, value in zip(metric.labels, labels, strict=True))
