@@ -31,7 +31,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 Directory = Annotated[Path, typer.Option("--state", help="Directory of the local node.")]
 
 
-def admin_of(url: str, *, replicas: int = 1, shards: int = 1) -> ElasticAdmin:
+def admin_of(url: str, *, replicas: int | None = None, shards: int | None = None) -> ElasticAdmin:
     """Return the admin of the Elasticsearch meant: the one given, the setting's, or the local one that runs.
 
     Raises:
@@ -51,8 +51,13 @@ def admin_of(url: str, *, replicas: int = 1, shards: int = 1) -> ElasticAdmin:
 @app.command("setup", epilog="Example: tapewatch elk setup --url http://127.0.0.1:19200 --replicas 0")
 def setup(
     url: Url = "",
-    replicas: Annotated[int, typer.Option(help="Copies of new indices; 0 for a single node.", min=0, max=10)] = 1,
-    shards: Annotated[int, typer.Option(help="Primary shards of new indices.", min=1, max=100)] = 1,
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="Copies of new indices, 0 for a single node; else as is, or 1.", min=0, max=10),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(help="Primary shards of new indices; else as is, or 1.", min=1, max=100)
+    ] = None,
     *,
     dry_run: DryRun = False,
     as_json: AsJson = False,

@@ -57,8 +57,11 @@ class Change:
 class ElasticAdmin:
     """Sets an Elasticsearch up for our logs, and is the port `LogIndices`."""
 
-    def __init__(self, client: Elasticsearch, *, replicas: int = 1, shards: int = 1) -> None:
-        """Work through a client of `elastic_client.connect`; `replicas` and `shards` are of new indices."""
+    def __init__(self, client: Elasticsearch, *, replicas: int | None = None, shards: int | None = None) -> None:
+        """Work through a client of `elastic_client.connect`.
+
+        `replicas` and `shards` are of new indices; None leaves what is there, and is 1 where nothing is.
+        """
         self._client = client
         self._replicas, self._shards = replicas, shards
 
@@ -144,17 +147,16 @@ class ElasticAdmin:
         return Change("policy", POLICY, Done.CREATED if there is None else Done.CHANGED)
 
     def _setup_templates(self, *, dry_run: bool, managed: bool) -> list[Change]:
-        parts = {
-            SETTINGS: settings(shards=self._shards, replicas=self._replicas),
-            ECS_MAPPINGS: ecs_mappings(), OWN_MAPPINGS: own_mappings(),
-        }  # fmt: skip
-        if managed:
-            parts[LIFECYCLE] = lifecycle_settings()
         changes = []
         with telling("reading the templates"):
             found = self._client.cluster.get_component_template().body["component_templates"]
             there = {one["name"]: one["component_template"] for one in found}
             templates = self._client.indices.get_index_template().body["index_templates"]
+        parts = {
+            SETTINGS: self._settings(there.get(SETTINGS)), ECS_MAPPINGS: ecs_mappings(), OWN_MAPPINGS: own_mappings(),
+        }  # fmt: skip
+        if managed:
+            parts[LIFECYCLE] = lifecycle_settings()
         for name, body in parts.items():
             done = _compared(there.get(name), body)
             changes.append(Change("component template", name, done))
@@ -174,6 +176,12 @@ class ElasticAdmin:
                     data_stream=body["data_stream"], composed_of=body["composed_of"], meta=body["_meta"],
                 )  # fmt: skip
         return changes
+
+    def _settings(self, there: Mapping[str, Any] | None) -> dict[str, Any]:
+        kept = {} if there is None else there["template"].get("settings", {}).get("index", {})
+        shards = self._shards if self._shards is not None else int(kept.get("number_of_shards", 1))
+        replicas = self._replicas if self._replicas is not None else int(kept.get("number_of_replicas", 1))
+        return settings(shards=shards, replicas=replicas)
 
     def _setup_streams(self, *, dry_run: bool) -> list[Change]:
         """Bring the written index of each stream up to the model; where a type changed, roll it instead."""

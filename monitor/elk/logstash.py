@@ -62,6 +62,7 @@ def _reading() -> str:
     return (
         "  if [message] =~ /^\\s*\\{/ and ![event][action] {\n"
         + plugin("json", {"source": "message", "tag_on_failure": ["unreadable"]}, 2)
+        + plugin("de_dot", {"nested": True}, 2)
         + '    if "unreadable" in [tags] {\n'
         + plugin("mutate", {"add_field": {
             _field("event.original"): "%{message}", _field("event.kind"): "pipeline_error",

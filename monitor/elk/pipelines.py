@@ -155,7 +155,11 @@ boolean sift(def at, def model, String path, boolean strict, def limits, def mov
     def node = model[key];
     def v = at[key];
     boolean keep = true;
-    if (node == null) { keep = !strict && named(key); if (keep) { at[key] = clean(v) } }
+    if (node == null) {
+      int dot = key.indexOf('.');
+      keep = !strict && named(key) && (dot < 0 || (path.isEmpty() && model[key.substring(0, dot)] == null));
+      if (keep) { at[key] = clean(v) }
+    }
     else if (name == 'tapewatch.unmapped') { keep = v == null }
     else if (node instanceof Map) {
       if (v == null) { at.remove(key); continue }
@@ -261,6 +265,7 @@ def guard() -> dict[str, Any]:
     return {
         "description": "Holds every record to the model; what the mapping would refuse is kept as text.",
         "processors": [
+            {"dot_expander": {"tag": "dots", "field": "*", "override": True, "ignore_failure": True}},
             {"script": {
                 "lang": "painless", "tag": "guard", "source": _GUARD,
                 "params": {"model": model_tree(), "levels": LEVELS, "limits": limits},
