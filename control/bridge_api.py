@@ -25,11 +25,11 @@ from incidents.adapters.page_outbox import PageOutbox
 from incidents.paging.answers import ReceiptKind
 from incidents.paging.channels import CHANNELS
 from incidents.paging.outbox import Delivery, Note, Phase
-from incidents.paging.page import TEST_GROUP, page_from, page_of
+from incidents.paging.page import TEST_GROUP, Page, page_from, page_of
 from incidents.paging.twilio import Call, Sms, signed
 from incidents.signals import BODY_BYTES_MAX, Status, own_signal
 from kernel.errors import InputError, TemporaryError
-from kernel.time import Clock, to_rfc3339
+from kernel.time import Clock, Instant, to_rfc3339
 
 LISTED_MAX: Final = 1_000
 _BY_LETTERS_MAX: Final = 60
@@ -124,16 +124,10 @@ class _Api:
         people = {person for listed in self._doors.config.channels[channel].to.values() for person in listed}
         if wish.to and wish.to not in people:
             return problem(400, "to: is nobody of the bridge's file; test pages go to nobody else")
-        signal = own_signal(
-            {"alertname": "PageTest", "severity": "info", "level": "3", "team": "none", "service": "bridge"},
-            {
-                "summary": f"A test by {wish.by[:_BY_LETTERS_MAX]}, nothing is wrong",
-                "description": "Nothing needs to be done: this page proves the way to you.",
-            },
-            status=Status.FIRING, starts_at=now, received_at=now, group_key=f"{TEST_GROUP}:{now}",
-        )  # fmt: skip
         try:
-            ids = await self._doors.bridge.take(page_from([signal], test=True), channel, wish.to)
+            ids = await self._doors.bridge.take(_test_page(wish.by, now), channel, wish.to)
+            if CHANNELS[channel].keyed:  # what keeps alerts would keep the test's open
+                await self._doors.bridge.take(_test_page(wish.by, now, over=True), channel, wish.to)
         except TemporaryError as error:
             return problem(503, str(error))
         return json_response({"deliveries": ids, "receipt_by": CHANNELS[channel].receipt_by}, 202)
@@ -164,6 +158,19 @@ class _Api:
         except TemporaryError as error:
             return problem(503, str(error))
         return Response(status_code=204)
+
+
+def _test_page(by: str, now: Instant, *, over: bool = False) -> Page:
+    signal = own_signal(
+        {"alertname": "PageTest", "severity": "info", "level": "3", "team": "none", "service": "bridge"},
+        {
+            "summary": f"A test by {by[:_BY_LETTERS_MAX]}, nothing is wrong",
+            "description": "Nothing needs to be done: this page proves the way to you.",
+        },
+        status=Status.RESOLVED if over else Status.FIRING, starts_at=now, received_at=now,
+        ends_at=now if over else None, group_key=f"{TEST_GROUP}:{now}",
+    )  # fmt: skip
+    return page_from([signal], test=True)
 
 
 async def _whole(request: Request) -> bytes:

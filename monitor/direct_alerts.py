@@ -78,7 +78,7 @@ def page_not_delivered(
     channel: str, reason: str = "", starts_at: Instant | None = None, ends_at: Instant | None = None
 ) -> PostableAlert:
     """Say that a page of `channel` did not land; over when `ends_at` is past."""
-    labels = _labels("PageNotDelivered", "bridge") | {"team": "observability", "channel": channel}
+    labels = _labels("PageNotDelivered", "bridge") | {"team": "platform-operations", "channel": channel}
     why = f" The last one: {reason}." if reason else ""
     return PostableAlert(
         labels=labels,

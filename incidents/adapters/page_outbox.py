@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from incidents.paging.outbox import OVER, Delivery, Note, Phase, Taken, apply, begin, fold
+from incidents.paging.outbox import OVER, REACHED, Delivery, Note, Phase, Taken, apply, begin, fold
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import Duration, Instant, seconds
 
@@ -25,6 +25,8 @@ REPEAT: Final[Duration] = seconds(30)
 
 Alertmanager comes back after an error within seconds; it reminds no sooner than its repeat_interval.
 """
+HANDED_ON: Final[Duration] = seconds(3600)
+"""A page that reached somebody so lately is not sent there again because another channel failed."""
 WAITING_MAX: Final = 10_000
 """Beyond so many unfinished deliveries nothing more is taken in: the sender comes back."""
 BUSY_TIMEOUT_S: Final = 5.0
@@ -82,7 +84,7 @@ class PageOutbox:
         new: list[Delivery] = []
         for taken in wanted:
             content = _content(taken)
-            if self._known(content, taken.at):
+            if self._known(content, taken):
                 continue
             if bounded and unfinished + len(new) >= WAITING_MAX:
                 raise TemporaryError(f"{unfinished} pages wait already; come back later")
@@ -91,11 +93,17 @@ class PageOutbox:
             new.append(begin(named))
         return new
 
-    def _known(self, content: str, now: Instant) -> bool:
+    def _known(self, content: str, taken: Taken) -> bool:
+        """Tell whether the same words are on their way there, were just sent, or (handed on) have arrived lately."""
         last = self._db.execute(
-            "SELECT taken_at, ended_at FROM deliveries WHERE content = ? ORDER BY taken_at DESC LIMIT 1", (content,)
+            "SELECT taken_at, ended_at, phase FROM deliveries WHERE content = ? ORDER BY taken_at DESC LIMIT 1",
+            (content,),
         ).fetchone()
-        return last is not None and (last[1] is None or now - last[0] < REPEAT)
+        if last is None:
+            return False
+        age = taken.at - last[0]
+        arrived = bool(taken.parent) and last[2] in REACHED and age < HANDED_ON
+        return last[1] is None or age < REPEAT or arrived
 
     def _insert(self, taken: Taken, content: str) -> None:
         self._db.execute(
@@ -205,5 +213,5 @@ def name_of(content: str, at: Instant) -> str:
 
 def _content(taken: Taken) -> str:
     """Return what makes two deliveries one: the same facts for the same recipient on the same channel."""
-    said = f"{taken.channel}\0{taken.to}\0{taken.parent}\0{taken.page.content}"
+    said = f"{taken.channel}\0{taken.to}\0{taken.page.content}"
     return hashlib.sha256(said.encode()).hexdigest()

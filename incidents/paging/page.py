@@ -111,7 +111,9 @@ def _shortened(body: bytes) -> bytes:
     alerts = document.get("alerts") if isinstance(document, dict) else None
     for alert in alerts if isinstance(alerts, list) else ():
         annotations = alert.get("annotations") if isinstance(alert, dict) else None
-        for name, text in annotations.items() if isinstance(annotations, dict) else ():
+        if not isinstance(annotations, dict):
+            continue
+        for name, text in annotations.items():
             if isinstance(text, str):
                 # half a letter at the end is dropped; what is shown of it is cut much shorter, between letters
                 annotations[name] = text.encode("utf-8", "replace")[:VALUE_BYTES_MAX].decode(errors="ignore")
