@@ -87,7 +87,7 @@ def moments(draw, *, by_second=False):
     )
     calendar = Calendar(zone=zoneinfo.ZoneInfo(zone), week=week, days=days)
     turns = [turn.at_s for turn in days.get(day, week[day.weekday()])] or [0]
-    at_s = draw(st.sampled_from(turns)) + draw(st.integers(-2 * 3600, 2 * 3600))
+    at_s = draw(st.sampled_from(turns)) + draw(st.one_of(st.integers(-90, 90), st.integers(-2 * 3600, 2 * 3600)))
     if draw(st.booleans()):
         at_s = draw(st.integers(0, 86_399))
     midnight = dt.datetime.combine(day, dt.time(), zoneinfo.ZoneInfo(zone)).timestamp()
@@ -103,8 +103,13 @@ TWICE = (BERLIN, frozenset({PhaseName.CONTINUOUS}), round(dt.datetime(2026, 10, 
 """02:10 by the second pass: the market opened at 02:30 by the first and closed at 02:50."""
 
 
+TWICE_ITS_OWN = (Calendar(BERLIN.zone, ((),) * 7, {dt.date(2026, 10, 25): BERLIN.week[0]}), *TWICE[1:])
+WITHIN = (Calendar(BERLIN.zone, ((Turn(9030, PhaseName.CONTINUOUS), Turn(10_230, PhaseName.CLOSED)),) * 7), *TWICE[1:])
+
+
 @given(moments())
 @example(TWICE)
+@example(TWICE_ITS_OWN)
 @settings(max_examples=150, deadline=None)
 def test_an_alert_is_muted_exactly_in_its_phases(moment):
     calendar, phases, at_s = moment
@@ -115,6 +120,8 @@ def test_an_alert_is_muted_exactly_in_its_phases(moment):
 
 
 @given(moments(by_second=True))
+@example((*WITHIN[:2], round(dt.datetime(2026, 11, 27, 1, 30, 10, tzinfo=dt.UTC).timestamp())))
+@example((*WITHIN[:2], round(dt.datetime(2026, 11, 27, 1, 50, 40, tzinfo=dt.UTC).timestamp())))
 @settings(max_examples=60, deadline=None)
 def test_a_phase_that_begins_within_a_minute_is_muted_too_little_never_too_much(moment):
     calendar, phases, at_s = moment
