@@ -131,6 +131,7 @@ _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "seq": (_L, "Sequence number in the journal."),
     "symbol": (_K, "The instrument."),
     "to_channel": (_K, "The channel a page was escalated to."),
+    "trades": (_L, "How many trades the event is about."),
     "tries": (_L, "How often it was tried."),
     "trouble": (_K, "What the watchdog found wrong."),
     "why": (_K, "The reason in words."),

@@ -44,7 +44,8 @@ PLAIN = [
     ("WARNING:  Invalid HTTP request received.", {"level": "warning", "message": "Invalid HTTP request received."}),
     ("Traceback (most recent call last):\n  File x", {"level": "info",
      "message": "Traceback (most recent call last):\n  File x"}),
-    ("\x1b[31mred\x1b[0m \ufffd \x00 \u2028 end", {"level": "info", "message": "\x1b[31mred\x1b[0m \ufffd \x00 \u2028 end"}),
+    ("\x1b[31mred\x1b[0m \ufffd \x00 \u2028 end",
+     {"level": "info", "message": "\x1b[31mred\x1b[0m \ufffd \x00 \u2028 end"}),
     ("", {"level": "info", "message": ""}),
 ]  # fmt: skip
 
