@@ -111,6 +111,8 @@ def _explained(source: Source, error: jsonschema.ValidationError) -> InputError:
             return source.error(path, f"{key} is missing", f"needed are {', '.join(needed)}")
         case "enum":
             right = f"one of {', '.join(map(str, schema['enum']))}"
+        case "minItems" | "minProperties":
+            right = f"write at least {error.validator_value}"
         case "uniqueItems":
             right = "keep each once"
         case _:

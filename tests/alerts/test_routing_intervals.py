@@ -103,7 +103,7 @@ TWICE = (BERLIN, frozenset({PhaseName.CONTINUOUS}), round(dt.datetime(2026, 10, 
 """02:10 by the second pass: the market opened at 02:30 by the first and closed at 02:50."""
 
 
-TWICE_ITS_OWN = (Calendar(BERLIN.zone, ((),) * 7, {dt.date(2026, 10, 25): BERLIN.week[0]}), *TWICE[1:])
+TWICE_ITS_OWN = (Calendar(BERLIN.zone, ((),) * 7, {dt.date(2026, 10, 25): BERLIN.week[0]}), TWICE[1], TWICE[2] + 1800)
 WITHIN = (Calendar(BERLIN.zone, ((Turn(9030, PhaseName.CONTINUOUS), Turn(10_230, PhaseName.CLOSED)),) * 7), *TWICE[1:])
 
 
