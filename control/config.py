@@ -53,6 +53,17 @@ class KubeAccess(msgspec.Struct, frozen=True, kw_only=True):
     """How long a leader that is silent goes on leading."""
 
 
+class LogShipping(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the shipper sends logs. Secrets stand in files that are named here, never in this one."""
+
+    url: str
+    environment: str
+    user: str = ""
+    password_file: str = ""
+    api_key_file: str = ""
+    ca_file: str = ""
+
+
 class Tracing(msgspec.Struct, frozen=True, kw_only=True):
     """Where spans go, and of which orders."""
 
@@ -98,6 +109,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The bridge's file (`docs/receivers.md`); empty: there is no bridge."""
     kube: KubeAccess | None = None
     """None: the exchange is local processes."""
+    shipping: LogShipping | None = None
+    """None: no shipper runs."""
     tracing: Tracing | None = None
     """None: no spans are built."""
     faults_allowed: bool = False

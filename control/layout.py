@@ -66,6 +66,11 @@ class Layout:
         return self.root / "bridge" / "pages.sqlite"
 
     @property
+    def shipper(self) -> Path:
+        """Directory of the shipper: how far each log file is done, and the dead letters."""
+        return self.root / "shipper"
+
+    @property
     def effects(self) -> Path:
         """The estate's journal of carried-out writes, by key."""
         return self.root / "estate" / "effects.log"

@@ -15,7 +15,7 @@ import psutil
 from control import render
 from control.addresses import HOST, url_of
 from control.child import PYTHON, Slot
-from control.config import ControlTuning, KubeAccess, RoleConfig, Tracing, save_config
+from control.config import ControlTuning, KubeAccess, LogShipping, RoleConfig, Tracing, save_config
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
@@ -43,7 +43,7 @@ STOP_ORDER: Final = (
 )
 """No new orders, then nobody who listens, then the engine, which notes that it was stopped cleanly."""
 
-BESIDE: Final = {"bridge": "alertmanager"}
+BESIDE: Final = {"bridge": "alertmanager", "shipper": "alertmanager"}
 """Workloads that run only when they are configured, and with whom they start and stop."""
 
 
@@ -70,6 +70,7 @@ class Ports:
     control_2: int
     kube_state: int
     bridge: int
+    shipper: int
     gateways: tuple[int, ...]
 
     def named(self) -> dict[str, int]:
@@ -103,11 +104,16 @@ def choose_ports(settings: Settings) -> Ports:
         settings.port_control, settings.port_estate, settings.port_prometheus, settings.port_alertmanager,
         settings.port_engine, settings.port_engine_stream, settings.port_market_data, settings.port_settlement,
         settings.port_watchdog, settings.port_load, settings.port_podhost, settings.port_control_2,
-        settings.port_kube_state, settings.port_bridge, gateways=tuple(range(first, first + settings.gateways_max)),
+        settings.port_kube_state, settings.port_bridge, settings.port_shipper,
+        gateways=tuple(range(first, first + settings.gateways_max)),
     )  # fmt: skip
     for name, port in ports.named().items():
         needed = (
-            settings.bridge is not None if name == "bridge" else settings.on == "kubernetes" or name not in KUBE_ONLY
+            settings.bridge is not None
+            if name == "bridge"
+            else ships(settings)
+            if name == "shipper"
+            else settings.on == "kubernetes" or name not in KUBE_ONLY
         )
         if needed and not is_free(port):
             key = "GATEWAYS" if name.startswith("gateway-") else name.upper()
@@ -189,6 +195,8 @@ def control_ports(settings: Settings, ports: Ports) -> tuple[int, ...]:
 def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
     """Return the replicas that the estate starts itself; those of a cluster are the pod host's."""
     bridge = {"bridge": [("bridge-1", ports.bridge)]} if settings.bridge is not None else {}
+    if ships(settings):
+        bridge["shipper"] = [("shipper-1", ports.shipper)]
     if settings.on == "kubernetes":
         return {
             "control": [(f"control-{n}", port) for n, port in enumerate(control_ports(settings, ports), 1)],
@@ -226,6 +234,7 @@ def _role_config(
         gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
         seed=settings.seed, faults_allowed=settings.faults_allowed,
         bridge=str(settings.bridge.absolute()) if settings.bridge is not None else "",
+        shipping=_shipping(settings) if role == "shipper" else None,
         tracing=Tracing(url=settings.otlp_url, share=settings.trace_share, slow_s=settings.trace_slow_s)
         if settings.otlp_url else None,
         tuning=ControlTuning(
@@ -236,6 +245,22 @@ def _role_config(
         ),
         kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
     )  # fmt: skip
+
+
+def ships(settings: Settings) -> bool:
+    """Tell whether the estate ships its logs itself."""
+    return bool(settings.elastic_url) and settings.ship_logs
+
+
+def _shipping(settings: Settings) -> LogShipping:
+    files = {
+        name: str(path.absolute()) if path is not None else ""
+        for name, path in (
+            ("password_file", settings.elastic_password_file), ("api_key_file", settings.elastic_api_key_file),
+            ("ca_file", settings.elastic_ca_file),
+        )
+    }  # fmt: skip
+    return LogShipping(url=settings.elastic_url, environment=settings.environment, user=settings.elastic_user, **files)
 
 
 def _kube_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> KubeAccess:
@@ -262,6 +287,8 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
     ]
     if settings.bridge is not None:
         platform.append(WorkloadSpec("bridge", slots["bridge"], 1, ESTATE, singleton=True, grace_s=5.0))
+    if ships(settings):
+        platform.append(WorkloadSpec("shipper", slots["shipper"], 1, ESTATE, singleton=True, grace_s=12.0))
     if settings.on == "kubernetes":
         return [
             WorkloadSpec("podhost", slots["podhost"], 1, ESTATE, singleton=True, grace_s=15.0),

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     """The load generator's health, metrics and rate."""
     port_bridge: int = Field(18770, ge=1024, le=65_535)
     """The bridge to people's pagers, where one is told of."""
+    port_shipper: int = Field(18780, ge=1024, le=65_535)
+    """The shipper's health and metrics, where logs are shipped."""
     port_gateways: int = Field(18800, ge=1024, le=65_500)
     """The first gateway's; the others follow without gaps."""
     symbols: int = Field(8, ge=1, le=1000)
@@ -106,6 +108,10 @@ class Settings(BaseSettings):
     """The Filebeat program; empty: the one on PATH, else one in the user's cache."""
     elastic_url: str = ""
     """Elasticsearch that keeps the logs, such as `https://logs.example:9200`; empty: the local files alone."""
+    environment: str = Field("dev", pattern=r"^[a-z0-9_.]{1,40}$")
+    """Last part of the data streams' names: dev, staging, prod, ..."""
+    ship_logs: bool = True
+    """With `elastic_url`: whether the estate's own shipper runs; false where Filebeat or another one does it."""
     elastic_user: str = ""
     """Its user, together with `elastic_password_file`; empty: no such login."""
     elastic_password_file: Path | None = None

@@ -77,7 +77,10 @@ class ElasticSink:
     def check(self) -> None:
         """See `Sink`: without the pipelines every line would be refused, without the template none would be mapped."""
         with telling("looking whether Elasticsearch is set up"):
-            there = set(self._client.ingest.get_pipeline(summary=True).body)
+            try:
+                there = set(self._client.ingest.get_pipeline(summary=True).body)
+            except elasticsearch.NotFoundError:  # there is not one
+                there = set()
             template = bool(self._client.indices.exists_index_template(name=TEMPLATE))
         missing = [f"the ingest pipeline {name}" for name in PIPELINES if name not in there]
         missing += [] if template else [f"the index template {TEMPLATE}"]
