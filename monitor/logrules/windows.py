@@ -112,6 +112,8 @@ def _flatline(rule: Rule, window: _Window, key: Key) -> tuple[str, float] | None
 
 def _cardinality(rule: Rule, end: int, distinct: Mapping[int, set[str]]) -> tuple[str, float] | None:
     values = set().union(*(found for start, found in distinct.items() if end - rule.timeframe <= start < end))
+    if rule.by and not values:  # which keys are merely absent depends on how far back one looks
+        return None
     return _outside(rule, len(values), f"{len(values)} values of {rule.field} in {_span(rule)}")
 
 

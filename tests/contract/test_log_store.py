@@ -8,7 +8,7 @@ import uuid
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from naive_logs import at_ms, chosen, flat, shown, tally, values
+from tests.contract.naive_logs import at_ms, chosen, flat, shown, tally, values
 
 from kernel.errors import InputError, TemporaryError
 from kernel.time import MILLISECOND, SECOND, Instant, from_rfc3339, to_rfc3339
