@@ -226,6 +226,12 @@ async def _bridge(config: RoleConfig, stop: asyncio.Event) -> int:
     return await serve(config, stop)
 
 
+async def _shipper(config: RoleConfig, stop: asyncio.Event) -> int:
+    from control.shipper_role import serve
+
+    return await serve(config, stop)
+
+
 _SERVE: Final[dict[Role, Serve]] = {
     Role.ENGINE: _engine,
     Role.GATEWAY: _gateway,
@@ -234,6 +240,7 @@ _SERVE: Final[dict[Role, Serve]] = {
     Role.WATCHDOG: _watchdog,
     Role.LOAD: _load,
     Role.KUBE_STATE: _kube_state,
+    Role.SHIPPER: _shipper,
     Role.BRIDGE: _bridge,
 }
 
