@@ -15,6 +15,7 @@ from control.bridge_config import load_bridge
 from control.bridge_telemetry import BridgeInstruments
 from control.config import RoleConfig
 from control.layout import Layout
+from control.process_facts import ProcessFacts
 from exchange.adapters.http import HttpServer, listen, read_secret
 from incidents.adapters.page_outbox import PageOutbox
 from incidents.adapters.pager_http import PagerHttp
@@ -46,6 +47,8 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         stack.callback(listener.close)
         log = _log(config, layout, file.secrets, clock)
         stack.callback(log.close)
+        facts = asyncio.create_task(ProcessFacts(exporter, log).run(), name="process facts")
+        stack.callback(facts.cancel)
         outbox = OutboxThread(PageOutbox(layout.pages))
         stack.push_async_callback(outbox.close)
         http = PagerHttp(timeout_s=file.timeout_s, loopback=file.loopback)

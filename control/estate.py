@@ -27,6 +27,7 @@ from control.effects import EffectLog
 from control.estate_api import EstateApi, serve
 from control.layout import STATE_VERSION, Layout
 from control.made_signals import MadeSignals
+from control.process_facts import ProcessFacts
 from control.settings import Settings
 from control.state_dir import StateDir, unwritable
 from control.supervisor import Supervisor
@@ -239,11 +240,13 @@ async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
         log=estate.log, on_change=estate.publish,
     )  # fmt: skip
     estate._supervisor = supervisor  # noqa: SLF001 - the two know each other from here on
+    exporter = Exporter(Role.ESTATE)
     api = EstateApi(
-        supervisor, Exporter(Role.ESTATE), estate.admin, estate.settings.faults_allowed, estate.stop_asked.set,
+        supervisor, exporter, estate.admin, estate.settings.faults_allowed, estate.stop_asked.set,
         estate.pods_told(), estate.signals, estate.publish,
     )  # fmt: skip
     server, task = await serve(api.app(), estate.ports.estate)
+    facts = asyncio.create_task(ProcessFacts(exporter).run(), name="process facts")
     try:
         await estate.start()
         yield estate
@@ -251,6 +254,7 @@ async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
     finally:
         await supervisor.close()
         await estate.end_cluster()
+        facts.cancel()
         server.should_exit = True
         await task
 

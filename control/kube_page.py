@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from control.config import RoleConfig
+from control.process_facts import ProcessFacts
 from exchange.adapters.http import HttpServer, common_routes, listen
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TapewatchError
@@ -62,9 +63,11 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         await server.start()
         hearing = asyncio.create_task(_hear(api, page, clock), name="heartbeat")
         looking = asyncio.create_task(_look_at_certificates(api, page), name="certificates")
+        facts = asyncio.create_task(ProcessFacts(page).run(), name="process facts")
         await stop.wait()
         hearing.cancel()
         looking.cancel()
+        facts.cancel()
         for watch in watches.values():
             watch.stop()
         await server.stop()

@@ -391,6 +391,8 @@ class Loop:
         drafts = [*tell.run_ended(ended, conclusion, incident, bound), *halted]
         await self._p.store.call(lambda store: store.end_run(ended, drafts))
         self._p.telemetry.ended(bound, conclusion)
+        if conclusion.outcome not in {Outcome.REFUSED, Outcome.NOT_APPLICABLE}:
+            self._p.telemetry.acted(run.labels.get("alertname", ""))
         if halted or conclusion.outcome not in {Outcome.MENDED, Outcome.NOT_APPLICABLE}:
             self._p.telemetry.handed_over()
         self._p.log.event(

@@ -81,6 +81,10 @@ class Market:
         """Return the phase, without any share; None where no calendar is kept."""
         return None if self._calendar is None else self._facts({})
 
+    def phase_name(self) -> str:
+        """Return the phase that the calendar says it is; continuous where there is none."""
+        return str(self._phase_now().name)
+
     async def with_shares(self, facts: PlantFacts) -> PlantFacts:
         """Add to the plant's facts what of the market goes through each replica that is known."""
         replicas = frozenset(replica.id for workload in facts.workloads for replica in workload.replicas)

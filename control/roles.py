@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from exchange.adapters.http import HttpServer
     from exchange.ports import Log
     from monitor.adapters.exporter import Exporter
     from monitor.adapters.otlp import SpanTracer
+    from monitor.instruments import GatewayInstruments
 
 _USAGE: Final = "usage: python -m control.roles CONFIG.json"
+TRACE_SHARE: Final = 0.01
+"""Share of the orders that are shown as examples where no spans are built."""
 _GARBAGE_THRESHOLD: Final = 50_000
 """Allocations between two young collections: orders make no cycles, so looking for them often only costs latency."""
 
@@ -57,7 +61,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             instruments=config.instruments,
             clock=SystemClock(),
             telemetry=EngineInstruments(exporter, [one.symbol for one in config.instruments]),
-            log=_log(config, stack),
+            log=_log(config, stack, exporter),
             faults=faults,
             tracer=_tracer(config, exporter, stack),
         )
@@ -85,9 +89,10 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     from monitor.instruments import GatewayInstruments
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.GATEWAY)
-    telemetry = GatewayInstruments(exporter)
+    share = config.tracing.share if config.tracing is not None else TRACE_SHARE
+    telemetry = GatewayInstruments(exporter, [one.symbol for one in config.instruments], share)
     async with AsyncExitStack() as stack:
-        log = _log(config, stack)
+        log = _log(config, stack, exporter)
 
         def connected(there: bool) -> None:  # noqa: FBT001 - a callback's one argument
             telemetry.engine_connected(connected=there)
@@ -104,11 +109,18 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             tracer=_tracer(config, exporter, stack),
             log=log,
         )
-        await stack.enter_async_context(_http(app, config))
+        server = await stack.enter_async_context(_http(app, config))
         await stack.enter_async_context(_running(engine.run()))
+        await stack.enter_async_context(_running(_tell_sessions(server, telemetry)))
         gc.freeze()
         await stop.wait()
     return 0
+
+
+async def _tell_sessions(server: HttpServer, telemetry: GatewayInstruments) -> None:
+    while True:
+        telemetry.sessions(server.connections)
+        await asyncio.sleep(1.0)
 
 
 async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
@@ -125,7 +137,7 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
             engine_host=config.engine_host,
             clock=SystemClock(),
             telemetry=FeedInstruments(exporter),
-            log=_log(config, stack),
+            log=_log(config, stack, exporter),
             faults=faults,
             tracer=_tracer(config, exporter, stack),
         )
@@ -152,7 +164,7 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
             config.engine_stream_port,
             engine_host=config.engine_host,
             telemetry=SettlementInstruments(exporter),
-            log=_log(config, stack),
+            log=_log(config, stack, exporter),
             faults=faults,
             tracer=_tracer(config, exporter, stack),
         )
@@ -179,7 +191,7 @@ async def _watchdog(config: RoleConfig, stop: asyncio.Event) -> int:
             alarms=DirectAlarms(await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))),
             clock=SystemClock(),
             telemetry=telemetry,
-            log=_log(config, stack),
+            log=_log(config, stack, exporter),
         )
         await stack.enter_async_context(_http(watchdog_app(watchdog, exporter), config))
         await stack.enter_async_context(_running(watchdog.run()))
@@ -203,7 +215,7 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
                 seed=config.seed,
                 rate_per_s=config.load_rate_per_s,
                 telemetry=LoadInstruments(exporter),
-                log=_log(config, stack),
+                log=_log(config, stack, exporter),
                 clock=SystemClock(),
             )
         )
@@ -240,8 +252,8 @@ _SERVE: Final[dict[Role, Serve]] = {
     Role.WATCHDOG: _watchdog,
     Role.LOAD: _load,
     Role.KUBE_STATE: _kube_state,
-    Role.SHIPPER: _shipper,
     Role.BRIDGE: _bridge,
+    Role.SHIPPER: _shipper,
 }
 
 
@@ -304,13 +316,13 @@ async def _until_told(serve: Serve, config: RoleConfig) -> int:
 
 
 @asynccontextmanager
-async def _http(app: ASGIApp, config: RoleConfig, *, ws: str = "none") -> AsyncIterator[None]:
+async def _http(app: ASGIApp, config: RoleConfig, *, ws: str = "none") -> AsyncIterator[HttpServer]:
     from exchange.adapters.http import HttpServer, listen
 
     server = HttpServer(app, listen(config.port, config.listen), ws=ws)
     await server.start()
     try:
-        yield
+        yield server
     finally:
         await server.stop()
 
@@ -363,7 +375,9 @@ def _exporter(role: Role) -> Exporter:
     return Exporter(role)
 
 
-def _log(config: RoleConfig, stack: AsyncExitStack) -> Log:
+def _log(config: RoleConfig, stack: AsyncExitStack, exporter: Exporter) -> Log:
+    """Return the log of a process; from here on the process tells of itself through `exporter`."""
+    from control.process_facts import ProcessFacts
     from monitor.adapters.log_files import FileLog
     from monitor.logs import EcsFormat
 
@@ -373,6 +387,8 @@ def _log(config: RoleConfig, stack: AsyncExitStack) -> Log:
     path.parent.mkdir(parents=True, exist_ok=True)
     log = FileLog(path, EcsFormat(config.role, config.replica, secrets=secrets), SystemClock())
     stack.callback(log.close)
+    facts = asyncio.create_task(ProcessFacts(exporter, log).run(), name="process facts")
+    stack.callback(facts.cancel)
     return log
 
 

@@ -30,6 +30,7 @@ from control.layout import Layout
 from control.loop import Loop, LoopParts, history, sizes_of
 from control.market import Market, bounds_market, load_calendar
 from control.paging import Pager
+from control.process_facts import ProcessFacts
 from control.telemetry import ControlInstruments
 from exchange.adapters.http import HttpServer, listen, read_secret
 from incidents.adapters.sql_store import SqlStore
@@ -164,6 +165,8 @@ async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: 
     exporter = led.exporter if led is not None else Exporter(Role.CONTROL)
     log = _log(config, layout, clock)
     stack.callback(log.close)
+    facts = asyncio.create_task(ProcessFacts(exporter, log).run(), name="process facts")
+    stack.callback(facts.cancel)
     key, epoch = read_secret(layout.secret("timeline")).encode(), led.epoch if led is not None else None
     store = StoreThread(SqlStore.at(layout.incidents, key, epoch=epoch))
     stack.push_async_callback(store.close)
@@ -176,7 +179,7 @@ async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: 
         calendar=load_calendar(Path(config.tuning.calendar)) if config.tuning.calendar else None,
         quiet=seconds(config.tuning.auction_quiet_s),
     )
-    return _Base(clock, exporter, ControlInstruments(exporter), log, admin, store, metrics, market)
+    return _Base(clock, exporter, ControlInstruments(exporter, market.phase_name), log, admin, store, metrics, market)
 
 
 def _library(config: RoleConfig, log: FileLog) -> tuple[list[Runbook], list[InputError]]:

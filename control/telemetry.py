@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Final
 
+from exchange.calendar import PhaseName
 from incidents.incident import Incident, State
 from kernel.time import Instant, to_seconds
 from monitor.instruments import Meter
 from runbooks.model import Action, Conclusion, DoAnswer, Runbook
 
+_TIMES: Final = {
+    State.ACKNOWLEDGED: "tapewatch_incident_acknowledge_seconds",
+    State.MITIGATED: "tapewatch_incident_mitigate_seconds",
+}
+
 
 class ControlInstruments:
     """Metric updates of the control process."""
 
-    def __init__(self, meter: Meter) -> None:
-        """Bind to the cells of `meter`."""
+    def __init__(self, meter: Meter, phase: Callable[[], str] | None = None) -> None:
+        """Bind to the cells of `meter`; `phase` tells the market's phase, where control knows it."""
         self._meter = meter
+        self._phase = phase
+        self._seen: dict[str, tuple[State, Instant]] = {}
+        """The incidents that went on at the last turn: state, and when they were opened."""
 
     def webhook(self, code: int, elapsed_s: float) -> None:
         """Count one delivery and how long its answer took, in seconds."""
@@ -33,14 +43,36 @@ class ControlInstruments:
     def standing(self, incidents: Iterable[Incident], *, backlog: int, runs: int, now: Instant) -> None:
         """Show how things stand after one turn of the loop."""
         tally = dict.fromkeys(State, 0)
+        here: dict[str, tuple[State, Instant]] = {}
         for incident in incidents:
             tally[incident.state] += 1
+            here[incident.id] = incident.state, incident.opened_at
+        self._time(here, now)
+        if self._phase is not None:
+            phase = self._phase()
+            for name in PhaseName:
+                self._meter.level("tapewatch_market_phase", name).set(name == phase)
         for state, number in tally.items():
             if state is not State.RESOLVED:
                 self._meter.level("tapewatch_incidents", str(state)).set(number)
         self._meter.level("tapewatch_backlog_signals").set(backlog)
         self._meter.level("tapewatch_active_runs").set(runs)
         self._meter.level("tapewatch_loop_timestamp_seconds").set(to_seconds(now))
+
+    def _time(self, here: dict[str, tuple[State, Instant]], now: Instant) -> None:
+        """Count how long incidents took to get where they are, when they get there; good to one turn."""
+        for incident, (state, opened_at) in here.items():
+            before = self._seen.get(incident, (State.OPEN, opened_at))[0]
+            if state is not before and state in _TIMES:
+                self._meter.spread(_TIMES[state]).observe(to_seconds(max(0, now - opened_at)))
+        for incident in self._seen.keys() - here.keys():
+            _, opened_at = self._seen[incident]
+            self._meter.spread("tapewatch_incident_resolve_seconds").observe(to_seconds(max(0, now - opened_at)))
+        self._seen = here
+
+    def acted(self, alert: str) -> None:
+        """Count a run that touched something, by the alert it answered."""
+        self._meter.count("tapewatch_alerts_acted_total", alert).add()
 
     def kill_switch(self, *, on: bool) -> None:
         """Show whether automatic actions are forbidden."""

@@ -288,6 +288,22 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
     got: int
 
 
+def trade_throughs(before: Top, trades: Iterable[Print]) -> int:
+    """Return how many of a command's trades went past a better quote that stood in the book `before` it.
+
+    The first trade of a command happens at the best price of the other side, and none is better than it.
+    """
+    prints = list(trades)
+    if not prints:
+        return 0
+    best = before.ask if prints[0].taker_side is Side.BUY else before.bid
+    sign = 1 if prints[0].taker_side is Side.BUY else -1
+    if best is None:
+        return len(prints)
+    wrong = int(prints[0].price != best)
+    return wrong + sum(sign * one.price < sign * best for one in prints[1:])
+
+
 class Follower:
     """A subscriber's copy of the books, which trusts nothing.
 

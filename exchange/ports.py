@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from exchange.commands import Sequenced
 from exchange.events import Happened
-from exchange.types import Symbol
+from exchange.types import AccountId, ClientId, Symbol
 from kernel.time import Instant
 
 
@@ -124,6 +124,31 @@ class Exposition(Protocol):
         """Return every metric of this process as text."""
         ...
 
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """Return every metric and the media type, in the format that fits the `Accept` header best."""
+        ...
+
+
+class AnsweredOrder(NamedTuple):
+    """Whose request a gateway answered."""
+
+    account: AccountId
+    client_id: ClientId
+    symbol: Symbol | None
+    """None for a cancel or a replacement, which name an order only."""
+    trace: str = ""
+    """The client's `traceparent`, when it sent one."""
+
+
+class BookShape(NamedTuple):
+    """A book as figures."""
+
+    spread: int | None
+    """Ticks; None without a bid and an offer."""
+    bid_lots: int
+    """At the five best levels."""
+    ask_lots: int
+
 
 class EngineTelemetry(Protocol):
     """What the engine's process tells about itself."""
@@ -143,11 +168,12 @@ class EngineTelemetry(Protocol):
         *,
         apply_s: Sequence[float],
         sync_s: float,
+        waited_s: Sequence[float] = (),
     ) -> None:
         """One group commit became durable.
 
-        Its commands, all they caused, the seconds of matching each one, and the seconds of the one sync. The three
-        sequences are of one length and in the journal's order.
+        Its commands, all they caused, the seconds of matching each one, the seconds of the one sync, and how long each
+        waited in the queue. The sequences are of one length and in the journal's order.
         """
         ...
 
@@ -171,6 +197,10 @@ class EngineTelemetry(Protocol):
         """Once a second: price times quantity of all that rests in the books, in ticks times lots."""
         ...
 
+    def storage(self, *, journal_bytes: int, disk_free_bytes: int, snapshot_at: Instant | None) -> None:
+        """How the disk stands, every few seconds; `snapshot_at` is when the newest snapshot was taken, if one was."""
+        ...
+
     def journal_failed(self) -> None:
         """An append or a sync failed: the engine takes nothing more until it is started anew."""
         ...
@@ -179,8 +209,8 @@ class EngineTelemetry(Protocol):
 class GatewayTelemetry(Protocol):
     """What a gateway tells."""
 
-    def answered(self, outcome: RequestOutcome, seconds: float) -> None:
-        """One order request was answered, `seconds` after it was read whole."""
+    def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
+        """One order request was answered, `seconds` after it was read whole; `order` names it if it was understood."""
         ...
 
     def in_flight(self, requests: int) -> None:
@@ -189,6 +219,10 @@ class GatewayTelemetry(Protocol):
 
     def capacity(self, per_second: float) -> None:
         """So many requests a second are admitted."""
+        ...
+
+    def sessions(self, connections: int) -> None:
+        """So many client connections are open."""
         ...
 
     def engine_connected(self, *, connected: bool) -> None:
@@ -203,8 +237,16 @@ class FeedTelemetry(Protocol):
         """Messages were published at `at`, counted by kind; the feed now stands at journal number `seq`."""
         ...
 
-    def books(self, at: Instant, spreads: Mapping[Symbol, int | None]) -> None:
-        """Each symbol's book was confirmed as current at `at`; spread in ticks, None without a bid and an offer."""
+    def books(self, at: Instant, books: Mapping[Symbol, BookShape]) -> None:
+        """Each symbol's book was confirmed as current at `at`."""
+        ...
+
+    def delayed(self, seconds: Sequence[float]) -> None:
+        """What was published just now had its place in the journal so many seconds ago, command by command."""
+        ...
+
+    def traded(self, symbols: Mapping[Symbol, Instant]) -> None:
+        """These symbols traded, each last at that instant."""
         ...
 
     def subscribers(self, connected: int) -> None:
@@ -235,6 +277,14 @@ class SettlementTelemetry(Protocol):
         """The sum of all entries over all assets, absolute."""
         ...
 
+    def lag(self, seconds: float) -> None:
+        """The oldest trade that was read and is not posted is so old; 0 when there is none."""
+        ...
+
+    def reconciled(self, difference: int) -> None:
+        """Trades read up to the sequence now posted, less those posted or met again, since the start."""
+        ...
+
     def engine_connected(self, *, connected: bool) -> None:
         """The event stream stands, or broke."""
         ...
@@ -249,6 +299,10 @@ class WatchdogTelemetry(Protocol):
 
     def feed_connected(self, *, connected: bool) -> None:
         """The subscription to the feed stands, or broke."""
+        ...
+
+    def trade_through(self, symbol: Symbol, times: int) -> None:
+        """So many trades of `symbol` were worse than the best quote published before them."""
         ...
 
     def gap_seen(self, symbol: Symbol) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from exchange.commands import Sequenced
 from exchange.events import Happened
-from exchange.ports import ClientOutcome, PostResult, Raised, Refusal, RequestOutcome
+from exchange.ports import AnsweredOrder, BookShape, ClientOutcome, PostResult, Raised, Refusal, RequestOutcome
 from exchange.types import Symbol
 from kernel.time import Instant
 
@@ -45,6 +45,10 @@ class RecordingExposition:
         """Return an empty page."""
         return b""
 
+    def page(self, accept: str) -> tuple[bytes, str]:  # noqa: ARG002 - the port's signature
+        """Return an empty page."""
+        return b"", self.content_type
+
 
 @dataclass
 class RecordingEngine:
@@ -61,6 +65,7 @@ class RecordingEngine:
     notional: int = 0
     subscribers: int = 0
     failed: bool = False
+    disk: tuple[int, int, Instant | None] | None = None
 
     def recovered(self, commands: int, seconds: float) -> None:
         """Keep how many commands a start replayed."""
@@ -72,10 +77,17 @@ class RecordingEngine:
         self.is_ready = ready
 
     def committed(
-        self, batch: Sequence[Sequenced], happened: Sequence[Happened], *, apply_s: Sequence[float], sync_s: float
+        self,
+        batch: Sequence[Sequenced],
+        happened: Sequence[Happened],
+        *,
+        apply_s: Sequence[float],
+        sync_s: float,
+        waited_s: Sequence[float] = (),
     ) -> None:
         """Count a batch."""
-        assert len(batch) == len(happened) == len(apply_s)
+        assert len(batch) == len(happened) == len(apply_s) == len(waited_s or batch)
+        assert all(waited >= 0 for waited in waited_s)
         assert sync_s >= 0
         self.commands += len(batch)
         self.batches += 1
@@ -103,6 +115,10 @@ class RecordingEngine:
         assert ticks >= 0
         self.notional = ticks
 
+    def storage(self, *, journal_bytes: int, disk_free_bytes: int, snapshot_at: Instant | None) -> None:
+        """Keep how the disk stands."""
+        self.disk = (journal_bytes, disk_free_bytes, snapshot_at)
+
     def journal_failed(self) -> None:
         """Keep that the journal failed."""
         self.failed = True
@@ -113,18 +129,26 @@ class RecordingGateway:
     """A `GatewayTelemetry` that counts answers by outcome."""
 
     outcomes: Counter[RequestOutcome] = field(default_factory=Counter)
+    orders: list[AnsweredOrder] = field(default_factory=list)
+    connections: int = 0
     waiting: int = 0
     per_second: float = 0.0
     connected: bool = False
 
-    def answered(self, outcome: RequestOutcome, seconds: float) -> None:
+    def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """Count an answer."""
         assert seconds >= 0
         self.outcomes[outcome] += 1
+        if order is not None:
+            self.orders.append(order)
 
     def in_flight(self, requests: int) -> None:
         """Keep how many wait."""
         self.waiting = requests
+
+    def sessions(self, connections: int) -> None:
+        """Keep how many are open."""
+        self.connections = connections
 
     def capacity(self, per_second: float) -> None:
         """Keep the capacity."""
@@ -142,7 +166,9 @@ class RecordingFeed:
     seq: int = 0
     published_at: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
-    spreads: dict[Symbol, int | None] = field(default_factory=dict)
+    shapes: dict[Symbol, BookShape] = field(default_factory=dict)
+    delays: list[float] = field(default_factory=list)
+    last_trades: dict[Symbol, Instant] = field(default_factory=dict)
     connected_subscribers: int = 0
     slow: int = 0
     connected: bool = False
@@ -152,10 +178,24 @@ class RecordingFeed:
         self.seq, self.published_at = seq, at
         self.kinds.update(kinds)
 
-    def books(self, at: Instant, spreads: Mapping[Symbol, int | None]) -> None:
-        """Keep the spreads."""
+    @property
+    def spreads(self) -> dict[Symbol, int | None]:
+        """The spread of each symbol."""
+        return {symbol: shape.spread for symbol, shape in self.shapes.items()}
+
+    def books(self, at: Instant, books: Mapping[Symbol, BookShape]) -> None:
+        """Keep the shapes."""
         assert at > 0
-        self.spreads.update(spreads)
+        self.shapes.update(books)
+
+    def delayed(self, seconds: Sequence[float]) -> None:
+        """Keep the delays."""
+        assert all(delay >= 0 for delay in seconds)
+        self.delays.extend(seconds)
+
+    def traded(self, symbols: Mapping[Symbol, Instant]) -> None:
+        """Keep when each symbol last traded."""
+        self.last_trades.update(symbols)
 
     def subscribers(self, connected: int) -> None:
         """Keep how many are connected."""
@@ -179,6 +219,8 @@ class RecordingSettlement:
     duplicates: int = 0
     commits: int = 0
     last_imbalance: int | None = None
+    lag_s: float = -1.0
+    differences: list[int] = field(default_factory=list)
     connected: bool = False
 
     def committed(self, seq: int, *, trades: int, duplicates: int, seconds: float) -> None:
@@ -197,6 +239,15 @@ class RecordingSettlement:
         """Keep the imbalance."""
         self.last_imbalance = value
 
+    def lag(self, seconds: float) -> None:
+        """Keep the lag."""
+        assert seconds >= 0
+        self.lag_s = seconds
+
+    def reconciled(self, difference: int) -> None:
+        """Keep the difference."""
+        self.differences.append(difference)
+
     def engine_connected(self, *, connected: bool) -> None:
         """Keep the connection's state."""
         self.connected = connected
@@ -211,6 +262,7 @@ class RecordingWatchdog:
     gaps: dict[Symbol, bool] = field(default_factory=dict)
     gaps_seen: Counter[Symbol] = field(default_factory=Counter)
     crossings: dict[Symbol, bool] = field(default_factory=dict)
+    throughs: Counter[Symbol] = field(default_factory=Counter)
     posts: Counter[PostResult] = field(default_factory=Counter)
 
     def checked(self, messages: int) -> None:
@@ -220,6 +272,10 @@ class RecordingWatchdog:
     def feed_connected(self, *, connected: bool) -> None:
         """Keep the connection's state."""
         self.connected = connected
+
+    def trade_through(self, symbol: Symbol, times: int) -> None:
+        """Count trades past a better quote."""
+        self.throughs[symbol] += times
 
     def gap_seen(self, symbol: Symbol) -> None:
         """Count a gap."""

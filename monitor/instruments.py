@@ -8,14 +8,17 @@ Cells belong to one event loop; nothing here locks.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from exchange.commands import Sequenced
 from exchange.events import Accepted, Canceled, Event, Happened, Rejected, Traded
-from exchange.ports import ClientOutcome, PostResult, Refusal, RequestOutcome
-from exchange.types import Symbol
+from exchange.ports import AnsweredOrder, BookShape, ClientOutcome, PostResult, Refusal, RequestOutcome
+from exchange.types import Side, Symbol
 from kernel.time import Instant, to_seconds
+from kernel.trace import order_trace_id
+from monitor.traces import Policy, is_picked
 
 
 class Count(Protocol):
@@ -41,8 +44,8 @@ class Level(Protocol):
 class Spread(Protocol):
     """A distribution."""
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
+    def observe(self, value: float, exemplar: Callable[[], str] | None = None) -> None:
+        """Count one value; `exemplar` tells the trace id of an example of it, and is asked only when it is shown."""
         ...
 
     def observe_many(self, values: Sequence[float]) -> None:
@@ -89,6 +92,10 @@ class EngineInstruments:
         self._apply = meter.spread("exchange_engine_apply_seconds")
         self._sync = meter.spread("exchange_journal_sync_seconds")
         self._batch = meter.spread("exchange_journal_batch_commands")
+        self._waited = meter.spread("exchange_engine_queue_seconds")
+        self._journal_bytes = meter.level("exchange_journal_bytes")
+        self._disk_free = meter.level("exchange_journal_disk_free_bytes")
+        self._snapshot = meter.level("exchange_snapshot_timestamp_seconds")
         self._accepted = meter.count("exchange_orders_accepted_total")
         self._trades = meter.count("exchange_trades_total")
         self._lots = meter.count("exchange_traded_lots_total")
@@ -103,13 +110,20 @@ class EngineInstruments:
         self._ready.set(ready)
 
     def committed(
-        self, batch: Sequence[Sequenced], happened: Sequence[Happened], *, apply_s: Sequence[float], sync_s: float
+        self,
+        batch: Sequence[Sequenced],
+        happened: Sequence[Happened],
+        *,
+        apply_s: Sequence[float],
+        sync_s: float,
+        waited_s: Sequence[float] = (),
     ) -> None:
         """See `EngineTelemetry`."""
         if not batch:
             return
         self._sequence.set(batch[-1].seq)
         self._apply.observe_many(apply_s)
+        self._waited.observe_many(waited_s)
         self._sync.observe(sync_s)
         self._batch.observe(len(batch))
         for command, times in Tally(type(entry.command) for entry in batch).items():
@@ -118,28 +132,39 @@ class EngineInstruments:
 
     def _know(self, meter: Meter, symbol: Symbol) -> None:
         self._known.add(symbol)
+        meter.count("exchange_symbol_commands_total", symbol)
         meter.level("exchange_symbol_halted", symbol).set(symbol in self._halted)
 
     def _events(self, events: Sequence[Event]) -> None:
-        accepted = trades = lots = 0
+        accepted: dict[Symbol, int] = {}
+        trades = lots = 0
         for event in events:
             match event:
                 case Traded():
                     trades += 1
                     lots += event.quantity
                 case Accepted():
-                    accepted += 1
-                    if event.symbol not in self._known:
-                        self._know(self._meter, event.symbol)
+                    accepted[event.symbol] = accepted.get(event.symbol, 0) + 1
                 case Rejected():
                     self._meter.count("exchange_rejects_total", event.reason).add()
                 case Canceled():
                     self._meter.count("exchange_cancels_total", event.reason).add()
                 case _:
                     pass
-        self._accepted.add(accepted)
+        for symbol, times in accepted.items():
+            if symbol not in self._known:
+                self._know(self._meter, symbol)
+            self._meter.count("exchange_symbol_commands_total", symbol).add(times)
+        self._accepted.add(sum(accepted.values()))
         self._trades.add(trades)
         self._lots.add(lots)
+
+    def storage(self, *, journal_bytes: int, disk_free_bytes: int, snapshot_at: Instant | None) -> None:
+        """See `EngineTelemetry`."""
+        self._journal_bytes.set(journal_bytes)
+        self._disk_free.set(disk_free_bytes)
+        if snapshot_at is not None:
+            self._snapshot.set(to_seconds(snapshot_at))
 
     def refused(self, reason: Refusal, count: int = 1) -> None:
         """See `EngineTelemetry`."""
@@ -179,18 +204,37 @@ class EngineInstruments:
 class GatewayInstruments:
     """`exchange.ports.GatewayTelemetry` over a meter."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, symbols: Collection[Symbol] = (), share: float = Policy().share) -> None:
+        """Count into `meter`. Of the orders whose spans are kept (`share`, and slow ones) exemplars are shown."""
+        self._share = share
+        self._symbols = {symbol: _SymbolAcks(meter, symbol) for symbol in symbols}
+        self._sessions = meter.level("exchange_gateway_sessions")
         self._answers = {outcome: meter.count("exchange_gateway_requests_total", outcome) for outcome in RequestOutcome}
         self._ack = meter.spread("exchange_order_ack_seconds")
         self._in_flight = meter.level("exchange_gateway_in_flight")
         self._capacity = meter.level("exchange_gateway_capacity_per_second")
         self._connected = meter.level("exchange_gateway_engine_connected")
 
-    def answered(self, outcome: RequestOutcome, seconds: float) -> None:
+    def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """See `GatewayTelemetry`. Only answers of the engine are timed: a shed request is fast and would flatter."""
         self._answers[outcome].add()
-        if outcome in _TIMED:
+        if outcome not in _TIMED:
+            return
+        if order is None:
             self._ack.observe(seconds)
+            return
+        slow = seconds >= SLOW_S
+        kept = slow or is_picked(self._share, order.client_id, order.trace)
+        # A place in a trace costs a digest: it is worked out when somebody scrapes, of the few that are shown.
+        name = partial(order_trace_id, order.account, order.client_id, order.trace) if kept else None
+        self._ack.observe(seconds, name)
+        acks = None if order.symbol is None else self._symbols.get(order.symbol)
+        if acks is not None:
+            acks.add(seconds, slow=slow)
+
+    def sessions(self, connections: int) -> None:
+        """See `GatewayTelemetry`."""
+        self._sessions.set(connections)
 
     def in_flight(self, requests: int) -> None:
         """See `GatewayTelemetry`."""
@@ -205,7 +249,24 @@ class GatewayInstruments:
         self._connected.set(connected)
 
 
+SLOW_S = 0.25
+"""An order that waits so long for its answer is slow; traces and the log say the same."""
 _TIMED = frozenset({RequestOutcome.ACCEPTED, RequestOutcome.REJECTED, RequestOutcome.UNKNOWN})
+
+
+class _SymbolAcks:
+    """The answers of one symbol."""
+
+    def __init__(self, meter: Meter, symbol: Symbol) -> None:
+        self._acks = meter.count("exchange_symbol_acks_total", symbol)
+        self._seconds = meter.count("exchange_symbol_ack_seconds_total", symbol)
+        self._slow = meter.count("exchange_symbol_slow_acks_total", symbol)
+
+    def add(self, seconds: float, *, slow: bool) -> None:
+        self._acks.add()
+        self._seconds.add(seconds)
+        if slow:
+            self._slow.add()
 
 
 class FeedInstruments:
@@ -215,6 +276,7 @@ class FeedInstruments:
         self._meter = meter
         self._sequence = meter.level("exchange_feed_sequence")
         self._published = meter.level("exchange_feed_published_timestamp_seconds")
+        self._delay = meter.spread("exchange_feed_delay_seconds")
         self._subscribers = meter.level("exchange_feed_subscribers")
         self._slow = meter.count("exchange_feed_slow_consumers_total")
         self._connected = meter.level("exchange_feed_engine_connected")
@@ -226,16 +288,27 @@ class FeedInstruments:
         for kind, times in kinds.items():
             self._meter.count("exchange_feed_messages_total", kind).add(times)
 
-    def books(self, at: Instant, spreads: Mapping[Symbol, int | None]) -> None:
+    def books(self, at: Instant, books: Mapping[Symbol, BookShape]) -> None:
         """See `FeedTelemetry`."""
         confirmed = to_seconds(at)
-        for symbol, spread in spreads.items():
+        for symbol, shape in books.items():
             self._meter.level("exchange_feed_symbol_timestamp_seconds", symbol).set(confirmed)
+            self._meter.level("exchange_book_depth_lots", symbol, Side.BUY).set(shape.bid_lots)
+            self._meter.level("exchange_book_depth_lots", symbol, Side.SELL).set(shape.ask_lots)
             cell = self._meter.level("exchange_book_spread_ticks", symbol)
-            if spread is None:
+            if shape.spread is None:
                 cell.unset()
             else:
-                cell.set(spread)
+                cell.set(shape.spread)
+
+    def delayed(self, seconds: Sequence[float]) -> None:
+        """See `FeedTelemetry`."""
+        self._delay.observe_many(seconds)
+
+    def traded(self, symbols: Mapping[Symbol, Instant]) -> None:
+        """See `FeedTelemetry`."""
+        for symbol, at in symbols.items():
+            self._meter.level("exchange_symbol_last_trade_timestamp_seconds", symbol).set(to_seconds(at))
 
     def subscribers(self, connected: int) -> None:
         """See `FeedTelemetry`."""
@@ -260,6 +333,8 @@ class SettlementInstruments:
         self._commit = meter.spread("exchange_settlement_commit_seconds")
         self._connected = meter.level("exchange_settlement_engine_connected")
         self._imbalance = meter.level("exchange_ledger_imbalance")
+        self._lag = meter.level("exchange_settlement_lag_seconds")
+        self._difference = meter.level("exchange_reconciliation_difference")
 
     def committed(self, seq: int, *, trades: int, duplicates: int, seconds: float) -> None:
         """See `SettlementTelemetry`."""
@@ -275,6 +350,14 @@ class SettlementInstruments:
     def imbalance(self, value: int) -> None:
         """See `SettlementTelemetry`."""
         self._imbalance.set(value)
+
+    def lag(self, seconds: float) -> None:
+        """See `SettlementTelemetry`."""
+        self._lag.set(seconds)
+
+    def reconciled(self, difference: int) -> None:
+        """See `SettlementTelemetry`."""
+        self._difference.set(difference)
 
     def engine_connected(self, *, connected: bool) -> None:
         """See `SettlementTelemetry`."""
@@ -297,12 +380,17 @@ class WatchdogInstruments:
         """See `WatchdogTelemetry`."""
         self._connected.set(connected)
 
+    def trade_through(self, symbol: Symbol, times: int) -> None:
+        """See `WatchdogTelemetry`."""
+        self._meter.count("exchange_watchdog_trade_throughs_total", symbol).add(times)
+
     def gap_seen(self, symbol: Symbol) -> None:
         """See `WatchdogTelemetry`."""
         self._meter.count("exchange_watchdog_sequence_gaps_total", symbol).add()
 
     def gap(self, symbol: Symbol, *, standing: bool) -> None:
         """See `WatchdogTelemetry`."""
+        self._meter.count("exchange_watchdog_trade_throughs_total", symbol)  # from the start: a first one is a rise
         self._meter.level("exchange_watchdog_sequence_gap", symbol).set(standing)
 
     def crossed(self, symbol: Symbol, *, standing: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 from collections.abc import Coroutine, Sequence
@@ -30,6 +31,7 @@ from exchange.adapters.recovery import (
     fork_snapshot,
     mark_clean_stop,
     recover,
+    storage_of,
     write_snapshot,
 )
 from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
@@ -112,6 +114,10 @@ class EngineParts:
     disk: Disk | None = None
     snapshot_every: int = SNAPSHOT_EVERY
     tracer: Tracer | None = None
+
+
+STORAGE_EVERY_S: Final = 5
+"""Looking at directories is cheap, and nothing there changes fast."""
 
 
 class EngineServer:
@@ -224,7 +230,11 @@ class EngineServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _tick(self) -> None:
-        while True:
+        for second in itertools.count():
+            if second % STORAGE_EVERY_S == 0:
+                self._parts.telemetry.storage(
+                    **await asyncio.get_running_loop().run_in_executor(None, storage_of, self._parts.paths)
+                )
             await asyncio.sleep(1.0)
             self._tell_standing()
             self._tell_notional()

@@ -38,7 +38,7 @@ from exchange.adapters.orders_json import (
 from exchange.admission import TokenBucket
 from exchange.answers import OrderAnswer, Status, answer_of
 from exchange.commands import ParticipantCommand, PlaceOrder
-from exchange.ports import Exposition, GatewayTelemetry, Log, Refusal, RequestOutcome
+from exchange.ports import AnsweredOrder, Exposition, GatewayTelemetry, Log, Refusal, RequestOutcome
 from exchange.protocol import Answer, NotFound, Refused
 from exchange.tracing import Answered, Tracer
 from exchange.types import AccountId, ClientId
@@ -153,9 +153,13 @@ class Gateway(FastAPI):
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
         seconds = time.perf_counter() - started
-        self._meter.answered(reply.outcome, seconds)
-        if reply.command is not None:
-            self._tell(reply, reply.command, trace, request_id, seconds)
+        command = reply.command
+        if command is None:
+            self._meter.answered(reply.outcome, seconds)
+            return
+        symbol = command.symbol if isinstance(command, PlaceOrder) else None
+        self._meter.answered(reply.outcome, seconds, AnsweredOrder(command.account, command.client_id, symbol, trace))
+        self._tell(reply, command, trace, request_id, seconds)
 
     def _tell(self, reply: _Reply, command: ParticipantCommand, trace: str, request_id: str, seconds: float) -> None:
         """Tell of one answered request: to the tracer, and to the log when it was slow or its answer is unknown."""

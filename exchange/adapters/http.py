@@ -115,6 +115,11 @@ class HttpServer:
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._server.server_state.connections)
+
     async def start(self) -> None:
         """Begin to answer."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http")
@@ -181,8 +186,9 @@ def guarded(secret: str, endpoint: Endpoint) -> Endpoint:
 def common_routes(exposition: Exposition, ready: Ready) -> list[BaseRoute]:
     """Return what every process answers: `/metrics`, `/health/live`, `/health/ready`."""
 
-    async def metrics(_: Request) -> Response:
-        return Response(exposition.render(), media_type=exposition.content_type)
+    async def metrics(request: Request) -> Response:
+        body, media_type = exposition.page(request.headers.get("accept", ""))
+        return Response(body, media_type=media_type)
 
     async def live(_: Request) -> Response:
         return json_response({"live": True})

@@ -24,12 +24,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from exchange.adapters.connection import LOOPBACK
 from exchange.adapters.engine_client import StreamMessage, follow_events
 from exchange.adapters.http import Faults, common_routes, json_response, problem
+from exchange.events import Happened, Traded
 from exchange.market_data import Delta, FeedMessage, MarketData, MarketStatus
-from exchange.ports import Exposition, FeedTelemetry, Log
+from exchange.ports import BookShape, Exposition, FeedTelemetry, Log
 from exchange.protocol import Books, Stream, Subscribe
 from exchange.tracing import Handled, Tracer
 from exchange.types import Symbol
-from kernel.time import Clock
+from kernel.time import Clock, Instant, to_seconds
 
 HEARTBEAT_S: Final = 0.2
 MAX_WAITING_FRAMES: Final = 512
@@ -45,6 +46,10 @@ class Resync(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A subscriber asks for a symbol's snapshot."""
 
     resync: Symbol
+
+
+DEPTH_LEVELS: Final = 5
+"""Levels of a side that count as its depth: what a participant of usual size trades against."""
 
 
 class _Subscriber:
@@ -167,8 +172,8 @@ class MarketDataServer:
                     told.extend(self._data.fold(happened))
                 if told:
                     self._publish(told)
-                if self._tracer is not None and told:
-                    self._tracer.published(Handled(message.happened, began_at, self._clock.now()))
+                if told and not self._faults.active(STALL):
+                    self._tell(message.happened, began_at)
             case _:
                 pass
 
@@ -187,11 +192,22 @@ class MarketDataServer:
             now = self._clock.now()
             self._publish([self._data.heartbeat(now)])
             if self._connected and not stalled:
-                self._telemetry.books(now, {symbol: self._spread(symbol) for symbol in self._symbols})
+                self._telemetry.books(now, {symbol: self._shape(symbol) for symbol in self._symbols})
 
-    def _spread(self, symbol: Symbol) -> int | None:
-        top = self._data.top(symbol)
-        return None if top.bid is None or top.ask is None else top.ask - top.bid
+    def _shape(self, symbol: Symbol) -> BookShape:
+        top, depth = self._data.top(symbol), self._data.depth(symbol, DEPTH_LEVELS)
+        spread = None if top.bid is None or top.ask is None else top.ask - top.bid
+        return BookShape(spread, sum(lots for _, lots in depth.bids), sum(lots for _, lots in depth.asks))
+
+    def _tell(self, happened: Sequence[Happened], began_at: Instant) -> None:
+        """Tell what was published just now."""
+        now = self._clock.now()
+        self._telemetry.delayed([max(0.0, to_seconds(now - item.at)) for item in happened])
+        traded = {event.symbol: item.at for item in happened for event in item.events if isinstance(event, Traded)}
+        if traded:
+            self._telemetry.traded(traded)
+        if self._tracer is not None:
+            self._tracer.published(Handled(happened, began_at, now))
 
     def _all_snapshots(self) -> list[FeedMessage]:
         return [self._data.snapshot(symbol) for symbol in self._symbols] if self._restored else []

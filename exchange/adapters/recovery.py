@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 
@@ -26,6 +26,7 @@ from exchange.events import Happened
 from exchange.ports import Log
 from exchange.types import Instrument
 from kernel.errors import PermanentError
+from kernel.time import Instant
 
 KEPT_SNAPSHOTS: Final = 3
 """One that is being relied on, one before it, and one in case both are damaged."""
@@ -43,6 +44,37 @@ class EnginePaths:
     journal: Path
     events: Path
     snapshots: Path
+
+
+class Storage(TypedDict):
+    """How the disk of an engine stands."""
+
+    journal_bytes: int
+    disk_free_bytes: int
+    snapshot_at: Instant | None
+
+
+def storage_of(paths: EnginePaths) -> Storage:
+    """Look at the disk; what cannot be read counts as nothing."""
+    files = [entry.stat() for entry in _entries(paths.journal)]
+    snapshots = [entry.stat().st_mtime_ns for entry in _entries(paths.snapshots) if entry.name.endswith(_SUFFIX)]
+    try:
+        free = shutil.disk_usage(paths.journal).free
+    except OSError:
+        free = 0
+    return Storage(
+        journal_bytes=sum(one.st_size for one in files),
+        disk_free_bytes=free,
+        snapshot_at=Instant(max(snapshots)) if snapshots else None,
+    )
+
+
+def _entries(directory: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as found:
+            return [entry for entry in found if entry.is_file()]
+    except OSError:
+        return []
 
 
 class CleanStop(msgspec.Struct, frozen=True):

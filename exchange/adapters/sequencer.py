@@ -224,10 +224,10 @@ class Sequencer:
             del self._pending[one.key]
             one.reply(Done(result.seq, result.events, replayed=False))
         self._publish(happened)
-        self._telemetry.committed(batch, happened, apply_s=apply_s, sync_s=max(0.0, sync_s))
+        sync_s, waited_s = max(0.0, sync_s), [started - one.since for one in waiting]
+        self._telemetry.committed(batch, happened, apply_s=apply_s, sync_s=sync_s, waited_s=waited_s)
         if self._tracer is not None:
-            waited_s = [started - one.since for one in waiting]
-            self._tracer.committed(Committed(batch, happened, waited_s, apply_s, max(0.0, sync_s), durable_at))
+            self._tracer.committed(Committed(batch, happened, waited_s, apply_s, sync_s, durable_at))
 
     def _apply(self, batch: Sequence[Sequenced]) -> tuple[list[Happened], list[float]]:
         happened: list[Happened] = []

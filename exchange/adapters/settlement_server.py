@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -25,7 +26,7 @@ from exchange.ports import Exposition, Log, SettlementTelemetry
 from exchange.protocol import Stream, Subscribe
 from exchange.tracing import Handled, Tracer
 from kernel.errors import TemporaryError
-from kernel.time import SECOND, Instant
+from kernel.time import SECOND, Instant, to_seconds
 
 SLOW: Final = "settlement-slow"
 """A fault: seconds that each trade takes longer."""
@@ -45,6 +46,34 @@ class LedgerStatus(msgspec.Struct, frozen=True):
     seq: int
     trades: int
     imbalance: int
+
+
+class Unposted:
+    """The trades that were read and are not posted, as far as their age and number go."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, Instant, int]] = deque()
+        """Of each command that traded: its number, its time, its trades."""
+        self._difference = 0
+
+    def read(self, happened: Sequence[Happened]) -> None:
+        """Note what was read."""
+        for item in happened:
+            trades = sum(isinstance(event, Traded) for event in item.events)
+            if trades:
+                self._waiting.append((item.seq, item.at, trades))
+
+    def posted(self, seq: int, trades: int) -> int:
+        """Note that everything up to `seq` is posted, `trades` of them; return how many are missing so far."""
+        expected = 0
+        while self._waiting and self._waiting[0][0] <= seq:
+            expected += self._waiting.popleft()[2]
+        self._difference += expected - trades
+        return self._difference
+
+    def lag_s(self, now: Instant) -> float:
+        """Return the age of the oldest trade that waits, in seconds; 0 when none does."""
+        return max(0.0, to_seconds(now - self._waiting[0][1])) if self._waiting else 0.0
 
 
 class SettlementServer:
@@ -71,6 +100,7 @@ class SettlementServer:
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._waiting: Final[asyncio.Queue[Stream]] = asyncio.Queue(MAX_WAITING)
         self._read_seq = store.seq
+        self._unposted: Final = Unposted()
         self._connected = False
 
     def ready(self) -> tuple[bool, str]:
@@ -90,6 +120,7 @@ class SettlementServer:
                     async for message in stream:
                         if isinstance(message, Stream):
                             self._read_seq = message.happened[-1].seq
+                            self._unposted.read(message.happened)
                             await self._waiting.put(message)
         finally:
             self._thread.shutdown(wait=True)
@@ -140,6 +171,9 @@ class SettlementServer:
             self._telemetry.committed(
                 settled.seq, trades=settled.trades, duplicates=settled.duplicates, seconds=seconds
             )
+            difference = self._unposted.posted(settled.seq, settled.trades + settled.duplicates)
+            self._telemetry.reconciled(difference)
+            self._telemetry.lag(self._unposted.lag_s(Instant(time.time_ns())))
             return
 
     async def _dawdle(self, trades: int) -> None:
@@ -152,6 +186,7 @@ class SettlementServer:
     async def _watch_balance(self) -> None:
         while True:
             self._telemetry.imbalance(await self._call(self._store.imbalance))
+            self._telemetry.lag(self._unposted.lag_s(Instant(time.time_ns())))
             await asyncio.sleep(_IMBALANCE_S)
 
     async def _call(self, work: Callable[[], _Result]) -> _Result:

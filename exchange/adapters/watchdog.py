@@ -24,7 +24,7 @@ from websockets.exceptions import WebSocketException
 from exchange.adapters.connection import Address, connect
 from exchange.adapters.http import common_routes, json_response
 from exchange.alarms import AlarmBoard
-from exchange.market_data import FeedMessage, Finding, Follower, Snapshot, Trouble
+from exchange.market_data import Delta, FeedMessage, Finding, Follower, Snapshot, Trouble, trade_throughs
 from exchange.ports import Alarm, Alarms, Exposition, Log, PostResult, WatchdogTelemetry
 from exchange.types import Symbol
 from kernel.time import Clock
@@ -125,6 +125,8 @@ class Watchdog:
                 self._log.event("feed-unreadable", severity="error", why=str(error))
                 return
             for message in messages:
+                if isinstance(message, Delta) and message.trades:
+                    self._check_prices(follower, message)
                 for finding in follower.take(message):
                     await self._found(finding, socket)
                 if isinstance(message, Snapshot):
@@ -134,6 +136,16 @@ class Watchdog:
                 if symbol not in crossed:
                     self._board.clear(Alarm.BOOK_CROSSED, symbol)
             self._telemetry.checked(len(messages))
+
+    def _check_prices(self, follower: Follower, delta: Delta) -> None:
+        """Compare the trades of a delta with the book that was published before it."""
+        book = follower.book(delta.symbol)
+        if book is None or book.seq != delta.previous:
+            return  # what was lost or is not known yet cannot be compared
+        through = trade_throughs(book.top(), delta.trades)
+        if through:
+            self._telemetry.trade_through(delta.symbol, through)
+            self._log.event("trade-through", severity="critical", symbol=delta.symbol, seq=delta.seq, trades=through)
 
     async def _found(self, finding: Finding, socket: ClientConnection) -> None:
         symbol, now = finding.symbol, self._clock.now()

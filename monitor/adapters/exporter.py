@@ -7,16 +7,24 @@ writes the text. A cell is written from one event loop; nothing here promises mo
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from monitor.catalog import BY_NAME, LABEL_VALUES, MAX_LABEL_VALUES, OTHER, Kind, Metric, Role, of
+
+OPENMETRICS: Final = "application/openmetrics-text"
+MAX_LABEL_CHARACTERS: Final = 120
+"""No name of ours comes near it; what is longer is an attack or a mistake."""
 
 
 class CountCell:
@@ -53,17 +61,22 @@ class LevelCell:
 class SpreadCell:
     """One histogram: how many values fell into each bucket, and their sum."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, tuple[Callable[[], str], float, float]] = {}
+        """Of a bucket, the latest example: who tells its trace id, its value, and when it was."""
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float, exemplar: Callable[[], str] | None = None) -> None:
+        """Count one value; `exemplar` tells the trace id of an example of it."""
+        place = bisect_left(self.bounds, value)
+        self.counts[place] += 1
         self.total += value
+        if exemplar is not None:
+            self.exemplars[place] = (exemplar, value, time.time())
 
     def observe_many(self, values: Sequence[float]) -> None:
         """Count a batch of values."""
@@ -72,12 +85,17 @@ class SpreadCell:
             counts[bisect_left(bounds, value)] += 1
         self.total += math.fsum(values)
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Return the buckets as Prometheus wants them: upper bound as text, number of values up to it."""
-        counted, reached = [], 0
-        for bound, count in zip((*self.bounds, math.inf), self.counts, strict=True):
+    def cumulative(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+        """Return the buckets as Prometheus wants them: upper bound as text, number of values up to it, an example."""
+        counted: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        reached = 0
+        for place, (bound, count) in enumerate(zip((*self.bounds, math.inf), self.counts, strict=True)):
             reached += count
-            counted.append(("+Inf" if math.isinf(bound) else f"{float(bound)!r}", float(reached)))
+            told, text = self.exemplars.get(place), "+Inf" if math.isinf(bound) else f"{float(bound)!r}"
+            if told is None:
+                counted.append((text, float(reached)))
+            else:
+                counted.append((text, float(reached), Exemplar({"trace_id": told[0]()}, told[1], told[2])))
         return counted
 
 
@@ -108,6 +126,13 @@ class Exporter(Collector):
     def render(self) -> bytes:
         """Return every metric of this process in Prometheus's text format."""
         return generate_latest(self._registry)
+
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """Return every metric and the media type: OpenMetrics with exemplars when the `Accept` header asks for it."""
+        if OPENMETRICS in accept:
+            body: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+            return body, openmetrics.CONTENT_TYPE_LATEST
+        return self.render(), self.content_type
 
     def count(self, name: str, *labels: str) -> CountCell:
         """Return a counter's cell. A label value outside the bounded set becomes `other`."""
@@ -160,12 +185,19 @@ class Exporter(Collector):
         closed = LABEL_VALUES.get((name, label))
         if closed is not None:
             return value if value in closed else OTHER
+        value = bounded_label(value)
         seen = self._seen.setdefault((name, label), set())
         if value not in seen and len(seen) >= MAX_LABEL_VALUES:
             return OTHER
         seen.add(value)
         # Enum members and other str subclasses must not differ from the plain word in a key's text.
         return str(value)
+
+
+def bounded_label(value: str) -> str:
+    """Return a label value that any reader can bear: cut to `MAX_LABEL_CHARACTERS`, and nothing that cannot be shown."""
+    cut = value[:MAX_LABEL_CHARACTERS]
+    return cut if cut.isprintable() else "".join(letter if letter.isprintable() else "\ufffd" for letter in cut)
 
 
 def _new_cell(metric: Metric) -> CountCell | LevelCell | SpreadCell:

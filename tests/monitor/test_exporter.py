@@ -1,16 +1,21 @@
 # mypy: disable-error-code="arg-type, dict-item, list-item"
 # (plain numbers and texts stand for instants, symbols and ids in these figures)
+import re
 import subprocess
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from exchange.commands import CancelOrder, Limit, PlaceOrder, Sequenced
 from exchange.events import Happened, Rejected, Traded
-from exchange.ports import Refusal, RequestOutcome
+from exchange.ports import AnsweredOrder, BookShape, Refusal, RequestOutcome
 from exchange.types import RejectReason, Side
 from kernel.time import SECOND
-from monitor.adapters.exporter import Exporter, samples
-from monitor.catalog import CATALOG, MAX_LABEL_VALUES, Kind, Role
+from kernel.trace import order_trace_id
+from monitor.adapters.exporter import Exporter, bounded_label, samples
+from monitor.catalog import BY_NAME, CATALOG, MAX_LABEL_VALUES, Kind, Role, series_max
 from monitor.instruments import (
     EngineInstruments,
     FeedInstruments,
@@ -37,7 +42,7 @@ def test_promtool_accepts_the_page_of_every_role(role):
 def test_a_page_holds_the_metrics_of_its_role_and_no_other():
     text = Exporter(Role.GATEWAY, process=False).render().decode()
     announced = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
-    assert announced == {metric.name for metric in CATALOG if metric.role is Role.GATEWAY}
+    assert announced == {metric.name for metric in CATALOG if metric.role in {Role.GATEWAY, None}}
 
 
 def test_a_metric_of_another_role_or_kind_is_a_fault_of_the_program():
@@ -80,12 +85,14 @@ def test_timestamps_and_sequences_are_silent_until_they_are_known():
 def test_a_spread_without_two_sides_is_left_out():
     exporter = Exporter(Role.MARKET_DATA, process=False)
     feed = FeedInstruments(exporter)
-    feed.books(SECOND, {"ACME": 3})
+    feed.books(SECOND, {"ACME": BookShape(3, 10, 20)})
     assert values(exporter)[("exchange_book_spread_ticks", ("symbol", "ACME"))] == 3
-    feed.books(2 * SECOND, {"ACME": None})
+    feed.books(2 * SECOND, {"ACME": BookShape(None, 0, 20)})
     page = values(exporter)
     assert ("exchange_book_spread_ticks", ("symbol", "ACME")) not in page
     assert page[("exchange_feed_symbol_timestamp_seconds", ("symbol", "ACME"))] == 2
+    assert page[("exchange_book_depth_lots", ("side", "buy"), ("symbol", "ACME"))] == 0
+    assert page[("exchange_book_depth_lots", ("side", "sell"), ("symbol", "ACME"))] == 20
 
 
 def test_a_histogram_counts_one_by_one_as_it_does_in_batches():
@@ -171,3 +178,81 @@ def test_the_catalogue_follows_prometheus_names():
         assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets), metric.name
         assert metric.help.endswith("."), metric.name
         assert list(metric.buckets) == sorted(metric.buckets)
+
+
+# --- examples, and labels that mean harm ------------------------------------------------------------------------------
+
+
+def openmetrics(exporter):
+    body, media_type = exporter.page("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    assert media_type.startswith("application/openmetrics-text")
+    return [
+        sample
+        for family in text_string_to_metric_families(body.decode())
+        if family.name == "exchange_order_ack_seconds"
+        for sample in family.samples
+    ]
+
+
+def test_a_slow_order_is_shown_as_an_example_with_its_trace_and_a_quick_one_is_not():
+    exporter = Exporter(Role.GATEWAY, process=False)
+    gateway = GatewayInstruments(exporter, ["ACME"], share=0.0)
+    gateway.answered(RequestOutcome.ACCEPTED, 0.001, AnsweredOrder("ann", "a", "ACME"))
+    assert not [sample for sample in openmetrics(exporter) if sample.exemplar]
+    gateway.answered(RequestOutcome.ACCEPTED, 0.3, AnsweredOrder("ann", "b", "ACME"))
+    gateway.answered(RequestOutcome.SHED, 0.3, AnsweredOrder("ann", "c", "ACME"))
+    (shown,) = [sample for sample in openmetrics(exporter) if sample.exemplar]
+    assert shown.exemplar.labels == {"trace_id": order_trace_id("ann", "b")}
+    assert shown.exemplar.value == 0.3
+    assert shown.labels["le"] == "0.5"
+    page = values(exporter)
+    assert page[("exchange_symbol_acks_total", ("symbol", "ACME"))] == 2
+    assert page[("exchange_symbol_slow_acks_total", ("symbol", "ACME"))] == 1
+    assert page[("exchange_symbol_ack_seconds_total", ("symbol", "ACME"))] == pytest.approx(0.301)
+
+
+def test_who_does_not_ask_for_openmetrics_gets_the_plain_text():
+    exporter = Exporter(Role.GATEWAY, process=False)
+    assert exporter.page("text/plain") == (exporter.render(), exporter.content_type)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.text(max_size=200), max_size=30))
+def test_hostile_label_values_stay_values_and_are_bounded(names):
+    exporter = Exporter(Role.WATCHDOG, process=False)
+    for name in names:
+        exporter.count("exchange_watchdog_sequence_gaps_total", name).add()
+    text = exporter.render()
+    rows = [line for line in text.decode().split("\n") if line.startswith("exchange_watchdog_sequence_gaps_total{")]
+    assert len(rows) == len(set(map(bounded_label, names))), "one row a value, whatever it holds"
+    found = [value for (name, *_), value in values(exporter).items() if name == "exchange_watchdog_sequence_gaps_total"]
+    assert sum(found) == len(names)
+
+
+def test_a_hundred_thousand_hostile_values_cost_no_more_than_the_bound():
+    exporter = Exporter(Role.WATCHDOG, process=False)
+    for number in range(100_000):
+        exporter.count("exchange_watchdog_sequence_gaps_total", f"\0{number}\n\u202e" + "x" * 5_000).add()
+    assert len(exporter.render()) < 400_000
+    assert len(exporter._cells) < 2 * MAX_LABEL_VALUES
+
+
+def test_no_metric_can_exceed_what_the_catalogue_says_it_costs():
+    exporter = Exporter(Role.GATEWAY, process=False)
+    for number in range(2 * MAX_LABEL_VALUES):
+        exporter.count("exchange_symbol_acks_total", f"S{number}")
+    most = series_max(BY_NAME["exchange_symbol_acks_total"])
+    assert sum(name == "exchange_symbol_acks_total" for name, *_ in values(exporter)) == most
+
+
+@pytest.mark.parametrize("metric", CATALOG, ids=lambda metric: metric.name)
+def test_names_units_and_owners_follow_the_conventions(metric):
+    if metric.name.startswith("kube_"):
+        return  # kube-state-metrics' own names
+    assert re.fullmatch(r"(exchange|tapewatch)_[a-z0-9_]+", metric.name)
+    assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+    assert not re.search(r"_(ms|millis|milliseconds|us|ns|minutes|hours|kb|mb|percent|pct)(_|$)", metric.name)
+    assert metric.help.endswith("."), "a help is a sentence"
+    assert metric.owner in {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
+    if metric.kind is Kind.HISTOGRAM:
+        assert list(metric.buckets) == sorted(set(metric.buckets))
