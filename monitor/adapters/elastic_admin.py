@@ -198,17 +198,23 @@ class ElasticAdmin:
                 continue
             done = Done.CHANGED
             if not dry_run:
-                try:
-                    with telling(f"putting the mapping of {stream.name}"):
-                        self._client.indices.put_mapping(
-                            index=stream.name, properties=wanted["properties"], write_index_only=True
-                        )
-                except PermanentError:
-                    done = Done.ROLLED
-                    with telling(f"rolling {stream.name}"):
-                        self._client.indices.rollover(alias=stream.name)
+                done = self._bring_up(stream.name, wanted["properties"])
             changes.append(Change("data stream", stream.name, done))
         return changes
+
+    def _bring_up(self, stream: str, wanted: Mapping[str, Any]) -> Done:
+        # The stream's own time is part of what makes it a stream and is not put again: the server refuses that.
+        fields = {name: body for name, body in wanted.items() if name != "@timestamp"}
+        try:
+            with telling(f"putting the mapping of {stream}"):
+                self._client.indices.put_mapping(index=stream, properties=fields, write_index_only=True)
+        except PermanentError as error:
+            if not isinstance(error.__cause__, elasticsearch.BadRequestError):
+                raise
+            with telling(f"rolling {stream}"):
+                self._client.indices.rollover(alias=stream)
+            return Done.ROLLED
+        return Done.CHANGED
 
     # --- retention --------------------------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ def answered(status: int, reason: str, what: str) -> TapewatchError:
             f"{what}: Elasticsearch does not know us (401): check TAPEWATCH_ELASTIC_USER and "
             "TAPEWATCH_ELASTIC_PASSWORD_FILE, or TAPEWATCH_ELASTIC_API_KEY_FILE"
         )
-    # Blocks are named FORBIDDEN/8/index write (api); the disk's flood stage TOO_MANY_REQUESTS/12/…read-only-allow-delete.
+    # Blocks are named FORBIDDEN/8/index write (api); the disk's flood stage is a 429 that says read-only-allow-delete.
     if "FORBIDDEN/" in reason or "read-only" in reason:
         return ReadOnlyError(f"{what}: the index is read-only, as it is when the disk is nearly full: {reason}")
     if status in _BUSY:

@@ -37,13 +37,17 @@ GRAMMAR = [
     ("# c\nfilter { x { a => 1 b => -2.5 c => bare d => 'q\"' e => true } } # end",
      [("filter", [Plugin("x", {"a": 1, "b": -2.5, "c": "bare", "d": 'q"', "e": True})])]),
     ('output { x { a => [1, "b", [c]] h => { "k" => 1 l => { m => "n" } } codec => json { z => 1 } } }',
-     [("output", [Plugin("x", {"a": [1, "b", ["c"]], "h": {"k": 1, "l": {"m": "n"}}, "codec": Plugin("json", {"z": 1})})])]),
+     [("output", [
+         Plugin("x", {"a": [1, "b", ["c"]], "h": {"k": 1, "l": {"m": "n"}}, "codec": Plugin("json", {"z": 1})}),
+     ])]),
     ('filter { if [a][b] == "x" and !([c] in ["d"]) { } else if "t" not in [tags] { y {} } else { z {} } }',
      [("filter", [Branch([
          (("and", ("==", ("field", ("a", "b")), "x"), ("not", ("in", ("field", ("c",)), ["d"]))), []),
          (("not in", "t", ("field", ("tags",))), [Plugin("y")]), (None, [Plugin("z")])])])]),
     (r"filter { if [m] =~ /^\/x\d+/ or [n] !~ 'y' { } }",
-     [("filter", [Branch([(("or", ("=~", ("field", ("m",)), ("regexp", r"^\/x\d+")), ("!~", ("field", ("n",)), "y")), [])])])]),
+     [("filter", [Branch([
+         (("or", ("=~", ("field", ("m",)), ("regexp", r"^\/x\d+")), ("!~", ("field", ("n",)), "y")), []),
+     ])])]),
 ]  # fmt: skip
 
 
@@ -57,7 +61,8 @@ def test_the_parser_reads_the_language(text, meant):
     [
         "", "inputs { }", "input { x { a = 1 } }", "input { x { a => } }", "input { x { a => 1", "filter { if { } }",
         "filter { if [a] = 1 { } }", 'output { x { a => "b } }', "filter { else { } }", "input { x { a => [1,,2] } }",
-        "input { x { a => { b 1 } } }", "filter { if [a] and { } }", "input { x { a => 1 a => 2 } }", "input { x { 1 => 2 } }",
+        "input { x { a => { b 1 } } }", "filter { if [a] and { } }", "input { x { a => 1 a => 2 } }",
+        "input { x { 1 => 2 } }",
         "filter { if [a] =~ [b] { } }", "input { x } ",
     ],
 )  # fmt: skip
