@@ -18,6 +18,7 @@ from control import (
     verbs_exchange,
     verbs_incident,
     verbs_kube,
+    verbs_logs,
     verbs_market,
     verbs_page,
     verbs_review,
@@ -65,6 +66,7 @@ verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --ma
 verbs_exchange.app.command("resume", epilog="Example: tapewatch exchange resume --market")(verbs_market.resume)
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
+app.add_typer(verbs_logs.app, name="logs")
 app.add_typer(verbs_page.app, name="page")
 app.add_typer(verbs_servers.app, name="servers")
 verbs_alerts.app.command("report", epilog="Example: tapewatch alerts report --since 12h")(verbs_review.report)

@@ -7,22 +7,20 @@ compared from the source by a runtime field, because an analysed field knows wor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from elasticsearch import ApiError, Elasticsearch, TransportError
+from elasticsearch import Elasticsearch
 
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import MILLISECOND, SECOND, Duration, Instant, to_rfc3339
+from monitor.adapters.elastic_client import telling
 from monitor.log_fields import FIELDS, MAX_TEXT, TIME, FieldKind, Record, canonical, flatten, ip_shown, time_ms
 from monitor.log_query import All, Between, Everything, Exists, Joker, Like, Not, OneOf, Query, Some
 from monitor.log_store import MAX_RECORDS, MAX_ROWS, Row, Span, key_kind, measure_kind, rounded, shown_key
 
 T = TypeVar("T")
 _PAGE: Final = 2_000
-_BUSY: Final = 429
-_SERVER: Final = 500
 _SCRIPT: Final = """
 def found = [];
 def flat = params._source[params.name];
@@ -128,7 +126,7 @@ class ElasticLogStore:
         span_ = {"range": {TIME: {"gte": to_rfc3339(span.start), "lt": to_rfc3339(span.end)}}}
         texts: dict[str, Any] = {}
         filters = [span_, _condition(query, texts)]
-        with _answering():
+        with telling("searching the logs"):
             answer = self._client.search(
                 index=self._index,
                 query={"bool": {"filter": filters}},
@@ -148,25 +146,6 @@ class ElasticLogStore:
 
 
 _RETRY: Final = Duration(5 * SECOND)
-
-
-def connect(url: str, *, timeout_s: float = 10.0, **more: Any) -> Elasticsearch:
-    """Return a client that asks once and gives up after `timeout_s`; whoever calls decides about another try."""
-    return Elasticsearch(url, request_timeout=timeout_s, max_retries=0, **more)
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except ApiError as error:
-        status = error.meta.status
-        sentence = f"Elasticsearch answered {status}: {str(error.message)[:300]}"
-        if status == _BUSY or status >= _SERVER:
-            raise TemporaryError(sentence, retry_after=_RETRY) from error
-        raise PermanentError(sentence) from error
-    except TransportError as error:
-        raise TemporaryError(f"Elasticsearch does not answer: {str(error)[:200]}", retry_after=_RETRY) from error
 
 
 def _row(bucket: Mapping[str, Any], kinds: Sequence[FieldKind]) -> Row:

@@ -36,9 +36,10 @@ class Elastic:
     """One index of a real Elasticsearch, emptied and filled anew."""
 
     def __init__(self, url):
-        from monitor.adapters.log_store_elastic import ElasticLogStore, connect
+        from monitor.adapters.elastic_client import Access, connect
+        from monitor.adapters.log_store_elastic import ElasticLogStore
 
-        self.client = connect(url)
+        self.client = connect(Access(url))
         self.index = f"logs-trial-{uuid.uuid4().hex[:12]}"
         self.client.indices.create(
             index=self.index,
@@ -277,10 +278,11 @@ def test_a_bound_that_the_stores_would_round_differently_is_refused():
 
 
 def test_an_elasticsearch_that_is_down_is_no_empty_answer():
-    from monitor.adapters.log_store_elastic import ElasticLogStore, connect
+    from monitor.adapters.elastic_client import Access, connect
+    from monitor.adapters.log_store_elastic import ElasticLogStore
 
-    store = ElasticLogStore(connect("http://127.0.0.1:9", timeout_s=1), "logs-*")
-    with pytest.raises(TemporaryError, match="does not answer"):
+    store = ElasticLogStore(connect(Access("http://127.0.0.1:9"), timeout_s=1), "logs-*")
+    with pytest.raises(TemporaryError, match="searching the logs"):
         store.count(parse(""), SPAN)
     store.close()
 
