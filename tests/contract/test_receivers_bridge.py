@@ -278,13 +278,20 @@ async def test_a_repeated_webhook_is_one_page(plant):
     assert len(plant.sinks.sent("pagerduty")) == 1
 
 
-async def test_pages_of_one_group_arrive_in_the_order_in_which_they_came(plant):
-    plant.sinks.script("zenduty", Say(503), Say(503))
-    first = await plant.page("zenduty")
-    _, answer = await plant.post("/v1/pages/zenduty", webhook(alert(status="resolved", endsAt="2026-03-02T09:40:00Z")))
-    await plant.until(answer["deliveries"][0])
-    await plant.until(first)
-    assert [one.body["alert_type"] for one in plant.sinks.kept["zenduty"]] == ["critical", "resolved"]
+async def test_pages_of_one_group_arrive_in_the_order_in_which_they_came(tmp_path, sink):
+    async with bridge_plant(tmp_path, sink, patience={"first_wait_s": 0.6, "wait_s_max": 0.6}) as plant:
+        sink.script("zenduty", Say(503))
+        first = await plant.page("zenduty")
+        await plant.until(first, lambda one: one.reason.startswith("503"))
+        over = alert(status="resolved", endsAt="2026-03-02T09:40:00Z")
+        _, answer = await plant.post("/v1/pages/zenduty", webhook(over))
+        other = await plant.page("zenduty", key="another group")
+        await plant.until(other)
+        assert (await plant.delivery(first)).phase is Phase.WAITING, "another group does not wait for it"
+        await plant.until(answer["deliveries"][0])
+        key = (await plant.delivery(first)).page.key
+        told = [one.body["alert_type"] for one in sink.kept["zenduty"] if one.body["entity_id"] == key]
+        assert told == ["critical", "resolved"]
 
 
 async def test_an_undelivered_level_1_page_goes_to_the_next_channel(tmp_path, sink):
