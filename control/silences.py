@@ -75,8 +75,8 @@ def edit(url: str, id_: str, *, by: str, why: str, now: Instant, length: Duratio
         InputError: the id, the owner, the reason or the length is wrong, or the silence is over.
         TapewatchError: Alertmanager does not answer, or refuses it.
     """
-    told = call("GET", f"{url}/api/v2/silence/{_checked(id_)}")
-    if not isinstance(told, dict) or told.get("status", {}).get("state") == "expired":
+    told = _known(url, id_)
+    if told["status"]["state"] == "expired":
         raise InputError(f"silence {id_}", "is over", right="set a new one")
     _check(["x=y"], by, why, length, longest)
     body = {
@@ -93,7 +93,8 @@ def expire(url: str, id_: str) -> None:
         InputError: it is no id.
         TapewatchError: Alertmanager does not answer, or knows none of that id.
     """
-    call("DELETE", f"{url}/api/v2/silence/{_checked(id_)}")
+    _known(url, id_)  # 0.25 answers 500 when it is to end one that it does not know
+    call("DELETE", f"{url}/api/v2/silence/{id_}")
 
 
 def listed(url: str, *, expired: bool = False) -> list[Silence]:
@@ -125,7 +126,7 @@ def _silence(told: dict[str, Any]) -> Silence:
 def _check(matchers: Sequence[str], by: str, why: str, length: Duration, longest: Duration) -> None:
     if not matchers:
         raise InputError("silence", "has no matcher", right="write at least one, such as alertname=GatewayDown")
-    if all(re.fullmatch(".*", str(one["value"])) and _takes_all(one) for one in map(matcher_of, matchers)):
+    if all(map(_takes_all, map(matcher_of, matchers))):
         raise InputError("silence", "would silence everything", right="name an alert, a team or a service")
     if not by.strip():
         raise InputError("--by", "is empty", right="say who is asked about it")
@@ -136,14 +137,24 @@ def _check(matchers: Sequence[str], by: str, why: str, length: Duration, longest
 
 
 def _takes_all(matcher: dict[str, Any]) -> bool:
-    fits = re.fullmatch(matcher["value"], "") is not None if matcher["isRegex"] else matcher["value"] == ""
-    return fits is matcher["isEqual"] and (matcher["isRegex"] and re.fullmatch(matcher["value"], "x/") is not None)
+    """Tell whether a matcher fits almost any label: it asks for nothing, or forbids nothing but its absence."""
+    value = matcher["value"]
+    if not matcher["isRegex"]:
+        return value == "" and not matcher["isEqual"]
+    fits = re.fullmatch(value, "An unlikely/value") is not None
+    return fits is matcher["isEqual"]
 
 
-def _checked(id_: str) -> str:
+def _known(url: str, id_: str) -> dict[str, Any]:
+    right = "`tapewatch alerts silence list` shows them"
     if _ID.fullmatch(id_) is None:
-        raise InputError(f"silence {id_[:40]!r}", "is no id", right="`tapewatch alerts silence list` shows them")
-    return id_
+        raise InputError(f"silence {id_[:40]!r}", "is no id", right=right)
+    try:
+        told = call("GET", f"{url}/api/v2/silence/{id_}")
+    except PermanentError as error:
+        raise InputError(f"silence {id_}", "is not known", right=right) from error
+    assert isinstance(told, dict)
+    return told
 
 
 def _id(told: Any) -> str:

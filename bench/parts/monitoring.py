@@ -24,7 +24,7 @@ def our_alertmanager(home: Path, sink_port: int) -> Iterator[int]:
     home.mkdir(parents=True, exist_ok=True)
     secret.write_text("webhook-secret-of-the-bench")
     source = house_routes()
-    with _alertmanager(
+    with alertmanager_with(
         home, render.alertmanager_config(source, control_ports=(sink_port,), secret=secret, group_wait_s=None)
     ) as port:
         yield port
@@ -37,12 +37,13 @@ def bare_alertmanager(home: Path, sink_port: int | None) -> Iterator[int]:
     receiver: dict[str, Any] = {"name": "sink", **({"webhook_configs": hooks} if hooks else {})}
     # Nobody to tell: few groups, as the project's own routes make, so that grouping costs the reference little.
     route = BARE_ROUTE if hooks else {**BARE_ROUTE, "group_by": ["alertname", "service"]}
-    with _alertmanager(home, {"route": route, "receivers": [receiver]}) as port:
+    with alertmanager_with(home, {"route": route, "receivers": [receiver]}) as port:
         yield port
 
 
 @contextmanager
-def _alertmanager(home: Path, config: Mapping[str, Any]) -> Iterator[int]:
+def alertmanager_with(home: Path, config: Mapping[str, Any]) -> Iterator[int]:
+    """Run an Alertmanager with a configuration. Yields its port."""
     home.mkdir(parents=True, exist_ok=True)
     render.write_yaml(home / "alertmanager.yml", config)
     (port,) = free_ports(1)

@@ -45,7 +45,8 @@ _PACE: Final = {
     Tier.AT_ONCE: {"group_wait": "0s", "group_interval": "30s", "repeat_interval": "15m"},
     Tier.IN_HOURS: {"group_wait": "10s", "group_interval": "1m", "repeat_interval": "1h"},
     Tier.OFF_HOURS: {"group_wait": "10s", "group_interval": "1m", "repeat_interval": "1h"},
-    Tier.TICKET: {"group_wait": "1m", "group_interval": "15m", "repeat_interval": "1d"},
+    # A storm of a minute is one message.
+    Tier.TICKET: {"group_wait": "90s", "group_interval": "15m", "repeat_interval": "1d"},
 }
 _TIERS: Final = {1: (Tier.AT_ONCE,), 2: (Tier.IN_HOURS, Tier.OFF_HOURS), 3: (Tier.TICKET,)}
 
