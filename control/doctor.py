@@ -40,6 +40,10 @@ def examine(settings: Settings) -> list[Check]:
             "alertmanager", settings.alertmanager,
             "apt-get install prometheus-alertmanager, or name one with TAPEWATCH_ALERTMANAGER",
         ),
+        _program(
+            "node_exporter", settings.node_exporter,
+            "apt-get install prometheus-node-exporter (boards and alerts of the machine have no data without it)",
+        ),
         _program("setpriv", "setpriv", "apt-get install util-linux"),
         _ports(settings),
         _state(settings.state),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import sys
 from collections.abc import Collection
@@ -43,7 +44,7 @@ STOP_ORDER: Final = (
 )
 """No new orders, then nobody who listens, then the engine, which notes that it was stopped cleanly."""
 
-BESIDE: Final = {"bridge": "alertmanager", "shipper": "alertmanager"}
+BESIDE: Final = {"bridge": "alertmanager", "shipper": "alertmanager", "node": "alertmanager"}
 """Workloads that run only when they are configured, and with whom they start and stop."""
 
 
@@ -71,6 +72,7 @@ class Ports:
     kube_state: int
     bridge: int
     shipper: int
+    node: int
     gateways: tuple[int, ...]
 
     def named(self) -> dict[str, int]:
@@ -104,7 +106,7 @@ def choose_ports(settings: Settings) -> Ports:
         settings.port_control, settings.port_estate, settings.port_prometheus, settings.port_alertmanager,
         settings.port_engine, settings.port_engine_stream, settings.port_market_data, settings.port_settlement,
         settings.port_watchdog, settings.port_load, settings.port_podhost, settings.port_control_2,
-        settings.port_kube_state, settings.port_bridge, settings.port_shipper,
+        settings.port_kube_state, settings.port_bridge, settings.port_shipper, settings.port_node,
         gateways=tuple(range(first, first + settings.gateways_max)),
     )  # fmt: skip
     for name, port in ports.named().items():
@@ -285,6 +287,9 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         *_monitoring(settings, layout, ports),
         WorkloadSpec("load", slots["load"], int(settings.load_rate_per_s > 0), ESTATE, singleton=True),
     ]
+    node = _node_exporter(settings, layout, ports)
+    if node is not None:
+        platform.append(node)
     if settings.bridge is not None:
         platform.append(WorkloadSpec("bridge", slots["bridge"], 1, ESTATE, singleton=True, grace_s=5.0))
     if ships(settings):
@@ -330,6 +335,22 @@ def _monitoring(settings: Settings, layout: Layout, ports: Ports) -> list[Worklo
             1, ESTATE, singleton=True, ready_path="/-/ready",
         ),
     ]  # fmt: skip
+
+
+NODE_COLLECTORS: Final = ("cpu", "meminfo", "loadavg", "filesystem", "diskstats", "netdev", "timex", "uname")
+"""What boards and rules ask of a machine. All of its collectors would cost a dozen times the series."""
+
+
+def _node_exporter(settings: Settings, layout: Layout, ports: Ports) -> WorkloadSpec | None:
+    """Return the exporter of the machine's figures; None where it is not installed."""
+    if shutil.which(settings.node_exporter) is None:
+        return None
+    argv = (
+        settings.node_exporter, f"--web.listen-address={HOST}:{ports.node}", "--web.disable-exporter-metrics",
+        "--collector.disable-defaults", *(f"--collector.{name}" for name in NODE_COLLECTORS), "--log.level=warn",
+    )  # fmt: skip
+    slot = Slot("node-1", ports.node, argv, layout.output("node-1"))
+    return WorkloadSpec("node", (slot,), 1, ESTATE, singleton=True, ready_path="/")
 
 
 def _python_slot(layout: Layout, replica: str, port: int) -> Slot:

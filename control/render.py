@@ -158,7 +158,7 @@ def prometheus_command(program: str, config: Path, data: Path, port: int, retent
     return (
         program, f"--config.file={config}", f"--storage.tsdb.path={data}", f"--web.listen-address={HOST}:{port}",
         f"--storage.tsdb.retention.time={retention}", "--query.lookback-delta=5s",
-        "--rules.alert.resend-delay=5s", "--log.level=warn",
+        "--rules.alert.resend-delay=5s", "--log.level=warn", "--enable-feature=exemplar-storage",
     )  # fmt: skip
 
 

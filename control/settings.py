@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     """The bridge to people's pagers, where one is told of."""
     port_shipper: int = Field(18780, ge=1024, le=65_535)
     """The shipper's health and metrics, where logs are shipped."""
+    port_node: int = Field(18790, ge=1024, le=65_535)
+    """The machine's figures, by node_exporter."""
     port_gateways: int = Field(18800, ge=1024, le=65_500)
     """The first gateway's; the others follow without gaps."""
     symbols: int = Field(8, ge=1, le=1000)
@@ -100,6 +102,8 @@ class Settings(BaseSettings):
     """The Prometheus program: a name found on PATH, or a path."""
     alertmanager: str = "prometheus-alertmanager"
     """The Alertmanager program, named as Debian does."""
+    node_exporter: str = "prometheus-node-exporter"
+    """The program that tells of the machine, named as Debian does; without it an estate runs all the same."""
     testbed: str = ""
     """The binary of the Kubernetes test bed; empty: the one in the user's cache, built when it is not there."""
     elasticsearch_home: str = ""

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Set up everything `make drill` and `make test` need; a second call returns at once.
-# A virtual environment in .venv from the hash-pinned lock, and Debian's Prometheus and Alertmanager when none is found.
+# A virtual environment in .venv from the hash-pinned lock, and Debian's Prometheus, Alertmanager and node_exporter when
+# none is found.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -47,6 +48,7 @@ monitoring() {
     if ! found "${TAPEWATCH_ALERTMANAGER:-prometheus-alertmanager}" || ! found amtool; then
         packages="$packages prometheus-alertmanager"
     fi
+    found "${TAPEWATCH_NODE_EXPORTER:-prometheus-node-exporter}" || packages="$packages prometheus-node-exporter"
     found setpriv || packages="$packages util-linux"
     # shellcheck disable=SC2086 # package names are words of their own
     [ -z "$packages" ] || install_packages $packages
