@@ -191,9 +191,11 @@ def _secret(where: str, folder: Path, name: str) -> str:
     if Path(name).name != name:
         raise InputError(where, f"{name[:40]!r} is a path", right="name a file of the credentials' directory")
     try:
-        text = (folder / name).read_text(encoding="ascii").strip()
+        mode, text = (folder / name).stat().st_mode, (folder / name).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(where, f"{folder / name} cannot be read", right="one line of ASCII, mode 0600") from error
+    if mode & 0o077:
+        raise InputError(where, f"{folder / name} is open to others", right=f"chmod 600 {folder / name}")
     if len(text) < SECRET_LETTERS_MIN or not text.isprintable() or " " in text:
         raise InputError(
             where, f"{folder / name} holds no secret", right=f"one word of {SECRET_LETTERS_MIN} letters or more"

@@ -51,6 +51,7 @@ def bridge_file(folder: Path, url: str, public_url: str = "", **changes: Any) ->
     }  # fmt: skip
     for name, text in secrets.items():
         (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
     twilio = {
         "url": url, "account": ACCOUNT, "secret_file": "twilio-token", "sender": "+12025550100",
         "to": {"default": [PERSON]},

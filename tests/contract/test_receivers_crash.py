@@ -191,6 +191,7 @@ def changed(**changes: object) -> dict[str, object]:
         (changed(secret_file="../twilio-token"), "is a path"),
         (changed(secret_file="none"), "cannot be read"),
         (changed(secret_file="short"), "holds no secret"),
+        (changed(secret_file="open"), "is open to others"),
         ({**changed(), "escalation": {"sms": "sms"}}, "leads back to itself"),
         ({**changed(), "escalation": {"sms": "call"}}, "is no channel of this file"),
         ({**changed(), "patience": {"give_up_s": 0}}, "patience.give_up_s"),
@@ -199,14 +200,15 @@ def changed(**changes: object) -> dict[str, object]:
     ],
 )
 def test_a_wrong_file_is_refused_with_where_and_what(tmp_path, told, where):
-    (tmp_path / "twilio-token").write_text("twilio-token-1234567890")
-    (tmp_path / "short").write_text("x")
+    for name, text, mode in (("twilio-token", "x" * 22, 0o600), ("short", "x", 0o600), ("open", "x" * 22, 0o644)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
     path = tmp_path / "bridge.yml"
     path.write_text(told if isinstance(told, str) else yaml.safe_dump(told))
     with pytest.raises(InputError, match=where.replace(".", r"\.")) as refused:
         load_bridge(path)
     assert "\n" not in str(refused.value)
-    assert "twilio-token-1234567890" not in str(refused.value)
+    assert "x" * 22 not in str(refused.value)
 
 
 def test_a_bridge_with_a_wrong_file_ends_with_one_sentence(tmp_path):
