@@ -23,6 +23,8 @@ from incidents.adapters.page_outbox import PageOutbox
 from incidents.adapters.pager_http import PagerHttp
 from incidents.paging.outbox import OVER, Delivery
 from kernel.adapters.clock import SystemClock
+from monitor.adapters.exporter import Exporter
+from monitor.catalog import Role
 from tests.contract.sinks import (
     ACCOUNT,
     GENIE_KEY,
@@ -188,7 +190,9 @@ async def bridge_plant(
     log = Events()
     telemetry = BridgeInstruments(meter, config.channels)  # type: ignore[arg-type]
     bridge = Bridge(BridgeParts(config, outbox, http, telemetry, log, clock, lost.append))
-    doors = BridgeDoors(bridge, config, outbox, NoExposition(), clock, "webhook-secret", "admin-secret")
+    doors = BridgeDoors(
+        bridge, config, outbox, Exporter(Role.BRIDGE, process=False), clock, "webhook-secret", "admin-secret"
+    )
     server = HttpServer(bridge_app(doors), listener)
     await server.start()
     await bridge.load()
@@ -204,10 +208,3 @@ async def bridge_plant(
         await server.stop()
         await http.close()
         await outbox.close()
-
-
-class NoExposition:
-    content_type = "text/plain"
-
-    def render(self) -> bytes:
-        return b""

@@ -35,7 +35,7 @@ class Mailbox:
         self.tried += 1
         if self.answers:
             return self.answers.pop(0)
-        message = message_from_bytes(bytes(envelope.content or b""), policy=policy.default)
+        message = message_from_bytes(envelope.original_content or b"", policy=policy.default)
         assert isinstance(message, EmailMessage)
         self.kept.append(message)
         self.recipients += envelope.rcpt_tos

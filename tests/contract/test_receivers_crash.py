@@ -147,7 +147,7 @@ async def test_a_lost_page_is_an_alert_of_its_own_and_stays_one_over_a_restart(t
             await bridge.start()
 
             async def told_again() -> bool:
-                return len(posted) > seen
+                return bool(posted[seen:])
 
             await until(told_again)
             bridge.kill(signal.SIGTERM)
