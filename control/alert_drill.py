@@ -29,6 +29,7 @@ from control.addresses import HOST, url_of
 from control.alert_plan import STANDING, Planned, batches, planned
 from control.child import Child, Slot, probe
 from control.plan import free_ports
+from control.routing import hurried
 from control.settings import Settings
 from exchange.adapters.http import HttpServer, listen
 from kernel.errors import PermanentError, TemporaryError
@@ -133,7 +134,7 @@ class AlertDrill:
         self._folder = folder
         self._tell = tell
         self._chosen, self._left_out = planned(every=every, only=only)
-        self._config = sink_config(render.load_yaml(render.ALERTS / "alertmanager.yml"), 0)
+        self._config = sink_config(hurried(render.load_yaml(render.ALERTS / "alertmanager.yml")), 0)
         self._batches = batches(self._chosen, self._config.get("inhibit_rules", []), _metrics_of_rules())
 
     async def run(self) -> AlertsResult:
@@ -170,7 +171,8 @@ class AlertDrill:
         home = self._folder.absolute()
         home.mkdir(parents=True, exist_ok=True)
         render.write_yaml(home / "prometheus.yml", prometheus_config(sink_port, alertmanager_port))
-        config = sink_config(render.load_yaml(render.ALERTS / "alertmanager.yml"), sink_port)
+        # Who is told at which hour is not asked here: whoever the routes name must be told now.
+        config = sink_config(hurried(render.load_yaml(render.ALERTS / "alertmanager.yml")), sink_port)
         render.write_yaml(home / "alertmanager.yml", config)
         children = [
             Child(Slot(name, port, argv, home / f"{name}.out"), lambda _child, _code: None)
