@@ -27,7 +27,7 @@ def settings(tmp_path):
 def test_the_exchange_is_not_among_what_the_estate_itself_starts(settings):
     layout, ports = Layout(settings.state), plan.choose_ports(settings)
     started = {spec.name: spec.replicas for spec in plan.workloads(settings, layout, ports)}
-    assert started.pop("node", 1) == 1, "the machine's exporter, where it is installed, comes and goes with Alertmanager"
+    assert started.pop("node", 1) == 1, "it runs where it is installed"
     assert started == {"podhost": 1, "control": 2, "kube-state": 1, "prometheus": 1, "alertmanager": 1, "load": 1}
     grouped = {name for group in plan.KUBE_STOP_ORDER for name in group}
     assert grouped == set(started)
