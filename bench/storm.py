@@ -82,6 +82,9 @@ class _Sink(ThreadingHTTPServer):
     request_queue_size = 256
     told: Told
 
+    def handle_error(self, *_args: object) -> None:
+        """Say nothing of connections that Alertmanager leaves when it is stopped."""
+
 
 class _Webhook(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"

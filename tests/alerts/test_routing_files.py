@@ -409,3 +409,19 @@ def test_the_terminal_prints_a_configuration_that_tells_what_it_is():
     assert [one["name"] for one in yaml.safe_load(said)["receivers"]] == ["control", "on-call"]
     assert "left out: chat (slack)" in left_out
     assert run("alerts", "config", "--reference")[1] == (routing.ALERTS / "alertmanager.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    "verb", ["routes", "config", "check", "report", "silence add", "silence list", "silence expire"]
+)
+def test_every_verb_of_the_group_shows_an_example(verb):
+    code, said, _ = run("alerts", *verb.split(), "--help")
+    assert code == 0
+    assert "Example: tapewatch alerts" in said
+
+
+def test_silences_need_an_estate_that_runs(tmp_path):
+    code, _, said = run("alerts", "silence", "list", "--state", tmp_path)
+    assert code != 0
+    assert str(tmp_path) in said
+    assert "Traceback" not in said
