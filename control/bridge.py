@@ -47,6 +47,8 @@ T = TypeVar("T")
 
 TICK_S: Final = 0.1
 """While anything is unfinished, so often is it looked at."""
+LOOK_SHARE: Final = 5.0
+"""A pause is so many times as long as the look before it, at least."""
 IDLE_S: Final = 5.0
 AT_ONCE_MAX: Final = 4
 """Requests under way on one channel: fewer than any provider's limit of requests a second."""
@@ -147,10 +149,14 @@ class Bridge:
 
     async def run(self) -> None:
         """Do what is due, for ever."""
+        loop = asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             self._turn()
+            # Thousands of waiting pages make a turn long: looking at them shall not fill the processor.
+            pause_s = max(TICK_S, LOOK_SHARE * (loop.time() - began_s)) if self._open else IDLE_S
             with contextlib.suppress(TimeoutError):  # not wait_for: Python 3.11's may swallow the end of this task
-                async with asyncio.timeout(TICK_S if self._open else IDLE_S):
+                async with asyncio.timeout(pause_s):
                     await self._wake.wait()
             self._wake.clear()
 
