@@ -107,10 +107,12 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     tuning: ControlTuning = ControlTuning()
     bridge: str = ""
     """The bridge's file (`docs/receivers.md`); empty: there is no bridge."""
+    log_rules: str = ""
+    """The log rules; empty: the house's own."""
     kube: KubeAccess | None = None
     """None: the exchange is local processes."""
     shipping: LogShipping | None = None
-    """None: no shipper runs."""
+    """None: no shipper runs, and log rules ask the local files."""
     tracing: Tracing | None = None
     """None: no spans are built."""
     faults_allowed: bool = False

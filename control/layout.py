@@ -71,6 +71,16 @@ class Layout:
         return self.root / "shipper"
 
     @property
+    def log_rules(self) -> Path:
+        """What log rules remember between two turns."""
+        return self.root / "log-watch" / "rules.json"
+
+    @property
+    def logs(self) -> Path:
+        """Directory of every replica's log."""
+        return self.root / "logs"
+
+    @property
     def effects(self) -> Path:
         """The estate's journal of carried-out writes, by key."""
         return self.root / "estate" / "effects.log"

@@ -17,7 +17,7 @@ from monitor.log_fields import time_ms
 from monitor.log_store import LogStore, Span
 from monitor.logrules.fold import Match
 from monitor.logrules.model import Rule
-from monitor.logrules.standing import Alert
+from monitor.logrules.standing import Alert, advance
 from monitor.logrules.turn import Kept, start, take
 
 RULES: Final = Path(__file__).resolve().parent.parent / "alerts" / "logs"
@@ -32,7 +32,6 @@ class Played:
     matches: tuple[Match, ...]
     raised: tuple[tuple[int, str, Alert], ...]
     """When, of which key, and the alert as it was raised."""
-    turns: int
     records: int
     first: Instant
     last: Instant
@@ -131,14 +130,13 @@ def play_file(rule: Rule, path: Path, since: str, until: str, now: Instant) -> P
 
 def play_store(rule: Rule, store: LogStore, span: Span, records: int) -> Played:
     """Play a rule over a range of a store."""
-    found: list[Match] = []
+    found = [match for _, _, matches in play(rule, store, span) for match in matches]
+    alerts: dict[str, Alert] = {}
     raised: dict[tuple[int, str], Alert] = {}
-    turns = 0
-    for _, kept, matches in play(rule, store, span):
-        turns += 1
-        found += [match for match in matches if match.at <= span.end + rule.timeframe]
-        for key, alert in kept.alerts.items():
-            for at in alert.raised:
-                raised.setdefault((at, key), alert)
+    for match in sorted(found, key=lambda one: (one.at, one.key)):
+        alerts = advance(rule, alerts, [match], match.at)
+        for key, alert in alerts.items():
+            if alert.standing:
+                raised.setdefault((alert.since, key), alert)
     told = tuple((at, key, alert) for (at, key), alert in sorted(raised.items(), key=lambda one: one[0]))
-    return Played(tuple(found), told, turns, records, span.start, span.end)
+    return Played(tuple(found), told, records, span.start, span.end)

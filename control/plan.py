@@ -44,7 +44,9 @@ STOP_ORDER: Final = (
 )
 """No new orders, then nobody who listens, then the engine, which notes that it was stopped cleanly."""
 
-BESIDE: Final = {"bridge": "alertmanager", "shipper": "alertmanager", "node": "alertmanager"}
+BESIDE: Final = {
+    "bridge": "alertmanager", "shipper": "alertmanager", "log-watch": "alertmanager", "node": "alertmanager",
+}  # fmt: skip
 """Workloads that run only when they are configured, and with whom they start and stop."""
 
 
@@ -72,6 +74,7 @@ class Ports:
     kube_state: int
     bridge: int
     shipper: int
+    log_watch: int
     node: int
     gateways: tuple[int, ...]
 
@@ -106,7 +109,8 @@ def choose_ports(settings: Settings) -> Ports:
         settings.port_control, settings.port_estate, settings.port_prometheus, settings.port_alertmanager,
         settings.port_engine, settings.port_engine_stream, settings.port_market_data, settings.port_settlement,
         settings.port_watchdog, settings.port_load, settings.port_podhost, settings.port_control_2,
-        settings.port_kube_state, settings.port_bridge, settings.port_shipper, settings.port_node,
+        settings.port_kube_state, settings.port_bridge, settings.port_shipper, settings.port_log_watch,
+        settings.port_node,
         gateways=tuple(range(first, first + settings.gateways_max)),
     )  # fmt: skip
     for name, port in ports.named().items():
@@ -115,6 +119,8 @@ def choose_ports(settings: Settings) -> Ports:
             if name == "bridge"
             else ships(settings)
             if name == "shipper"
+            else settings.log_watch
+            if name == "log_watch"
             else settings.on == "kubernetes" or name not in KUBE_ONLY
         )
         if needed and not is_free(port):
@@ -199,6 +205,8 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
     bridge = {"bridge": [("bridge-1", ports.bridge)]} if settings.bridge is not None else {}
     if ships(settings):
         bridge["shipper"] = [("shipper-1", ports.shipper)]
+    if settings.log_watch:
+        bridge["log-watch"] = [("log-watch-1", ports.log_watch)]
     if settings.on == "kubernetes":
         return {
             "control": [(f"control-{n}", port) for n, port in enumerate(control_ports(settings, ports), 1)],
@@ -236,7 +244,8 @@ def _role_config(
         gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
         seed=settings.seed, faults_allowed=settings.faults_allowed,
         bridge=str(settings.bridge.absolute()) if settings.bridge is not None else "",
-        shipping=_shipping(settings) if role == "shipper" else None,
+        shipping=_shipping(settings) if role == "shipper" or (role == "log-watch" and settings.elastic_url) else None,
+        log_rules=str(settings.log_rules.absolute()) if settings.log_rules is not None else "",
         tracing=Tracing(url=settings.otlp_url, share=settings.trace_share, slow_s=settings.trace_slow_s)
         if settings.otlp_url else None,
         tuning=ControlTuning(
@@ -294,6 +303,8 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         platform.append(WorkloadSpec("bridge", slots["bridge"], 1, ESTATE, singleton=True, grace_s=5.0))
     if ships(settings):
         platform.append(WorkloadSpec("shipper", slots["shipper"], 1, ESTATE, singleton=True, grace_s=12.0))
+    if settings.log_watch:
+        platform.append(WorkloadSpec("log-watch", slots["log-watch"], 1, ESTATE, singleton=True, grace_s=8.0))
     if settings.on == "kubernetes":
         return [
             WorkloadSpec("podhost", slots["podhost"], 1, ESTATE, singleton=True, grace_s=15.0),

@@ -244,6 +244,12 @@ async def _shipper(config: RoleConfig, stop: asyncio.Event) -> int:
     return await serve(config, stop)
 
 
+async def _log_watch(config: RoleConfig, stop: asyncio.Event) -> int:
+    from control.logwatch_role import serve
+
+    return await serve(config, stop)
+
+
 _SERVE: Final[dict[Role, Serve]] = {
     Role.ENGINE: _engine,
     Role.GATEWAY: _gateway,
@@ -254,6 +260,7 @@ _SERVE: Final[dict[Role, Serve]] = {
     Role.KUBE_STATE: _kube_state,
     Role.BRIDGE: _bridge,
     Role.SHIPPER: _shipper,
+    Role.LOG_WATCH: _log_watch,
 }
 
 

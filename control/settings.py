@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     """The bridge to people's pagers, where one is told of."""
     port_shipper: int = Field(18780, ge=1024, le=65_535)
     """The shipper's health and metrics, where logs are shipped."""
+    port_log_watch: int = Field(18785, ge=1024, le=65_535)
+    """Log rules: health and metrics of what runs them."""
     port_node: int = Field(18790, ge=1024, le=65_535)
     """The machine's figures, by node_exporter."""
     port_gateways: int = Field(18800, ge=1024, le=65_500)
@@ -116,6 +118,10 @@ class Settings(BaseSettings):
     """Last part of the data streams' names: dev, staging, prod, ..."""
     ship_logs: bool = True
     """With `elastic_url`: whether the estate's own shipper runs; false where Filebeat or another one does it."""
+    log_watch: bool = True
+    """Whether the log rules run: over the local files, or over `elastic_url` where it is named."""
+    log_rules: Path | None = None
+    """A file or directory of log rules (`docs/log-alerts.md`); None: the house's own, `alerts/logs`."""
     elastic_user: str = ""
     """Its user, together with `elastic_password_file`; empty: no such login."""
     elastic_password_file: Path | None = None

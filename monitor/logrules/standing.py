@@ -116,7 +116,7 @@ def label_of(field: str) -> str:
 def postable(rule: Rule, text: str, alert: Alert, ends_at: Instant) -> PostableAlert:
     """Return an alert as Alertmanager takes it. Its labels are the rule's and the key's, so that they stay the same."""
     key = dict(zip(rule.by, key_of(text), strict=False))
-    labels = {"alertname": rule.name, **rule.labels, "source": "logs"}
+    labels = {"alertname": rule.name, **rule.labels, "audience": "people", "source": "logs"}
     labels |= {label_of(field): value[:MAX_LABEL] for field, value in key.items()}
     annotations = {
         "runbook_url": f"{DOCS}#{rule.name.lower()}",
