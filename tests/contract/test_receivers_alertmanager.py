@@ -254,17 +254,26 @@ async def test_trap_slack_saying_ok_false_counts_as_sent(tmp_path, sink):
     assert sink.kept["slack-webhook"] == []
 
 
-@pytest.mark.parametrize("kind", ["slack", "discord", "webhook"])
-async def test_trap_429_is_not_tried_again(tmp_path, sink, kind):
+def several(kinds: tuple[str, ...], sink: Sinks, folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    return {kind: (section_of(kind), led(kind, own_blocks(kind)[0], sink, folder)) for kind in kinds}
+
+
+def provider_of(kind: str) -> str:
+    return "slack-webhook" if kind == "slack" else kind
+
+
+async def test_trap_429_is_not_tried_again(tmp_path, sink):
     """So a sink of ours answers 503, never 429."""
-    provider = "slack-webhook" if kind == "slack" else kind
-    sink.script(provider, Say(429, {}, {"Retry-After": "1"}))
-    async with routed(tmp_path, one(kind, sink, tmp_path), "1h") as url:
-        await fire(url, kind)
-        await until(lambda: sink.sent(provider))
+    kinds = ("slack", "discord", "webhook")
+    async with routed(tmp_path, several(kinds, sink, tmp_path), "1h") as url:
+        for kind in kinds:
+            sink.script(provider_of(kind), Say(429, {}, {"Retry-After": "1"}))
+            await fire(url, kind)
+        await until(lambda: all(sink.sent(provider_of(kind)) for kind in kinds))
         await asyncio.sleep(2.0)
-        assert (await failures(url, kind))[1] == 1.0
-    assert len(sink.sent(provider)) == 1
+        for kind in kinds:
+            assert (await failures(url, kind))[1] == 1.0, kind
+            assert len(sink.sent(provider_of(kind))) == 1, kind
 
 
 async def test_trap_discord_is_never_cut(tmp_path, sink):
@@ -300,16 +309,15 @@ async def test_trap_alertmanager_dies_of_a_telegram_reply_without_chat(tmp_path,
                 await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("kind", ["slack", "pagerduty", "opsgenie", "discord", "webhook"])
-async def test_503_and_cut_connections_are_tried_again_by_alertmanager(tmp_path, sink, kind):
-    if not own_blocks(kind):
-        pytest.skip(f"the file has no {kind} receiver")
-    provider = "slack-webhook" if kind == "slack" else kind
-    sink.script(provider, Say(503), Cut())
-    async with routed(tmp_path, one(kind, sink, tmp_path), "10s") as url:
-        await fire(url, kind)
-        await until(lambda: sink.kept[provider])
-    assert len(sink.kept[provider]) == 1
+async def test_503_and_cut_connections_are_tried_again_by_alertmanager(tmp_path, sink):
+    kinds = ("slack", "pagerduty", "opsgenie", "discord", "webhook")
+    async with routed(tmp_path, several(kinds, sink, tmp_path), "10s") as url:
+        for kind in kinds:
+            sink.script(provider_of(kind), Say(503), Cut())
+            await fire(url, kind)
+        await until(lambda: all(sink.kept[provider_of(kind)] for kind in kinds))
+    for kind in kinds:
+        assert len(sink.kept[provider_of(kind)]) == 1, kind
 
 
 async def test_a_mail_server_that_is_busy_is_tried_again(tmp_path, mail, sink):
