@@ -91,7 +91,7 @@ def check_alertmanager(program: Path, config: Path) -> None:
     if said is None:
         return
     problem = " ".join(said.partition("FAILED: ")[2].partition("amtool: error")[0].split()) or said.strip()[-300:]
-    raise InputError(*_placed(config, problem), right=f"it is made from {ALERTS / 'alertmanager.yml'}: correct that")
+    raise InputError(*_placed(config, problem), right=f"it is made from {ALERTS / 'routing'}: correct that")
 
 
 def _ask(program: Path, checker: str, *arguments: str) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from control import routing
+from control.render import alertmanager_config
 from control.servers import amtool
 from monitor.routing.model import Version
 from monitor.routing.walk import hits_of
@@ -191,6 +192,23 @@ def test_control_hears_of_the_same_in_the_same_groups_whether_people_can_be_told
         labels = labels_of(name, {"replica": "r-1", "symbol": "ACME"})
         told = [hit for hit in hits_of(whole, labels) if hit.receiver == "control"]
         assert told == [hit for hit in hits_of(bare, labels) if hit.receiver == "control"], name
+
+
+def test_two_control_processes_are_both_told_and_people_once():
+    whole = read(CONFIG)
+    twice = alertmanager_config(whole, control_ports=(1, 2), secret=Path("s"), group_wait_s=None)
+    for name, more, receivers, _ in ROUTES:
+        told = [hit.receiver for hit in hits_of(twice, labels_of(name, more))]
+        assert sorted(told) == sorted([*receivers, *(["control-2"] if "control" in receivers else [])]), name
+    urls = {one["name"]: one["webhook_configs"][0]["url"] for one in twice["receivers"] if "control" in one["name"]}
+    assert urls == {"control": "http://127.0.0.1:1/api/v1/alerts", "control-2": "http://127.0.0.1:2/api/v1/alerts"}
+    people = [one for one in twice["receivers"] if "control" not in one["name"]]
+    assert people == [one for one in whole["receivers"] if one["name"] != "control"]
+
+
+def test_what_endangers_the_market_is_muted_in_no_phase():
+    for mute in routing.load_organisation().mutes:
+        assert ALERTS[mute.alert]["labels"]["level"] != "1", mute.alert
 
 
 def test_without_a_live_channel_control_alone_is_told_and_persons_are_asked_for_on_its_page():
