@@ -221,6 +221,21 @@ async def test_the_bridge_takes_what_alertmanager_sends_and_delivers_it(tmp_path
             assert ended.phase in {Phase.DELIVERED, Phase.ACCEPTED}
 
 
+async def test_alertmanager_comes_back_to_a_bridge_whose_disk_was_full(tmp_path, sink):
+    folder = tmp_path / "bridge"
+    folder.mkdir()
+    async with bridge_plant(folder, sink) as plant:
+        block = led("zenduty", own_blocks("zenduty")[0], sink, tmp_path, bridge=plant.url)
+        await plant.outbox.call(lambda outbox: outbox._db.execute("PRAGMA query_only = ON"))
+        async with routed(tmp_path, {"zenduty": ("webhook_configs", block)}, "10s") as url:
+            await fire(url, "zenduty")
+            await asyncio.sleep(1.0)
+            assert await plant.get("/v1/pages") == []
+            await plant.outbox.call(lambda outbox: outbox._db.execute("PRAGMA query_only = OFF"))
+            await until(lambda: sink.kept["zenduty"])
+    assert len(sink.kept["zenduty"]) == 1
+
+
 async def test_the_bridges_key_is_the_one_alertmanager_itself_gives(tmp_path, sink):
     """Whoever moves a team from Alertmanager's own PagerDuty receiver to the bridge keeps its open alerts' keys."""
     folder = tmp_path / "bridge"
