@@ -1,6 +1,6 @@
 # Everything a person or a machine runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup drill drill-kube kube testbed servers test test-kube test-long lint bench lock
+.PHONY: help setup drill drill-kube kube testbed servers elastic test test-kube test-long lint bench lock
 
 BIN := .venv/bin
 # In CI nothing is left out: the Kubernetes test bed is built, and its tests must not be skipped.
@@ -26,6 +26,9 @@ testbed: setup
 
 servers: setup ## Have the real servers that tests need: Elasticsearch, Filebeat (once, about four minutes)
 	@$(BIN)/tapewatch servers build
+
+elastic: setup ## Start a real Elasticsearch here, set up for the logs; the first time it is fetched
+	@$(BIN)/tapewatch elk up
 
 lint: setup ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

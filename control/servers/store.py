@@ -55,7 +55,7 @@ def work_place(name: str, need_bytes: int, say: Tell) -> Iterator[Path]:
         descriptor = os.open(cache() / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise PermanentError(f"the cache {cache()} cannot be written: {error.strerror}") from error
-    work = cache() / f"{name}.work"
+    work, held = cache() / f"{name}.work", False
     try:
         began, told = time.monotonic(), 0.0
         while not _try_lock(descriptor):
@@ -64,6 +64,7 @@ def work_place(name: str, need_bytes: int, say: Tell) -> Iterator[Path]:
                 say(f"another process fetches {name}; waiting for that ({elapsed(began)})")
                 told = max(waited, 0.001)
             time.sleep(0.2)
+        held = True
         shutil.rmtree(work, ignore_errors=True)  # of one that was killed
         free = shutil.disk_usage(cache()).free
         if free < need_bytes:
@@ -74,7 +75,8 @@ def work_place(name: str, need_bytes: int, say: Tell) -> Iterator[Path]:
         work.mkdir()
         yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if held:  # who gave up waiting leaves the other's work alone
+            shutil.rmtree(work, ignore_errors=True)
         os.close(descriptor)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from control.plan import free_ports
@@ -13,6 +18,7 @@ from kernel.errors import PermanentError, TemporaryError
 from monitor.elk import nodes
 from monitor.elk.templates import policy
 
+ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.elastic, pytest.mark.long]
 
 
@@ -105,3 +111,21 @@ def test_data_survive_a_kill(elastic_home):
         assert node.request("GET", "/a/_doc/1")["_source"] == {"n": 1}
         with pytest.raises(ElasticStatusError):
             node.request("GET", "/a/_doc/2")
+
+
+def test_a_node_does_not_outlive_whoever_started_it(elastic_home, tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from control.servers.elastic_node import Node\n"
+        "node = Node(Path(sys.argv[1])).start(); print(*node.pids, node.directory, flush=True); time.sleep(600)"
+    )
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", program, str(elastic_home)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    *pids, directory = keeper.stdout.readline().split()
+    assert len(pids) == 2, "the launcher and the server"
+    keeper.kill()
+    keeper.communicate()
+    try:
+        assert until(lambda: not any(psutil.pid_exists(int(pid)) for pid in pids), 30)
+    finally:
+        shutil.rmtree(directory)
