@@ -103,6 +103,7 @@ def routes(
     else:
         _print_channels(answer.channels)
         _print_teams(settings, {one.channel for one in answer.channels if one.live})
+    guarded(lambda: _made(settings, modern=modern))  # what is shown is shown, also where an estate would refuse it
 
 
 @app.command(epilog="Example: tapewatch alerts config --modern")
@@ -147,14 +148,14 @@ def _version(modern: bool) -> Any:  # noqa: FBT001 - a flag of the terminal
     return Version.MODERN if modern else Version.OLD
 
 
-def _made(settings: Settings, *, modern: bool) -> tuple[Any, Any, list[ChannelState]]:
+def _made(settings: Settings, *, modern: bool, heard: bool = True) -> tuple[Any, Any, list[ChannelState]]:
     """Return the organisation, the configuration that the settings make, and what is live."""
     from control import routing
     from monitor.routing.config import config_of
 
     organisation = routing.load_organisation(settings.routing or routing.HOUSE)
     version = _version(modern)
-    live, absent = routing.live_channels(organisation, version, settings.credentials, settings.bridge)
+    live, absent = routing.live_channels(organisation, version, settings.credentials, settings.bridge, heard=heard)
     place = routing.settled_place(settings, version, live)
     whys = {one.channel: one.why for one in absent}
     channels = [
@@ -181,7 +182,7 @@ def _answer(settings: Settings, alert: str, given: Sequence[str], at: str, *, mo
     instant = _instant(at)
     known = rule_labels()
     labels = _labels(alert, given, known)
-    organisation, made, channels = _made(settings, modern=modern)
+    organisation, made, channels = _made(settings, modern=modern, heard=False)
     live = {one.channel for one in channels if one.live}
     told = []
     for hit in hits_of(made.data, labels) if labels else ():
