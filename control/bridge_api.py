@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from control.bridge import Bridge, OutboxThread
 from control.bridge_config import BridgeConfig
-from exchange.adapters.http import common_routes, guarded, json_response, problem, read_body
+from exchange.adapters.http import BodyTooLargeError, common_routes, guarded, json_response, problem, read_body
 from exchange.ports import Exposition
 from incidents.adapters.page_outbox import PageOutbox
 from incidents.paging.answers import ReceiptKind
@@ -33,6 +33,7 @@ from kernel.time import Clock, Instant, to_rfc3339
 
 LISTED_MAX: Final = 1_000
 _BY_LETTERS_MAX: Final = 60
+_FIELDS_MAX: Final = 200
 
 
 class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,7 +136,11 @@ class _Api:
     async def receipt(self, request: Request) -> Response:
         """Take a callback of Twilio. What is not signed is answered 403 before anything is looked up."""
         delivery, public = request.path_params["delivery"], self._doors.config.public_url
-        form = parse_qsl((await read_body(request)).decode("utf-8", "replace"), keep_blank_values=True)
+        try:
+            body = await read_body(request)
+            form = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_FIELDS_MAX)
+        except (BodyTooLargeError, ValueError):
+            return problem(413, "body: no callback of Twilio's is so large")
         given = request.headers.get("x-twilio-signature", "")
         secrets = [
             bound.target.secret for name, bound in self._doors.config.channels.items() if name in {"sms", "call"}

@@ -351,6 +351,8 @@ REFUSED = [
     ("/v1/pages/teams", None, {}, 401),
     ("/v1/test/teams", b"{}", None, 401),
     ("/v1/receipts/twilio/x", b"a=b", None, 403),
+    ("/v1/receipts/twilio/x", b"a=b&" * 1000, None, 413),
+    ("/v1/receipts/twilio/x", b"a" * 100_000, None, 413),
 ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from incidents.paging.channels import CHANNELS
 from kernel.errors import InputError
 from tests.contract.bridge_plant import ADMIN, WEBHOOK, bridge_file, webhook
 from tests.contract.servers import answers, free_port, until
-from tests.contract.sinks import Say, Slow, sinks
+from tests.contract.sinks import Cut, Say, Slow, sinks
 
 
 class BridgeProcess:
@@ -52,13 +54,16 @@ class BridgeProcess:
         return self.process.wait(10)
 
     async def pages(self) -> list[dict[str, str]]:
-        async with aiohttp.ClientSession(headers=ADMIN) as session, session.get(f"{self.url}/v1/pages") as answer:
+        async with (
+            aiohttp.ClientSession(headers=ADMIN) as session,
+            session.get(f"{self.url}/v1/pages?limit=1000") as answer,
+        ):
             return list(await answer.json())
 
-    async def post(self, channel: str) -> int:
+    async def post(self, channel: str, **changes: str) -> int:
         async with (
             aiohttp.ClientSession(headers=WEBHOOK) as session,
-            session.post(f"{self.url}/v1/pages/{channel}", json=webhook()) as answer,
+            session.post(f"{self.url}/v1/pages/{channel}", json=webhook(**changes)) as answer,
         ):
             return answer.status
 
@@ -158,6 +163,44 @@ async def test_a_lost_page_is_an_alert_of_its_own_and_stays_one_over_a_restart(t
         assert "404" in one["annotations"]["description"]
         assert "teams-secret" not in json.dumps(one)
     assert len({one["startsAt"] for one in posted}) == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+async def test_killed_again_and_again_no_page_is_lost_and_what_has_a_key_shows_once(tmp_path, seed):
+    """Forty pages on every channel, answers of all kinds, five kills at moments of chance."""
+    chance = random.Random(seed)
+    kinds = (Say(503), Slow(0.2), Cut(keep=True), Cut(), Say(500, keep=True), Say(429, {}, {"Retry-After": "0.1"}))
+    async with sinks() as sink:
+        file = bridge_file(tmp_path, sink.url, patience={"timeout_s": 2.0})
+        with ended(BridgeProcess(tmp_path / "state", file)) as bridge:
+            await bridge.start()
+            for channel in CHANNELS:
+                sink.script(channel, *[chance.choice(kinds) for _ in range(30)])
+            wanted = [(channel, f"group {n}") for n in range(40) for channel in CHANNELS]
+            chance.shuffle(wanted)
+            kills = set(chance.sample(range(len(wanted)), 5))
+            for n, (channel, key) in enumerate(wanted):
+                assert await bridge.post(channel, key=key) == 202
+                if n in kills:
+                    await asyncio.sleep(chance.random() * 0.3)
+                    bridge.kill()
+                    await bridge.start()
+
+            async def all_over() -> bool:
+                pages = await bridge.pages()
+                return len(pages) == len(wanted) and {one["phase"] for one in pages} <= {"delivered", "accepted"}
+
+            await until(all_over, 60)
+            bridge.kill(signal.SIGTERM)
+        assert sink.problems == []
+        for name, channel in CHANNELS.items():
+            if channel.keyed:
+                assert len(sink.alerts(name)) == 40
+            else:
+                assert len(sink.kept[name]) >= 40
+        marks = [one.body["Body"].rsplit("#", 1)[1] for one in sink.kept["sms"]]
+        assert len(set(marks)) == len(marks) == 40, "a text message is looked for before it is sent again"
 
 
 SMS = {
