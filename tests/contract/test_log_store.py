@@ -8,7 +8,6 @@ import uuid
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.contract.naive_logs import at_ms, chosen, flat, shown, tally, values
 
 from kernel.errors import InputError, TemporaryError
 from kernel.time import MILLISECOND, SECOND, Instant, from_rfc3339, to_rfc3339
@@ -18,6 +17,7 @@ from monitor.elk import schema
 from monitor.log_fields import FIELDS, flatten
 from monitor.log_query import All, Between, Exists, Joker, Like, Not, OneOf, Some
 from monitor.log_store import Span
+from tests.contract.naive_logs import at_ms, chosen, flat, shown, tally, values
 
 T0 = from_rfc3339("2026-03-02T09:30:00Z")
 SPAN = Span(T0, Instant(T0 + 60 * SECOND))

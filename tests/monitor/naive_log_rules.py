@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+from monitor.log_fields import FIELDS
 from monitor.logrules.model import Direction, Kind, Metric
 from tests.contract.naive_logs import at_ms, flat, matches, shown, values
-from monitor.log_fields import FIELDS
 
 MS = 1_000_000
 
@@ -49,7 +49,7 @@ def judge(rule, arrivals, turns):
         else:
             now = [
                 (end, key) for end in range(decided + rule.every, upto + 1, rule.every)
-                for key in group(rule, seen, taken_by(seen, end, started), end) if WHOLE[rule.kind](rule, seen, end, key, started)
+                for key in group(rule, seen) if WHOLE[rule.kind](rule, seen, end, key, started)
             ]  # fmt: skip
         fresh = list(now)
         for one in told:
@@ -62,11 +62,7 @@ def judge(rule, arrivals, turns):
     return sorted(found)
 
 
-def taken_by(seen, end, started):
-    return [one for one in seen if at(one) < end]
-
-
-def group(rule, seen, past, end):
+def group(rule, seen):
     if not rule.by:
         return [()]
     return sorted({key for one in seen if matches(rule.query, one) for key in keys(one, rule.by)})
@@ -125,8 +121,8 @@ def correlation(rule, taken, upto, known):
         waits_since = None
         for moment in sorted(when for when, other in first if other == key):
             if waits_since is not None:
-                answered = any(waits_since <= when <= moment and other == key for when, other in then
-                               if when <= waits_since + rule.timeframe and when < moment or when == waits_since)  # fmt: skip
+                until = min(waits_since + rule.timeframe, moment - 1)
+                answered = any(waits_since <= when <= max(until, waits_since) and other == key for when, other in then)
                 if not answered and moment <= waits_since + rule.timeframe:
                     continue  # still waiting for the answer to the earlier one
             waits_since = moment
