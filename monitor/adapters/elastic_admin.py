@@ -36,6 +36,9 @@ OLDEST: Final = (8, 8)
 """The oldest Elasticsearch our pipelines run on: metadata() in scripts, dots expanded everywhere."""
 
 
+_NOT_ALLOWED: Final = 405
+
+
 class Done(StrEnum):
     """What became of one part of the setup."""
 
@@ -84,8 +87,12 @@ class ElasticAdmin:
         try:
             with telling("asking for lifecycle management"):
                 self._client.ilm.get_status()
-        except PermanentError:
-            return False
+        except PermanentError as error:
+            if isinstance(error.__cause__, elasticsearch.BadRequestError | elasticsearch.NotFoundError):
+                return False  # no such request there
+            if isinstance(error.__cause__, elasticsearch.ApiError) and error.__cause__.meta.status == _NOT_ALLOWED:
+                return False
+            raise
         return True
 
     def setup(self, *, dry_run: bool = False) -> list[Change]:
