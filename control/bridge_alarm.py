@@ -13,11 +13,12 @@ from typing import Final
 from exchange.ports import Log
 from incidents.paging.outbox import Delivery
 from kernel.errors import TapewatchError
-from kernel.time import MINUTE, Clock, Duration, Instant, seconds
+from kernel.time import Clock, Duration, Instant, seconds
 from monitor.direct_alerts import page_not_delivered
 from monitor.ports import Alerts
 
-SHOWN_FOR: Final = Duration(15 * MINUTE)
+SHOWN_FOR: Final[Duration] = seconds(55)
+"""Just within the minute that the rule of the same name looks back: neither revives what the other has ended."""
 EVERY_S: Final = 20.0
 SOON_S: Final = 2.0
 
@@ -32,6 +33,7 @@ class LostPages:
         self._clock = clock
         self._last: dict[str, Delivery] = {}
         self._began: dict[str, Instant] = {}
+        self._told: dict[str, Instant] = {}
         self._wake = asyncio.Event()
 
     def lost(self, delivery: Delivery) -> None:
@@ -54,7 +56,8 @@ class LostPages:
         now, pause_s = self._clock.now(), EVERY_S
         for channel, delivery in list(self._last.items()):
             ended_at = delivery.ended_at if delivery.ended_at is not None else now
-            over = now - ended_at >= SHOWN_FOR
+            told_at = self._told.get(channel, now)  # what nobody was told of is not over
+            over = now - max(ended_at, told_at) >= SHOWN_FOR
             ends_at = now if over else Instant(now + seconds(3 * EVERY_S))
             alert = page_not_delivered(channel, delivery.reason, self._began[channel], ends_at)
             try:
@@ -63,6 +66,7 @@ class LostPages:
                 pause_s = SOON_S
                 self._log.event("lost-page-not-told", severity="error", channel=channel, message=str(error))
                 continue
+            self._told.setdefault(channel, now)
             if over:
-                del self._last[channel], self._began[channel]
+                del self._last[channel], self._began[channel], self._told[channel]
         return pause_s
