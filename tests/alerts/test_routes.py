@@ -218,8 +218,29 @@ def test_without_a_live_channel_control_alone_is_told_and_persons_are_asked_for_
     assert "time_intervals" not in bare
 
 
+FOR_PEOPLE = {name for name, rule in ALERTS.items() if rule["labels"].get("audience") == "people"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, rule in ALERTS.items() if rule["labels"]["level"] == "1"))
+def test_whatever_endangers_the_market_is_told_to_people_at_once(name):
+    people, *_ = hits_of(read(CONFIG), labels_of(name, {}))
+    assert people.receiver.endswith("-level-1")
+    assert people.group_wait == "0s"
+
+
+@pytest.mark.parametrize("name", sorted(FOR_PEOPLE))
+def test_what_is_for_people_never_reaches_control_and_always_its_team(name):
+    for config in (read(CONFIG), routing.house_routes()):
+        assert "control" not in [hit.receiver for hit in hits_of(config, labels_of(name, {}))]
+    team = ALERTS[name]["labels"]["team"]
+    assert all(hit.receiver.startswith(team) for hit in hits_of(read(CONFIG), labels_of(name, {})))
+
+
 @pytest.mark.parametrize(
-    "name", sorted(name for name, rule in ALERTS.items() if rule["labels"]["severity"] == "critical")
+    "name",
+    sorted(
+        name for name, rule in ALERTS.items() if rule["labels"]["severity"] == "critical" and name not in FOR_PEOPLE
+    ),
 )
 def test_a_critical_alert_waits_for_nobody(name):
     route = route_of(labels_of(name, {}))
@@ -293,6 +314,11 @@ def test_inhibition_names_only_alerts_that_exist():
         ("RolloutStuck", "PodCrashLooping", False),
         ("KubeApiUnreachable", "KubeStateAbsent", True),
         ("KubeApiUnreachable", "PodNotReady", False),
+        ("EngineDown", "OrderFlowStopped", True),
+        ("MarketHalted", "SymbolSilent", True),
+        ("BridgeDown", "PageNotDelivered", False),
+        ("ControlDown", "IncidentOpenLong", True),
+        ("EngineDown", "TradeThrough", False),
     ],
 )
 def test_a_cause_holds_its_symptoms_back_and_nothing_else(source, target, held):
@@ -300,7 +326,7 @@ def test_a_cause_holds_its_symptoms_back_and_nothing_else(source, target, held):
 
 
 @pytest.mark.parametrize(
-    "name", ["EngineDown", "SequenceGap", "BookCrossed", "JournalFailed", "LedgerImbalance", "Watchdog"]
+    "name", sorted({"Watchdog", *(name for name, rule in ALERTS.items() if rule["labels"]["level"] == "1")})
 )
 def test_nothing_ever_holds_back_what_endangers_the_market(name):
     assert not any(inhibited(source, name) for source in ALERTS)
