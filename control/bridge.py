@@ -219,6 +219,12 @@ class Bridge:
         except TapewatchError as error:
             self._parts.log.event("page-not-noted", severity="error", delivery=one.id, message=str(error))
             await asyncio.sleep(STORE_AGAIN_S)
+        except Exception as error:  # noqa: BLE001 - a page that a fault of ours cannot send is lost, and must be told of
+            reason = f"the bridge itself failed: {type(error).__name__}"
+            self._parts.log.event("bridge-fault", severity="critical", delivery=one.id, message=f"{reason}: {error}")
+            with contextlib.suppress(TapewatchError):
+                await self._note(one, [Ended(self._parts.clock.now(), Phase.FAILED, reason)])
+            await asyncio.sleep(STORE_AGAIN_S)
 
     async def _carry_out(self, one: Delivery, do: Do) -> None:
         now = self._parts.clock.now()

@@ -269,6 +269,18 @@ async def test_a_late_receipt_takes_a_failure_back(tmp_path, sink):
         assert (await plant.delivery(delivery)).phase is Phase.DELIVERED
 
 
+async def test_a_page_that_a_fault_of_ours_cannot_send_is_lost_aloud(plant, monkeypatch):
+    def broken(order, target):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(CHANNELS["teams"], "send", broken)
+    ended = await plant.until(await plant.page("teams"))
+    assert ended.phase is Phase.FAILED
+    assert ended.reason == "the bridge itself failed: ZeroDivisionError"
+    assert [one.id for one in plant.lost] == [ended.id]
+    assert (await plant.until(await plant.page("sms"))).phase in REACHED
+
+
 async def test_a_repeated_webhook_is_one_page(plant):
     delivery = await plant.page("pagerduty")
     for _ in range(5):
