@@ -24,6 +24,7 @@ from control import (
     verbs_review,
     verbs_runbook,
     verbs_servers,
+    verbs_shipper,
 )
 from control.child import now
 from control.settings import load_settings
@@ -66,6 +67,8 @@ verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --ma
 verbs_exchange.app.command("resume", epilog="Example: tapewatch exchange resume --market")(verbs_market.resume)
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
+verbs_logs.app.command("ship", epilog="Example: tapewatch logs ship --once")(verbs_shipper.ship)
+verbs_logs.app.command("dead-letters", epilog="Example: tapewatch logs dead-letters retry")(verbs_shipper.dead_letters)
 app.add_typer(verbs_logs.app, name="logs")
 app.add_typer(verbs_page.app, name="page")
 app.add_typer(verbs_servers.app, name="servers")

@@ -11,16 +11,13 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.elastic_access import access_of
 from control.layout import Layout
 from control.settings import Settings
 from control.shipper import Shipper, retry_dead
 from control.terminal import DONE, FAILED, AsJson, State, err, estate_of, guarded, out, print_json, settings_of
 from kernel.adapters.clock import SystemClock
-from monitor.adapters.elastic_client import connect
-from monitor.adapters.shipper_elastic import ElasticSink
 from monitor.adapters.shipper_files import DeadLetter, DeadLetters, LogTail
-from monitor.shipping import IN_FLIGHT
+from monitor.shipping import IN_FLIGHT, Sink
 
 _SHOWN = 120
 Url = Annotated[str, typer.Option("--url", help="Elasticsearch (setting elastic_url).", show_default=False)]
@@ -130,6 +127,11 @@ def _letters(layout: Layout) -> DeadLetters:
     return DeadLetters(layout.shipper / "dead-letters.jsonl")
 
 
-def _sink(settings: Settings, url: str) -> ElasticSink:
+def _sink(settings: Settings, url: str) -> Sink:
+    # Here, not above: the client's library would cost every command of the terminal its start.
+    from control.elastic_access import access_of
+    from monitor.adapters.elastic_client import connect
+    from monitor.adapters.shipper_elastic import ElasticSink
+
     client = connect(access_of(settings, url), timeout_s=30.0, connections_per_node=IN_FLIGHT)
     return ElasticSink(client, settings.environment)
