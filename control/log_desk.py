@@ -11,6 +11,7 @@ from control.settings import Settings
 from kernel.errors import InputError, PermanentError
 from kernel.time import HOUR, MILLISECOND, Duration, Instant, from_rfc3339, parse_duration
 from monitor.adapters.log_lines import LogLines, Losses, record_of
+from monitor.adapters.log_rule_files import HOUSE
 from monitor.adapters.log_store_duckdb import DuckdbLogStore
 from monitor.elk.schema import PATTERN
 from monitor.log_fields import time_ms
@@ -20,7 +21,7 @@ from monitor.logrules.model import Rule
 from monitor.logrules.standing import Alert, advance
 from monitor.logrules.turn import Kept, start, take
 
-RULES: Final = Path(__file__).resolve().parent.parent / "alerts" / "logs"
+RULES: Final = HOUSE
 MEMORY: Final = "512MB"
 MAX_TURNS: Final = 200_000
 

@@ -11,19 +11,16 @@ from typing import Final
 from starlette.applications import Starlette
 
 from control.config import RoleConfig
-from control.elastic_access import access_of
 from control.layout import Layout
-from control.log_desk import RULES
 from control.logwatch import LogWatch, WatchParts
 from control.process_facts import ProcessFacts
-from control.settings import load_settings
 from exchange.adapters.http import HttpServer, common_routes, listen, read_secret
 from kernel.adapters.clock import SystemClock
 from kernel.time import SECOND, Duration, Instant
 from monitor.adapters.alertmanager_api import AlertmanagerApi
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.log_files import FileLog
-from monitor.adapters.log_rule_files import load
+from monitor.adapters.log_rule_files import HOUSE, load
 from monitor.adapters.log_store_duckdb import DuckdbLogStore
 from monitor.catalog import Role
 from monitor.log_store import LogStore
@@ -46,7 +43,7 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         TapewatchError: it cannot start; a wrong rule is named by file and line.
     """
     layout, clock, exporter = Layout(Path(config.state)), SystemClock(), Exporter(Role.LOG_WATCH)
-    rules = load(Path(config.log_rules) if config.log_rules else RULES)
+    rules = load(Path(config.log_rules) if config.log_rules else HOUSE)
     async with AsyncExitStack() as stack:
         listener = listen(config.port, config.listen)
         stack.callback(listener.close)
@@ -85,6 +82,8 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
 
 def _store(config: RoleConfig, layout: Layout, rules: tuple[Rule, ...], clock: SystemClock) -> LogStore:
     if config.shipping is not None:
+        from control.elastic_access import access_of
+        from control.settings import load_settings
         from monitor.adapters.elastic_client import connect
         from monitor.adapters.log_store_elastic import ElasticLogStore
         from monitor.elk.schema import PATTERN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial as bind
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -111,7 +112,7 @@ def tail(
                 found.refresh()
             # Records come late: the last seconds are looked at again, and what was shown is not shown twice.
             recent = guarded(lambda: log_desk.span_of("10s", "", now()))
-            fresh = guarded(lambda span=recent: found.search(asked, span, limit=MAX_RECORDS))
+            fresh = guarded(bind(found.search, asked, recent, limit=MAX_RECORDS))
             _print([one for one in fresh if _identity(one) not in shown], as_json=as_json, streamed=True)
             shown = {_identity(one) for one in fresh}
 
@@ -147,7 +148,7 @@ def rules_check(
     files: Annotated[list[Path] | None, typer.Argument(help="Files or directories; else those that run.")] = None,
 ) -> None:
     """Say whether rules would load; the first wrong one is named by file and line."""
-    count = sum(len(guarded(lambda path=path: load(path))) for path in files or [log_desk.RULES])
+    count = sum(len(guarded(bind(load, path))) for path in files or [log_desk.RULES])
     out.print(f"{count} rules are right")
 
 
@@ -198,7 +199,7 @@ def import_elastalert(
     """Convert ElastAlert 2 rules; what has no equal here is named by file and line, with what comes nearest."""
     from monitor.adapters.elastalert import convert
 
-    converted = [guarded(lambda path=path: convert(path)) for path in files]
+    converted = [guarded(bind(convert, path)) for path in files]
     for one in converted:
         for note in one.notes:
             colour = "red" if note.essential else "yellow"

@@ -18,6 +18,8 @@ from monitor.log_store import key_kind, measure_kind
 from monitor.logrules.model import COMMON, OPTIONS, Direction, Flapping, Kind, Metric, Rule
 from monitor.logrules.schema import DURATION, PROPERTIES, file_schema, rule_schema
 
+HOUSE: Final = Path(__file__).resolve().parents[2] / "alerts" / "logs"
+"""The rules that ship with the program."""
 _DURATIONS: Final = ("every", "lateness", "hold", "realert", "realert_max", "timeframe", "known_for")
 _MAX_WINDOW_STEPS: Final = 1_000
 _MEASURED: Final = {Kind.METRIC_AGGREGATION, Kind.SPIKE_AGGREGATION}

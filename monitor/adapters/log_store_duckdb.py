@@ -62,7 +62,9 @@ class DuckdbLogStore:
         self._max_rows = max_rows
         self._rows = 0
         self._spill = Path(tempfile.gettempdir()) / f"tapewatch-logs-{uuid.uuid4().hex}"  # made by DuckDB when needed
-        config = {"threads": 1, "memory_limit": memory, "temp_directory": str(self._spill)}
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "threads": 1, "memory_limit": memory, "temp_directory": str(self._spill),
+        }  # fmt: skip
         self._db = duckdb.connect(":memory:", config=config)
         self._db.execute("CREATE TABLE logs (ts BIGINT, vals VARCHAR, doc VARCHAR)")
         self._seconds: dict[int, int] = {}
@@ -274,8 +276,8 @@ def _condition(query: Query) -> _Piece:  # noqa: PLR0911 - one return a form
         case Between():
             return _between(query)
         case Not(part):
-            inner, values = _condition(part)
-            return f"NOT coalesce({inner}, false)", values
+            inner, given = _condition(part)
+            return f"NOT coalesce({inner}, false)", given
         case All(parts):
             return _joined(parts, " AND ", "true")
         case Some(parts):

@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from luqum import tree
-from luqum.exceptions import ParseError
-from luqum.parser import parser
+from luqum import tree  # type: ignore[import-untyped]
+from luqum.exceptions import ParseError  # type: ignore[import-untyped]
+from luqum.parser import parser  # type: ignore[import-untyped]
 
 from kernel.errors import InputError
 from monitor.log_fields import FIELDS, FieldKind, Value, ip_key, kind_of, typed
@@ -158,7 +158,7 @@ class _Reader:
         try:
             network = ipaddress.ip_network(text, strict=False)
         except ValueError:
-            raise self._refused(node, f"{text[:60]!r} is no network", "such as 10.0.0.0/8")
+            raise self._refused(node, f"{text[:60]!r} is no network", "such as 10.0.0.0/8") from None
         return Between(field, FieldKind.IP, ip_key(str(network[0])), ip_key(str(network[-1])))
 
     def _between(self, node: tree.Item, between: Between) -> Query:

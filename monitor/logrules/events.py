@@ -110,13 +110,13 @@ def _new_template(rule: Rule, state: State, records: Sequence[Record]) -> Turn:
     matches = []
     for record in records:
         at = _at(record)
-        for key in keys_of(record, rule.by):
-            known = shapes.setdefault(key, {})
+        for one_key in keys_of(record, rule.by):
+            known = shapes.setdefault(one_key, {})
             for line in (one for one in values_of(record, rule.field) if isinstance(one, str)):
                 shape, place_of = template(line, list(known))
                 stale = place_of is not None and known[place_of] < at - rule.known_for
                 if place_of is None or stale:
-                    matches.append(_match(record, key, f"a new kind of line: {shape[:200]}"))
+                    matches.append(_match(record, one_key, f"a new kind of line: {shape[:200]}"))
                 if place_of is not None:
                     del known[place_of]
                 known[shape] = at
