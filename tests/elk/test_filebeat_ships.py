@@ -46,7 +46,7 @@ def test_filebeat_killed_in_the_middle_makes_the_same_documents_as_our_shipper(
     with (logs / "market-data-1.jsonl.1").open("ab") as file:
         file.write(b'plain words\n{"torn": \n')
     write_lines(logs / "engine-1.jsonl", "engine", 0, lines - lines // 2)
-    theirs, mine = f"fb-{elastic_name}", f"own-{elastic_name}"
+    theirs, mine = f"fb-{elastic_name}", elastic_name
     with filebeat(filebeat_program, logs, tmp_path / "home", elastic.url, theirs) as process:
         until(lambda: count(elastic, theirs) >= lines // 10)
         process.send_signal(signal.SIGKILL)
