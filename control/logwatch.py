@@ -33,6 +33,8 @@ STANDS: Final = Duration(120 * SECOND)
 """How long Alertmanager keeps an alert that is not told again: what a stop leaves unresolved ends by itself."""
 AGAIN: Final = Duration(30 * SECOND)
 SAVE_EVERY: Final = Duration(30 * SECOND)
+ALIVE_EVERY: Final = Duration(600 * SECOND)
+"""A record of our own, so that silence in the store means that the way to it is broken (rule LogsSilent)."""
 MAX_MEMORY_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -59,6 +61,7 @@ class LogWatch:
         self._kept: dict[str, Kept] = dict(self._load().rules)
         self._posted: dict[tuple[str, str], tuple[PostableAlert, Instant]] = {}
         self._saved_at = Instant(0)
+        self._alive_at = Instant(0)
         self._told: dict[str, str] = {}
         self.why = ""
         """Why the last turn was not whole; empty when it was."""
@@ -76,6 +79,9 @@ class LogWatch:
     async def turn(self) -> None:
         """Take one turn of every rule and tell Alertmanager."""
         now = Instant(self._p.clock.now())
+        if now - self._alive_at >= ALIVE_EVERY:
+            self._p.log.event("log-watch-alive")
+            self._alive_at = now
         began = perf_counter()
         outcomes = await asyncio.to_thread(self._judge, now)
         for name, outcome in outcomes.items():

@@ -128,7 +128,7 @@ async def test_a_restart_goes_on_where_it_was(plant):
 async def test_a_memory_that_cannot_be_read_is_begun_anew_and_said(plant):
     (plant.directory / "rules.json").write_bytes(b"\xff{")
     plant.watch = plant.anew()
-    assert plant.log.events == ["log-rules-forgotten"]
+    assert plant.log.events[-1] == "log-rules-forgotten"
     await plant.turn(0)
     plant.watch.save()
     assert json.loads((plant.directory / "rules.json").read_bytes())["version"] == 1

@@ -14,6 +14,7 @@ from kernel.time import HOUR, MINUTE, SECOND, Instant, from_rfc3339, to_rfc3339
 from monitor.adapters.log_rule_files import SCHEMA, load
 from monitor.adapters.log_store_duckdb import DuckdbLogStore
 from monitor.adapters.lucene import parse
+from monitor.catalog import Role
 from monitor.logrules.fold import Match, horizon
 from monitor.logrules.model import Flapping, Kind, Rule
 from monitor.logrules.standing import advance, postable
@@ -52,6 +53,56 @@ def test_the_rules_of_the_house_cover_every_kind_and_name_a_place_in_the_docs():
     assert {rule.kind for rule in rules} == set(Kind)
     page = Path("docs/log-alerts.md").read_text()
     assert [rule.name for rule in rules if f"### {rule.name}\n" not in page] == []
+
+
+def test_no_process_of_the_estate_is_unknown_to_the_rule_that_looks_for_strangers():
+    (rule,) = (one for one in load(RULES) if one.name == "UnknownProcessLogs")
+    assert {str(role) for role in Role} <= set(rule.values)
+
+
+def test_the_rules_of_the_house_are_quiet_on_an_hour_of_ordinary_records():
+    """Starts, snapshots, the odd slow order, warnings: what a healthy estate writes."""
+    store = DuckdbLogStore(None)
+    for minute in range(60):
+        at = T0 + minute * MINUTE
+        who = {"service.name": "gateway", "service.node.name": "gateway-1", "log.level": "warning"}
+        slow = {"event.action": "order-slow", "user.id": f"m{minute % 9}", "event.duration": 300_000_000}
+        store.add([record(at, **who, **slow, message="order slow")] * (minute % 4))
+        if minute % 20 == 5:
+            lost = {"service.name": "gateway", "service.node.name": "gateway-1"}
+            store.add([record(at, **lost, **{"event.action": "engine-lost"})])
+            store.add([record(at + 20 * SECOND, **lost, **{"event.action": "engine-connected"})])
+        if minute % 10 == 0:
+            alive = {"service.name": "log-watch", "event.action": "log-watch-alive", "log.level": "info"}
+            kept = {"service.name": "engine", "event.action": "snapshot-kept", "exchange.seq": minute}
+            store.add([record(at, **alive), record(at, **kept)])
+    for rule in load(RULES):
+        kept, found = None, []
+        for second in range(0, 3_600, 60):
+            outcome = take(rule, kept, store, Instant(T0 + second * SECOND))
+            assert not outcome.unknown
+            kept = outcome.kept
+            found += outcome.matches
+        assert found == [], rule.name
+    store.close()
+
+
+def test_each_rule_of_the_house_can_fire():
+    """One story in which everything goes wrong once."""
+    from tests.monitor.log_troubles import troubles
+
+    store = DuckdbLogStore(None)
+    store.add(troubles(T0))
+    silent = []
+    for rule in load(RULES):
+        kept, found = None, []
+        for second in range(0, 5 * 3_600, 300):
+            outcome = take(rule, kept, store, Instant(T0 + second * SECOND))
+            kept = outcome.kept
+            found += outcome.matches
+        silent += [] if found else [rule.name]
+    assert silent == []
+    store.close()
 
 
 @pytest.mark.parametrize(
