@@ -68,7 +68,7 @@ def _reading() -> str:
             _field("event.original"): "%{message}", _field("event.kind"): "pipeline_error",
             _field("data_stream.dataset"): DEAD_LETTERS,
         }}, 3)
-        + "    }\n  } else if ![event][action] {\n"
+        + "    }\n  } else if ![event][action] and ![log][level] {\n"
         + plugin("grok", {"match": {"message": [*plain]}, "overwrite": ["message"]}, 2)
         + plugin("date", {"match": [_field("plain.time"), "ISO8601", "yyyy-MM-dd HH:mm:ss,SSS"]}, 2)
         + plugin("mutate", {

@@ -58,7 +58,8 @@ PLAIN_ACTION: Final = "plain-line"
 
 _ARRIVE: Final = """
 if (ctx.event instanceof String) { ctx.remove('event') }
-boolean parsed = ctx['event.action'] != null || (ctx.event instanceof Map && ctx.event.action != null);
+boolean parsed = ctx['event.action'] != null || (ctx.event instanceof Map && ctx.event.action != null)
+  || ctx['log.level'] != null || (ctx.log instanceof Map && ctx.log.level != null);
 if (!parsed && ctx.message instanceof String) {
   if (!(ctx.event instanceof Map)) { ctx.event = new HashMap() }
   ctx.event.original = ctx.message;

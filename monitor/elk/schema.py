@@ -73,6 +73,7 @@ ECS: Final = (
     Field("event.created", Type.DATE, "The time a record claimed when its clock is not believed."),
     Field("event.dataset", _K, "Which process's log."),
     Field("event.duration", _L, "Nanoseconds it took."),
+    Field("event.id", _K, "The key by which a wish is told from its repetition."),
     Field("event.ingested", Type.DATE, "When the pipeline saw it: lateness is this less @timestamp."),
     Field("event.kind", _K, "pipeline_error where a line could not be read."),
     Field("event.original", Type.STORED, "The line as it came, where it could not be read whole."),
@@ -102,6 +103,7 @@ ECS: Final = (
     Field("url.full", _K, "The address asked."),
     Field("url.path", _K, "The path asked."),
     Field("user.id", _K, "The account."),
+    Field("user.name", _K, "The person who asked."),
 )
 
 _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
@@ -111,8 +113,10 @@ _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "channels": (_K, "The channels that are configured."),
     "clean": (_B, "Whether the stop before was orderly."),
     "client_id": (_K, "The client's own id of an order."),
+    "code": (_L, "Exit code of a process."),
     "count": (_L, "How many."),
     "cut_bytes": (_L, "Size of a record before its fields were left out."),
+    "delay_s": (_D, "After how many seconds it is tried again."),
     "delivery": (_K, "Id of one delivery of a page."),
     "dropped": (_L, "Records lost since the start because the queue was full."),
     "expected": (_K, "What the watchdog expected to see."),
@@ -120,11 +124,15 @@ _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "got": (_K, "What the watchdog saw."),
     "incident": (_K, "The incident."),
     "index": (_K, "The index or data stream concerned."),
+    "key": (_K, "The key by which an action is told from its repetition."),
     "message": (_T, "The sentence of an error or an incident."),
+    "name": (_K, "What the event is about, by name."),
     "offset": (_L, "Where in a file, in bytes."),
     "outcome": (_K, "How a run or a request ended."),
     "parent": (_K, "The delivery that a page was escalated from."),
+    "pid": (_L, "A process of the estate, as its supervisor saw it."),
     "replayed": (_L, "Commands replayed at the start."),
+    "replica": (_K, "The replica that the supervisor speaks of."),
     "rule": (_K, "The rule concerned."),
     "run": (_K, "The runbook's run."),
     "seconds": (_D, "How long it took."),
@@ -135,6 +143,7 @@ _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "tries": (_L, "How often it was tried."),
     "trouble": (_K, "What the watchdog found wrong."),
     "why": (_K, "The reason in words."),
+    "workload": (_K, "The workload that the supervisor speaks of."),
 })  # fmt: skip
 """Our words; each may stand under either prefix and means the same there."""
 

@@ -25,10 +25,26 @@ def without_ingested(found):
     return found
 
 
+def without_ingested_empty(found):
+    found = without_ingested(found)
+    assert not found.pop("event")
+    return found
+
+
 @pytest.fixture(scope="module")
 def node(elastic):
     admin(elastic).setup()
     return elastic
+
+
+def test_a_record_that_was_parsed_is_no_line_even_without_an_action(elastic):
+    """The supervisor's records have none; a shipper that parses sends them in parts."""
+    said = {"@timestamp": NOW, "log.level": "warn", "message": "ERROR: it says", "service.name": "estate"}
+    (found,) = ingest(elastic, [said])
+    assert without_ingested_empty(found) == {
+        "@timestamp": NOW, "log": {"level": "warning"}, "message": "ERROR: it says", "service": {"name": "estate"},
+        "_index": "logs-exchange.gateway-dev",
+    }  # fmt: skip
 
 
 PLAIN = [
