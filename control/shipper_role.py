@@ -65,7 +65,7 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         server = HttpServer(Starlette(routes=common_routes(exporter, ready)), listener)
         await server.start()
         stack.push_async_callback(server.stop)
-        log.event("shipper-started", url=access.url)
+        log.event("shipper-started", url=access.url.rsplit("@", 1)[-1])  # a URL may hold a password before the @
         await _run(shipper, stop)
     return 0
 
