@@ -20,6 +20,8 @@ MIN_SHARD: Final = 10 * GB
 MAX_SHARD: Final = 50 * GB
 SHARDS_A_NODE: Final = 1_000
 """Elasticsearch's own limit (cluster.max_shards_per_node)."""
+_NOTHING_DAYS: Final = 1e-6
+"""What a subtraction of days may leave by rounding; no tier is made for it."""
 MAX_HEAP: Final = 31 * GB
 INGEST_A_NODE: Final = 4_000.0
 """Records a second one node takes through our pipelines: measured on two cores that it shared (`bench/ingest.py`)."""
@@ -126,9 +128,9 @@ def size(load: Load, machine: Machine | None = None) -> Plan:
     cold_days = load.retention_days - load.hot_days - warm_days
     hot = _tier("hot", load.hot_days, stored, machine.hot_disk, load, machine, primaries)
     tiers = [hot]
-    if warm_days > 0:
+    if warm_days > _NOTHING_DAYS:
         tiers.append(_tier("warm", warm_days, stored, machine.warm_disk, load, machine, 0))
-    if cold_days > 0:
+    if cold_days > _NOTHING_DAYS:
         tiers.append(_tier("cold", cold_days, stored, machine.cold_disk, load, machine, 0))
     data = sum(tier.nodes for tier in tiers)
     shards = sum(tier.shards for tier in tiers)

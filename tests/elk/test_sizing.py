@@ -49,6 +49,12 @@ def test_a_large_exchange_by_hand():
     assert [tier.why.split()[0] for tier in plan.tiers] == ["records", "disk", "disk"]
 
 
+def test_days_that_add_up_leave_no_tier_of_rounding():
+    """0.1 + 0.2 is not 0.3: what is left of the retention is no cold tier."""
+    plan = size(Load(10, 300, retention_days=0.1 + 0.2, hot_days=0.2, warm_days=0.1, replicas=1), PLAIN)
+    assert list(tiers(plan)) == ["hot", "warm"]
+
+
 def test_one_node_without_copies_is_enough_for_little():
     plan = size(Load(10, 300, retention_days=1, hot_days=1, replicas=0, peak=1), PLAIN)
     assert tiers(plan) == {"hot": (1, 2)}
