@@ -142,6 +142,8 @@ def _number(value: object, *, whole: bool) -> Value | None:  # noqa: PLR0911 - o
 
 def flatten(record: Mapping[str, object]) -> Record:
     """Return a record with one name a field: what is nested, joined by dots; values of one name, together."""
+    if not any(value is None or isinstance(value, dict | list | tuple) for value in record.values()):
+        return {name: record[name] for name in sorted(record)}  # as our own processes write it
     found: dict[str, list[object]] = {}
     for name, value in _leaves("", record, 0):
         found.setdefault(name, []).append(value)

@@ -19,13 +19,14 @@ import duckdb
 import msgspec
 
 from kernel.errors import PermanentError, TemporaryError
-from kernel.time import MILLISECOND, Duration, Instant
+from kernel.time import MILLISECOND, Duration, Instant, to_rfc3339
 from monitor.adapters.log_lines import LogLines, Losses, record_of
 from monitor.log_fields import FIELDS, FieldKind, Record, canonical, compared, ip_shown, time_ms
 from monitor.log_query import All, Between, Everything, Exists, Joker, Like, Not, OneOf, Query, Some
 from monitor.log_store import MAX_RECORDS, MAX_ROWS, Row, Span, key_kind, measure_kind, rounded
 
 _BATCH: Final = 1_000
+_OWN: Final = b'{"@timestamp":"'
 _MEMORY: Final = "256MB"
 _CASTS: Final = {FieldKind.LONG: "BIGINT[]", FieldKind.DOUBLE: "DOUBLE[]"}
 _SPECIAL: Final = frozenset("\\.+*?()|[]{}^$-&~# \t\n\r\v\f/")
@@ -105,7 +106,11 @@ class DuckdbLogStore:
 
     def _read(self) -> Iterator[Record]:
         assert self._lines is not None, "only a store with files reads"
+        since = to_rfc3339(self._since_ms * MILLISECOND)[:19].encode()
         for line in self._lines.new(since_s=self._since_ms / 1000):
+            # Our own lines begin with their time, in UTC: what is too old need not be read.
+            if line.startswith(_OWN) and line[15:34] < since and line[41:43] == b'Z"':
+                continue
             record = record_of(line)
             if record is None:
                 self.losses.broken += 1

@@ -329,6 +329,17 @@ def test_rotation_truncation_and_vanishing_read_every_line_once(tmp_path):
     assert store.count(parse(""), SPAN) == 4
 
 
+def test_records_before_the_start_are_passed_over_to_the_millisecond(tmp_path):
+    times = ["09:29:59.999999", "09:30:00.000000", "09:30:00.499999", "09:30:00.500000", "09:30:01.000000"]
+    lines = [f'{{"@timestamp":"2026-03-02T{one}Z","message":"m"}}\n' for one in times]
+    lines += ['{"@timestamp":"2026-03-02T09:30:00.600000+01:00"}\n', '{"@timestamp":"2026-03-02T08:30:00.6-01:00"}\n']
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    store = DuckdbLogStore(tmp_path, since=Instant(T0 + SECOND // 2))
+    assert store.refresh() == 3
+    assert store.losses.broken == 0
+    store.close()
+
+
 def test_what_was_let_go_of_is_no_answer(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"".join(line(second) for second in range(50)))
