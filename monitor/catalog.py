@@ -23,8 +23,8 @@ from monitor.catalog_model import Kind, Metric, Role
 from monitor.catalog_process import PROCESS
 
 __all__ = [
-    "BY_NAME", "CATALOG", "FOREIGN", "LABEL_VALUES", "MAX_LABEL_VALUES", "OTHER", "Kind", "Metric", "Role", "of",
-    "series_max",
+    "BY_NAME", "CATALOG", "FOREIGN", "LABEL_VALUES", "MAX_LABEL_VALUES", "OTHER", "Kind", "Metric", "Role",
+    "is_foreign", "of", "series_max",
 ]  # fmt: skip
 
 CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *KUBERNETES, *PROCESS)
@@ -73,6 +73,11 @@ def series_max(metric: Metric) -> int:
         closed = LABEL_VALUES.get((metric.name, label))
         combinations *= MAX_LABEL_VALUES + 1 if closed is None else len(closed) + 1
     return combinations * metric.series_each
+
+
+def is_foreign(name: str) -> bool:
+    """Tell whether a metric is another's that rules and boards may ask for."""
+    return any(name == known or (known.endswith("_") and name.startswith(known)) for known in FOREIGN)
 
 
 FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
