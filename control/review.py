@@ -81,6 +81,11 @@ def lookers(rules: Path = RULES, boards: Path = BOARDS) -> tuple[dict[str, set[s
     return by_alert, by_board
 
 
+def recorded(rules: Path = RULES) -> dict[str, str]:
+    """Return the recorded series and what each is made from; of several rules of one name, the last."""
+    return {str(rule["record"]): str(rule["expr"]) for _, rule in _rules(rules) if "record" in rule}
+
+
 def _through(names: set[str], recorded: Mapping[str, set[str]]) -> set[str]:
     """Return the names and all that recorded series among them are made from."""
     found: set[str] = set()

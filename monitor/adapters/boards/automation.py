@@ -9,6 +9,7 @@ from monitor.adapters.boards.model import (
     CALM,
     GOOD,
     ZERO,
+    Ask,
     Board,
     Row,
     above,
@@ -23,6 +24,12 @@ from monitor.adapters.boards.model import (
 
 def _median(metric: str) -> str:
     return f"histogram_quantile(0.5, sum by (le) (increase({metric}_bucket{{$}}[24h])))"
+
+
+def _lately(metric: str) -> tuple[Ask, ...]:
+    """Return the questions for what happens seldom: quantiles over the last hour."""
+    inner = f"sum by (le) (increase({metric}_bucket{{$}}[1h]))"
+    return tuple(ask(f"histogram_quantile({q}, {inner})", name) for q, name in ((0.5, "p50"), (0.95, "p95")))
 
 
 CONTROL: Final = Board(
@@ -59,9 +66,8 @@ CONTROL: Final = Board(
             of_kind("table", "Refusals, 24 hours", "Runs refused, by the guard that refused. Many: a loop wants what "
                     "it may not.", "short", ask(risen("tapewatch_refusals_total", "24h", "reason")),
                     width=7, height=8, steps=above(1, 10)),
-            graph("Signal to action", "From a webhook's arrival to the first action asked for, over the last hour. Above ten seconds the "
-                  "remedy comes late.", "s", *(ask(f"histogram_quantile({q}, sum by (le) (increase(tapewatch_signal_to_action_seconds_bucket{{$}}[1h])))", name)
-                    for q, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))), steps=above(2, 10)),
+            graph("Signal to action", "From a webhook's arrival to the first action, over the last hour. Above ten seconds the "
+                  "remedy comes late.", "s", *_lately("tapewatch_signal_to_action_seconds"), steps=above(2, 10)),
             graph("Runs under way and signals waiting", "A backlog that stays: the loop is stuck.", "short",
                   ask("sum(tapewatch_active_runs{$})", "runs"), ask("sum(tapewatch_backlog_signals{$})", "waiting"),
                   steps=above(20, 200)),

@@ -94,7 +94,7 @@ OVERVIEW: Final = Board(
                  f"sum(increase(exchange_gateway_requests_total{{$,{_BAD}}}[1h]))", above(1, 100), width=6,
                  decimals=0),
             stat("Notional not served, 1 hour", "Those orders times the mean notional of an order, in ticks times "
-                 "lots. Red: tell the market's management.", "short",
+                 "lots. Red: tell the market's management.", "suffix: ticks·lots",
                  f"sum(increase(exchange_gateway_requests_total{{$,{_BAD}}}[1h])) * "
                  "(sum(increase(exchange_client_notional_ticks_total{$}[1h])) / "
                  "sum(increase(exchange_client_orders_total{$}[1h])))", above(1, 1_000_000), width=6, decimals=1),

@@ -139,7 +139,7 @@ MONITORING: Final = Board(
             graph("Rule turns missed", "Red: rules take longer than their interval; see the board Pipeline.", "ops",
                   ask("sum(rate(prometheus_rule_group_iterations_missed_total{$}[$r]))", "missed"),
                   steps=above(0.01, 1)),
-            graph("Questions under way", "Queries that Prometheus runs now, of those it may. Full: rules and boards wait.",
+            graph("Questions under way", "Queries that Prometheus runs, of those it may. Full: boards wait.",
                   "percentunit", ask("max(prometheus_engine_queries{$} / prometheus_engine_queries_concurrent_max{$})",
                                      "queries"), steps=above(0.5, 0.9), low=0.0),
             stat("Since the log rules ran", "Red: log-watch hangs; its log says why.", "s",
