@@ -66,7 +66,7 @@ CONTROL: Final = Board(
             of_kind("table", "Refusals, 24 hours", "Runs refused, by the guard that refused. Many: a loop wants what "
                     "it may not.", "short", ask(risen("tapewatch_refusals_total", "24h", "reason")),
                     width=7, height=8, steps=above(1, 10)),
-            graph("Signal to action", "From a webhook's arrival to the first action, over the last hour. Above ten seconds the "
+            graph("Signal to action", "From a webhook's arrival to the first action, last hour. Above ten seconds the "
                   "remedy comes late.", "s", *_lately("tapewatch_signal_to_action_seconds"), steps=above(2, 10)),
             graph("Runs under way and signals waiting", "A backlog that stays: the loop is stuck.", "short",
                   ask("sum(tapewatch_active_runs{$})", "runs"), ask("sum(tapewatch_backlog_signals{$})", "waiting"),

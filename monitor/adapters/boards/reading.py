@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from kernel.errors import InputError
-from monitor.adapters import yaml_places
+from monitor.adapters.boards.json_lines import lines_of
 
 WINDOW: Final = "15s"
 """What `$__rate_interval` stands for when questions are asked here: many scrapes of one second."""
@@ -40,7 +40,7 @@ class Document:
 
     path: Path
     value: dict[str, Any]
-    lines: yaml_places.Lines
+    lines: Mapping[tuple[str | int, ...], int]
 
     @property
     def uid(self) -> str:
@@ -128,14 +128,13 @@ def read_one(path: Path) -> Document:
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error.strerror})", right="name a board's file") from error
     try:
-        msgspec.json.decode(data)
+        value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         line = data[: _byte(str(error))].count(b"\n") + 1
         raise InputError(f"{path}:{line}", f"no JSON: {error}", right="generate it anew") from error
-    value, lines = yaml_places.parse(data, str(path))
     if not isinstance(value, dict):
         raise InputError(f"{path}:1", "no JSON object", right="generate it anew")
-    return Document(path, value, lines)
+    return Document(path, value, lines_of(data.decode()))
 
 
 def _byte(message: str) -> int:

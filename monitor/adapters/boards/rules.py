@@ -15,6 +15,7 @@ OURS: Final = frozenset({"job", "replica", "instance", "le"})
 RATES: Final = frozenset({"rate", "irate", "increase"})
 LIMITED: Final = frozenset({"stat", "gauge"})
 _COUNTERS: Final = ("_total", "_bucket", "_sum", "_count")
+_SOURCE: Final = "${datasource}"
 _RATE_WINDOW: Final = "$__rate_interval"
 
 
@@ -47,6 +48,14 @@ def _shape(board: Document) -> Iterator[str]:
     names = {variable.get("name") for _, variable in board.variables()}
     for name in sorted({"job", "replica"} - names):
         yield f"{board.at('templating')}: no variable {name}; every board has one"
+    for place, event in enumerate(value.get("annotations", {}).get("list", [])):
+        if event.get("datasource", {}).get("uid") != _SOURCE:
+            at = board.at("annotations", "list", place, "datasource", "uid")
+            yield f"{at}: the annotation {event.get('name')} does not use the variable {_SOURCE}"
+    for place, variable in board.variables():
+        if variable.get("type") == "query" and variable.get("datasource", {}).get("uid") != _SOURCE:
+            at = board.at("templating", "list", place, "datasource", "uid")
+            yield f"{at}: the variable {variable.get('name')} does not use the variable {_SOURCE}"
     if not value.get("links"):
         yield f"{board.at('links')}: no link to the other boards"
 
@@ -68,8 +77,8 @@ def _panel(board: Document, place: int, panel: Mapping[str, Any]) -> Iterator[st
     if not panel.get("targets"):
         yield f"{where}: {name} asks nothing"
     sources = [panel.get("datasource"), *(target.get("datasource") for target in panel.get("targets", []))]
-    if any(source is None or source.get("uid") != "${datasource}" for source in sources):
-        yield f"{board.at('panels', place, 'datasource')}: {name} does not use the variable ${{datasource}}"
+    if any(source is None or source.get("uid") != _SOURCE for source in sources):
+        yield f"{board.at('panels', place, 'datasource')}: {name} does not use the variable {_SOURCE}"
 
 
 def _query(query: Query, recorded: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any, Final
 
-from grafana_foundation_sdk.builders import (
-    bargauge,
-    common,
-    dashboard,
-    gauge,
-    heatmap,
-    prometheus,
-    statetimeline,
-    table,
-    timeseries,
-)
-from grafana_foundation_sdk.builders import stat as stat_builder
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import common as shapes
-from grafana_foundation_sdk.models import dashboard as models
+with warnings.catch_warnings():
+    # The library would rather have the next schema, which no Grafana below 12 reads from files.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from grafana_foundation_sdk.builders import (
+        bargauge,
+        common,
+        dashboard,
+        gauge,
+        heatmap,
+        prometheus,
+        statetimeline,
+        table,
+        timeseries,
+    )
+    from grafana_foundation_sdk.builders import stat as stat_builder
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models import common as shapes
+    from grafana_foundation_sdk.models import dashboard as models
 
 from monitor.adapters.boards.model import BAD, CALM, GOOD, GREY, ORANGE, OTHER, TEAL, WARN, Ask, Board, Panel, risen
 
