@@ -8,17 +8,49 @@ Cells belong to one event loop; nothing here locks.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from exchange.commands import Sequenced
-from exchange.events import Accepted, Canceled, Event, Happened, Rejected, Traded
+from exchange.commands import Command, Sequenced
+from exchange.events import Accepted, Canceled, Happened, Rejected, Rested, Traded
 from exchange.ports import AnsweredOrder, BookShape, ClientOutcome, PostResult, Refusal, RequestOutcome
 from exchange.types import Side, Symbol
 from kernel.time import Instant, to_seconds
 from kernel.trace import order_trace_id
 from monitor.traces import Policy, is_picked
+
+_Value = TypeVar("_Value", bound=Hashable)
+
+
+def _tally(values: Sequence[_Value]) -> Mapping[_Value, int]:
+    """Count equal values. Setting up a `Counter` costs as much as counting a dozen, and most commits are small."""
+    return {values[0]: 1} if len(values) == 1 else Tally(values)
+
+
+def _by_kind(happened: Sequence[Happened]) -> tuple[list[Symbol], list[str], list[str], list[int]]:
+    """Return symbols accepted, reasons of rejects and of cancels, lots traded.
+
+    Once for every event of the exchange: plain comparisons of the type cost a fraction of matching by pattern.
+    """
+    accepted: list[Symbol] = []
+    rejected: list[str] = []
+    canceled: list[str] = []
+    traded: list[int] = []
+    for one in happened:
+        for event in one.events:
+            kind = type(event)
+            if kind is Accepted:
+                accepted.append(event.symbol)  # type: ignore[union-attr, arg-type] # as its type says
+            elif kind is Rested:
+                pass  # as frequent as those accepted: out of the way early
+            elif kind is Traded:
+                traded.append(event.quantity)  # type: ignore[union-attr]
+            elif kind is Canceled:
+                canceled.append(event.reason)  # type: ignore[union-attr]
+            elif kind is Rejected:
+                rejected.append(event.reason)  # type: ignore[union-attr]
+    return accepted, rejected, canceled, traded
 
 
 class Count(Protocol):
@@ -75,6 +107,8 @@ class EngineInstruments:
     def __init__(self, meter: Meter, symbols: Collection[Symbol] = ()) -> None:
         """Count into `meter`. Each of `symbols` is said not to be halted from the start: a guard needs a 0 to read."""
         self._known: set[Symbol] = set()
+        self._symbols: dict[Symbol, Count] = {}
+        self._commands: dict[type[Command], Count] = {}
         self._halted: frozenset[Symbol] = frozenset()
         for symbol in symbols:
             self._know(meter, symbol)
@@ -126,38 +160,43 @@ class EngineInstruments:
         self._waited.observe_many(waited_s)
         self._sync.observe(sync_s)
         self._batch.observe(len(batch))
-        for command, times in Tally(type(entry.command) for entry in batch).items():
-            self._meter.count("exchange_commands_total", str(command.__struct_config__.tag)).add(times)
-        self._events([event for one in happened for event in one.events])
+        for command, times in _tally([type(entry.command) for entry in batch]).items():
+            self._of_command(command).add(times)
+        self._events(happened)
+
+    def _of_command(self, command: type[Command]) -> Count:
+        cell = self._commands.get(command)
+        if cell is None:
+            cell = self._meter.count("exchange_commands_total", str(command.__struct_config__.tag))
+            self._commands[command] = cell
+        return cell
 
     def _know(self, meter: Meter, symbol: Symbol) -> None:
         self._known.add(symbol)
         meter.count("exchange_symbol_commands_total", symbol)
         meter.level("exchange_symbol_halted", symbol).set(symbol in self._halted)
 
-    def _events(self, events: Sequence[Event]) -> None:
-        accepted: dict[Symbol, int] = {}
-        trades = lots = 0
-        for event in events:
-            match event:
-                case Traded():
-                    trades += 1
-                    lots += event.quantity
-                case Accepted():
-                    accepted[event.symbol] = accepted.get(event.symbol, 0) + 1
-                case Rejected():
-                    self._meter.count("exchange_rejects_total", event.reason).add()
-                case Canceled():
-                    self._meter.count("exchange_cancels_total", event.reason).add()
-                case _:
-                    pass
-        for symbol, times in accepted.items():
+    def _events(self, happened: Sequence[Happened]) -> None:
+        accepted, rejected, canceled, traded = _by_kind(happened)
+        if accepted:
+            for symbol, times in _tally(accepted).items():
+                self._of_symbol(symbol).add(times)
+            self._accepted.add(len(accepted))
+        if traded:
+            self._trades.add(len(traded))
+            self._lots.add(sum(traded))
+        for name, reasons in (("exchange_rejects_total", rejected), ("exchange_cancels_total", canceled)):
+            if reasons:
+                for reason, times in _tally(reasons).items():
+                    self._meter.count(name, reason).add(times)
+
+    def _of_symbol(self, symbol: Symbol) -> Count:
+        cell = self._symbols.get(symbol)
+        if cell is None:
             if symbol not in self._known:
                 self._know(self._meter, symbol)
-            self._meter.count("exchange_symbol_commands_total", symbol).add(times)
-        self._accepted.add(sum(accepted.values()))
-        self._trades.add(trades)
-        self._lots.add(lots)
+            cell = self._symbols[symbol] = self._meter.count("exchange_symbol_commands_total", symbol)
+        return cell
 
     def storage(self, *, journal_bytes: int, disk_free_bytes: int, snapshot_at: Instant | None) -> None:
         """See `EngineTelemetry`."""

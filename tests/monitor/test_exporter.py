@@ -107,6 +107,16 @@ def test_a_histogram_counts_one_by_one_as_it_does_in_batches():
     assert batch.cumulative()[-1] == ("+Inf", 5.0)
 
 
+@given(st.lists(st.floats(0, 2) | st.sampled_from([0.000002, 0.00001, 0.001, 0.25]), max_size=80))
+def test_a_batch_of_any_size_counts_as_its_values_do_one_by_one(sizes):
+    single, batch = (Exporter(Role.ENGINE, process=False).spread("exchange_engine_apply_seconds") for _ in range(2))
+    for size in sizes:
+        single.observe(size)
+    batch.observe_many(sizes)
+    assert single.cumulative() == batch.cumulative()
+    assert batch.total == pytest.approx(single.total)
+
+
 def place(seq):
     return Sequenced(seq, 0, PlaceOrder("a", f"c{seq}", "ACME", Side.BUY, 1, Limit(1)))
 

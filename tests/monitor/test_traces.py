@@ -98,6 +98,17 @@ def test_without_a_share_only_rejects_and_slow_orders_are_kept():
         }
 
 
+def test_a_halt_among_orders_has_no_spans_and_costs_the_others_none():
+    (batch,) = day(10)
+    halt = Sequenced(11, batch.batch[0].at, Halt("watchdog-1", None, HaltReason.OPERATOR))
+    mixed = batch._replace(
+        batch=[*batch.batch[:5], halt, *batch.batch[5:]],
+        happened=[*batch.happened[:5], Happened(11, halt.at, ()), *batch.happened[5:]],
+        waited_s=[0.002] * 11, apply_s=[0.000_01] * 11,
+    )  # fmt: skip
+    assert {span.trace_id for span in commit_spans(mixed, ALL)} == {span.trace_id for span in commit_spans(batch, ALL)}
+
+
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.floats(0, 1))
 def test_all_processes_pick_the_same_orders(seed, share):
