@@ -1,0 +1,83 @@
+"""What evaluating all rules costs Prometheus: a whole estate under its load, every group, scaled to one second.
+
+    python bench/rules.py [SECONDS]
+
+A group's last duration is divided by its interval, so that a group of every five seconds counts a fifth. The estate is
+read once a second after a minute in which windows fill. The scrape of the engine's page, as Prometheus timed it, is
+printed beside it; the reference is an expression of one number, asked of the same server at the same times.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from bench.parts.figures import percentile, verdict
+from bench.parts.plant import estate
+
+FILL_S = 60.0
+GOAL_MS = 50.0
+
+
+def ask(base: str, expression: str) -> list[dict[str, Any]]:
+    """Return the answer's series."""
+    query = urllib.parse.urlencode({"query": expression})
+    with urllib.request.urlopen(f"{base}/api/v1/query?{query}", timeout=10) as answer:
+        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    groups: dict[str, list[float]] = {}
+    turns: list[float] = []
+    asked: list[float] = []
+    scrapes: list[float] = []
+    slowest: dict[tuple[str, str], list[float]] = {}
+    with estate() as it:
+        base = str(it.replica("prometheus")["url"])
+        time.sleep(FILL_S)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            took = {
+                one["metric"]["rule_group"].rpartition(";")[2]: float(one["value"][1])
+                for one in ask(
+                    base, "prometheus_rule_group_last_duration_seconds / prometheus_rule_group_interval_seconds"
+                )
+            }
+            for name, value in took.items():
+                groups.setdefault(name, []).append(value)
+            turns.append(sum(took.values()))
+            began = time.perf_counter()
+            ask(base, "vector(1)")
+            asked.append(time.perf_counter() - began)
+            scrapes += [float(one["value"][1]) for one in ask(base, 'scrape_duration_seconds{job="engine"}')]
+            time.sleep(1.0)
+        with urllib.request.urlopen(f"{base}/api/v1/rules", timeout=10) as answer:
+            for group in json.load(answer)["data"]["groups"]:
+                for rule in group["rules"]:
+                    slowest.setdefault((group["name"], rule["name"]), []).append(
+                        rule["evaluationTime"] / group["interval"]
+                    )
+    print(f"{'group':<28}{'median ms':>12}{'max ms':>12}   a turn of one second, {len(turns)} looks")
+    for name, values in sorted(groups.items(), key=lambda one: -percentile(one[1], 0.5)):
+        print(f"{name:<28}{percentile(values, 0.5) * 1000:12.2f}{max(values) * 1000:12.2f}")
+    print("dearest rules at the last look, scaled alike:")
+    dearest = sorted(((sum(each), *names) for names, each in slowest.items()), reverse=True)[:12]
+    for took_s, group_name, rule_name in dearest:
+        print(f"  {took_s * 1000:8.2f} ms  {group_name} / {rule_name}")
+    print(f"an expression of one number, asked from here: p50 {percentile(asked, 0.5) * 1000:.2f} ms")
+    print(f"scrape of the engine, as Prometheus timed it: p50 {percentile(scrapes, 0.5) * 1000:.1f} ms, "
+          f"max {max(scrapes) * 1000:.1f} ms")  # fmt: skip
+    middle = percentile(turns, 0.5) * 1000
+    verdict("all rules", f"p50 {middle:.1f} ms, max {max(turns) * 1000:.1f} ms a turn", f"{GOAL_MS:.0f} ms a turn",
+            reached=middle <= GOAL_MS)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
