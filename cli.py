@@ -26,6 +26,7 @@ from control import (
     verbs_runbook,
     verbs_servers,
     verbs_shipper,
+    verbs_slo,
 )
 from control.child import now
 from control.settings import load_settings
@@ -77,6 +78,7 @@ verbs_alerts.app.command("report", epilog="Example: tapewatch alerts report --si
 app.add_typer(verbs_alerts.app, name="alerts")
 app.add_typer(verbs_dashboards.app, name="dashboards")
 app.add_typer(verbs_elk.app, name="elk")
+app.add_typer(verbs_slo.app, name="slo")
 
 
 def complete_fault(incomplete: str) -> list[str]:
