@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 from elasticsearch import Elasticsearch, helpers
 
+from bench.parts.plant import skip
 from control.servers import elastic
 from control.servers.elastic_node import Node
 from kernel.time import Instant
@@ -44,7 +44,7 @@ def rate(client: Elasticsearch, actions: Iterable[dict[str, Any]]) -> float:
 def main() -> None:
     home = elastic.find()
     if home is None:
-        sys.exit("no Elasticsearch here; `make servers` fetches it")
+        skip("no Elasticsearch here; `make servers` fetches it")
     texts = lines()
     size = sum(len(text.encode()) for text in texts)
     with Node(home, heap="512m") as node:

@@ -10,14 +10,17 @@ printed beside it; the reference is an expression of one number, asked of the sa
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import urllib.parse
 import urllib.request
 from typing import Any
 
+import psutil
+
 from bench.parts.figures import percentile, verdict
-from bench.parts.plant import estate
+from bench.parts.plant import estate, needs
 
 FILL_S = 60.0
 GOAL_MS = 50.0
@@ -33,6 +36,7 @@ def ask(base: str, expression: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure and print."""
+    needs("prometheus", "prometheus-alertmanager")
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     groups: dict[str, list[float]] = {}
     turns: list[float] = []
@@ -42,7 +46,9 @@ def main() -> None:
     with estate() as it:
         base = str(it.replica("prometheus")["url"])
         time.sleep(FILL_S)
-        until = time.monotonic() + seconds
+        process = psutil.Process(it.replica("prometheus")["pid"])
+        busy, began_at = sum(process.cpu_times()[:2]), time.monotonic()
+        until = began_at + seconds
         while time.monotonic() < until:
             took = {
                 one["metric"]["rule_group"].rpartition(";")[2]: float(one["value"][1])
@@ -58,6 +64,7 @@ def main() -> None:
             asked.append(time.perf_counter() - began)
             scrapes += [float(one["value"][1]) for one in ask(base, 'scrape_duration_seconds{job="engine"}')]
             time.sleep(1.0)
+        busy = (sum(process.cpu_times()[:2]) - busy) / (time.monotonic() - began_at)
         with urllib.request.urlopen(f"{base}/api/v1/rules", timeout=10) as answer:
             for group in json.load(answer)["data"]["groups"]:
                 for rule in group["rules"]:
@@ -74,6 +81,8 @@ def main() -> None:
     print(f"an expression of one number, asked from here: p50 {percentile(asked, 0.5) * 1000:.2f} ms")
     print(f"scrape of the engine, as Prometheus timed it: p50 {percentile(scrapes, 0.5) * 1000:.1f} ms, "
           f"max {max(scrapes) * 1000:.1f} ms")  # fmt: skip
+    print(f"Prometheus's processor time for everything, scrapes and this bench's questions too: {busy * 1000:.0f} ms a "
+          f"second; load average {os.getloadavg()[0]:.1f}")  # fmt: skip
     middle = percentile(turns, 0.5) * 1000
     verdict("all rules", f"p50 {middle:.1f} ms, max {max(turns) * 1000:.1f} ms a turn", f"{GOAL_MS:.0f} ms a turn",
             reached=middle <= GOAL_MS)  # fmt: skip

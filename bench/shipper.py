@@ -18,6 +18,7 @@ import msgspec
 from elasticsearch import Elasticsearch, helpers
 
 from bench.parts.figures import percentile, verdict
+from bench.parts.plant import skip
 from control.servers import elastic
 from control.servers.elastic_node import Node
 from control.shipper import Shipper
@@ -87,9 +88,12 @@ def theirs(client: Elasticsearch, documents: list[dict[str, Any]], name: str) ->
 def main() -> None:
     """Measure and print."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    home = elastic.find()
+    if home is None:
+        skip("no Elasticsearch here; `make servers` fetches it")
     written = lines(count)
     documents = [msgspec.json.decode(line, type=dict[str, Any]) for line in written]
-    with Node(elastic.find_or_fetch(), heap=HEAP) as node, tempfile.TemporaryDirectory() as directory:
+    with Node(home, heap=HEAP) as node, tempfile.TemporaryDirectory() as directory:
         client = connect(Access(node.url), timeout_s=120, connections_per_node=IN_FLIGHT)
         ElasticAdmin(client, replicas=0).setup()
         theirs(client, documents, "warm1")

@@ -27,7 +27,7 @@ import yaml
 
 from bench.parts.figures import verdict
 from bench.parts.monitoring import alertmanager_with
-from bench.parts.plant import folder, free_ports
+from bench.parts.plant import folder, free_ports, needs
 from control.routing import reference
 from kernel.time import SECOND, Instant, parse_duration, to_rfc3339
 from monitor.routing.model import Version
@@ -208,7 +208,8 @@ def _get(url: str) -> list[dict[str, Any]]:
         return cast(list[dict[str, Any]], json.load(answer))
 
 
-def main(count: int = STORM, seconds: float = STORM_S) -> int:
+def main(count: int = STORM, seconds: float = STORM_S) -> None:
+    needs("prometheus-alertmanager")
     with folder() as home:
         seen = storm(home, count, seconds)
     held = sum(one["labels"]["alertname"] == HELD for one in alerts_of(count))
@@ -225,8 +226,7 @@ def main(count: int = STORM, seconds: float = STORM_S) -> int:
     verdict(
         "held back and not told", str(seen.inhibited), str(held), reached=seen.inhibited == held and not seen.leaked
     )
-    return 0 if people <= MESSAGES_MAX and not lost and seen.inhibited == held and not seen.leaked else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(int(word) for word in sys.argv[1:3])))
+    main(*(int(word) for word in sys.argv[1:3]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 START_S: Final = 60.0
@@ -37,6 +38,19 @@ class Estate:
     def replica(self, workload: str, index: int = 0) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.addresses["workloads"][workload][index]
         return found
+
+
+def skip(why: str) -> NoReturn:
+    """End this bench with one sentence and well: what is not there stops none of the others."""
+    print(f"skipped: {why}", flush=True)
+    raise SystemExit(0)
+
+
+def needs(*programs: str) -> None:
+    """Skip the bench when one of these programs is not installed."""
+    for program in programs:
+        if shutil.which(program) is None:
+            skip(f"{program} is not installed; scripts/setup.sh installs it")
 
 
 @contextlib.contextmanager
