@@ -76,7 +76,7 @@ def _mended(plant: Plant) -> None:
     deadline = time.monotonic() + MENDED_WITHIN_S
     while time.monotonic() < deadline:
         with contextlib.suppress(TapewatchError):
-            known = call("GET", f"{plant.addresses.control}/v1/incidents?all=true", token=plant.admin)
+            known = call("GET", f"{plant.addresses.control}/api/v1/incidents?all=true", token=plant.admin)
             if any(one.get("state") in {"mitigated", "resolved"} for one in known):
                 return
         time.sleep(0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,15 @@ from rich.markup import escape as markup
 from rich.table import Table
 
 from control import faults
+from control.addresses import write_atomically
 from control.child import now
 from control.terminal import DONE, EXIT_CODES, FAILED, AsJson, State, err, guarded, layout_of, out, print_json, starting
-from kernel.errors import InputError
+from kernel.errors import InputError, PermanentError
+from kernel.time import DAY, MINUTE, Duration, parse_duration
 
 app = typer.Typer(no_args_is_help=True, help="Grafana's boards.", epilog=EXIT_CODES)
 QUESTION_TIMEOUT_S: Final = 20.0
+SPAN_MAX: Final = Duration(7 * DAY)
 
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Directory of the boards' files; else those of the product.")
@@ -150,3 +154,55 @@ def _chosen(boards: list[Any], names: Sequence[str]) -> list[Any]:
         if name not in known:
             raise InputError(f"board {name}", "is not known", right=f"known are {', '.join(b.uid for b in boards)}")
     return [known[name] for name in names] or boards
+
+
+@app.command(epilog="Example: tapewatch dashboards preview overview --to /tmp/boards --last 15m")
+def preview(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which boards; else all.", autocompletion=complete_board, show_default=False),
+    ] = None,
+    to: Annotated[Path, typer.Option(help="Directory for the pages.")] = Path("boards"),
+    last: Annotated[str, typer.Option(help="How far back they show.")] = "15m",
+    folder: Folder = None,
+    state: State = None,
+) -> None:
+    """Draw boards from their files and live data as pages that need nothing else."""
+    for path in guarded(lambda: _preview(names or [], to, last, folder, state)):
+        typer.echo(str(path))
+
+
+def _preview(names: list[str], to: Path, last: str, folder: Path | None, state: Path | None) -> list[Path]:
+    from monitor.adapters.boards.gathering import Scene, scene
+    from monitor.adapters.boards.page import to_html
+    from monitor.adapters.prometheus_api import PrometheusApi
+
+    span = _span(last)
+    boards = _read(folder)
+    chosen = _chosen(boards, names)
+    prometheus = faults.connect(layout_of(state).root).addresses.prometheus
+
+    async def gather() -> list[Scene]:
+        async with PrometheusApi(prometheus, timeout_s=QUESTION_TIMEOUT_S) as metrics:
+            return [await scene(board, metrics, now(), span) for board in chosen]
+
+    links = [(board.uid, str(board.value.get("title", ""))) for board in chosen]
+    paths = []
+    for one in asyncio.run(gather()):
+        path = to / f"{one.board.uid}.html"
+        try:
+            write_atomically(path, to_html(one, links).encode())
+        except OSError as error:
+            raise PermanentError(f"{path} cannot be written: {os.strerror(error.errno or 0)}") from error
+        paths.append(path)
+    return paths
+
+
+def _span(last: str) -> Duration:
+    try:
+        span = parse_duration(last)
+    except ValueError as error:
+        raise InputError("--last", str(error), right="give one such as 15m or 6h") from error
+    if not MINUTE <= span <= SPAN_MAX:
+        raise InputError("--last", f"is {last}", right="give at least 1m, at most 7d")
+    return span

@@ -36,7 +36,7 @@ OVERVIEW: Final = Board(
         Row("Is the market served?", (
             of_kind("state-timeline", "Market phase",
                     "The phase of the session calendar. Alerts that belong to trading are muted outside it.",
-                    "short", ask("tapewatch_market_phase{$} == 1", "{{phase}}"),
+                    "short", ask("max by (phase) (tapewatch_market_phase{$}) == 1", "{{phase}}"),
                     width=16, height=4, steps=((None, GOOD),), words=(("1", "on", GOOD), ("0", "off", GREY))),
             stat("Market halted", "1 while the whole market stands still. Red: open the engine's board; "
                  "`tapewatch incident list` says who works on it.", "short", "max(exchange_market_halted{$})", ZERO,
@@ -92,12 +92,12 @@ OVERVIEW: Final = Board(
             stat("Orders not served, 1 hour", "Order requests that got no answer of the market within the last hour. "
                  "Red: name the incident in the weekly report.", "short",
                  f"sum(increase(exchange_gateway_requests_total{{$,{_BAD}}}[1h]))", above(1, 100), width=6,
-                 decimals=0),
+                 height=6, decimals=0),
             stat("Notional not served, 1 hour", "Those orders times the mean notional of an order, in ticks times "
                  "lots. Red: tell the market's management.", "suffix: ticks·lots",
                  f"sum(increase(exchange_gateway_requests_total{{$,{_BAD}}}[1h])) * "
                  "(sum(increase(exchange_client_notional_ticks_total{$}[1h])) / "
-                 "sum(increase(exchange_client_orders_total{$}[1h])))", above(1, 1_000_000), width=6, decimals=1),
+                 "sum(increase(exchange_client_orders_total{$}[1h])))", above(1, 1_000_000), width=6, height=6, decimals=1),
             graph("Orders lost to each cause", "Requests without an answer of the market, a second, by cause. The "
                   "cause names the board: shed is Gateway, halted is Exchange, unavailable is Engine.", "ops",
                   ask(f"sum by (outcome) (rate(exchange_gateway_requests_total{{$,{_BAD}}}[$r]))", "{{outcome}}"),

@@ -41,7 +41,7 @@ MEANINGS: Final = (
 _EVENTS: Final = (
     ("Incidents opened", BAD, risen("tapewatch_incidents_opened_total", "15s", "level") + " > 0",
      "Incident", "level {{level}}"),
-    ("Deployments and starts", CALM, "time() - process_start_time_seconds < 5", "Start of {{replica}}", "{{job}}"),
+    ("Deployments and starts", CALM, "time() - process_start_time_seconds < 15", "Start of {{replica}}", "{{job}}"),
     ("Versions", TEAL, "tapewatch_build_info unless tapewatch_build_info offset 10s", "Version {{version}}",
      "{{replica}}"),
     ("Market phases", GREY, "tapewatch_market_phase == 1 unless tapewatch_market_phase offset 5s == 1",
