@@ -24,7 +24,7 @@ from zlib import crc32
 
 import msgspec
 
-from exchange.commands import CancelOrder, Command, PlaceOrder, ReplaceOrder
+from exchange.commands import CancelOrder, PlaceOrder, ReplaceOrder
 from exchange.events import Accepted, Canceled, Event, Happened, Rejected, Replaced, Traded
 from exchange.ports import RequestOutcome
 from exchange.tracing import Answered, Committed, Handled
@@ -164,7 +164,10 @@ def commit_spans(one: Committed, policy: Policy) -> Iterator[Span]:
             place
             for place, (item, happened) in enumerate(zip(one.batch, one.happened, strict=True))
             if item.trace
-            or (type(item.command) in _ORDERS and _crc_of(item.command) < limit)
+            or (
+                type(command := item.command) in _ORDERS
+                and crc32(command.client_id.encode("utf-8", "surrogatepass")) < limit  # type: ignore[union-attr]
+            )
             or (happened.events and type(happened.events[0]) is Rejected)
         ]
     for place in places:
@@ -174,10 +177,6 @@ def commit_spans(one: Committed, policy: Policy) -> Iterator[Span]:
         slow = seconds(one.waited_s[place]) + common >= policy.slow
         if slow or _is_reject(events) or is_picked(share, command.client_id, item.trace):
             yield from _order_spans(one, place, command, slow=slow)
-
-
-def _crc_of(command: Command) -> int:
-    return crc32(command.client_id.encode("utf-8", "surrogatepass"))  # type: ignore[union-attr] # an order, as seen
 
 
 def _is_reject(events: Sequence[Event]) -> bool:
