@@ -12,11 +12,13 @@ from typing import Final
 
 from monitor.slo import LONG, SECONDS, SHORT, WINDOW, Condition, Ratio, Slo, alert_name
 
-TURN_S: Final = 4
-"""How often the rules are evaluated; less than the look-back, so that a series never flickers."""
+TURN_S: Final = 2
+"""How often the rules are evaluated; so much less than the look-back that one turn may fail unseen."""
 DASHBOARD: Final = "https://tapewatch.example/dashboards/tapewatch-slo"
 _KEPT: Final = "[150s]"
 """How long a minute's result is told on; two minutes may fail before it is gone."""
+_SEEN: Final = "[30s]"
+"""How long an alert believes a recorded error: on a busy machine turns fail, and `for` must not begin anew."""
 _EVENT_WINDOWS: Final = ("1h", "6h", "1d", "3d")
 ALERT_TURN_S: Final = 15
 """How often the alerts are: their shortest window is 5 minutes."""
@@ -120,8 +122,8 @@ def expr_of(slo: Slo, condition: Condition) -> str:
     """Return the PromQL of an alert: both windows burn fast enough, and the long one saw enough events to say so."""
     bound, chosen = f"{condition.burn:g} * {slo.budget:g}", f'{{slo="{slo.name}"}}'
     return (
-        f"slo:sli_error:ratio_rate{condition.long}{chosen} >= {bound}"
-        f" and on (slo) slo:sli_error:ratio_rate{condition.short}{chosen} >= {bound}"
+        f"last_over_time(slo:sli_error:ratio_rate{condition.long}{chosen}{_SEEN}) >= {bound}"
+        f" and on (slo) last_over_time(slo:sli_error:ratio_rate{condition.short}{chosen}{_SEEN}) >= {bound}"
         f" and on (slo) last_over_time(slo:sli_events:increase{condition.long}{chosen}{_KEPT}) >= {slo.minimum_events}"
     )
 
