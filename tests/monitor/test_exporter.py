@@ -6,7 +6,11 @@ import subprocess
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics_text
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from exchange.commands import CancelOrder, Limit, PlaceOrder, Sequenced
 from exchange.events import Happened, Rejected, Traded
@@ -115,6 +119,63 @@ def test_a_batch_of_any_size_counts_as_its_values_do_one_by_one(sizes):
     batch.observe_many(sizes)
     assert single.cumulative() == batch.cumulative()
     assert batch.total == pytest.approx(single.total)
+
+
+class AsTheLibraryWrites(Collector):
+    """The same cells laid out and written by `prometheus_client`."""
+
+    def __init__(self, exporter):
+        self.exporter = exporter
+
+    def collect(self):
+        for metric in self.exporter._metrics:
+            series = [(key[1:], cell) for key, cell in self.exporter._cells.items() if key[0] == metric.name]
+            if metric.kind is Kind.COUNTER:
+                family = CounterMetricFamily(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)
+            elif metric.kind is Kind.GAUGE:
+                family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+            else:
+                family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+            for labels, cell in series:
+                if metric.kind is Kind.HISTOGRAM:
+                    family.add_metric(labels, cell.cumulative(), cell.total)
+                elif cell.value is not None:
+                    family.add_metric(labels, float(cell.value))
+            yield family
+
+
+NUMBERS = st.floats(0, allow_nan=False) | st.integers(0, 2**70)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.text(max_size=20), NUMBERS), max_size=12),
+    st.lists(NUMBERS | st.floats() | st.floats(-1e9, 1e9), max_size=6),
+    st.lists(st.tuples(st.floats(0, 20), st.text(max_size=8) | st.none()), max_size=20),
+)
+def test_the_page_is_what_the_library_would_have_written(counts, levels, sizes):
+    exporter = Exporter(Role.GATEWAY, process=False)
+    for label, amount in counts:
+        exporter.count("exchange_symbol_acks_total", label).add(amount)
+        exporter.level("tapewatch_build_info", label).set(amount)
+    for name, value in zip((one.name for one in exporter._metrics if one.kind is Kind.GAUGE and not one.labels),
+                           levels, strict=False):  # fmt: skip
+        exporter.level(name).set(value)
+    for size, example in sizes:
+        exporter.spread("exchange_order_ack_seconds").observe(size, None if example is None else lambda e=example: e)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(AsTheLibraryWrites(exporter))
+    assert exporter.render() == generate_latest(registry)
+    assert exporter.page("application/openmetrics-text")[0] == openmetrics_text.generate_latest(registry)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_fresh_page_of_every_role_is_what_the_library_would_have_written(role):
+    exporter = Exporter(role, process=False)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(AsTheLibraryWrites(exporter))
+    assert exporter.render() == generate_latest(registry)
+    assert exporter.page("application/openmetrics-text")[0] == openmetrics_text.generate_latest(registry)
 
 
 def place(seq):
