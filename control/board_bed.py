@@ -18,8 +18,8 @@ from control.render import ALERTS
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 
 ROOT: Final = ALERTS.parent
-UP_WITHIN_S: Final = 60.0
-MENDED_WITHIN_S: Final = 60.0
+UP_WITHIN_S: Final = 120.0
+MENDED_WITHIN_S: Final = 120.0
 FAULT: Final = "gateway-hang"
 RULES_TURN_S: Final = 8.0
 """After the incident: the slow recording rules turn, rates fill their window, control's figures are scraped."""

@@ -85,7 +85,8 @@ EXCHANGE: Final = Board(
         )),
         Row("Phases, halts and gaps", (
             of_kind("state-timeline", "Phase of the calendar", "What the session calendar says. It mutes what belongs "
-                    "to trading outside its hours.", "short", ask("max by (phase) (tapewatch_market_phase{$}) == 1", "{{phase}}"),
+                    "to trading outside its hours.", "short",
+                    ask("max by (phase) (tapewatch_market_phase{$}) == 1", "{{phase}}"),
                     width=24, height=4, steps=((None, GOOD),), words=(("1", "on", GOOD), ("0", "off", GREY))),
             of_kind("state-timeline", "Halts by symbol", "Red while a symbol stands still on its own: find out who "
                     "halted it, then `tapewatch exchange resume`.", "short",

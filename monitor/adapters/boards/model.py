@@ -157,4 +157,5 @@ def risen(metric: str, window: str, by: str) -> str:
 
     `increase` alone does not see that first event. A series that was not there before the window counts whole.
     """
-    return f"sum by ({by}) ({metric}{{$}} unless {metric}{{$}} offset {window} or increase({metric}{{$}}[{window}]))"
+    young = f"max_over_time({metric}{{$}}[{window}]) unless {metric}{{$}} offset {window}"
+    return f"sum by ({by}) ({young} or increase({metric}{{$}}[{window}]))"

@@ -97,7 +97,8 @@ OVERVIEW: Final = Board(
                  "lots. Red: tell the market's management.", "suffix: ticks·lots",
                  f"sum(increase(exchange_gateway_requests_total{{$,{_BAD}}}[1h])) * "
                  "(sum(increase(exchange_client_notional_ticks_total{$}[1h])) / "
-                 "sum(increase(exchange_client_orders_total{$}[1h])))", above(1, 1_000_000), width=6, height=6, decimals=1),
+                 "sum(increase(exchange_client_orders_total{$}[1h])))", above(1, 1_000_000),
+                 width=6, height=6, decimals=1),
             graph("Orders lost to each cause", "Requests without an answer of the market, a second, by cause. The "
                   "cause names the board: shed is Gateway, halted is Exchange, unavailable is Engine.", "ops",
                   ask(f"sum by (outcome) (rate(exchange_gateway_requests_total{{$,{_BAD}}}[$r]))", "{{outcome}}"),

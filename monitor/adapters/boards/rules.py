@@ -138,18 +138,19 @@ def _matcher(name: str, labels: Sequence[str], label: str, sign: str, value: str
 def _grows(part: Select, above: Sequence[Tree]) -> bool:
     """Tell whether a counter is asked for its growth.
 
-    Two ways: below `rate` or `increase`; or counted, or as one side of `x unless x offset w`, which is how a series
-    that begins with its first event is seen, and tells of growth too.
+    Two ways: below `rate` or `increase`; or counted, or as one side of `max_over_time(x[w]) unless x offset w`, which
+    is how a series that begins with its first event is seen, and tells of growth too.
     """
     names = {call.name for call in above if isinstance(call, Call)}
     if names & RATES or "count" in names:
         return True
-    nearest = above[-1] if above else None
-    same = isinstance(nearest, Pair) and nearest.sign == "unless"
-    return same and isinstance(nearest, Pair) and _bare(nearest.left) == _bare(nearest.right) == part.name
+    pair = next((one for one in reversed(above) if isinstance(one, Pair)), None)
+    return pair is not None and pair.sign == "unless" and _bare(pair.left) == _bare(pair.right) == part.name
 
 
 def _bare(tree: Tree) -> str:
+    if isinstance(tree, Call) and tree.name == "max_over_time":
+        return _bare(tree.inner[0])
     return tree.name if isinstance(tree, Select) else ""
 
 
