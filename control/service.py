@@ -102,6 +102,7 @@ async def wire(
     """Put the parts together; what needs closing is closed by `stack`."""
     base = await _base(config, layout, stack, led)
     library, broken = _library(config, base.log)
+    base.telemetry.begin(library)
     wake = asyncio.Event()
     intake = Intake(base.store, wake.set)
     deadman = DeadMan(seconds(config.tuning.deadman_s), base.clock.now(), base.telemetry)

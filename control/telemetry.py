@@ -9,7 +9,8 @@ from exchange.calendar import PhaseName
 from incidents.incident import Incident, State
 from kernel.time import Instant, to_seconds
 from monitor.instruments import Meter
-from runbooks.model import Action, Conclusion, DoAnswer, Runbook
+from monitor.ports import Unknown
+from runbooks.model import Action, Conclusion, DoAnswer, Outcome, RefusalReason, Runbook
 
 _TIMES: Final = {
     State.ACKNOWLEDGED: "tapewatch_incident_acknowledge_seconds",
@@ -26,6 +27,19 @@ class ControlInstruments:
         self._phase = phase
         self._seen: dict[str, tuple[State, Instant]] = {}
         """The incidents that went on at the last turn: state, and when they were opened."""
+        # Counted from 0: the first event of a series that was not there before it would be no rise.
+        for reason in RefusalReason:
+            meter.count("tapewatch_refusals_total", reason)
+        for unknown in Unknown:
+            meter.count("tapewatch_evidence_unknown_total", unknown)
+        for kind in ("TemporaryError", "PermanentError", "signal", "fault"):
+            meter.count("tapewatch_errors_total", kind)
+
+    def begin(self, runbooks: Iterable[Runbook]) -> None:
+        """Count the runs of these runbooks from 0."""
+        for runbook in runbooks:
+            for outcome in Outcome:
+                self._meter.count("tapewatch_runs_total", runbook.name, outcome)
 
     def webhook(self, code: int, elapsed_s: float) -> None:
         """Count one delivery and how long its answer took, in seconds."""
