@@ -171,8 +171,8 @@ class Exporter:
     def _text(self, *, openmetrics_form: bool) -> bytes:
         """Return the catalogue's metrics, in its order."""
         series: dict[str, list[tuple[tuple[str, ...], CountCell | LevelCell | SpreadCell]]] = {}
-        for (name, *labels), cell in list(self._cells.items()):
-            series.setdefault(name, []).append((tuple(labels), cell))
+        for (name, *values), cell in list(self._cells.items()):
+            series.setdefault(name, []).append((tuple(values), cell))
         lines: list[str] = []
         for metric in self._metrics:
             lines.append(_heading(metric, openmetrics_form=openmetrics_form))
