@@ -29,7 +29,8 @@ def ask(plant, boards, silent):
 def test_no_question_of_any_board_is_dead(plant):
     boards = reading.read(files.GRAFANA)
     verdicts = ask(plant, boards, live.excuses())
-    assert [verdict.sentence() for verdict in verdicts if verdict.dead] == []
+    dead = [verdict.sentence() for verdict in verdicts if verdict.dead]
+    assert not dead, "\n".join(dead)
     kinds = {verdict.query.kind for verdict in verdicts if verdict.series}
     assert kinds == {"panel", "variable", "annotation"}
     assert sum(1 for verdict in verdicts if verdict.series) > 0.85 * len(verdicts)

@@ -108,7 +108,7 @@ class Measure:
         if call.name == "histogram_quantile":
             return self.axis(call)
         found = [self.of(part) for part in call.inner]
-        last = next((one for one in reversed(found) if one is not None), None)
+        last = next((one for one in reversed(found) if one is not None), None)  # the number of `clamp_min` has none
         if call.name == "timestamp":
             return SECONDS
         if call.name in _RATES and last is not None:

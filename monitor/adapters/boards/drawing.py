@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from monitor.adapters.boards.figures import shown
 from monitor.adapters.boards.gathering import Scene, Series, Shown
+from monitor.adapters.boards.model import GREY
 
 PALETTE: Final = (
     "#3c7dd9", "#e8743b", "#2f9e5b", "#8b6fd1", "#1b9aaa", "#c2549d", "#b58900", "#5f6caf", "#7fb069", "#d1495b",
@@ -86,7 +87,7 @@ def colours(one: Shown) -> list[str]:
     given, fresh = [], 0
     for series in one.series:
         fixed = [colour for pattern, colour in rules if pattern.search(series.name)]
-        if fixed and _safe(fixed[-1]) not in given:
+        if fixed and (_safe(fixed[-1]) not in given or _safe(fixed[-1]) == GREY):
             given.append(_safe(fixed[-1]))
         else:
             given.append(PALETTE[fresh % len(PALETTE)])

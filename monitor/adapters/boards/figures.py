@@ -7,6 +7,7 @@ from typing import Final
 
 _TIMES: Final = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _SCALES: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_NEARLY: Final = 99.0
 _PER_SECOND: Final = frozenset({"ops", "reqps", "pps", "Bps"})
 
 
@@ -15,13 +16,20 @@ def shown(value: float, unit: str, decimals: int | None = None) -> str:
     if not math.isfinite(value):
         return "no number" if math.isnan(value) else "∞" if value > 0 else "-∞"
     if unit == "percentunit":
-        return f"{_digits(value * 100, decimals)} %"
+        return f"{_share(value * 100, decimals)} %"
     if unit == "s":
         return _time(value, decimals)
     tail = unit.removeprefix("suffix:").strip() if unit.startswith("suffix:") else ""
     base = "B" if unit in {"bytes", "Bps"} else ""
     text = _scaled(value, base, decimals)
     return f"{text}{'/s' if unit in _PER_SECOND else ''}{' ' + tail if tail else ''}"
+
+
+def _share(value: float, decimals: int | None) -> str:
+    """Return per cent; just below 100 with more places, for 99.95 is not 100."""
+    if decimals is None and _NEARLY < value < 100:  # noqa: PLR2004 - all of it
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return _digits(value, decimals)
 
 
 def _time(value: float, decimals: int | None) -> str:
@@ -46,5 +54,5 @@ def _digits(value: float, decimals: int | None) -> str:
     if value == 0:
         return "0"
     places = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:.{min(places, 3)}f}"
+    text = f"{value:.{min(places, 6)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

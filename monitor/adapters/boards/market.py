@@ -108,7 +108,8 @@ MARKET_DATA: Final = Board(
     rows=(
         Row("The feed", (
             stat("Behind the journal", "Commands durable and not yet published. Red: the feed stalls; its runbook "
-                 "restarts it.", "short", "max(exchange_engine_sequence{$}) - min(exchange_feed_sequence{$})",
+                 "restarts it.", "short",
+                 "clamp_min(max(exchange_engine_sequence{$}) - min(exchange_feed_sequence{$}), 0)",
                  above(200, 2000), width=6),
             stat("Stream from the engine", "Red: the engine is down or its stream port is not reached.", "short",
                  "min(exchange_feed_engine_connected{$})", ONE, words=_JOINED, width=6),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -10,6 +11,7 @@ from typing import Any, Final
 from monitor.adapters.boards.drawing import draw
 from monitor.adapters.boards.gathering import Scene
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _STYLE: Final = """
 :root{--page:#f3f4f7;--card:#fff;--ink:#1d2430;--soft:#667085;--rule:#e3e6ec;--track:#e8ebf0}
 @media (prefers-color-scheme:dark){:root{--page:#101319;--card:#1a1f29;--ink:#e4e8ef;--soft:#98a2b3;--rule:#2b3240;
@@ -76,7 +78,7 @@ def to_html(scene: Scene, boards: Sequence[tuple[str, str]], *, look: str = "") 
         )
     title = escape(str(value.get("title", "")))
     day = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(scene.end))
-    return (
+    page = (
         f'<!doctype html><html lang="en"{f" data-look={look}" if look in {"dark", "light"} else ""}>'
         '<head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><header><h1>{title}</h1>"
@@ -84,6 +86,7 @@ def to_html(scene: Scene, boards: Sequence[tuple[str, str]], *, look: str = "") 
         f"<main>{''.join(parts)}</main><footer>{round((scene.end - scene.start) / 60)} minutes up to {day} UTC. "
         "Drawn from the board's file and live data; Grafana draws it in its own way.</footer></body></html>\n"
     )
+    return _CONTROL.sub("\ufffd", page)
 
 
 def _place(grid: Mapping[str, Any]) -> str:
