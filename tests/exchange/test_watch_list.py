@@ -4,7 +4,6 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plant import client_of, engine, eventually, order
 
 from exchange.adapters.settlement_server import Unposted
 from exchange.commands import Sequenced
@@ -14,6 +13,7 @@ from exchange.flow import OrderFlow
 from exchange.market_data import Follower, MarketData, Print, trade_throughs
 from exchange.types import Instrument, Side
 from kernel.time import SECOND
+from tests.exchange.plant import client_of, engine, eventually, order
 
 INSTRUMENTS = (Instrument("AAA", 1_000, 200), Instrument("BBB", 500, 100))
 

@@ -4,13 +4,12 @@
 
 import re
 
-from timelines import START, Scribe
-
 from incidents.adapters.review_page import to_html
 from incidents.noise import Episode, Fate, RuleFacts, worth
 from incidents.review import Facts, MetricCost, ObjectiveState, review
 from incidents.timeline import EntryKind
 from kernel.time import DAY, HOUR, SECOND
+from tests.incidents.timelines import START, Scribe
 
 HOSTILE = '<script>alert(1)</script>"\u202e\x1b[31m'
 
@@ -126,8 +125,8 @@ def test_the_page_holds_every_cell_and_no_hostile_word_gets_through():
                   [Episode(alert="A" + HOSTILE, labels={}, start=START, end=START + SECOND)], [Fate.NOISE], START,
                   START + DAY)  # fmt: skip
     told = review(
-        facts({"INC-9": scribe.seal()[1]}, rules=rules, metrics=[MetricCost(name=HOSTILE, series=1, bytes_per_day=None)],
-              notes=(HOSTILE,), reports={"INC-9": "reports/INC-9.html"})
+        facts({"INC-9": scribe.seal()[1]}, rules=rules, notes=(HOSTILE,), reports={"INC-9": "reports/INC-9.html"},
+              metrics=[MetricCost(name=HOSTILE, series=1, bytes_per_day=None)])
     )  # fmt: skip
     page = to_html(told)
     assert "<script" not in page
