@@ -1,6 +1,6 @@
 # Everything a person or a machine runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup drill drill-kube kube testbed servers elastic test test-kube test-long lint bench lock check-dashboards
+.PHONY: help setup drill drill-kube kube testbed servers elastic test test-kube test-long lint bench lock check-dashboards mutate-alerts
 
 BIN := .venv/bin
 # In CI nothing is left out: the Kubernetes test bed is built, and its tests must not be skipped.
@@ -53,6 +53,9 @@ test-long: setup ## Run the long tests and all drills: eleven here, ten on Kuber
 
 check-dashboards: setup ## Ask every question of every board on a live estate of its own (about a minute)
 	@$(BIN)/tapewatch dashboards check --own
+
+mutate-alerts: setup ## Spoil every alert in small ways and see its tests notice; writes alerts/mutants.md (some minutes)
+	@$(BIN)/python -m control.mutation $(ONLY)
 
 bench: setup ## Measure; prints ratios and distributions
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done

@@ -114,7 +114,7 @@ def _changes(expr: str) -> Iterator[tuple[str, int, int, str]]:
             after = found[place + 1]
             yield "offset", after.start, after.end, f"{2 * seconds(after.text):g}s"
         elif token.text in _AGGREGATION and _calls(found, place):
-            yield "aggregation", token.start, token.end, _AGGREGATION[token.text]
+            yield "aggregation", token.start, token.end, _aggregation(found, depths, place)
         elif token.text in SET_OPERATORS and token.text != "or":
             yield "guard", token.start, _guard_end(found, depths, place), ""
 
@@ -154,6 +154,15 @@ def _windows(text: str) -> tuple[str, ...]:
 def _calls(found: Sequence[Token], place: int) -> bool:
     after = found[place + 1].text if place + 1 < len(found) else ""
     return after in {"(", "by", "without"}
+
+
+def _aggregation(found: Sequence[Token], depths: Sequence[tuple[int, int]], place: int) -> str:
+    """Return what a sum is made: its greatest part, or its least when only zero is asked for, where both are one."""
+    outer = depths[place]
+    rest = [token for token, depth in zip(found[place + 1 :], depths[place + 1 :], strict=True) if depth == outer]
+    after = [token.text for token in rest if token.text not in "()" and token.sort != "name"]
+    zero = len(after) > 1 and after[0] in COMPARISONS and after[1] == "0"
+    return "min" if found[place].text == "sum" and zero else _AGGREGATION[found[place].text]
 
 
 def _guard_end(found: Sequence[Token], depths: Sequence[tuple[int, int]], place: int) -> int:
