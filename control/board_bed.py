@@ -21,7 +21,7 @@ ROOT: Final = ALERTS.parent
 UP_WITHIN_S: Final = 120.0
 MENDED_WITHIN_S: Final = 120.0
 FAULT: Final = "gateway-hang"
-RULES_TURN_S: Final = 8.0
+RULES_TURN_S: Final = 6.0
 """After the incident: the slow recording rules turn, rates fill their window, control's figures are scraped."""
 
 

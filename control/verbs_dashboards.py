@@ -107,7 +107,7 @@ def check(
     if as_json:
         print_json(told)
     else:
-        for sentence in told["findings"]:  # type: ignore[attr-defined]
+        for sentence in told["findings"]:
             err.print(markup(sentence), soft_wrap=True)
         asked = (
             f"; of {told['questions']} questions {told['answered']} are answered, {told['excused']} silent for a "

@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cli import app
 from kernel.errors import PermanentError
 from kernel.time import MINUTE, SECOND, Duration, Instant
 from monitor.adapters.boards import files, reading
@@ -111,17 +113,20 @@ def test_limits_colour_what_they_limit():
 def test_the_same_meaning_has_the_same_colour():
     panel = reading.read_one(files.GRAFANA / "tapewatch-gateway.json").panels
     lines = next(one for _, one in panel if one["title"] == "Requests by outcome")
-    series = [Series(name, {}, [(0.0, 1.0)]) for name in ("accepted", "rejected", "strange")]
-    good, bad, other = colours(Shown(lines, series))
+    series = [Series(name, {}, [(0.0, 1.0)]) for name in ("accepted", "rejected", "strange", "published")]
+    good, bad, *others = colours(Shown(lines, series))
     assert (good, bad) == ("#2f9e5b", "#d6453d")
-    assert other not in {good, bad}
+    assert not set(others) & {good, bad}
+    (published,) = colours(Shown(lines, series[-1:]))
+    assert published != bad, "it only holds the letters of shed"
 
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
         (0.0123, "s", "12.3 ms"), (0, "s", "0 s"), (90, "s", "1.5 min"), (4500, "ops", "4.5 k/s"), (2e-6, "s", "2 µs"),
-        (0.9995, "percentunit", "99.95 %"), (0.5, "percentunit", "50 %"), (1.5e9, "bytes", "1.5 GB"), (12, "suffix: lots", "12 lots"),
+        (0.9995, "percentunit", "99.95 %"),
+        (0.5, "percentunit", "50 %"), (1.5e9, "bytes", "1.5 GB"), (12, "suffix: lots", "12 lots"),
         (1234, "short", "1.23 k"), (-3, "short", "-3"), (math.nan, "s", "no number"), (math.inf, "short", "∞"),
         (2e6, "Bps", "2 MB/s"), (0.0005, "ops", "0.0005/s"),
     ],
@@ -142,3 +147,12 @@ def test_a_larger_value_never_reads_as_a_smaller_one(value, factor):
     assert read(small) <= read(large)
     if value > 1e-3:
         assert read(small) == pytest.approx(value, rel=0.01)
+
+
+@pytest.mark.parametrize("argv", [["--last", "soon"], ["--last", "1s"], ["no-such-board"], ["red", "--last", "900d"]])
+def test_a_preview_that_makes_no_sense_is_refused_in_a_sentence(argv, tmp_path):
+    done = CliRunner().invoke(app, ["dashboards", "preview", *argv, "--to", str(tmp_path), "--state", str(tmp_path)])
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.output
+    assert list(tmp_path.iterdir()) == []

@@ -84,7 +84,7 @@ CONTROL: Final = Board(
                     low=0.0),
             graph("Signals taken in", "Alerts by status, a second. Far more firing than resolved: a storm.", "ops",
                   ask("sum by (status) (rate(tapewatch_signals_total{$}[$r]))", "{{status}}")),
-            graph("Webhooks by code", "Deliveries a second. Not 200: alerts may be lost; read control's log.", "reqps",
+            graph("Webhooks by code", "Deliveries a second. Not 202: alerts may be lost; read control's log.", "reqps",
                   ask("sum by (code) (rate(tapewatch_webhooks_total{$}[$r]))", "{{code}}")),
             graph("Readings that were no answer", "By reason. Stale or missing: a runbook decides nothing without "
                   "proof.", "ops", ask("sum by (reason) (rate(tapewatch_evidence_unknown_total{$}[$r]))",

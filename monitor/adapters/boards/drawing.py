@@ -290,7 +290,8 @@ def _heat(one: Shown, scene: Scene) -> str:
     bounds = sorted(
         ((_bound(series.labels.get("le", "")), dict(series.points)) for series in one.series), key=lambda pair: pair[0]
     )
-    cells, before = [], dict[float, float]()
+    cells: list[tuple[int, float, float]] = []
+    before: dict[float, float] = {}
     for row, (_, points) in enumerate(bounds):
         cells.extend((row, at, value - before.get(at, 0.0)) for at, value in points.items())
         before = points

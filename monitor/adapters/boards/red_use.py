@@ -38,7 +38,7 @@ RED: Final = Board(
             graph("Errors in logs", "Records of level error and critical, by service. Follow the link to the logs.",
                   "ops", ask('sum by (job) (rate(tapewatch_log_records_total{$,severity=~"error|critical"}[$r]))',
                              "{{job}}")),
-            graph("Control errors", "Webhooks by status code. Anything but 200 is an alert that may be lost: see the "
+            graph("Control errors", "Webhooks by status code. Anything but 202 is an alert that may be lost: see the "
                   "board Control plane.", "reqps",
                   ask("sum by (code) (rate(tapewatch_webhooks_total{$}[$r]))", "{{code}}")),
             graph("Log records lost", "Records that never reached the file. Red: disk or queue; see the board "

@@ -24,12 +24,13 @@ with warnings.catch_warnings():
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
     from grafana_foundation_sdk.models import common as shapes
     from grafana_foundation_sdk.models import dashboard as models
+    from grafana_foundation_sdk.models import prometheus as prometheus_models
 
 from monitor.adapters.boards.model import BAD, CALM, GOOD, GREY, ORANGE, OTHER, TEAL, WARN, Ask, Board, Panel, risen
 
 SOURCE: Final = shapes.DataSourceRef(type_val="prometheus", uid="${datasource}")
 MEANINGS: Final = (
-    (r"/rejected|refused|failed|error|lost|dead_letter|shed|unknown|unavailable|critical|overdue|dropped/i", BAD),
+    (r"/rejected|refused|failed|error|lost|dead_letter|\bshed\b|unknown|unavailable|critical|overdue|dropped/i", BAD),
     (r"/warning|replayed|mismatch|in_flight|duplicate|waiting|bad_request|unauthorized|unconfirmed/i", WARN),
     (r"/accepted|acknowledged|shipped|delivered|resolved|available|exported/i", GOOD),
     (r"/^p50$|^mean$|^buy\b|requested|received/i", CALM),
@@ -171,11 +172,11 @@ def _links(panel: Panel) -> list[dashboard.DashboardLink]:
 def _target(panel: Panel, ask: Ask, name: str) -> prometheus.Dataquery:
     made = prometheus.Dataquery().datasource(SOURCE).expr(ask.expr).ref_id(name).legend_format(ask.legend or "__auto")
     if panel.kind == "table":
-        return made.instant().format(prometheus.prometheus.PromQueryFormat.TABLE)
+        return made.instant().format(prometheus_models.PromQueryFormat.TABLE)
     if panel.kind == "bargauge":
         return made.instant()
     if panel.kind == "heatmap":
-        return made.range().format(prometheus.prometheus.PromQueryFormat.HEATMAP)
+        return made.range().format(prometheus_models.PromQueryFormat.HEATMAP)
     made = made.range()
     return made.exemplar(True) if ask.exemplar else made  # noqa: FBT003
 

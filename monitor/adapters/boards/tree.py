@@ -154,8 +154,8 @@ class _Reader:
             raise ValueError(f"{word!r} is not understood here")
         if word in AGGREGATIONS:
             by = self._by()
-            inner = self._arguments(depth)
-            return Call(word, inner, by or self._by())
+            given = self._arguments(depth)
+            return Call(word, given, by or self._by())
         if self.peek() == "(":
             return Call(word, self._arguments(depth))
         return Select(word, self._matchers() if self.peek() == "{" else ())
