@@ -142,7 +142,7 @@ def outcome_of(case: _Case) -> Outcome:
     return Outcome(case.rule.name, len(made), tuple(one for one, lives in zip(made, held[1:], strict=True) if lives))
 
 
-def run(every: Sequence[_Case], say: Callable[[str], None]) -> list[Outcome]:
+def run(every: Sequence[_Case], say: Callable[[str], object]) -> list[Outcome]:
     """Run all cases, two processes at a time; `say` is told of each in the order of the files."""
     outcomes = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     terminal = sys.stderr.isatty() or bool(os.environ.get("MUTANTS_TELL"))
     try:
-        outcomes = _one(run(every, lambda line: terminal and sys.stderr.write(line + "\n")))
+        outcomes = _one(run(every, _to_terminal if terminal else _nowhere))
     except WeakError as problem:
         sys.stderr.write(f"{problem}\n")
         return 1
@@ -182,6 +182,14 @@ def main(arguments: Sequence[str]) -> int:
     made = sum(one.made for one in outcomes)
     sys.stdout.write(f"killed {sum(one.killed for one in outcomes)} of {made}: {ratio_of(outcomes):.1%}\n")
     return 0 if ratio_of(outcomes) >= GOAL else 1
+
+
+def _to_terminal(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _nowhere(line: str) -> None:
+    """Take no notice of a line: nobody looks on."""
 
 
 def _line(name: str, mutant: Mutant) -> str:

@@ -140,7 +140,9 @@ class _Reader:
 
     def matching(self, operator: Token) -> tuple[bool, tuple[Token, ...] | None, bool, str, tuple[Token, ...]]:
         boolean = operator.text in COMPARISONS and self.is_("bool") and bool(self.take())
-        on, ignoring, group, include = None, False, "", ()
+        on: tuple[Token, ...] | None = None
+        include: tuple[Token, ...] = ()
+        ignoring, group = False, ""
         if self.is_("on", "ignoring"):
             ignoring = self.take().text == "ignoring"
             on = self.labels()
