@@ -168,13 +168,17 @@ class Exporter:
         """Forget one labelled series, such as that of a workload that is gone."""
         self._cells.pop((name, *labels), None)
 
+    def written(self) -> Sequence[Metric]:
+        """Return the metrics that are written from cells: all of the role's."""
+        return self._metrics
+
     def _text(self, *, openmetrics_form: bool) -> bytes:
         """Return the catalogue's metrics, in its order."""
         series: dict[str, list[tuple[tuple[str, ...], CountCell | LevelCell | SpreadCell]]] = {}
         for (name, *values), cell in list(self._cells.items()):
             series.setdefault(name, []).append((tuple(values), cell))
         lines: list[str] = []
-        for metric in self._metrics:
+        for metric in self.written():
             lines.append(_heading(metric, openmetrics_form=openmetrics_form))
             for labels, cell in series.get(metric.name, ()):
                 if isinstance(cell, SpreadCell):

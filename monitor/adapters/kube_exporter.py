@@ -6,11 +6,12 @@ that is gone would make old facts look young. Then only the time when it was las
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
 
 from kernel.time import SECOND, Clock, Duration, Instant, to_seconds
 from monitor.adapters.exporter import Exporter
@@ -34,6 +35,7 @@ class KubeExporter(Exporter):
         self._heard_at: Instant | None = None
         self._objects: dict[str, dict[str, tuple[Sample, ...]]] = {}
         self._shown: list[Family] | None = None
+        self._registry.register(_Facts(self))
 
     def follow(self, kind: str) -> Callable[[str, KubeObject | None], None]:
         """Return what a watch of `kind` calls with the key and the new object, None when it is gone."""
@@ -62,15 +64,27 @@ class KubeExporter(Exporter):
         """Whether the API server has not been heard from for too long, or never."""
         return self._heard_at is None or self._clock.now() - self._heard_at > SILENCE_MAX
 
+    def written(self) -> Sequence[Metric]:
+        """Return the exporter's own metrics; those made of objects are collected."""
+        return _OWN
+
     def collect(self) -> Iterable[Family]:
-        """Yield the families of the catalogue's metrics; none with facts while the API server is silent."""
-        if not self.silent:
-            if self._shown is None:
-                self._count()
-                self._shown = list(_families(self._chosen()))
-            yield from self._shown
-        facts = {metric.name for metric in _FACTS}
-        yield from (family for family in super().collect() if _name(family) not in facts)
+        """Yield the families made of objects; empty ones while the API server is silent."""
+        if self.silent:
+            return _families(())
+        if self._shown is None:
+            self._shown = list(_families(self._chosen()))
+        return self._shown
+
+    def render(self) -> bytes:
+        """Return every metric in Prometheus's text format."""
+        self._count()
+        return super().render()
+
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """Return every metric and the media type, as `Exporter.page`."""
+        self._count()
+        return super().page(accept)
 
     def _count(self) -> None:
         for kind, found in self._objects.items():
@@ -89,6 +103,19 @@ _FACTS: Final[tuple[Metric, ...]] = tuple(
 """The metrics made of objects; the others are the exporter's own."""
 
 
+_OWN: Final[tuple[Metric, ...]] = tuple(metric for metric in of(Role.KUBE_STATE) if metric not in _FACTS)
+
+
+class _Facts(Collector):
+    """The registry's view of the objects."""
+
+    def __init__(self, page: KubeExporter) -> None:
+        self._page = page
+
+    def collect(self) -> Iterable[Family]:
+        return self._page.collect()
+
+
 def _families(chosen: Iterable[Sample]) -> Iterator[Family]:
     by_name: dict[str, list[Sample]] = {}
     for sample in chosen:
@@ -99,7 +126,3 @@ def _families(chosen: Iterable[Sample]) -> Iterator[Family]:
         for sample in by_name.get(metric.name, ()):
             family.add_metric(sample.labels, float(sample.value))
         yield family
-
-
-def _name(family: Family) -> str:
-    return f"{family.name}_total" if family.type == "counter" else str(family.name)
