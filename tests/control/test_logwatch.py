@@ -6,7 +6,7 @@ import pytest
 
 from control.logwatch import AGAIN, STANDS, LogWatch, WatchParts
 from kernel.errors import TemporaryError
-from kernel.time import SECOND, Instant, from_rfc3339, to_rfc3339
+from kernel.time import SECOND, Duration, Instant, from_rfc3339, to_rfc3339
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.fake_alerts import FakeAlerts
 from monitor.adapters.log_store_duckdb import DuckdbLogStore
@@ -17,7 +17,7 @@ from monitor.logrules.model import Kind, Rule
 T0 = from_rfc3339("2026-03-02T09:30:00Z")
 LABELS = {"severity": "warning", "level": "2", "team": "observability", "service": "engine"}
 RULE = Rule(
-    name="Trial", kind=Kind.ANY, query=parse("log.level:error"), by=("user.id",), lateness=0, hold=60 * SECOND,
+    name="Trial", kind=Kind.ANY, query=parse("log.level:error"), by=("user.id",), lateness=Duration(0), hold=Duration(60 * SECOND),
     labels=LABELS, annotations={"summary": "s"},
 )  # fmt: skip
 
