@@ -17,8 +17,8 @@ from monitor.logrules.model import Kind, Rule
 T0 = from_rfc3339("2026-03-02T09:30:00Z")
 LABELS = {"severity": "warning", "level": "2", "team": "observability", "service": "engine"}
 RULE = Rule(
-    name="Trial", kind=Kind.ANY, query=parse("log.level:error"), by=("user.id",), lateness=Duration(0), hold=Duration(60 * SECOND),
-    labels=LABELS, annotations={"summary": "s"},
+    name="Trial", kind=Kind.ANY, query=parse("log.level:error"), by=("user.id",), lateness=Duration(0),
+    hold=Duration(60 * SECOND), labels=LABELS, annotations={"summary": "s"},
 )  # fmt: skip
 
 
