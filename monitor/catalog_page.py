@@ -17,8 +17,8 @@ def page(alerts: Mapping[str, Collection[str]], boards: Mapping[str, Collection[
         "",
         "Written from `monitor/catalog.py` by `python -m control.metrics_page > docs/metrics.md`; a test compares.",
         "The section is the Prometheus job. Each series also carries `replica` and `instance`. A label without its",
-        f"values takes at most {MAX_LABEL_VALUES} of them in one process, and `other` for the rest; `series` is the most",
-        "that one process can export.",
+        f"values takes at most {MAX_LABEL_VALUES} of them in one process, and `other` for the rest. `Series` is what",
+        "one process exports at most.",
     ]
     for title, role, owner in _sections():
         head = "| Metric | Type | Unit | Labels | Series | Meaning | Looked at by |"
