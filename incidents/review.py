@@ -311,7 +311,8 @@ def _rules(rules: Sequence[RuleWorth]) -> Table:
     rows = [
         Row(
             (
-                clean(row.rule.alert, 80), clean(row.rule.level, 8), clean(row.rule.team or "nobody", 80), figure(row.episodes), figure(row.acted),
+                clean(row.rule.alert, 80), clean(row.rule.level, 8), clean(row.rule.team or "nobody", 80),
+                figure(row.episodes), figure(row.acted),
                 figure(row.noise), figure(row.not_followed), spell(seconds(row.firing_s)),
                 ", ".join(label(one) for one in row.advice) or "none",
             ),
