@@ -198,7 +198,7 @@ class EstateApi:
             return _faults_forbidden()
         body = await _body(request, MadeSignalRequest)
         if body.on:
-            self.signals.begin(body.alert)
+            await asyncio.to_thread(self.signals.begin, body.alert)  # it reads files
         elif not self.signals.end(body.alert):
             raise PermanentError(f"no series make {body.alert} fire")
         self.on_signals()
