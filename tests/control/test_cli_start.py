@@ -25,7 +25,10 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 @pytest.mark.parametrize("taken", PORTS)
 def test_a_fixed_port_in_use_is_named_with_its_holder_and_its_setting(taken):
     free = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    settings = Settings(on="kubernetes", gateways=1, gateways_max=1, **free)
+    # What runs only where it is configured is configured, so that its port is needed.
+    settings = Settings(
+        on="kubernetes", gateways=1, gateways_max=1, bridge="bridge.yml", elastic_url="http://127.0.0.1:1", **free
+    )
     with socket.create_server(("127.0.0.1", free[taken])), pytest.raises(PermanentError) as told:
         plan.choose_ports(settings)
     key = f"TAPEWATCH_{taken.upper()}"
