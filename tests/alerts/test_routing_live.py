@@ -96,7 +96,7 @@ def test_alertmanager_mutes_what_the_calendar_says(tmp_path):
 # --- silences ---
 
 
-def said(**more):
+def spoken(**more):
     """Return what a person says with a silence; now is when it is said, not when the tests were collected."""
     now = Instant(time.time_ns())
     return {"by": "anna", "why": "the rack is being moved", "now": now, "length": Duration(30 * MINUTE)} | more
@@ -106,12 +106,12 @@ def test_a_silence_is_set_listed_prolonged_and_ended_and_its_last_id_counts(tmp_
     config = {"route": {"receiver": "x"}, "receivers": [{"name": "x"}]}
     with alertmanager_with(tmp_path, config) as port:
         url = f"http://127.0.0.1:{port}"
-        id_ = silences.add(url, ["alertname=FeedDown", "symbol=~A.+", "team!=x"], **said())
+        id_ = silences.add(url, ["alertname=FeedDown", "symbol=~A.+", "team!=x"], **spoken())
         (one,) = silences.listed(url)
         assert (one.id, one.by, one.why) == (id_, "anna", "the rack is being moved")
         assert set(one.matchers) == {'alertname="FeedDown"', 'symbol=~"A.+"', 'team!="x"'}
         assert abs(one.ends_at - one.starts_at - 30 * MINUTE) < MINUTE
-        edited = silences.edit(url, id_, **said(length=Duration(2 * HOUR)))
+        edited = silences.edit(url, id_, **spoken(length=Duration(2 * HOUR)))
         (one,) = silences.listed(url)
         assert one.id == edited
         assert one.ends_at - time.time_ns() > HOUR
@@ -119,7 +119,7 @@ def test_a_silence_is_set_listed_prolonged_and_ended_and_its_last_id_counts(tmp_
         assert silences.listed(url) == []
         assert {one.state for one in silences.listed(url, expired=True)} == {"expired"}
         with pytest.raises(InputError, match="is over"):
-            silences.edit(url, edited, **said())
+            silences.edit(url, edited, **spoken())
         with pytest.raises(InputError, match="is not known"):
             silences.expire(url, "00000000-0000-0000-0000-000000000000")
 
@@ -140,4 +140,4 @@ def test_a_silence_is_set_listed_prolonged_and_ended_and_its_last_id_counts(tmp_
 )
 def test_a_silence_without_owner_reason_end_or_bounds_is_refused_before_anybody_is_asked(matchers, more, said):
     with pytest.raises(InputError, match=said):
-        silences.add("http://127.0.0.1:9", matchers, **said(**more))
+        silences.add("http://127.0.0.1:9", matchers, **spoken(**more))
