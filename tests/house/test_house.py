@@ -82,3 +82,8 @@ def test_the_terminal_holds_no_logic():
 
 def test_nothing_a_machine_made_is_kept():
     assert not [name for name in TRACKED if re.search(r"__pycache__|\.pyc$|^\.venv/|^\.tapewatch/|\.part$", name)]
+
+
+def test_no_two_files_of_tests_share_a_name():
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in {"conftest.py", "__init__.py"}]
+    assert sorted(names) == sorted(set(names)), "tests are no packages: a second file of a name is not collected"
