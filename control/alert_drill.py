@@ -29,6 +29,7 @@ from control.addresses import HOST, url_of
 from control.alert_plan import STANDING, Planned, batches, planned
 from control.child import Child, Slot, probe
 from control.plan import free_ports
+from control.review import through
 from control.routing import hurried
 from control.settings import Settings
 from exchange.adapters.http import HttpServer, listen
@@ -386,18 +387,7 @@ def _metrics_of_rules() -> dict[str, frozenset[str]]:
                     recorded[str(rule["record"])] = recorded.get(str(rule["record"]), frozenset()) | names
                 else:
                     alerts[str(rule["alert"])] = names
-    return {alert: _resolved(names, recorded) for alert, names in alerts.items()}
-
-
-def _resolved(names: frozenset[str], recorded: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting.extend(recorded.get(name, ()))
-    return frozenset(found)
+    return {alert: frozenset(through(names, recorded)) for alert, names in alerts.items()}
 
 
 async def _ready(child: Child) -> None:

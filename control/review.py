@@ -68,7 +68,7 @@ def lookers(rules: Path = RULES, boards: Path = BOARDS) -> tuple[dict[str, set[s
             asked.append((str(rule["alert"]), names))
     by_alert: dict[str, set[str]] = {}
     for alert, names in asked:
-        for name in _through(names, recorded):
+        for name in through(names, recorded):
             by_alert.setdefault(name, set()).add(alert)
     by_board: dict[str, set[str]] = {}
     for path in sorted(boards.glob("*.json")):
@@ -76,7 +76,7 @@ def lookers(rules: Path = RULES, boards: Path = BOARDS) -> tuple[dict[str, set[s
         if not isinstance(board, dict):
             continue
         names = {name for expression in _expressions(board) for name in metric_names(expression)}
-        for name in _through(names, recorded):
+        for name in through(names, recorded):
             by_board.setdefault(name, set()).add(str(board.get("uid", path.stem)))
     return by_alert, by_board
 
@@ -86,7 +86,7 @@ def recorded(rules: Path = RULES) -> dict[str, str]:
     return {str(rule["record"]): str(rule["expr"]) for _, rule in _rules(rules) if "record" in rule}
 
 
-def _through(names: set[str], recorded: Mapping[str, set[str]]) -> set[str]:
+def through(names: Collection[str], recorded: Mapping[str, Collection[str]]) -> set[str]:
     """Return the names and all that recorded series among them are made from."""
     found: set[str] = set()
     waiting = list(names)
