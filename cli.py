@@ -189,7 +189,7 @@ def fault_list(on: On = None, *, as_json: AsJson = False) -> None:
 @fault_app.command("inject")
 def fault_inject(
     name: FaultName,
-    target: Annotated[str, typer.Option(help="Replica or workload; else the fault's usual one.")] = "",
+    target: Annotated[str, typer.Option(help="Replica or workload, of signal an alert; else the usual one.")] = "",
     value: Annotated[str, typer.Option(help="Size; else the fault's usual one.")] = "",
     state: State = None,
 ) -> None:

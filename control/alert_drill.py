@@ -228,6 +228,8 @@ class AlertDrill:
             told = [at_s for at_s in times if at_s is not None]
             if len(told) == len(times):
                 what.told_s = round(max(told, default=0.0), 2)
+                # The sink notes when it was told, we look at Prometheus now and then: who was told knew that it fired.
+                what.fired_s = min(what.fired_s, what.told_s)
                 break
             await asyncio.sleep(_LOOK_S)
         if what.told_s is None:

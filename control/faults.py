@@ -135,7 +135,7 @@ _CATALOG: Final = (
           "engine-1", "0.2", **_role_fault("engine-slow-sync")),
     Fault("prometheus-down", "Prometheus is killed and held down.", "clearing", "prometheus", "",
           _hold(hold=True), _hold(hold=False)),
-    Fault("signal", "Series are made that let that alert fire; nothing of the plant is broken.", "clearing",
+    Fault("signal", "Series of replicas and symbols named made-… let that alert fire; the plant is whole.", "clearing",
           "GatewayDown", "", _make_signal(on=True), _make_signal(on=False)),
     Fault("control-crash", "Control kills itself at that point of its next action (before-effect, after-effect).",
           "it happens once; the estate starts control again", "control-1", "before-effect", _arm, _disarm),

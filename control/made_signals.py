@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Mapping
 
 from control.alert_plan import planned
 from monitor.signals import AlertScript, exposition
@@ -26,7 +28,8 @@ class MadeSignals:
             InputError: there is no such alert, or none that fires while somebody waits.
         """
         (one,) = planned(every=False, only=[alert])[0]
-        self._playing[alert] = (one.script, time.time())
+        series = [dataclasses.replace(each, labels=_made(each.labels)) for each in one.script.series]
+        self._playing[alert] = (dataclasses.replace(one.script, series=series), time.time())
 
     def end(self, alert: str) -> bool:
         """Let an alert's series end; False when none played."""
@@ -38,3 +41,8 @@ class MadeSignals:
         return "".join(
             exposition(script.series, now_s - began_s, began_s) for script, began_s in self._playing.values()
         )
+
+
+def _made(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return labels under which no real series stands: the largest of a replica would be the real one."""
+    return {name: f"made-{value}" if name in {"replica", "symbol"} else value for name, value in labels.items()}

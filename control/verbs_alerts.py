@@ -29,6 +29,7 @@ from control.terminal import (
     starting,
     who,
 )
+from incidents.words import clean
 from kernel.errors import InputError, PermanentError
 from kernel.time import HOUR, Duration, Instant, from_rfc3339, parse_duration, to_rfc3339
 
@@ -244,7 +245,7 @@ def _instant(at: str) -> Instant:
 
 def _print_told(answer: Answer) -> None:
     shown = " ".join(f"{key}={value}" for key, value in answer.labels.items())
-    table = Table(title=f"{markup(shown)} at {answer.at[:16]}Z", title_justify="left")
+    table = Table(title=f"{markup(clean(shown))} at {answer.at[:16]}Z", title_justify="left")
     for head in ("told", "by", "when", "one message for each", "next after", "again after"):
         table.add_column(head)
     for one in answer.told:

@@ -161,7 +161,9 @@ def root_plant(root: Any) -> tuple[Plant, str]:
     replicas = plant.addresses.workloads.get("bridge", ())
     if not replicas:
         raise InputError(
-            "bridge", "this estate has none", right="name the bridge's file in TAPEWATCH_BRIDGE (docs/receivers.md)"
+            "bridge",
+            "this estate was started without one",
+            right="stop it, name the bridge's file in TAPEWATCH_BRIDGE, and start it again (docs/receivers.md)",
         )
     return plant, replicas[0].url
 

@@ -3,6 +3,7 @@
 An **episode** is one stretch in which one alert (a rule and its labels) fired. It was
   - *acted on* when its incident saw an action carried out, or a person who acknowledged, consented or noted something;
   - *noise* when its incident went by without any of that;
+  - *open* when its incident goes on and nobody has acted yet: that is not decided;
   - *not followed* when no incident holds it: people were told directly, and nobody recorded what they did.
 Noise is counted against what was followed only: of the rest nothing is known, and nothing is not noise.
 """
@@ -10,7 +11,7 @@ Noise is counted against what was followed only: of the rest nothing is known, a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -63,6 +64,7 @@ class Fate(StrEnum):
 
     ACTED = "acted"
     NOISE = "noise"
+    OPEN = "open"
     NOT_FOLLOWED = "not_followed"
 
 
@@ -84,6 +86,7 @@ class RuleWorth(msgspec.Struct, frozen=True, kw_only=True):
     episodes: int
     acted: int
     noise: int
+    open: int
     not_followed: int
     firing_s: float
     """Seconds in which at least one of its alerts fired."""
@@ -131,14 +134,19 @@ def fates(found: Sequence[Episode], timelines: Mapping[str, Sequence[Entry]]) ->
     for entry, incident in seen:
         by_alert.setdefault(str(entry.data.get("alertname")), []).append((entry, incident))
     acted = {incident: _was_acted_on(entries) for incident, entries in timelines.items()}
-    return [_fate(episode, by_alert.get(episode.alert, ()), acted) for episode in found]
+    over = {incident for incident, entries in timelines.items() if _is_over(entries)}
+    return [_fate(episode, by_alert.get(episode.alert, ()), acted, over) for episode in found]
 
 
-def _fate(episode: Episode, candidates: Sequence[tuple[Entry, str]], acted: Mapping[str, bool]) -> Fate:
+def _fate(
+    episode: Episode, candidates: Sequence[tuple[Entry, str]], acted: Mapping[str, bool], over: Collection[str]
+) -> Fate:
     mine = {incident for entry, incident in candidates if _is_same(episode, entry)}
     if not mine:
         return Fate.NOT_FOLLOWED
-    return Fate.ACTED if any(acted[incident] for incident in mine) else Fate.NOISE
+    if any(acted[incident] for incident in mine):
+        return Fate.ACTED
+    return Fate.NOISE if mine <= set(over) else Fate.OPEN
 
 
 def _is_same(episode: Episode, entry: Entry) -> bool:
@@ -147,6 +155,11 @@ def _is_same(episode: Episode, entry: Entry) -> bool:
         return False
     known = {str(name): str(value) for name, value in labels.items() if name != "alertname"}
     return known == dict(episode.labels) and episode.start - _SLACK <= entry.at <= episode.end + _SLACK
+
+
+def _is_over(entries: Sequence[Entry]) -> bool:
+    changes = [entry for entry in entries if entry.kind is EntryKind.STATE_CHANGED]
+    return bool(changes) and changes[-1].data.get("to") == "resolved"
 
 
 def _was_acted_on(entries: Sequence[Entry]) -> bool:
@@ -196,6 +209,7 @@ def _judge(rule: RuleFacts, told: Sequence[tuple[Episode, Fate]], start: Instant
         episodes=len(mine),
         acted=counts[Fate.ACTED],
         noise=counts[Fate.NOISE],
+        open=counts[Fate.OPEN],
         not_followed=counts[Fate.NOT_FOLLOWED],
         firing_s=firing_s,
         median_s=statistics.median(lengths) if lengths else None,

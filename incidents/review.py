@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from incidents.noise import Advice, RuleWorth
+from incidents.noise import EXPECTED_ALWAYS, Advice, RuleWorth
 from incidents.plot import figure
 from incidents.story import Story
 from incidents.timeline import Entry, EntryKind
@@ -301,19 +301,20 @@ def _automation(now: Sequence[_Incident]) -> Table:
     refusals = Counter(reason for one in now for reason in one.refusals)
     rows = [Row((label(name), figure(count), OUTCOMES.get(name, ""))) for name, count in outcomes.most_common()]
     rows += [
-        Row((f"refused: {label(name)}", figure(count), REASONS.get(name, ""))) for name, count in refusals.most_common()
+        Row((f"… because of {label(name)}", figure(count), REASONS.get(name, "")))
+        for name, count in refusals.most_common()
     ]
     return Table("What the automation did", ("Outcome", "Runs", "Meaning"), tuple(rows), "No runbook ran.")
 
 
 def _rules(rules: Sequence[RuleWorth]) -> Table:
-    fired = [row for row in rules if row.episodes]
+    fired = [row for row in rules if row.episodes and row.rule.alert not in EXPECTED_ALWAYS]
     rows = [
         Row(
             (
                 clean(row.rule.alert, 80), clean(row.rule.level, 8), clean(row.rule.team or "nobody", 80),
                 figure(row.episodes), figure(row.acted),
-                figure(row.noise), figure(row.not_followed), spell(seconds(row.firing_s)),
+                figure(row.noise), figure(row.open), figure(row.not_followed), spell(seconds(row.firing_s)),
                 ", ".join(label(one) for one in row.advice) or "none",
             ),
             "warn" if set(row.advice) - {Advice.NEVER} else "plain",
@@ -324,7 +325,18 @@ def _rules(rules: Sequence[RuleWorth]) -> Table:
     note = f"{figure(never)} of {figure(len(rules))} rules never fired." if rules else ""
     if len(fired) > len(rows):
         note += f" {figure(len(fired) - len(rows))} more that fired are left out."
-    heads = ("Alert", "Level", "Team", "Fired", "Acted on", "Noise", "Not followed", "Firing for", "What is wrong")
+    heads = (
+        "Alert",
+        "Level",
+        "Team",
+        "Fired",
+        "Acted on",
+        "Noise",
+        "Open",
+        "Not followed",
+        "Firing for",
+        "What is wrong",
+    )
     return Table("Alerts that fired", heads, tuple(rows), "None fired.", note.strip())
 
 

@@ -160,6 +160,11 @@ def _tier(name: str, days: float, stored: float, disk: float, load: Load, machin
     return Tier(name, needs[why], days, total, shards, why)
 
 
+MOST_EVENTS_PER_S: Final = 1e8
+MOST_DAYS: Final = 36_600.0
+"""A hundred years, and more records than any market makes: beyond them the figures mean nothing."""
+
+
 def _check(load: Load, machine: Machine) -> None:
     positive = {
         "events-per-s": load.events_per_s, "bytes-per-event": load.bytes_per_event, "retention": load.retention_days,
@@ -168,7 +173,12 @@ def _check(load: Load, machine: Machine) -> None:
     }  # fmt: skip
     for name, value in positive.items():
         if not (math.isfinite(value) and value > 0):
-            raise InputError(f"--{name}", f"{value:g} is wrong", right="it should be more than 0")
+            raise InputError(f"--{name}", f"{value:g} is wrong", right="it should be a finite number above 0")
+    for name, value, most in (
+        ("events-per-s", load.events_per_s, MOST_EVENTS_PER_S), ("retention", load.retention_days, MOST_DAYS),
+    ):  # fmt: skip
+        if value > most:
+            raise InputError(f"--{name}", f"{value:g} is wrong", right=f"it should be at most {most:g}")
     if load.hot_days > load.retention_days:
         raise InputError("--hot-days", f"{load.hot_days:g} is more than the retention of {load.retention_days:g} days")
     if load.warm_days < 0 or load.hot_days + load.warm_days > load.retention_days:

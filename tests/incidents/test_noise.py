@@ -54,13 +54,17 @@ def test_a_missed_sample_is_a_gap_and_a_late_one_is_not():
 
 def test_an_episode_is_worth_what_its_incident_saw():
     found = episodes([curve(range(10, 20), replica="x")], S, 100 * S)
-    seen = [firing(11, replica="x")]
+    over = entry(EntryKind.STATE_CHANGED, 30, to="resolved")
     assert fates(found, {}) == [Fate.NOT_FOLLOWED]
+    assert fates(found, {"I": [firing(11, replica="x")]}) == [Fate.OPEN], "nothing is decided while it goes on"
+    seen = [firing(11, replica="x"), over]
     assert fates(found, {"I": seen}) == [Fate.NOISE]
+    again = entry(EntryKind.STATE_CHANGED, 40, to="open")
+    assert fates(found, {"I": [*seen, again]}) == [Fate.OPEN]
     did = {"ok": True, "undo": False}
     for what in (
         entry(EntryKind.ACTION_DONE, 12, **did),
-        entry(EntryKind.STATE_CHANGED, 12, source="person:ann"),
+        entry(EntryKind.STATE_CHANGED, 12, source="person:ann", to="acknowledged"),
         entry(EntryKind.CONSENT, 12, granted=True),
     ):
         assert fates(found, {"I": [*seen, what]}) == [Fate.ACTED]

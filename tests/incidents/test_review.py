@@ -67,7 +67,7 @@ def test_the_figures_are_those_of_the_timelines():
     assert seen["Orders affected"] == "30"
     automation = next(table for table in told.tables if table.title == "What the automation did")
     assert [row.cells[:2] for row in automation.rows] == [
-        ("mended", "2"), ("undone", "1"), ("refused", "1"), ("refused: kill switch", "1"),
+        ("mended", "2"), ("undone", "1"), ("refused", "1"), ("… because of kill switch", "1"),
     ]  # fmt: skip
 
 
