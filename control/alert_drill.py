@@ -40,8 +40,8 @@ from monitor.signals import SeriesScript, exposition
 READY_S: Final = 20.0
 FIRE_SLACK_S: Final = 20.0
 """Two scrapes, two evaluations, the group's wait, and a busy machine."""
-RESOLVE_SLACK_S: Final = 90.0
-"""`keep_firing_for`, the window of a rate, the group's interval, and a busy machine."""
+RESOLVE_SLACK_S: Final = 60.0
+"""Beyond the rule's own windows and `keep_firing_for`: the groups' intervals, and a busy machine."""
 _LOOK_S: Final = 0.2
 _BOARDS: Final = render.ALERTS.parent / "dashboards" / "grafana"
 _DOCS: Final = render.ALERTS.parent / "docs"
@@ -244,7 +244,8 @@ class AlertDrill:
     async def _to_resolved(self, one: Planned, what: AlertSeen, sink: Sink, ended_s: float) -> None:
         if what.told_s is None or what.alert in STANDING:
             return
-        until_s = ended_s + RESOLVE_SLACK_S
+        patience_s = RESOLVE_SLACK_S + one.lingers_s
+        until_s = ended_s + patience_s
         while time.time() - sink.began_s < until_s:
             times = [sink.when(receiver, one, "resolved") for receiver in what.receivers]
             told = [at_s for at_s in times if at_s is not None]
@@ -252,7 +253,7 @@ class AlertDrill:
                 what.resolved_s = round(max(told, default=0.0) - ended_s, 2)
                 return
             await asyncio.sleep(_LOOK_S)
-        what.problems.append(f"it was not resolved within {RESOLVE_SLACK_S:.0f} s after its series ended")
+        what.problems.append(f"it was not resolved within {patience_s:.0f} s after its series ended")
 
 
 class _Look:

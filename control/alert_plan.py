@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from control import render
 from kernel.errors import InputError
+from kernel.time import parse_duration, to_seconds
 from monitor.signals import AlertScript, alert_scripts
 
 LIVE_MAX_S: Final = 90.0
@@ -17,6 +18,7 @@ LIVE_MAX_S: Final = 90.0
 BATCH_MAX: Final = 12
 STANDING: Final = frozenset({"Watchdog"})
 """Fires without being made to."""
+_WINDOW: Final = re.compile(r"\[((?:\d+(?:ms|s|m|h|d))+)\]")
 _MATCHER: Final = re.compile(r'\s*([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*"?(.*?)"?\s*', re.DOTALL)
 
 
@@ -28,6 +30,17 @@ class Planned:
     """The rule group it belongs to, as `file/group`."""
     script: AlertScript
     rule: Mapping[str, Any]
+
+    @property
+    def lingers_s(self) -> float:
+        """How long it goes on after its cause ended: its longest window, and `keep_firing_for`."""
+        windows = [to_seconds(parse_duration(one)) for one in _WINDOW.findall(str(self.rule.get("expr", "")))]
+        return max(windows, default=0.0) + to_seconds(parse_duration(str(self.rule.get("keep_firing_for", "0s"))))
+
+    @property
+    def whole_s(self) -> float:
+        """How long it takes to see it come and go."""
+        return self.script.fires_after_s + self.lingers_s
 
 
 def planned(*, every: bool, alerts: Path = render.ALERTS, only: Sequence[str] = ()) -> tuple[list[Planned], list[str]]:
@@ -75,7 +88,7 @@ def _quickest(found: Iterable[Planned]) -> dict[str, Planned]:
     quickest: dict[str, Planned] = {}
     for one in found:
         best = quickest.get(one.family)
-        if one.script.alert not in STANDING and (best is None or one.script.fires_after_s < best.script.fires_after_s):
+        if one.script.alert not in STANDING and (best is None or one.whole_s < best.whole_s):
             quickest[one.family] = one
     return quickest
 
