@@ -237,6 +237,8 @@ class Node:
     def _spawn(self, java: Path) -> None:
         env = {
             **os.environ, "ES_PATH_CONF": str(self.directory / "conf"), "ES_TMPDIR": str(self.directory / "tmp"),
+            # The launcher itself leaves files where Java keeps temporary ones; there they go with the node.
+            "CLI_JAVA_OPTS": f"-Djava.io.tmpdir={self.directory / 'tmp'}",
             "ES_JAVA_HOME": str(java), "JAVA_HOME": str(java), "HOME": str(self.directory),
         }  # fmt: skip
         log = self.directory / "logs" / "start.out"
