@@ -1,17 +1,20 @@
 """The drill of the alerts: what it chooses, what may fire together, and one round on real servers."""
 
 import json
+import time
+from dataclasses import replace
 
 import pytest
 import yaml
 
-from control import render
-from control.alert_drill import AlertSeen, link_problems, sentence, sink_config
+from control import alert_drill, render
+from control.alert_drill import AlertDrill, AlertSeen, Sink, link_problems, sentence, sink_config
 from control.alert_plan import LIVE_MAX_S, STANDING, Planned, batches, fits, planned
 from control.verbs_drill import run_alert_drill
 from kernel.errors import InputError
 from monitor.signals import AlertScript, SeriesScript
 
+GATEWAY_DOWN = next(one.rule for one in planned(every=True)[0] if one.script.alert == "GatewayDown")
 FAMILIES = {
     f"{path.stem}/{group['name']}"
     for path in (render.ALERTS / "rules").glob("*.yml")
@@ -100,6 +103,34 @@ def test_a_verdict_needs_every_link():
     assert "resolved 3.0 s after" in sentence(whole)
     assert not AlertSeen(alert="A", family="f", fired_s=1.0, told_s=2.0, receivers=["r"]).passed
     assert not AlertSeen(alert="A", family="f", resolved_s=1.0, problems=["no board"]).passed
+
+
+class Look:
+    """Two servers that have the alert firing, for two receivers."""
+
+    async def fires(self, _):
+        return True
+
+    async def receivers(self, _):
+        return ["pager", "chat"], False
+
+
+async def test_an_alert_that_one_of_two_receivers_did_not_hear_of_is_not_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(alert_drill, "receivers_of", lambda *_: ["pager", "chat"])
+    monkeypatch.setattr(alert_drill, "FIRE_SLACK_S", 0.5)
+    monkeypatch.setattr(alert_drill, "_LOOK_S", 0.01)
+    drill, sink, one = AlertDrill.__new__(AlertDrill), Sink(), made("GatewayDown")
+    drill._folder = tmp_path
+    one = Planned(one.family, replace(one.script, fires_after_s=0.0), GATEWAY_DOWN)
+    for heard, problems in ((["pager"], ["these were not told: chat"]), (["pager", "chat"], [])):
+        sink.play([one])
+        sink.told = {
+            (name, "GatewayDown", "firing"): [(time.time() + 0.01, {"alertname": "GatewayDown"})] for name in heard
+        }
+        what = AlertSeen(alert="GatewayDown", family="f")
+        await drill._to_told(one, what, sink, Look())
+        assert what.problems == problems
+        assert (what.told_s is None) == bool(problems)
 
 
 @pytest.mark.servers

@@ -59,6 +59,7 @@ def test_an_episode_is_worth_what_its_incident_saw():
     assert fates(found, {"I": [firing(11, replica="x")]}) == [Fate.OPEN], "nothing is decided while it goes on"
     seen = [firing(11, replica="x"), over]
     assert fates(found, {"I": seen}) == [Fate.NOISE]
+    assert fates(found, {"I": seen, "J": [firing(11, replica="x")]}) == [Fate.OPEN], "one of its two goes on"
     again = entry(EntryKind.STATE_CHANGED, 40, to="open")
     assert fates(found, {"I": [*seen, again]}) == [Fate.OPEN]
     did = {"ok": True, "undo": False}
