@@ -72,10 +72,12 @@ environment() {
     testbed
 }
 
-# Only `make kube` and the tests on Kubernetes need these; nothing is installed for them unasked.
+# Only `make kube`, `make elastic` and the tests on them need these; nothing is installed for them unasked.
 testbed() {
     need="$(sed -n 's/^go //p' deploy/testbed/go.mod)"
     found go || say "the Kubernetes test bed (make kube) is built with Go $need or newer, and there is no Go: install it for that"
+    found mvn || say "a real Elasticsearch (make elastic, tests on it) is fetched by Maven, and there is none: apt-get install maven"
+    found java || say "a real Elasticsearch needs Java 17 or newer: apt-get install openjdk-17-jre-headless"
     found openssl || say "the Kubernetes test bed (make kube) needs openssl: apt-get install openssl"
 }
 
