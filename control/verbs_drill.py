@@ -18,7 +18,7 @@ from control.scenario import Scenario, load_scenario, names
 from control.settings import load_settings
 from control.terminal import err, escape, out, print_json
 from control.verbs_kube import with_binary
-from kernel.errors import InputError, TapewatchError
+from kernel.errors import InputError, PermanentError, TapewatchError
 
 ALERTS: Final = "alerts"
 USUAL: Final = {"local": "gateway-hang", "kubernetes": "pod-hang"}
@@ -85,7 +85,10 @@ def run_alert_drill(only: Sequence[str], root: Path, *, every: bool, as_json: bo
         console.print(f"  {marks[kind]} {escape(line)}", soft_wrap=True)
 
     drill = AlertDrill(load_settings(), folder, tell, every=every, only=only)
-    result = asyncio.run(drill.run())
+    try:
+        result = asyncio.run(drill.run())
+    except OSError as error:
+        raise PermanentError(f"the drill cannot be kept in {folder}: {error.strerror or error}") from error
     if as_json:
         print_json(result)
     else:

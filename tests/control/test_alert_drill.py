@@ -11,7 +11,7 @@ from control import alert_drill, render
 from control.alert_drill import AlertDrill, AlertSeen, Sink, link_problems, sentence, sink_config
 from control.alert_plan import LIVE_MAX_S, STANDING, Planned, batches, fits, planned
 from control.verbs_drill import run_alert_drill
-from kernel.errors import InputError
+from kernel.errors import InputError, PermanentError
 from monitor.signals import AlertScript, SeriesScript
 
 GATEWAY_DOWN = next(one.rule for one in planned(every=True)[0] if one.script.alert == "GatewayDown")
@@ -131,6 +131,12 @@ async def test_an_alert_that_one_of_two_receivers_did_not_hear_of_is_not_told(tm
         await drill._to_told(one, what, sink, Look())
         assert what.problems == problems
         assert (what.told_s is None) == bool(problems)
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    with pytest.raises(PermanentError, match="cannot be kept in"):
+        run_alert_drill(["GatewayDown"], tmp_path / "taken", every=False, as_json=True, keep=False)
 
 
 @pytest.mark.servers
