@@ -14,6 +14,7 @@ from control import (
     faults,
     killswitch,
     verbs_alerts,
+    verbs_anomaly,
     verbs_dashboards,
     verbs_elk,
     verbs_exchange,
@@ -76,6 +77,7 @@ app.add_typer(verbs_page.app, name="page")
 app.add_typer(verbs_servers.app, name="servers")
 verbs_alerts.app.command("report", epilog="Example: tapewatch alerts report --since 12h")(verbs_review.report)
 app.add_typer(verbs_alerts.app, name="alerts")
+app.add_typer(verbs_anomaly.ANOMALY, name="anomaly")
 app.add_typer(verbs_dashboards.app, name="dashboards")
 app.add_typer(verbs_elk.app, name="elk")
 app.add_typer(verbs_slo.app, name="slo")
