@@ -34,20 +34,8 @@ from incidents.incident import (
 from incidents.signals import AlertSignal, Severity, Status
 from incidents.timeline import Draft, EntryKind
 from kernel.time import MINUTE, Duration, Instant
+from monitor.service_graph import DEPENDS_ON, Graph, upstream
 
-Graph = Mapping[str, Collection[str]]
-"""Service -> the services it directly depends on."""
-
-DEPENDS_ON: Final[Graph] = {
-    "engine": ("cluster",),
-    "gateway": ("engine",),
-    "gateway-canary": ("engine",),
-    "market-data": ("engine",),
-    "settlement": ("engine",),
-    "watchdog": ("market-data",),
-    "client": ("gateway",),
-    "exchange": ("gateway", "market-data"),
-}
 PER_SYMBOL: Final = frozenset({"SequenceGap", "BookCrossed"})
 
 
@@ -126,18 +114,6 @@ def key_of(signal: AlertSignal) -> str:
 def stands_alone(key: str) -> bool:
     """Tell whether an incident of this key gathers nothing but its own alerts."""
     return "/" in key
-
-
-def upstream(service: str, graph: Graph = DEPENDS_ON) -> frozenset[str]:
-    """Return every service that `service` depends on, directly or not, without itself."""
-    found: set[str] = set()
-    ahead = list(graph.get(service, ()))
-    while ahead:
-        one = ahead.pop()
-        if one not in found:
-            found.add(one)
-            ahead += graph.get(one, ())
-    return frozenset(found - {service})
 
 
 def correlate(
