@@ -64,6 +64,17 @@ class LogShipping(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str = ""
 
 
+class AnomalyTuning(msgspec.Struct, frozen=True, kw_only=True):
+    """What judges series: which, how often, and how far back it looks when it begins anew."""
+
+    watched: str = ""
+    """File of the watched series; empty: the house's own."""
+    step_s: int = 2
+    scrape_s: int = 1
+    """How often Prometheus scrapes; the windows of rates follow it."""
+    history_s: int = 3600
+
+
 class Tracing(msgspec.Struct, frozen=True, kw_only=True):
     """Where spans go, and of which orders."""
 
@@ -109,6 +120,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The bridge's file (`docs/receivers.md`); empty: there is no bridge."""
     log_rules: str = ""
     """The log rules; empty: the house's own."""
+    anomaly: AnomalyTuning = AnomalyTuning()
     kube: KubeAccess | None = None
     """None: the exchange is local processes."""
     shipping: LogShipping | None = None

@@ -76,6 +76,11 @@ class Layout:
         return self.root / "log-watch" / "rules.json"
 
     @property
+    def anomaly(self) -> Path:
+        """Directory of the detectors: what they have learnt, and what people said of their pages."""
+        return self.root / "anomaly"
+
+    @property
     def logs(self) -> Path:
         """Directory of every replica's log."""
         return self.root / "logs"

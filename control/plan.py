@@ -16,7 +16,7 @@ import psutil
 from control import render
 from control.addresses import HOST, url_of
 from control.child import PYTHON, Slot
-from control.config import ControlTuning, KubeAccess, LogShipping, RoleConfig, Tracing, save_config
+from control.config import AnomalyTuning, ControlTuning, KubeAccess, LogShipping, RoleConfig, Tracing, save_config
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
@@ -46,6 +46,7 @@ STOP_ORDER: Final = (
 
 BESIDE: Final = {
     "bridge": "alertmanager", "shipper": "alertmanager", "log-watch": "alertmanager", "node": "alertmanager",
+    "anomaly": "alertmanager",
 }  # fmt: skip
 """Workloads that run only when they are configured, and with whom they start and stop."""
 
@@ -75,6 +76,7 @@ class Ports:
     bridge: int
     shipper: int
     log_watch: int
+    anomaly: int
     node: int
     gateways: tuple[int, ...]
 
@@ -110,7 +112,7 @@ def choose_ports(settings: Settings) -> Ports:
         settings.port_engine, settings.port_engine_stream, settings.port_market_data, settings.port_settlement,
         settings.port_watchdog, settings.port_load, settings.port_podhost, settings.port_control_2,
         settings.port_kube_state, settings.port_bridge, settings.port_shipper, settings.port_log_watch,
-        settings.port_node,
+        settings.port_anomaly, settings.port_node,
         gateways=tuple(range(first, first + settings.gateways_max)),
     )  # fmt: skip
     for name, port in ports.named().items():
@@ -121,6 +123,8 @@ def choose_ports(settings: Settings) -> Ports:
             if name == "shipper"
             else settings.log_watch
             if name == "log_watch"
+            else settings.anomaly
+            if name == "anomaly"
             else settings.on == "kubernetes" or name not in KUBE_ONLY
         )
         if needed and not is_free(port):
@@ -207,6 +211,8 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
         bridge["shipper"] = [("shipper-1", ports.shipper)]
     if settings.log_watch:
         bridge["log-watch"] = [("log-watch-1", ports.log_watch)]
+    if settings.anomaly:
+        bridge["anomaly"] = [("anomaly-1", ports.anomaly)]
     if settings.on == "kubernetes":
         return {
             "control": [(f"control-{n}", port) for n, port in enumerate(control_ports(settings, ports), 1)],
@@ -246,6 +252,10 @@ def _role_config(
         bridge=str(settings.bridge.absolute()) if settings.bridge is not None else "",
         shipping=_shipping(settings) if role == "shipper" or (role == "log-watch" and settings.elastic_url) else None,
         log_rules=str(settings.log_rules.absolute()) if settings.log_rules is not None else "",
+        anomaly=AnomalyTuning(
+            watched=str(settings.anomaly_watched.absolute()) if settings.anomaly_watched is not None else "",
+            step_s=settings.anomaly_step_s, scrape_s=settings.scrape_interval_s, history_s=settings.anomaly_history_s,
+        ),
         tracing=Tracing(url=settings.otlp_url, share=settings.trace_share, slow_s=settings.trace_slow_s)
         if settings.otlp_url else None,
         tuning=ControlTuning(
@@ -305,6 +315,8 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         platform.append(WorkloadSpec("shipper", slots["shipper"], 1, ESTATE, singleton=True, grace_s=12.0))
     if settings.log_watch:
         platform.append(WorkloadSpec("log-watch", slots["log-watch"], 1, ESTATE, singleton=True, grace_s=8.0))
+    if settings.anomaly:
+        platform.append(WorkloadSpec("anomaly", slots["anomaly"], 1, ESTATE, singleton=True, grace_s=8.0))
     if settings.on == "kubernetes":
         return [
             WorkloadSpec("podhost", slots["podhost"], 1, ESTATE, singleton=True, grace_s=15.0),

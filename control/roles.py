@@ -250,6 +250,12 @@ async def _log_watch(config: RoleConfig, stop: asyncio.Event) -> int:
     return await serve(config, stop)
 
 
+async def _anomaly(config: RoleConfig, stop: asyncio.Event) -> int:
+    from control.anomaly_role import serve
+
+    return await serve(config, stop)
+
+
 _SERVE: Final[dict[Role, Serve]] = {
     Role.ENGINE: _engine,
     Role.GATEWAY: _gateway,
@@ -261,6 +267,7 @@ _SERVE: Final[dict[Role, Serve]] = {
     Role.BRIDGE: _bridge,
     Role.SHIPPER: _shipper,
     Role.LOG_WATCH: _log_watch,
+    Role.ANOMALY: _anomaly,
 }
 
 

@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     """The shipper's health and metrics, where logs are shipped."""
     port_log_watch: int = Field(18785, ge=1024, le=65_535)
     """Log rules: health and metrics of what runs them."""
+    port_anomaly: int = Field(18795, ge=1024, le=65_535)
+    """Detectors: health, metrics, and what they see of each series."""
     port_node: int = Field(18790, ge=1024, le=65_535)
     """The machine's figures, by node_exporter."""
     port_gateways: int = Field(18800, ge=1024, le=65_500)
@@ -122,6 +124,14 @@ class Settings(BaseSettings):
     """Whether the log rules run: over the local files, or over `elastic_url` where it is named."""
     log_rules: Path | None = None
     """A file or directory of log rules (`docs/log-alerts.md`); None: the house's own, `alerts/logs`."""
+    anomaly: bool = False
+    """Whether detectors watch the series of `anomaly_watched`; what they find are metrics that rules decide on."""
+    anomaly_watched: Path | None = None
+    """YAML file of the watched series (`docs/anomaly.md`); None: the house's own, `alerts/anomaly/watched.yaml`."""
+    anomaly_step_s: int = Field(2, ge=1, le=300)
+    """Whole seconds between two readings; two, because a question costs Prometheus some ten milliseconds."""
+    anomaly_history_s: int = Field(3600, ge=0, le=604_800)
+    """How far back detectors look in Prometheus when they begin anew; an hour is known to them after a second."""
     elastic_user: str = ""
     """Its user, together with `elastic_password_file`; empty: no such login."""
     elastic_password_file: Path | None = None

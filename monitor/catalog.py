@@ -15,6 +15,7 @@ from typing import Final, get_args
 from exchange import ports, types
 from exchange.calendar import PhaseName
 from exchange.commands import Command
+from monitor.catalog_anomaly import ANOMALY
 from monitor.catalog_control import CONTROL
 from monitor.catalog_exchange import EXCHANGE
 from monitor.catalog_kubernetes import KUBERNETES
@@ -27,7 +28,7 @@ __all__ = [
     "is_foreign", "of", "series_max",
 ]  # fmt: skip
 
-CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *KUBERNETES, *PROCESS)
+CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *PROCESS)
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 
@@ -61,6 +62,11 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("tapewatch_log_lost_total", "reason"): ("queue_full", "file_failed"),
         ("tapewatch_spans_total", "result"): ("exported", "dropped", "failed"),
         ("tapewatch_shipper_events_total", "result"): ("shipped", "duplicate", "dead_letter", "lost"),
+        ("anomaly_read_failures_total", "reason"): ("unreachable", "slow", "refused", "empty"),
+        ("anomaly_steps_total", "kind"): ("live", "gap", "history", "skipped"),
+        ("anomaly_series", "state"): ("scored", "warming", "missing", "left_out"),
+        ("anomaly_restarts_total", "reason"): ("build", "process"),
+        ("anomaly_feedback_total", "answer"): ("false", "true", "unknown"),
     }
 )
 """The closed sets, by metric and label. Exported as 0 from the start, so that a first event is seen as a rise."""

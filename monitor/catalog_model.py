@@ -31,6 +31,7 @@ class Role(StrEnum):
     BRIDGE = "bridge"
     SHIPPER = "shipper"
     LOG_WATCH = "log-watch"
+    ANOMALY = "anomaly"
 
 
 LATENCY_BUCKETS: Final = (
