@@ -33,8 +33,9 @@ from incidents.incident import (
 )
 from incidents.signals import AlertSignal, Severity, Status
 from incidents.timeline import Draft, EntryKind
+from kernel.graph import Graph, upstream
 from kernel.time import MINUTE, Duration, Instant
-from monitor.service_graph import DEPENDS_ON, Graph, upstream
+from monitor.service_graph import DEPENDS_ON
 
 PER_SYMBOL: Final = frozenset({"SequenceGap", "BookCrossed"})
 
