@@ -2,10 +2,313 @@
 
 from __future__ import annotations
 
-import typer
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
-from control.terminal import EXIT_CODES
+import typer
+from rich.table import Table
+
+from control.child import now
+from control.terminal import (
+    DONE,
+    EXIT_CODES,
+    FAILED,
+    USAGE,
+    AsJson,
+    State,
+    err,
+    escape,
+    guarded,
+    layout_of,
+    out,
+    print_json,
+)
+from kernel.errors import InputError, PermanentError, TapewatchError
+from kernel.time import DAY, HOUR, Duration, Instant, parse_duration, to_rfc3339
+
+if TYPE_CHECKING:  # they load compiled code, which the terminal's other verbs need not wait for
+    from control.series_backtest import Backtest, Past
+    from control.series_scoring import FileReport
+    from control.series_story import Series, Told
 
 ANOMALY = typer.Typer(
     no_args_is_help=True, help="Find what is unusual in series, and say why in words.", epilog=EXIT_CODES
 )
+SCORED: Final = "Exit codes: 0 all scored, 1 some rows or files were not, 2 wrong usage."
+_SAY_EVERY_S: Final = 5.0
+_ROUND: Final = 300
+"""Rows on each side of the one asked for, in a picture."""
+
+Plot = Annotated[Path | None, typer.Option(help="Draw it: a file in .svg or .png.", show_default=False)]
+
+
+@ANOMALY.command("score", epilog=f"Example: tapewatch anomaly score recorded scores. {SCORED}")
+def score(
+    in_dir: Annotated[Path, typer.Argument(help="Folder of series: .csv or .csv.gz with time and value, nested.")],
+    out_dir: Annotated[Path, typer.Argument(help="Folder of results under the same names.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at once; else one a core.", show_default=False)] = 0,
+    causes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of files with several columns: name those behind each alert, in this CSV.", show_default=False
+        ),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> NoReturn:
+    """Score every row of every series in a folder: time, score (0 to 1, from 0.5 on unusual), alert (1 pages).
+
+    A row's score depends on it and the rows before it alone. What cannot be scored is said, by file and line, on
+    standard error, and the rest goes on.
+    """
+    from control.series_scoring import score_folder
+
+    begun = time.monotonic()
+    reports: list[FileReport] = []
+    said = _Progress()
+
+    def done(report: FileReport) -> None:
+        reports.append(report)
+        for sentence in report.sentences():
+            err.print(f"[yellow]{escape(sentence)}[/]")
+        said.of(len(reports), sum(one.rows for one in reports))
+
+    work = jobs or os.cpu_count() or 1
+    found = guarded(lambda: score_folder(in_dir, out_dir, jobs=work, with_causes=causes is not None, done=done))
+    if causes is not None:
+        guarded(lambda: _write_causes(causes, found))
+    whole = all(report.whole for report in found)
+    summary = _summary(found, time.monotonic() - begun)
+    if as_json:
+        print_json(summary)
+    else:
+        out.print(
+            f"{summary['files_scored']} of {len(found)} series, {summary['rows_scored']:,} of {summary['rows']:,} rows "
+            f"scored, {summary['alerts']:,} alerts, {summary['seconds']:.1f} s: {escape(str(out_dir))}",
+            soft_wrap=True,
+        )
+    raise typer.Exit(DONE if whole else FAILED)
+
+
+class _Progress:
+    """Says on standard error how far a long run is, every few seconds."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _SAY_EVERY_S
+
+    def of(self, files: int, rows: int) -> None:
+        if time.monotonic() >= self._next:
+            err.print(f"{files} series, {rows:,} rows so far")
+            self._next = time.monotonic() + _SAY_EVERY_S
+
+
+def _summary(found: Sequence[FileReport], taken_s: float) -> dict[str, Any]:
+    return {
+        "files": len(found), "files_scored": sum(not one.error for one in found),
+        "rows": sum(one.rows for one in found), "rows_scored": sum(one.scored for one in found),
+        "alerts": sum(one.alerts for one in found), "seconds": round(taken_s, 3),
+        "series": [
+            {
+                "name": one.name, "columns": one.columns, "rows": one.rows, "scored": one.scored, "alerts": one.alerts,
+                "troubles": one.sentences(),
+            }
+            for one in found
+        ],
+    }  # fmt: skip
+
+
+def _write_causes(path: Path, found: Sequence[FileReport]) -> None:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("series", "line", "timestamp", "score", "rank", "column", "contribution"))
+    for report in found:
+        for one in report.causes:
+            rows.writerow(
+                (report.name, one.line, one.stamp, f"{one.score:.6f}", one.rank, one.column, f"{one.share:.6f}")
+            )
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text.getvalue())
+        part.replace(path)
+    except OSError as error:
+        raise PermanentError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+@ANOMALY.command("explain", epilog="Example: tapewatch anomaly explain orders.csv --at 2026-03-02T09:30:00Z")
+def explain(
+    file: Annotated[Path, typer.Argument(help="A series: .csv or .csv.gz with time and value.")],
+    at: Annotated[str, typer.Option(help="This time instead of every page.", show_default=False)] = "",
+    plot: Plot = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say in words why a series pages, and when; or what is thought of it at one time."""
+    from control.series_plot import draw
+    from control.series_story import at_rows, load, row_at, tell
+
+    series, troubles = guarded(lambda: load(file))
+    for trouble in troubles:
+        err.print(f"[yellow]{escape(trouble)}[/]")
+    story = tell(series)
+    told: Sequence[Told] = story.pages
+    first, last = 0, len(series.at)
+    if at:
+        row = guarded(lambda: row_at(series, _instant(at)))
+        told = at_rows(series, [row])
+        first, last = max(0, row - _ROUND), min(last, row + _ROUND + 1)
+    if plot is not None:
+        guarded(lambda: draw(story, plot, first=first, last=last))
+    if as_json:
+        print_json({"series": file.name, "rows": len(series.at), "told": [_facts(one, series) for one in told]})
+        return
+    for one in told:
+        _print_told(one, series)
+    if not told:
+        out.print(f"nothing in {len(series.at):,} rows pages")
+    if plot is not None:
+        out.print(f"drawn: {escape(str(plot))}", soft_wrap=True)
+
+
+def _instant(text: str) -> Instant:
+    """Read a time as files write it, or a length of time ago such as 6h."""
+    from control.series_stamps import UNREADABLE, stamp_of
+
+    try:
+        return Instant(now() - parse_duration(text))
+    except ValueError:
+        pass
+    at = stamp_of(text.encode())
+    if at == UNREADABLE:
+        raise InputError(text, "is no time", right="write it as 2026-03-02T09:30:00Z, or how long ago, such as 6h")
+    return Instant(at)
+
+
+def _facts(told: Told, series: Series) -> dict[str, Any]:
+    return {
+        "at": to_rfc3339(told.at), "row": told.row + 1, "score": told.score.score, "alert": told.score.alert,
+        "channel": told.score.channel.name.lower(), "verdict": told.score.verdict.name.lower(),
+        "low": _finite(told.score.low), "high": _finite(told.score.high), "sentence": told.sentence,
+        "column": told.column, "contributions": dict(told.shares) if len(series.columns) > 1 else {},
+        "channels": dict(told.channels),
+    }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # NaN is no JSON
+
+
+def _print_told(told: Told, series: Series) -> None:
+    from control.series_story import CHANNELS, VERDICTS
+    from incidents.plot import figure
+
+    colour = "bold red" if told.score.alert else "yellow" if told.score.finding is not None else "green"
+    out.print(f"[{colour}]{to_rfc3339(told.at)[:19]}Z[/]  {escape(told.sentence)}", soft_wrap=True)
+    expected = "none yet"
+    if math.isfinite(told.score.low):
+        expected = f"{figure(told.score.low)} to {figure(told.score.high)}"
+    out.print(
+        f"  score     {told.score.score:.3f}, {'pages' if told.score.alert else 'does not page'}; row {told.row + 1:,}"
+    )
+    out.print(f"  expected  {expected}")
+    out.print(f"  why       {CHANNELS[told.score.channel]} ({VERDICTS[told.score.verdict]})", soft_wrap=True)
+    if told.channels:
+        rest = ", ".join(f"{name} {value:.2f}" for name, value in told.channels[:5])
+        out.print(f"  channels  {rest}", soft_wrap=True)
+    if len(series.columns) > 1:
+        rest = ", ".join(f"{escape(name)} {share:.0%}" for name, share in told.shares[:5])
+        out.print(f"  columns   {rest}", soft_wrap=True)
+
+
+@ANOMALY.command(
+    "backtest", epilog="Example: tapewatch anomaly backtest --from 24h --query 'sum(rate(orders_total[1m]))'"
+)
+def backtest(  # noqa: PLR0913, PLR0917 - the options of a verb
+    folder: Annotated[Path | None, typer.Argument(help="Folder of series; else a Prometheus is asked.")] = None,
+    since: Annotated[
+        str,
+        typer.Option(
+            "--from", help="From this time, or so long ago; else 24h, or a file's beginning.", show_default=False
+        ),
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--to", help="To this time; else now, or a file's end.", show_default=False)
+    ] = "",
+    prometheus: Annotated[
+        str, typer.Option(help="Address of a Prometheus; else that of the running estate.", show_default=False)
+    ] = "",
+    query: Annotated[
+        list[str] | None, typer.Option(help="PromQL; may be repeated. Else what is watched.", show_default=False)
+    ] = None,
+    step: Annotated[str, typer.Option(help="Time between readings of a Prometheus.")] = "1m",
+    plots: Annotated[Path | None, typer.Option(help="Draw each series that pages, in this folder.")] = None,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> NoReturn:
+    """Tell what would have paged: how often a day, with which sentence, and how much of the budget that would be."""
+    from control.series_backtest import from_folder, from_prometheus, look_back
+
+    start = guarded(lambda: _instant(since)) if since else None
+    end = guarded(lambda: _instant(until)) if until else None
+    if start is not None and end is not None and start >= end:
+        err.print("[bold red]tapewatch:[/] --from lies after --to")
+        raise typer.Exit(USAGE)
+
+    def past() -> Past:
+        if folder is not None:
+            return from_folder(folder)
+        spacing = _duration(step)
+        url = prometheus or _estate_prometheus(state)
+        begin, finish = start or Instant(now() - DAY), end or Instant(now())
+        return from_prometheus(url, list(query or ()), begin, finish, spacing)
+
+    found = guarded(past)
+    for trouble in found.troubles:
+        err.print(f"[yellow]{escape(trouble)}[/]")
+    told = guarded(lambda: look_back(found, start, end, plots=plots))
+    if as_json:
+        print_json(told.facts())
+    else:
+        _print_backtest(told)
+    raise typer.Exit(FAILED if found.troubles or not told.lines else DONE)
+
+
+def _duration(text: str) -> Duration:
+    try:
+        found = parse_duration(text)
+    except ValueError as error:
+        raise InputError("--step", str(error)) from None
+    if not 0 < found <= HOUR * 24:
+        raise InputError("--step", f"{text} is no time between readings", right="between 1s and 1d")
+    return found
+
+
+def _estate_prometheus(state: Path | None) -> str:
+    from control.addresses import load_addresses
+
+    try:
+        return load_addresses(layout_of(state).addresses).prometheus
+    except TapewatchError as error:
+        raise InputError("--prometheus", f"is not given, and no estate runs here ({error})") from error
+
+
+def _print_backtest(told: Backtest) -> None:
+    table = Table()
+    for column in ("series", "days", "rows", "pages", "a day", "budget used"):
+        table.add_column(column, justify="left" if column == "series" else "right")
+    for line in sorted(told.lines, key=lambda one: -one.pages):
+        used = f"{line.used:.0%}"
+        table.add_row(
+            escape(line.name), f"{line.days:.2f}", f"{line.rows:,}", f"{line.pages}",
+            "-" if line.days <= 0 else f"{line.pages / line.days:.2f}", f"[red]{used}[/]" if line.used > 1 else used,
+        )  # fmt: skip
+    out.print(table)
+    for name, one in told.pages:
+        out.print(f"{to_rfc3339(one.at)[:19]}Z  [bold]{escape(name)}[/]: {escape(one.sentence)}", soft_wrap=True)
+    out.print(told.verdict(), soft_wrap=True)
