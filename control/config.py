@@ -114,6 +114,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     instruments: tuple[Instrument, ...]
     gateway_capacity_per_s: int = 400
     load_rate_per_s: float = 0.0
+    load_by_phase: bool = False
+    """Whether the load follows the phases of `tuning.calendar`."""
     seed: int = 1
     tuning: ControlTuning = ControlTuning()
     bridge: str = ""

@@ -133,6 +133,12 @@ _CATALOG: Final = (
           "market-data-1", "", **_role_fault("feed-gap")),
     Fault("engine-slow-sync", "Each fsync takes so many seconds longer.", "clearing; no runbook mends it",
           "engine-1", "0.2", **_role_fault("engine-slow-sync")),
+    Fault("engine-sync-creep", "Each fsync takes so many milliseconds longer with every second, up to half a second.",
+          "clearing; no runbook mends it", "engine-1", "1", **_role_fault("engine-sync-creep")),
+    Fault("memory-leak", "A process keeps so many MiB more every minute, up to 256; settlement, market data or engine.",
+          "a restart of the process", "settlement-1", "12", **_role_fault("memory-leak")),
+    Fault("feed-conflation", "Only that share of the feed's updates goes out, the rest within others: no gap shows.",
+          "a restart of market-data", "market-data-1", "0.5", **_role_fault("feed-conflation")),
     Fault("prometheus-down", "Prometheus is killed and held down.", "clearing", "prometheus", "",
           _hold(hold=True), _hold(hold=False)),
     Fault("signal", "Series of replicas and symbols named made-… let that alert fire; the plant is whole.", "clearing",
@@ -140,8 +146,11 @@ _CATALOG: Final = (
     Fault("control-crash", "Control kills itself at that point of its next action (before-effect, after-effect).",
           "it happens once; the estate starts control again", "control-1", "before-effect", _arm, _disarm),
 )  # fmt: skip
-_NUMBERS: Final = {"load-surge": 1_000.0, "settlement-slow": 3_600.0, "engine-slow-sync": 60.0}
-"""Faults whose value is a number, and the most it may be: times, seconds, seconds."""
+_NUMBERS: Final = {
+    "load-surge": 1_000.0, "settlement-slow": 3_600.0, "engine-slow-sync": 60.0,
+    "engine-sync-creep": 1_000.0, "memory-leak": 10_000.0, "feed-conflation": 1.0,
+}  # fmt: skip
+"""Faults whose value is a number, and the most it may be: times, seconds, seconds; ms a second, MiB a minute, share."""
 FAULTS: Final = {fault.name: fault for fault in _CATALOG}
 _LOCAL_ONLY: Final = frozenset({"gateway-hang", "engine-crash"})
 """They name a process of the estate's own; on Kubernetes there are pods."""

@@ -24,6 +24,7 @@ from control.config import RoleConfig, load_config
 from control.layout import Layout
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TapewatchError
+from kernel.time import Instant
 from monitor.catalog import Role
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
                 telemetry=LoadInstruments(exporter),
                 log=_log(config, stack, exporter),
                 clock=SystemClock(),
+                pace=_pace(config),
             )
         )
         await stack.enter_async_context(_http(load_app(client, exporter, _secret(layout, "admin")), config))
@@ -371,6 +373,17 @@ async def _either(task: asyncio.Task[None], stop: asyncio.Event) -> None:
     await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+def _pace(config: RoleConfig) -> Callable[[Instant], float]:
+    """Return how busy it is: as the calendar's phases are, where the load follows them."""
+    from exchange.pace import SessionPace, always
+
+    if not (config.load_by_phase and config.tuning.calendar):
+        return always
+    from control.market import load_calendar
+
+    return SessionPace(load_calendar(Path(config.tuning.calendar)))
 
 
 def _gateways(layout: Layout) -> Sequence[str]:

@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """Order requests a second one gateway admits before it sheds; low enough for a surge to be felt on a laptop."""
     load_rate_per_s: float = Field(50.0, ge=0, le=100_000)
     """Orders a second the load generator sends; 0: it sends none. Fifty show on every graph and cost little."""
+    load_by_phase: bool = False
+    """Whether the load follows the phases of `calendar`: a rush at the open, nothing after the close."""
     scrape_interval_s: int = Field(1, ge=1, le=300)
     """How often Prometheus scrapes and evaluates, in whole seconds; one, because detection time follows it directly."""
     group_wait_s: float | None = Field(None, ge=0, le=60)
@@ -193,6 +195,8 @@ class Settings(BaseSettings):
     def _together(self) -> Settings:
         if self.gateways > self.gateways_max:
             raise ValueError(f"gateways is {self.gateways}, which is more than gateways_max ({self.gateways_max})")
+        if self.load_by_phase and self.calendar is None:
+            raise ValueError("load_by_phase is true, but there is no calendar whose phases the load could follow")
         ports = [getattr(self, name) for name in type(self).model_fields if name.startswith("port_")]
         ports += range(self.port_gateways + 1, self.port_gateways + self.gateways_max)
         twice = sorted({port for port in ports if ports.count(port) > 1})

@@ -35,6 +35,7 @@ from exchange.adapters.recovery import (
     write_snapshot,
 )
 from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
+from exchange.adapters.wear import CREEP, LEAK, Creep, Leak
 from exchange.commands import AdminCommand, Halt
 from exchange.market_data import Snapshot
 from exchange.ports import EngineTelemetry, Log, Refusal
@@ -59,7 +60,7 @@ from kernel.time import Clock
 
 EXIT_JOURNAL_FAILED: Final = 74
 """EX_IOERR of sysexits.h."""
-ENGINE_FAULTS: Final = frozenset({"engine-slow-sync"})
+ENGINE_FAULTS: Final = frozenset({"engine-slow-sync", CREEP, LEAK})
 SNAPSHOT_EVERY: Final = 50_000
 """Commands between two snapshots: a replay of fewer takes less than a second."""
 _READ_BYTES: Final = 256 * 1024
@@ -161,7 +162,8 @@ class EngineServer:
             log=self._parts.log,
             tracer=self._parts.tracer,
         )
-        sequencer.sync_delay_s = partial(self._parts.faults.number, "engine-slow-sync")
+        creep = Creep(self._parts.faults)
+        sequencer.sync_delay_s = lambda: self._parts.faults.number("engine-slow-sync") + creep()
         sequencer.published = self._published
         self._sequencer = sequencer
         self._commits = asyncio.create_task(sequencer.run(), name="commits")
@@ -175,6 +177,7 @@ class EngineServer:
         self._tell_standing()
         self._tell_notional()
         self._spawn(self._tick())
+        self._spawn(Leak(self._parts.faults).run())
         self._parts.log.event("engine-ready", seq=recovered.engine.sequence, replayed=recovered.replayed,
                               seconds=recovered.seconds, clean=recovered.clean)  # fmt: skip
 

@@ -30,6 +30,7 @@ from exchange.adapters.orders_json import OrderType
 from exchange.answers import OrderAnswer, Status
 from exchange.commands import CancelOrder, Limit, ParticipantCommand, PlaceOrder, ReplaceOrder
 from exchange.flow import DayShape, OrderFlow, arrivals
+from exchange.pace import always
 from exchange.ports import ClientOutcome, Exposition, LoadTelemetry, Log
 from exchange.types import AccountId, Instrument, OrderId
 from kernel.errors import PermanentError
@@ -46,6 +47,8 @@ PAUSE_S: Final = 0.2
 MAX_IN_FLIGHT: Final = 4096
 TRACED_ONE_IN: Final = 20
 """Orders that are sent with a trace context of their own."""
+PACE_S: Final = 0.25
+PACE_STEP: Final = 0.05
 _POLL_S: Final = 0.5
 _FLUSH_S: Final = 0.25
 _answer: Final = msgspec.json.Decoder(OrderAnswer)
@@ -66,6 +69,8 @@ class LoadParts:
     telemetry: LoadTelemetry
     log: Log
     clock: Clock
+    pace: Callable[[Instant], float] = always
+    """A factor on the rate at an instant, such as that of the market's phase."""
 
 
 @dataclass
@@ -103,6 +108,7 @@ class LoadClient:
         self._flow: Final = OrderFlow(parts.seed, parts.instruments, ACCOUNTS, prefix=f"load-{started:x}")
         self._path: Final = parts.directory / f"requests-{started}.jsonl"
         self._rate = parts.rate_per_s
+        self._pace = 1.0
         self._changed: Final = asyncio.Event()
         self._stopped = False
         self._schedules = 0
@@ -123,7 +129,7 @@ class LoadClient:
     @property
     def rate(self) -> float:
         """Requests a second on average."""
-        return 0.0 if self._stopped else self._rate
+        return 0.0 if self._stopped else self._rate * self._pace
 
     def set_rate(self, rate: float) -> None:
         """Send so many requests a second from now on; 0 pauses."""
@@ -178,6 +184,7 @@ class LoadClient:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._watch_gateways())
                     tasks.create_task(self._flush_often())
+                    tasks.create_task(self._follow_pace())
                     tasks.create_task(self._send_on_schedule())
             finally:
                 for task in self._requests:
@@ -186,15 +193,24 @@ class LoadClient:
                 self._flush()
                 self._log_file.close()
 
+    async def _follow_pace(self) -> None:
+        """Begin a new schedule whenever it is busier or quieter by more than nobody would notice."""
+        while True:
+            pace = self._parts.pace(self._parts.clock.now())
+            if abs(pace - self._pace) > PACE_STEP * self._pace:
+                self._pace = pace
+                self._changed.set()
+            await asyncio.sleep(PACE_S)
+
     async def _send_on_schedule(self) -> None:
         while True:
             self._changed.clear()
-            if self._stopped or self._rate <= 0:
+            if self._stopped or self.rate <= 0:
                 await self._changed.wait()
                 continue
             self._schedules += 1
             started = self._parts.clock.now()
-            for offset in arrivals(self._rate, SHAPE, self._parts.seed + self._schedules):
+            for offset in arrivals(self.rate, SHAPE, self._parts.seed + self._schedules):
                 intended = Instant(started + offset)
                 if await self._changed_before(intended):
                     break

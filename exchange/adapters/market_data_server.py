@@ -24,6 +24,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from exchange.adapters.connection import LOOPBACK
 from exchange.adapters.engine_client import StreamMessage, follow_events
 from exchange.adapters.http import Faults, common_routes, json_response, problem
+from exchange.adapters.wear import LEAK, Leak
+from exchange.conflation import Conflation
 from exchange.events import Happened, Traded
 from exchange.market_data import Delta, FeedMessage, MarketData, MarketStatus
 from exchange.ports import BookShape, Exposition, FeedTelemetry, Log
@@ -37,7 +39,9 @@ MAX_WAITING_FRAMES: Final = 512
 """What a subscriber may leave unread: a second or two of a busy market."""
 STALL: Final = "feed-stall"
 GAP: Final = "feed-gap"
-FEED_FAULTS: Final = frozenset({STALL, GAP})
+CONFLATION: Final = "feed-conflation"
+"""A fault: the share of all updates that still goes out; the rest goes out within others."""
+FEED_FAULTS: Final = frozenset({STALL, GAP, CONFLATION, LEAK})
 _TRY_AGAIN_LATER: Final = 1013
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -95,6 +99,7 @@ class MarketDataServer:
         self._restored = False
         self._may_resume = False
         self._stalled = False
+        self._conflation: Final = Conflation()
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether the books are current."""
@@ -110,6 +115,7 @@ class MarketDataServer:
         self._telemetry.subscribers(0)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat())
+            tasks.create_task(Leak(self._faults).run())
             stream = follow_events(self._engine_port, self._request, self._told, host=self._engine_host)
             async with contextlib.aclosing(stream):
                 async for message in stream:
@@ -123,6 +129,7 @@ class MarketDataServer:
         """Serve one subscriber until it leaves or is cut off."""
         await socket.accept()
         subscriber = _Subscriber()
+        self._release()
         subscriber.put(_encode(self._all_snapshots()))
         self._subscribers.add(subscriber)
         self._telemetry.subscribers(len(self._subscribers))
@@ -215,7 +222,11 @@ class MarketDataServer:
     def _publish(self, messages: Sequence[FeedMessage]) -> None:
         if self._faults.active(STALL):
             return
-        messages = self._without_the_lost(messages)
+        messages = self._conflated(self._without_the_lost(messages))
+        if messages:
+            self._send_out(messages)
+
+    def _send_out(self, messages: Sequence[FeedMessage]) -> None:
         frame = _encode(messages)
         for subscriber in self._subscribers:
             subscriber.put(frame)
@@ -233,6 +244,18 @@ class MarketDataServer:
                 return [*messages[:index], *messages[index + 1 :]]
         return messages
 
+    def _conflated(self, messages: Sequence[FeedMessage]) -> Sequence[FeedMessage]:
+        """Hold some of the updates back while the fault `feed-conflation` stands."""
+        share = self._faults.number(CONFLATION)
+        if share > 0:
+            return self._conflation.take(messages, share)
+        return [*self._conflation.flush(), *messages] if self._conflation.holds else messages
+
+    def _release(self) -> None:
+        """Send out what is held back, before somebody gets a whole book that contains it."""
+        if self._conflation.holds:
+            self._send_out(self._conflation.flush())
+
     async def _send(self, socket: WebSocket, subscriber: _Subscriber) -> None:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             while True:
@@ -244,6 +267,7 @@ class MarketDataServer:
             while True:
                 try:
                     asked = msgspec.json.decode(await socket.receive_text(), type=Resync)
+                    self._release()
                     snapshot = self.snapshot(asked.resync)
                     words = f"resync: no symbol {asked.resync!r} here"
                 except (msgspec.DecodeError, KeyError) as error:

@@ -21,6 +21,7 @@ from exchange.adapters.connection import LOOPBACK
 from exchange.adapters.engine_client import follow_events
 from exchange.adapters.http import Faults, common_routes, json_response
 from exchange.adapters.settlement_store import Settled, SettlementStore
+from exchange.adapters.wear import LEAK, Leak
 from exchange.events import Happened, Traded
 from exchange.ports import Exposition, Log, SettlementTelemetry
 from exchange.protocol import Stream, Subscribe
@@ -30,7 +31,7 @@ from kernel.time import SECOND, Instant, to_seconds
 
 SLOW: Final = "settlement-slow"
 """A fault: seconds that each trade takes longer."""
-SETTLEMENT_FAULTS: Final = frozenset({SLOW})
+SETTLEMENT_FAULTS: Final = frozenset({SLOW, LEAK})
 MAX_WAITING: Final = 32
 """Messages of the stream kept unsettled; beyond that the engine keeps them."""
 MAX_TOGETHER: Final = 2048
@@ -115,6 +116,7 @@ class SettlementServer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._settle_all())
                 tasks.create_task(self._watch_balance())
+                tasks.create_task(Leak(self._faults).run())
                 stream = follow_events(self._engine_port, self._request, self._told, host=self._engine_host)
                 async with contextlib.aclosing(stream):
                     async for message in stream:

@@ -152,3 +152,28 @@ async def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_go_on(t
                     pass
             assert isinstance(messages[-1], Heartbeat)
             lazy.transport.abort()
+
+
+async def test_a_conflated_feed_says_less_and_neither_the_watchdog_nor_a_late_subscriber_finds_a_gap(tmp_path):
+    async with (
+        engine(tmp_path) as running,
+        client_of(running.port) as client,
+        feed(running.port) as market,
+        watchdog(market.port) as (telemetry, alarms),
+    ):
+        market.faults._active["feed-conflation"] = 0.25
+        before = market.telemetry.kinds["delta"]
+        for number in range(20):
+            await client.submit(order(f"c{number}", price=900 + number), 5)
+        async with connect(f"ws://127.0.0.1:{market.port}/v1/feed") as socket:
+            late = Follower()
+            for number in range(20, 40):
+                await client.submit(order(f"c{number}", price=900 + number), 5)
+            assert market.telemetry.kinds["delta"] - before < 20
+            market.faults._active.clear()
+            async with asyncio.timeout(5):
+                while (book := late.book(AAA)) is None or len(book.bids.depth()) < 40:
+                    for message in msgspec.json.decode(await socket.recv(), type=list[FeedMessage]):
+                        assert late.take(message) == ()
+        assert not any(telemetry.gaps.values())
+        assert not alarms.posts
