@@ -260,7 +260,7 @@ class Loop:
     async def _begin(self, incident: Incident, alert: AlertFact, runbook: Runbook, now: Instant) -> bool:
         """Begin a run for an alert; False when it may not begin now."""
         bound = bind(runbook, alert.labels)
-        refusal = bound if isinstance(bound, Refusal) else await self._refusal(bound, now)
+        refusal = bound if isinstance(bound, Refusal) else await self._refusal(bound, now, alert.name)
         if refusal is not None:
             await self._decline(incident, runbook, refusal, alert, now)
             return False
@@ -328,10 +328,10 @@ class Loop:
             refusal = Refusal(RefusalReason.NO_EVIDENCE, str(error))
         return await preview(self._p.driver.parts, bound, level, refusal)
 
-    async def _refusal(self, bound: Runbook, now: Instant) -> Refusal | None:
+    async def _refusal(self, bound: Runbook, now: Instant, alert: str = "") -> Refusal | None:
         past = await history(self._p.store, now, sizes_of(self._p.library.values()))
         thrown = killswitch.read(self._p.kill_switch) is not None
-        return admit(bound, target(bound), past, self._active(), thrown, now)
+        return admit(bound, target(bound), past, self._active(), thrown, now, alert)
 
     async def _decline(
         self, incident: Incident, runbook: Runbook, refusal: Refusal, alert: AlertFact, now: Instant

@@ -55,6 +55,7 @@ REASONS: Final[Mapping[str, str]] = {
     "wrong_cluster": "it was another cluster than the one it is meant for",
     "plan_changed": "the facts had changed since people agreed to the plan",
     "person_only": "no automatic action is right there",
+    "anomaly_alone": "nothing but a detector asked for it",
 }
 UNKNOWNS: Final[Mapping[str, str]] = {
     "unreachable": "monitoring could not be reached",

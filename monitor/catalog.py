@@ -89,6 +89,7 @@ def is_foreign(name: str) -> bool:
 FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "up": "prometheus",
+        "ALERTS": "prometheus",
         "scrape_duration_seconds": "prometheus",
         "scrape_samples_scraped": "prometheus",
         "prometheus_": "prometheus",

@@ -98,9 +98,12 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True):
 def target(runbook: Runbook) -> str:
     """Return what a bound runbook acts on first: `gateway/gateway-1`, `gateway`, `symbol:TWA`, `market`, `node:n1`.
 
-    A runbook that never acts is about its service.
+    A runbook that never acts is about its service. One that only looks has a target of its own, so that it stands in
+    the way of no remedy.
     """
     first = next((target_of_action(step.action) for step in runbook.steps if not is_harmless(step.action)), "")
+    if not first and runbook.anomaly_may_start:
+        return f"look:{runbook.name}"
     return first or (runbook.service if runbook.never_acts else "")
 
 

@@ -17,6 +17,9 @@ import msgspec
 from kernel.time import Duration, Instant
 from runbooks.changes import Change, TakeBack
 
+OF_DETECTORS: Final = frozenset({"SeriesAnomalous"})
+"""Alerts that stand on a detector's word alone. They start only what is marked as safe for it."""
+
 
 class Outcome(StrEnum):
     """How a run ended."""
@@ -255,6 +258,8 @@ class Runbook(msgspec.Struct, frozen=True, kw_only=True):
     """Who must agree at an incident's level, where that differs from `consent`."""
     never_acts: str = ""
     """Why no automatic action is right here; such a runbook has no steps and always asks a person."""
+    anomaly_may_start: bool = False
+    """Whether an anomaly alone may start it: a detector's word is evidence for looking, not for acting."""
 
 
 # --- questions and answers ----------------------------------------------------------------------------------------
@@ -400,6 +405,8 @@ class RefusalReason(StrEnum):
     WRONG_CLUSTER = "wrong_cluster"
     PLAN_CHANGED = "plan_changed"
     PERSON_ONLY = "person_only"
+    ANOMALY_ALONE = "anomaly_alone"
+    """Nothing but a detector asks for it, and the runbook is not marked as safe for that."""
 
 
 class Refusal(NamedTuple):

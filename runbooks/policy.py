@@ -16,6 +16,7 @@ from kernel.time import HOUR, SECOND, Duration, Instant
 from runbooks.changes import Cordon, DeleteReplica, Drain, TakeBack
 from runbooks.facts import TARGET, PastRun, PlantFacts, area, find, target, target_of_action, workload_of
 from runbooks.model import (
+    OF_DETECTORS,
     Action,
     HaltMarket,
     HaltSymbol,
@@ -222,6 +223,7 @@ def admit(
     active: Collection[str],
     kill_switch: bool,  # noqa: FBT001 - a fact like the others
     now: Instant,
+    alert: str = "",
 ) -> Refusal | None:
     """Decide whether a run may begin; None admits it.
 
@@ -232,13 +234,23 @@ def admit(
         active: targets of the runs now under way.
         kill_switch: whether automatic actions are forbidden.
         now: the present.
+        alert: the name of the alert that asks for it; empty when a person does.
     """
     return (
         refuse_kill_switch(kill_switch)
+        or refuse_anomaly_alone(runbook, alert)
         or (None if target else Refusal(RefusalReason.NO_TARGET, f"{runbook.name} has no target"))
         or refuse_in_progress(target, active)
         or refuse_often(runbook, target, history, now)
     )
+
+
+def refuse_anomaly_alone(runbook: Runbook, alert: str) -> Refusal | None:
+    """Refuse what only a detector asks for, unless the runbook is marked as safe for it."""
+    if alert not in OF_DETECTORS or runbook.anomaly_may_start:
+        return None
+    words = f"only {alert} asks for it, and {runbook.name} is not marked anomaly_may_start"
+    return Refusal(RefusalReason.ANOMALY_ALONE, f"{words}: a detector's word is no evidence to act on")
 
 
 def refuse_in_progress(target: str, active: Collection[str]) -> Refusal | None:

@@ -156,8 +156,13 @@ def _cross_checks(source: Source) -> Iterator[InputError]:
         yield source.error(("steps",), "a runbook has either steps or a reason never_acts", "write one of the two")
     elif data["steps"] and not any("proof" in step for step in data["steps"]):
         yield source.error(("steps",), "no step has a proof", "give at least the last step a proof")
+    touching = [kind for step in data["steps"] for kind in step["do"] if kind not in _TOUCHES_NOTHING]
+    if data.get("anomaly_may_start") and data["consent"] == Consent.AUTOMATIC and touching:
+        words = f"an anomaly alone would {touching[0]} by itself"
+        yield source.error(("anomaly_may_start",), words, "ask people (consent), or do what touches nothing")
 
 
+_TOUCHES_NOTHING: Final = frozenset({"verify_replay", "keep_snapshot"})
 _TAKES_BACK: Final = {
     "restore_replicas": ("scale",),
     "resume_symbol": ("halt_symbol",),
@@ -251,6 +256,7 @@ def _runbook(name: str, data: dict[str, Any]) -> Runbook:
         phases=tuple(data.get("phases", ())),
         consent_by_level={int(level): Consent(who) for level, who in data.get("consent_by_level", {}).items()},
         never_acts=data.get("never_acts", "").strip(),
+        anomaly_may_start=data.get("anomaly_may_start", False),
     )
 
 

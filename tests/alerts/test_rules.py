@@ -11,6 +11,7 @@ import yaml
 from monitor import direct_alerts
 from monitor.catalog import BY_NAME, Kind, is_foreign
 from monitor.promql import metric_names
+from runbooks.model import OF_DETECTORS
 
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "alerts/rules").glob("*.yml"))
@@ -29,6 +30,7 @@ SERVICES = {
     "bridge",
     "shipper",
     "log-watch",
+    "anomaly",
     "host",
 }
 TEAMS = {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
@@ -80,7 +82,8 @@ def test_every_alert_says_who_must_act_and_how_bad_it_is(name):
     assert labels["severity"] in {"critical", "warning", "info"}
     assert labels["level"] in {"1", "2", "3"}
     assert labels["team"] in TEAMS
-    assert labels["service"] in SERVICES or labels["service"] == "{{ $labels.workload }}"
+    by_label = {"{{ $labels.workload }}", "{{ $labels.service }}"}
+    assert labels["service"] in SERVICES | by_label
     assert (labels["level"] == "1") <= (labels["severity"] == "critical"), "level 1 is always critical"
 
 
@@ -172,6 +175,14 @@ def test_every_job_is_missed_when_prometheus_has_lost_it():
     vanished = set(re.findall(r'up\{job=~"([^"]+)"\}', ALERTS["TargetsVanished"]["expr"])[0].split("|"))
     assert jobs <= absent | vanished
     assert {"engine", "gateway", "market-data", "settlement", "watchdog", "control", "estate"} <= absent
+
+
+def test_what_only_a_detector_says_is_known_as_that_and_opens_nothing_above_level_three():
+    said = {name for name, rule in ALERTS.items() if metric_names(rule["expr"]) & {"anomaly_alert", "anomaly_score"}}
+    assert said == OF_DETECTORS, "they start only runbooks that are marked as safe for it"
+    for name in said:
+        assert ALERTS[name]["labels"]["level"] == "3"
+        assert "audience" not in ALERTS[name]["labels"], "control opens an incident, and tells people by it"
 
 
 def test_recording_rules_are_named_level_metric_operation():

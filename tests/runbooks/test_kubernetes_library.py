@@ -74,6 +74,7 @@ LABELS: dict[str, dict[str, str]] = {
     "blue-green": {"service": "engine", "colour": "green"},
     "pod-stuck": GATEWAY,
     "certificate-expiry": {"service": "monitoring", "certificate": "server"},
+    "series-anomalous": {"service": "gateway", "series": "gateway-latency"},
 }
 
 
@@ -248,6 +249,7 @@ DONE = {
     "canary-abort": ["scale"],
     "poisoned-config": ["restore_config"],
     "pod-stuck": ["delete_replica"],
+    "series-anomalous": ["keep_snapshot"],
 }
 
 
@@ -321,6 +323,7 @@ VAIN = [
     ("canary-abort", "take the canary away", NOT_PROVEN, ["scale"]),
     ("poisoned-config", "restore the configuration", UNDONE, ["restore_config", "take_back"]),
     ("pod-stuck", "remove the pod", NOT_PROVEN, ["delete_replica"]),
+    ("series-anomalous", "keep a snapshot of the books", NOT_PROVEN, ["keep_snapshot"]),
 ]
 
 

@@ -17,6 +17,7 @@ from runbooks.bind import bind
 RULES = Path(__file__).parents[2] / "alerts/rules"
 SERVICE = {"memory-leak": "market-data", "consumer-lag": "consumer", "canary-abort": "gateway-canary"}
 LABELS = {"replica": "gateway-a", "symbol": "TWA", "node": "n1", "colour": "green", "certificate": "server"}
+LABELS["series"] = "gateway-latency"
 BOUND = {
     one.name: bind(one, {"service": SERVICE.get(one.name, "gateway"), **LABELS})
     for one in load_library(LIBRARY, "kubernetes")[0]
@@ -53,6 +54,9 @@ def series():
         yield f'kafka_consumergroup_lag{{consumergroup="consumer",topic="t",partition="{part}"}}', "0+10x120"
     yield 'tapewatch_kube_service_colour{namespace="exchange",service="engine",colour="none"}', f"1{FOREVER}"
     yield 'tapewatch_kube_certificate_expiry_timestamp_seconds{certificate="server"}', f"9000{FOREVER}"
+    yield 'anomaly_alert{job="anomaly",series="gateway-latency",service="gateway"}', f"1{FOREVER}"
+    yield 'anomaly_fresh_seconds{job="anomaly"}', f"1{FOREVER}"
+    yield 'exchange_snapshot_timestamp_seconds{job="engine"}', f"50{FOREVER}"
     yield 'kube_poddisruptionbudget_status_pod_disruptions_allowed{poddisruptionbudget="gateway"}', f"1{FOREVER}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from monitor.adapters.boards.model import Board, Panel, Row, above, ask, below, graph, of_kind, stat
+from monitor.adapters.boards.model import WARN, Board, Panel, Row, above, ask, below, graph, of_kind, stat
 
 _ALL: Final = ("gateway", "engine", "market-data", "settlement", "control")
 
@@ -24,10 +24,57 @@ def _score(title: str, name: str, cause: str) -> Panel:
 ANOMALIES: Final = Board(
     name="anomalies",
     title="Anomalies",
-    about="What is unlike the last hour: orders, rejects and answer times against a statistical baseline.",
-    jobs=_ALL,
+    about="What is unlike its own past: every watched series by its detector, and a plain band over the last hour.",
+    jobs=("anomaly", *_ALL),
     span="now-1h",
     rows=(
+        Row("Detectors", (
+            stat("Series that ask for attention", "Red: `tapewatch anomaly watch` says which and why, and takes your "
+                 "word for a false alarm.", "short", "sum(anomaly_alert{$})", above(1, 3), width=6, decimals=0),
+            stat("Age of the readings", "Red: Prometheus does not answer the detectors; there are no scores meanwhile.",
+                 "s", "max(anomaly_fresh_seconds{$})", above(10, 30), width=6, decimals=1),
+            stat("Pages of the day, of those promised", "Red: over budget; confirm or deny them with `tapewatch "
+                 "anomaly feedback`.", "percentunit",
+                 "max(anomaly_pages_day{$}) / (max(anomaly_pages_promised{$}) > 0)", above(1, 3), width=6),
+            stat("Still warming up", "Share of the series whose past is too short. Red for long: see the restarts.",
+                 "percentunit", "max(anomaly_warming_ratio{$})", above(0.5, 0.9), width=6),
+            graph("Scores", "The most unusual series; 0.5 is the threshold of each. See its board for the service.",
+                  "short", ask("topk(12, max by (series, item) (anomaly_score{$}))", "{{series}} {{item}}"), width=12,
+                  height=9, steps=above(0.5, 0.8), low=0.0, high=1.0),
+            of_kind("state-timeline", "Alerts of the detectors", "From the reading that pages until the series is calm "
+                    "again. Rules decide what becomes of it.", "short",
+                    ask("max by (series, item) (anomaly_alert{$}) > 0", "{{series}} {{item}}"), width=12, height=9,
+                    steps=above(1, 2), words=(("1", "unusual", WARN),)),
+            graph("Unusual readings and what was expected", "Only series with a score above the threshold, each in "
+                  "its own unit.", "short",
+                  ask("max by (series, item) (anomaly_value{$}) and max by (series, item) (anomaly_score{$}) >= 0.5",
+                      "{{series}} {{item}}"),
+                  ask("max by (series, item) (anomaly_expected_low{$}) and max by (series, item) (anomaly_score{$}) "
+                      ">= 0.5", "{{series}} {{item}} limit below"),
+                  ask("max by (series, item) (anomaly_expected_high{$}) and max by (series, item) (anomaly_score{$}) "
+                      ">= 0.5", "{{series}} {{item}} limit above"), width=12, height=8),
+            graph("Pages by service", "An hour. One service that stands out: mend it, or mend its entries in the list.",
+                  "short", ask("sum by (service) (increase(anomaly_pages_total{$}[1h]))", "{{service}}"), width=12,
+                  height=8, stacked=True),
+            graph("Series by state", "Missing: known, without a reading now. Left out: above the bound of their entry.",
+                  "short", ask("sum by (state) (anomaly_series{$})", "{{state}}"), stacked=True),
+            graph("A step", "Reading and judging every series. Near the step's length: the list is too long.", "s",
+                  ask("sum(rate(anomaly_step_seconds_sum{$}[$r])) / (sum(rate(anomaly_step_seconds_count{$}[$r])) > 0)",
+                      "step, mean"),
+                  ask("sum(rate(anomaly_read_seconds_sum{$}[$r])) / (sum(rate(anomaly_read_seconds_count{$}[$r])) > 0)",
+                      "reading, mean"), ask("max(anomaly_lag_seconds{$})", "from instant to scores"),
+                  steps=above(1, 2)),
+            graph("Readings that failed, steps made good", "By reason and kind. Gap: after a stop; skipped: too long.",
+                  "ops", ask("sum by (reason) (rate(anomaly_read_failures_total{$}[$r]))", "{{reason}}"),
+                  ask('sum by (kind) (rate(anomaly_steps_total{$,kind!="live"}[$r]))', "{{kind}}"),
+                  steps=above(0.1, 1)),
+            graph("Begun anew, forgotten, answered", "Within the hour: after deploys, after ten minutes without a "
+                  "reading, and what people said.", "short",
+                  ask("sum by (reason) (increase(anomaly_restarts_total{$}[1h]))", "new {{reason}}"),
+                  ask("sum(increase(anomaly_series_dropped_total{$}[1h]))", "forgotten"),
+                  ask("sum by (answer) (increase(anomaly_feedback_total{$}[1h]))", "said {{answer}}"), width=24,
+                  height=6),
+        )),
         Row("Now", tuple(
             stat(title, "Standard deviations from the last hour's mean. Red: compare with the curves below, then open "
                  f"the board {board}.", "short", f"abs(service:{name}:zscore_1h)", above(4, 6), width=8, decimals=1)
