@@ -15,6 +15,7 @@ from control import (
     killswitch,
     verbs_alerts,
     verbs_anomaly,
+    verbs_anomaly_live,
     verbs_dashboards,
     verbs_elk,
     verbs_exchange,
@@ -77,6 +78,12 @@ app.add_typer(verbs_page.app, name="page")
 app.add_typer(verbs_servers.app, name="servers")
 verbs_alerts.app.command("report", epilog="Example: tapewatch alerts report --since 12h")(verbs_review.report)
 app.add_typer(verbs_alerts.app, name="alerts")
+verbs_anomaly.ANOMALY.command("watch", epilog="Example: tapewatch anomaly watch --service gateway")(
+    verbs_anomaly_live.watch
+)
+verbs_anomaly.ANOMALY.command(
+    "feedback", epilog="Example: tapewatch anomaly feedback gateway-latency/gateway-1 --false"
+)(verbs_anomaly_live.feedback)
 app.add_typer(verbs_anomaly.ANOMALY, name="anomaly")
 app.add_typer(verbs_dashboards.app, name="dashboards")
 app.add_typer(verbs_elk.app, name="elk")

@@ -34,15 +34,15 @@ class Gauges:
         exporter.level("anomaly_lag_seconds").unset()
         exporter.level("anomaly_warming_ratio").unset()
 
-    def show(self, watch: AnomalyWatch, now: Instant) -> None:
-        """Show the last step."""
+    def show(self, watch: AnomalyWatch, now: Instant, refused: int) -> None:
+        """Show the last step; `refused` entries of the list are not asked for at all."""
         rows = watch.rows()
         for row in rows:
             self._show(row)
         self._hide(self._shown - {_labels(row) for row in rows})
         self._exporter.level("anomaly_lag_seconds").set(max(0.0, to_seconds(now - watch.at)))
         self.age(watch, now)
-        self._count(watch, rows)
+        self._count(watch, rows, refused)
 
     def age(self, watch: AnomalyWatch, now: Instant) -> None:
         """Show how old the newest readings are."""
@@ -99,12 +99,12 @@ class Gauges:
                 self._exporter.drop(name, *labels)
         self._shown -= gone
 
-    def _count(self, watch: AnomalyWatch, rows: Sequence[Row]) -> None:
+    def _count(self, watch: AnomalyWatch, rows: Sequence[Row], refused: int) -> None:
         with_value = [row for row in rows if math.isfinite(row.value)]
         warming = sum(row.verdict is Verdict.WARMING for row in with_value)
         states = {
             "scored": len(with_value) - warming, "warming": warming, "missing": len(rows) - len(with_value),
-            "left_out": watch.left_out,
+            "left_out": watch.left_out + refused,
         }  # fmt: skip
         for state, number in states.items():
             self._exporter.level("anomaly_series", state).set(number)

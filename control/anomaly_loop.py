@@ -98,7 +98,7 @@ class AnomalyLoop:
         now = self._p.clock.now()
         if self._p.watch.at and now - self._p.watch.at <= self._young:
             self._explain("", "")
-            self._p.gauges.show(self._p.watch, now)
+            self._p.gauges.show(self._p.watch, now, len(self._p.readings.refused))
         else:
             self._p.gauges.failed(Failure.EMPTY)
             self._explain(str(Failure.EMPTY), "Prometheus answers, and has no readings of the present")

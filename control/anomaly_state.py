@@ -108,8 +108,12 @@ def encode(kept: Kept, digest: str) -> bytes:
     return b"".join((MAGIC, _LENGTH.pack(len(head)), head, kept.fleet))
 
 
-def decode(data: bytes, digest: str) -> Kept:
+def decode(data: bytes, digest: str | None) -> Kept:
     """Return what a file's content says.
+
+    Args:
+        data: the content.
+        digest: what it must belong to; None: whatever it belongs to.
 
     Raises:
         ValueError: it is no state, is damaged, or belongs to another list of series; says which.
@@ -125,14 +129,14 @@ def decode(data: bytes, digest: str) -> Kept:
     fleet = data[start + length :]
     if zlib.crc32(fleet) != head.crc:
         raise ValueError("it is damaged: the checksum differs")
-    if head.list_of != digest:
+    if digest is not None and head.list_of != digest:
         raise ValueError("it belongs to another list of series or another pace")
     return Kept(
         at=head.at, seats=head.seats, lives=head.lives, pages=head.pages, answered=head.answered, fleet=fleet
     )  # fmt: skip
 
 
-def load_kept(path: Path, digest: str) -> Kept | None:
+def load_kept(path: Path, digest: str | None) -> Kept | None:
     """Read a state; None when there is none.
 
     Raises:
@@ -148,6 +152,14 @@ def load_kept(path: Path, digest: str) -> Kept | None:
     if len(data) > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES:,} bytes")
     return decode(data, digest)
+
+
+def peek(path: Path) -> Kept | None:
+    """Read a state for the terminal; None when there is none that can be read."""
+    try:
+        return load_kept(path, None)
+    except ValueError:
+        return None
 
 
 def save_kept(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A small fleet behind the port of the detectors: how far a value is outside all that was seen, in words anybody reads."""
+"""A small fleet behind the port of the detectors: how far a value is outside all that was seen."""
 
 from __future__ import annotations
 
