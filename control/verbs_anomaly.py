@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # they load compiled code, which the terminal's other verbs n
     from control.series_backtest import Backtest, Past
     from control.series_scoring import FileReport
     from control.series_story import Series, Told
+    from control.yardstick import Contestant
 
 ANOMALY = typer.Typer(
     no_args_is_help=True, help="Find what is unusual in series, and say why in words.", epilog=EXIT_CODES
@@ -312,3 +313,61 @@ def _print_backtest(told: Backtest) -> None:
     for name, one in told.pages:
         out.print(f"{to_rfc3339(one.at)[:19]}Z  [bold]{escape(name)}[/]: {escape(one.sentence)}", soft_wrap=True)
     out.print(told.verdict(), soft_wrap=True)
+
+
+@ANOMALY.command("bench", epilog="Example: tapewatch anomaly bench --with ewma --whole")
+def bench(
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Beside ours: a baseline, or all; may be repeated.", show_default=False),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at once; else one a core.", show_default=False)] = 0,
+    *,
+    whole: Annotated[bool, typer.Option("--whole", help="With the figures that rank; takes minutes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score our detectors and well-known ones on labelled series, at the one fixed threshold.
+
+    The series are no part of Tapewatch: TAPEWATCH_ANOMALY_DATA names their folder, else shared/data/nab is looked for
+    beside the project.
+    """
+    from control.yardstick import find_yard
+    from control.yardstick_contest import Contest
+    from control.yardstick_table import detectors
+
+    contestants = guarded(lambda: _contestants(others or ()))
+    yard = guarded(find_yard)
+    contest = guarded(lambda: Contest(yard, jobs=jobs or os.cpu_count() or 1, say=lambda text: err.print(escape(text))))
+    outputs = {one.name: contest.outputs(one) for one in contestants}
+    told: dict[str, Any] = {}
+    for group in yard.groups():
+        rows = [contest.row(name, found, group, whole=whole) for name, found in outputs.items()]
+        told[group] = {row.name: {**row.figures, "us_per_row": row.us_per_row} for row in rows}
+        if not as_json:
+            out.print(f"[bold]{group}[/]")
+            typer.echo(detectors(rows))
+    if as_json:
+        print_json(_without_nan(told))
+
+
+def _contestants(others: Sequence[str]) -> list[Contestant]:
+    import functools
+
+    from anomaly.baselines import BASELINES
+    from control.series_joint import alone, ours
+    from control.yardstick import Contestant
+
+    unknown = [name for name in others if name not in {*BASELINES, "all"}]
+    if unknown:
+        raise InputError(f"--with {unknown[0]}", "is no baseline", right=f"known are all, {', '.join(BASELINES)}")
+    names = list(BASELINES) if "all" in others else list(dict.fromkeys(others))
+    return [
+        Contestant("tapewatch", ours),
+        *(Contestant(name, functools.partial(alone, BASELINES[name])) for name in names),
+    ]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
