@@ -103,17 +103,27 @@ def look_back(
     *,
     plots: Path | None = None,
     make: Callable[[int], FileDetector] = ours,
+    budget: float | None = None,
 ) -> Backtest:
     """Score the past and count what would have paged from `start` to `end`; what lies before warms the detectors.
+
+    Args:
+        past: the series, each from before `start` on.
+        start: the first instant that counts; else the beginning of each series.
+        end: the last one; else its end.
+        plots: a folder for pictures of the series that page.
+        make: the detector of a series of so many columns.
+        budget: promised false alarms of one series a day at most; else what our detectors promise.
 
     Raises:
         PermanentError: a plot cannot be written.
     """
-    from anomaly.settings import Settings
-
     from control.series_plot import draw
 
-    budget = Settings().budget_per_day
+    if budget is None:
+        from anomaly.settings import Settings
+
+        budget = Settings().budget_per_day
     lines: list[Line] = []
     pages: list[tuple[str, Told]] = []
     for series in past.series:

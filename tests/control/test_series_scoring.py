@@ -9,7 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from anomaly.baselines import Ewma, LastValue
+from anomaly.baselines.ewma import Ewma
+from anomaly.baselines.last_value import LastValue
 from anomaly.detector import Scores, Verdict
 from control.series_files import SeriesFile
 from control.series_joint import Several, alone

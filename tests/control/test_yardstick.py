@@ -7,7 +7,8 @@ import textwrap
 import numpy as np
 import pytest
 
-from anomaly.baselines import Ewma, LastValue
+from anomaly.baselines.ewma import Ewma
+from anomaly.baselines.last_value import LastValue
 from control.series_joint import alone
 from control.yardstick import VARIABLE, Contestant, Output, Scratch, find_yard, outputs_of
 from control.yardstick_contest import Contest
