@@ -24,6 +24,7 @@ WATCHED_S: Final = 3.0
 """How long the terminal waits for the process."""
 _INCIDENT: Final = re.compile(r"INC-\d{8}-\d+")
 _SHOWN: Final = 6
+_SIZES: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def view(layout: Layout) -> View:
@@ -113,26 +114,24 @@ def ranked(series: Sequence[SeriesNow]) -> list[SeriesNow]:
     return sorted(series, key=lambda one: (not one.alert, -(one.score or 0.0)))
 
 
-def figure(value: float | None) -> str:
-    """Return a number in four figures with a prefix, such as 41.2, 2.31m or 86.0M; a dash for none."""
+def figure(value: float | None, unit: str = "") -> str:
+    """Return a number with its unit as people read it, such as 1.502 ms, 86.1 MB or 41.2 orders/s; a dash for none."""
     if value is None:
         return "-"
-    size = abs(value)
-    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= factor:
-            return f"{value / factor:.4g}{letter}"
-    if size == 0 or size >= 1:
-        return f"{value:.4g}"
-    for factor, letter in ((1e-3, "m"), (1e-6, "u")):
-        if size >= factor:
-            return f"{value / factor:.4g}{letter}"
-    return f"{value:.3g}"
+    scale, name = 1.0, unit
+    if unit == "s" and 0 < abs(value) < 1:
+        scale, name = (1e3, "ms") if abs(value) >= 1e-3 else (1e6, "us")  # noqa: PLR2004 - a millisecond
+    elif unit.startswith("bytes"):
+        scale, name = next(((1 / size, word) for size, word in _SIZES if abs(value) >= size), (1.0, "B"))
+        name += unit.removeprefix("bytes")
+    return f"{value * scale:.4g} {name}".rstrip()
 
 
 def sentence(one: SeriesNow) -> str:
     """Return one series as a line of text."""
-    expected = f"expected {figure(one.low)} to {figure(one.high)}" if one.low is not None else "nothing expected yet"
-    text = f"{one.id} ({one.service}): {figure(one.value)} {one.unit}, {expected}, score {one.score or 0:.2f}"
+    low, high = figure(one.low, one.unit), figure(one.high, one.unit)
+    expected = f"expected {low} to {high}" if one.low is not None else "nothing expected yet"
+    text = f"{one.id} ({one.service}): {figure(one.value, one.unit)}, {expected}, score {one.score or 0:.2f}"
     if one.sentence:
         text += f", {one.channel}: {one.sentence}"
     return text

@@ -169,7 +169,7 @@ class AnomalyLoop:
         for step in steps:
             if step.at <= watch.at:
                 continue  # a state that is newer than what was asked for
-            if watch.at and step.at - watch.at > 3 * self._p.step:
+            if watch.at and step.at - watch.at > self._p.step:  # instants without any reading lie between
                 watch.quiet_until(Instant(step.at + self._p.window))
             young = kind is not Kind.HISTORY and self._p.clock.now() - step.at <= self._young
             really = Kind.LIVE if young else kind

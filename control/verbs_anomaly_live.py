@@ -140,8 +140,7 @@ def table(seen: View, limit: int) -> Table:
     """Return the view for people: the most unusual series, and the latest pages."""
     told = Table(title=escape(headline(seen)), title_justify="left", title_style="bold red" if seen.trouble else "bold")
     for column, justify in (
-        ("series", "left"), ("service", "left"), ("value", "right"), ("expected", "right"), ("unit", "left"),
-        ("score", "right"), ("", "left"), ("what is unusual", "left"),
+        ("series", "left"), ("service", "left"), ("value", "right"), ("expected", "right"), ("score", "right"), ("", "left"), ("what is unusual", "left"),
     ):  # fmt: skip
         told.add_column(column, justify=justify, no_wrap=column != "what is unusual")  # type: ignore[arg-type] # a word
     for one in anomaly_desk.ranked(seen.series)[:limit]:
@@ -149,7 +148,7 @@ def table(seen: View, limit: int) -> Table:
     for page in seen.pages[:_PAGES]:
         name = f"{page.series}/{page.item}" if page.item else page.series
         said = {"false": "said to be false", "true": "confirmed"}.get(page.answer, "")
-        told.add_row(f"[bold]{page.id}[/]", page.service, "", "", "", "", said, escape(f"{name}: {page.sentence}"))
+        told.add_row(f"[bold]{page.id}[/]", page.service, "", "", "", said, escape(f"{name}: {page.sentence}"))
     return told
 
 
@@ -157,10 +156,10 @@ def _cells(one: SeriesNow) -> tuple[str, ...]:
     score = one.score or 0.0
     colour = "red" if one.alert else "yellow" if score >= _HOT else "green"
     mark = "[bold red]alert[/]" if one.alert else one.state if one.state != "scored" else ""
-    expected = f"{anomaly_desk.figure(one.low)} to {anomaly_desk.figure(one.high)}" if one.low is not None else "-"
+    low, high, figure = (anomaly_desk.figure(number, one.unit) for number in (one.low, one.high, one.value))
+    expected = f"{low} to {high}" if one.low is not None else "-"
     shown = f"[{colour}]{score:.2f}[/]" if one.score is not None else "-"
-    figure = anomaly_desk.figure(one.value)
-    return escape(one.id), one.service, figure, expected, one.unit, shown, mark, escape(one.sentence)
+    return escape(one.id), one.service, figure, expected, shown, mark, escape(one.sentence)
 
 
 def changes(seen: View, before: View | None) -> list[str]:

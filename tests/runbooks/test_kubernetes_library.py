@@ -323,7 +323,7 @@ VAIN = [
     ("canary-abort", "take the canary away", NOT_PROVEN, ["scale"]),
     ("poisoned-config", "restore the configuration", UNDONE, ["restore_config", "take_back"]),
     ("pod-stuck", "remove the pod", NOT_PROVEN, ["delete_replica"]),
-    ("series-anomalous", "keep a snapshot of the books", NOT_PROVEN, ["keep_snapshot"]),
+    ("series-anomalous", "keep a snapshot of the books and see whether it passes", NOT_PROVEN, ["keep_snapshot"]),
 ]
 
 
