@@ -15,9 +15,9 @@ _NAMED: Final = 3
 _FAR: Final = 1_000.0
 _BYTES: Final = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _KINDS: Final = {
-    ChangeKind.RESTART: "a restart just before it moved",
-    ChangeKind.DEPLOY: "another version just before it moved",
-    ChangeKind.FAULT: "a fault was injected on purpose (told, and not counted)",
+    ChangeKind.RESTART: "It was restarted shortly before",
+    ChangeKind.DEPLOY: "It was deployed shortly before",
+    ChangeKind.FAULT: "It was broken on purpose, which is told and not counted",
 }
 
 
@@ -171,7 +171,7 @@ class _Words:
             own = one.service == self._case.about
             yield f"{'It is' if own else self._case.about + ' stands on it,'} the service that the alert speaks of."
         for change in one.changes[-_NAMED:]:
-            yield f"There was {_KINDS[change.kind]}: {change.words} at {clock(change.at)} UTC."
+            yield f"{_KINDS[change.kind]}: {change.words} at {clock(change.at)} UTC."
 
     def _against(self, one: Suspect) -> Iterator[str]:
         assert one.at is not None, "what moved began to move"
@@ -183,7 +183,7 @@ class _Words:
         earlier = [other for other in earlier if other.service not in one.before]
         if earlier and earlier[0].at is not None:
             yield f"{earlier[0].service} moved {apart(one.at - earlier[0].at)} before it."
-        stronger = [other for other in self._moved if other.size > one.size]
+        stronger = [other for other in self._moved if round(other.size) > round(one.size)]
         if stronger:
             most = max(stronger, key=lambda other: other.size)
             yield f"{most.service} moved farther: {most.size:.0f} deviations against {one.size:.0f}."

@@ -35,8 +35,6 @@ from kernel.time import MINUTE, SECOND, Duration, Instant
 SERIES_MAX: Final = 500
 """Series that are looked at; what is above is left out by name and counted."""
 HYPOTHESES_MAX: Final = 5
-SIZE_MIN: Final = 3.0
-"""Deviations below which nobody would call it a movement."""
 OUTSIDE: Final = "outside"
 """The hypothesis that nothing watched is the cause."""
 _WEIGHTS: Final = {"first": 0.25, "most": 0.20, "explains": 0.25, "about": 0.20, "change": 0.10}
@@ -146,7 +144,7 @@ def rank(
     looked = ordered[:SERIES_MAX]
     verdicts = [(track, judge(track, window)) for track in looked]
     judged = [(track, verdict) for track, verdict in verdicts if isinstance(verdict, Move) or verdict is Verdict.STILL]
-    moves = [(track, verdict) for track, verdict in judged if isinstance(verdict, Move) and verdict.size >= SIZE_MIN]
+    moves = [(track, verdict) for track, verdict in judged if isinstance(verdict, Move)]
     gone = sum(move.gone for _, move in moves)
     blind = bool(judged) and gone >= max(3, _BLIND * len(judged))
     plant = _Plant(judged, [] if blind else moves, graph, about, changes, _tolerance(looked))

@@ -33,10 +33,12 @@ from kernel.time import MINUTE, Duration, Instant
 
 LEAD: Final = Duration(10 * MINUTE)
 """How long before an alert its cause is looked for."""
-SAMPLES_BEFORE: Final = 5
+SAMPLES_BEFORE: Final = 4
 """Readings from before that a judgement needs."""
 SIZE_MAX: Final = 50.0
 """Deviations are counted up to here: a series that never varied makes any change infinite."""
+SIZE_MIN: Final = 3.0
+"""Deviations below which nobody would call it a movement."""
 GONE_SIZE: Final = 15.0
 """How much the end of a series counts for, in deviations."""
 _SLACK: Final = 0.75
@@ -49,6 +51,13 @@ _RELATIVE_FLOOR: Final = 0.02
 _ZERO_FLOOR: Final = 0.05
 """Where the usual value is zero: this share of the largest value seen."""
 _LAG_MIN: Final = 4
+_FEW: Final = 4.0
+"""So many readings before double a scale."""
+_FOLLOWS_MAX: Final = 0.9
+_STRAIGHT: Final = 0.5
+"""A line is followed when it halves what is left."""
+_TREND: Final = 0.5
+"""A usual growth that stops comes to two deviations, which is no movement; one three times as fast comes to four."""
 _GONE_STEPS: Final = 3
 _DENSE: Final = 0.7
 """A series ended only when it had at least this share of its readings before."""
@@ -117,11 +126,12 @@ def judge(track: Track, window: Window) -> Move | Verdict:
     first = _first_searched(at, window)
     if first > np.searchsorted(at, window.alert, side="right"):
         return Verdict.SHORT
-    usual, scale, low, high = _band(values[:first], values)
-    deviation = (values - usual) / _widened(values, first, scale)
+    low, usual, high = (float(value) for value in np.percentile(values[:first], (5, 50, 95)))
+    deviation = _deviations(values, first, usual)
     started = _onset(deviation, first)
     if started is not None:
-        return _move(at, values, deviation, started, (usual, low, high))
+        move = _move(at, values, deviation, started, (usual, low, high))
+        return move if move.size >= SIZE_MIN else Verdict.STILL
     ended = _ended(at, first, window)
     if ended is not None:
         return Move(ended, GONE_SIZE, up=False, usual=usual, low=low, high=high, peak=float("nan"), gone=True)
@@ -156,29 +166,41 @@ def _first_searched(at: NDArray[np.int64], window: Window) -> int:
     return max(SAMPLES_BEFORE, int(np.searchsorted(at, max(window.alert - LEAD, halfway))))
 
 
-def _band(before: NDArray[np.float64], everything: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Return usual value, scale, and the range of nine in ten readings before."""
-    quarter, usual, above = np.percentile(before, (25, 50, 75))
-    spread = max(1.4826 * float(np.median(np.abs(before - usual))), 0.7413 * float(above - quarter))
-    floor = _RELATIVE_FLOOR * abs(float(usual)) or _ZERO_FLOOR * float(np.max(np.abs(everything)))
-    low, high = np.percentile(before, (5, 95))
-    return float(usual), max(spread, floor) or 1.0, float(low), float(high)
+def _scale(before: NDArray[np.float64], usual: float, everything: NDArray[np.float64]) -> float:
+    """Return the scale of readings that are told apart from what was expected of them."""
+    quarter, above = np.percentile(before, (25, 75))
+    spread = max(1.4826 * float(np.median(np.abs(before))), 0.7413 * float(above - quarter))
+    floor = _RELATIVE_FLOOR * abs(usual) or _ZERO_FLOOR * float(np.max(np.abs(everything)))
+    # A handful of readings says little about a spread, and readings that follow each other count for fewer.
+    follows = _follows(before)
+    return max(spread, floor) * (1 + _FEW / (len(before) * (1 - follows) / (1 + follows))) or 1.0
 
 
-def _widened(values: NDArray[np.float64], first: int, scale: float) -> NDArray[np.float64]:
-    """Return the scale of every reading: a series that wanders of itself may be the farther the longer it is left.
+def _follows(apart: NDArray[np.float64]) -> float:
+    """Return how much of a reading is that of the one before, 0 to `_FOLLOWS_MAX`: its autocorrelation."""
+    power = float(np.dot(apart, apart))
+    return min(_FOLLOWS_MAX, max(0.0, float(np.dot(apart[1:], apart[:-1])) / power)) if power else 0.0
 
-    The variance of differences over m readings is 2 noise + m walk; what it gains from one reading to m is the walk.
+
+def _deviations(values: NDArray[np.float64], first: int, usual: float) -> NDArray[np.float64]:
+    """Return every reading's deviations from where it would be had nothing changed.
+
+    A series that grows steadily is expected to go on, or to stop: its line is followed, and the scale widens with what
+    the line adds. One that wanders may be the farther the longer it is left: the variance of differences over m
+    readings is 2 noise + m walk, and what it gains from one reading to m is the walk.
     """
-    before = values[:first]
+    before, ahead = values[:first], np.maximum(0, np.arange(len(values)) - first + 1)
     lag = first // 4
-    widths = np.full(len(values), scale)
     if lag < _LAG_MIN:
-        return widths
+        return (values - usual) / _scale(before - usual, usual, values)
+    slope = float(np.median(before[lag:] - before[:-lag])) / lag
+    line = usual + slope * (np.arange(len(values)) - (first - 1) / 2)
+    if np.median(np.abs(before - line[:first])) > _STRAIGHT * np.median(np.abs(before - usual)):
+        slope, line = 0.0, np.full(len(values), usual)
+    scale = _scale(before - line[:first], usual, values)
     near, far = (1.4826**2 * float(np.median(np.square(_differences(before, m)))) for m in (1, lag))
     walk = max(0.0, far - near) / (lag - 1)
-    widths[first:] = np.sqrt(scale**2 + walk * np.arange(1, len(values) - first + 1))
-    return widths
+    return (values - line) / np.sqrt(scale**2 + walk * ahead + (_TREND * slope * ahead) ** 2)
 
 
 def _differences(values: NDArray[np.float64], lag: int) -> NDArray[np.float64]:

@@ -117,6 +117,7 @@ def make_app(parts: ApiParts) -> FastAPI:
     route("GET", "/api/v1/incidents/{id}", api.incident, secret=admin)
     route("GET", "/api/v1/incidents/{id}/timeline", api.timeline, secret=admin)
     route("GET", "/api/v1/incidents/{id}/postmortem", api.postmortem, secret=admin)
+    route("POST", "/api/v1/incidents/{id}/causes", api.causes, secret=admin)
     route("POST", "/api/v1/incidents/{id}/ack", api.acknowledge, secret=admin)
     route("POST", "/api/v1/incidents/{id}/note", api.note, secret=admin)
     route("POST", "/api/v1/incidents/{id}/resolve", api.resolve, secret=admin)
@@ -233,6 +234,10 @@ class _Api:
         policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
         kind = "text/html" if form == "html" else "text/markdown"
         return Response(text, 200, {**_HEADERS, **policy}, kind)
+
+    async def causes(self, request: Request) -> Response:
+        again = request.query_params.get("again") == "true"
+        return _json(await self._p.desk.causes(request.path_params["id"], again=again))
 
     async def acknowledge(self, request: Request) -> Response:
         said = await _decoded(request, Said)

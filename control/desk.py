@@ -13,6 +13,7 @@ from incidents.incident import UNRESOLVED, IllegalTransitionError, Incident, Sig
 from incidents.markdown import to_markdown
 from incidents.ports import RunRecord
 from incidents.postmortem import build_report
+from incidents.ranked import Ranked, ranked_of
 from incidents.timeline import Draft, Entry, EntryKind
 from kernel.errors import InputError
 from kernel.time import HOUR, Clock, Instant
@@ -41,6 +42,14 @@ class Runner(Protocol):
         ...
 
 
+class Ranker(Protocol):
+    """Who ranks the causes of incidents."""
+
+    async def again(self, incident: Incident) -> Ranked:
+        """Rank anew and write it down."""
+        ...
+
+
 Report = Callable[[str], Awaitable[object]]
 
 
@@ -52,10 +61,20 @@ class Desk:
     """Where people meet incidents."""
 
     def __init__(
-        self, store: StoreThread, runner: Runner, library: Sequence[Runbook], clock: Clock, report: Report = _no_report
+        self,
+        store: StoreThread,
+        runner: Runner,
+        library: Sequence[Runbook],
+        clock: Clock,
+        report: Report = _no_report,
+        causes: Ranker | None = None,
     ) -> None:
-        """Serve what `store` holds; hand wishes to run a runbook to `runner`; `report` writes an incident's report."""
+        """Serve what `store` holds; hand wishes to run a runbook to `runner`.
+
+        `report` writes an incident's report, `causes` ranks what moved first.
+        """
         self._report = report
+        self._causes = causes
         self._store = store
         self._runner = runner
         self._library = {runbook.name: runbook for runbook in library}
@@ -125,6 +144,22 @@ class Desk:
         draft = Draft(self._clock.now(), EntryKind.NOTE, f"person:{_name(by)}", words, {"by": _name(by), "text": words})
         await self._store.call(lambda store: store.append(incident_id, [draft]))
         return await self.incident(incident_id)
+
+    async def causes(self, incident_id: str, *, again: bool = False) -> Ranked:
+        """Return what moved first as the timeline tells it; ranked anew when it tells nothing, or `again` is asked.
+
+        Raises:
+            RefusedByRailError: nobody ranks here.
+        """
+        incident = await self.incident(incident_id)
+        entries = await self._store.call(lambda store: store.timeline(incident_id))
+        made = [ranked_of(entry) for entry in entries if entry.kind is EntryKind.CAUSES_RANKED]
+        told = [ranked for ranked in made if not ranked.trouble]
+        if told and not again:
+            return told[-1]
+        if self._causes is None:
+            raise RefusedByRailError("the list of watched series cannot be read: see the log of control")
+        return await self._causes.again(incident)
 
     async def runs(self) -> list[RunRecord]:
         """Return the runs of the past day, oldest first."""

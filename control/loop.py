@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from control import killswitch, tell
+from control.causes import Investigator
 from control.config import ControlTuning
 from control.consent import consent_for
 from control.deadman import SILENT, DeadMan
@@ -75,6 +76,8 @@ class LoopParts:
     telemetry: ControlInstruments
     log: Log
     clock: Clock
+    causes: Investigator | None = None
+    """Ranks what moved first; None: nobody does."""
 
 
 class Loop:
@@ -146,10 +149,7 @@ class Loop:
         except Exception:  # noqa: BLE001 - a fault of ours in one signal must hold up none of the others
             await self._decide_singly(pending, now)
             return len(pending)
-        for incident_id in told.opened:
-            incident = told.incidents[incident_id]
-            self._p.telemetry.opened(incident.level)
-            self._p.log.event("incident-opened", severity="warning", incident=incident_id, message=incident.title)
+        self._tell_opened(told)
         for signal in signals:
             if signal.status is Status.RESOLVED:
                 self._arrived.pop(signal.fingerprint, None)
@@ -159,6 +159,14 @@ class Loop:
             if incident.unresolved:
                 await self._advance(incident, now)
         return len(pending)
+
+    def _tell_opened(self, told: Told) -> None:
+        for incident_id in told.opened:
+            incident = told.incidents[incident_id]
+            self._p.telemetry.opened(incident.level)
+            self._p.log.event("incident-opened", severity="warning", incident=incident_id, message=incident.title)
+            if self._p.causes is not None:
+                self._p.causes.begin(incident_id)
 
     def _told(self, store: IncidentStore, signals: Sequence[AlertSignal], offset: int, now: Instant) -> Told:
         """Decide on signals in one visit to the store's thread: each visit more would delay the first action."""
@@ -223,7 +231,8 @@ class Loop:
     async def _close(self, incident: Incident, now: Instant) -> None:
         """Close a quiet incident, beside the turns: a monitoring that answers slowly must hold nobody up."""
         try:
-            evidence = await self._p.archivist.gather(incident, now)
+            evidence, ranked = await asyncio.gather(self._p.archivist.gather(incident, now), self._ranked(incident))
+            evidence = [*ranked, *evidence]
             at = self._p.clock.now()
             if await self._p.store.call(lambda store: self._cleared(store, incident.id, evidence, at)):
                 self._p.log.event("incident-resolved", incident=incident.id)
@@ -233,6 +242,13 @@ class Loop:
             self._p.log.event("close-failed", severity="error", incident=incident.id, message=str(error))
         finally:
             self._closing.pop(incident.id, None)
+
+    async def _ranked(self, incident: Incident) -> list[Draft]:
+        """Return what the last look at an incident's causes adds."""
+        if self._p.causes is None:
+            return []
+        entries = await self._p.store.call(lambda store: store.timeline(incident.id))
+        return await self._p.causes.at_end(incident, entries)
 
     def _cleared(self, store: IncidentStore, incident_id: str, evidence: Sequence[Draft], at: Instant) -> bool:
         """Clear an incident when it is still quiet: alerts, runs and people go on while evidence is gathered."""
@@ -436,6 +452,8 @@ class Loop:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._p.causes is not None:
+            await self._p.causes.stop()
 
 
 def undecidable(signal: AlertSignal, now: Instant) -> AlertSignal:

@@ -79,9 +79,10 @@ class Pager:
             "service": incident.service,
             "incident": incident.id,
         }
+        likely = f"\nWhat moved first: {incident.likely_cause}" if incident.likely_cause else ""
         annotations = {
             "summary": f"{incident.id} waits for a person: {incident.title}",
-            "description": asks or f"{incident.needs_person_why}\n{incident.what_to_do}",
+            "description": (asks or f"{incident.needs_person_why}\n{incident.what_to_do}") + likely,
             "incident_url": f"{self._url}/api/v1/incidents/{incident.id}",
         }
         return PostableAlert(labels, annotations, incident.opened_at, ends_at)

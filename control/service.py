@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from control.addresses import url_of
 from control.api import ApiParts, make_app
 from control.bindings import LivePlant
+from control.causes import Investigator, patient
 from control.config import RoleConfig
 from control.consent import Consents, check_floor
 from control.deadman import DeadMan
@@ -41,6 +42,7 @@ from monitor.adapters.alertmanager_api import AlertmanagerApi
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.log_files import FileLog
 from monitor.adapters.prometheus_api import PrometheusApi
+from monitor.adapters.watched_files import HOUSE, load_watched
 from monitor.catalog import Role
 from monitor.logs import EcsFormat
 from runbooks.adapters.exchange_admin import ExchangeAdmin
@@ -111,6 +113,7 @@ async def wire(
     alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
     repage = seconds(config.tuning.repage_s)
     archivist = Archivist(base.store, base.metrics, layout.reports, layout.faults, base.clock, base.log)
+    causes = await _causes(config, layout, base, stack)
     loop = Loop(
         LoopParts(
             store=base.store,
@@ -125,13 +128,14 @@ async def wire(
             telemetry=base.telemetry,
             log=base.log,
             clock=base.clock,
+            causes=causes,
         ),
         wake,
     )
     app = make_app(
         ApiParts(
             intake=intake,
-            desk=Desk(base.store, loop, library, base.clock, archivist.report),
+            desk=Desk(base.store, loop, library, base.clock, archivist.report, causes),
             consents=consents,
             deadman=deadman,
             library=library,
@@ -181,6 +185,20 @@ async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: 
         quiet=seconds(config.tuning.auction_quiet_s),
     )
     return _Base(clock, exporter, ControlInstruments(exporter, market.phase_name), log, admin, store, metrics, market)
+
+
+async def _causes(config: RoleConfig, layout: Layout, base: _Base, stack: AsyncExitStack) -> Investigator | None:
+    """Return what ranks causes; a list of watched series that is wrong is told, and costs nothing but the ranking."""
+    try:
+        watched = load_watched(Path(config.anomaly.watched) if config.anomaly.watched else HOUSE)
+    except InputError as error:
+        base.log.event("causes-not-ranked", severity="error", message=str(error))
+        return None
+    metrics = await stack.enter_async_context(patient(config.prometheus_url))
+    return Investigator(
+        base.store, metrics, watched,
+        scrape_s=config.anomaly.scrape_s, faults=layout.faults, clock=base.clock, log=base.log,
+    )  # fmt: skip
 
 
 def _library(config: RoleConfig, log: FileLog) -> tuple[list[Runbook], list[InputError]]:

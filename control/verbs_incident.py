@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control import faults
+from control import faults, verbs_causes
 from control.calls import call, fetch
 from control.fault import Plant
 from control.layout import Layout
@@ -175,6 +175,9 @@ def resolve(
     _said(state, id, "resolve", body, f"{id} is closed by {who(by)}")
 
 
+app.command("causes", epilog=verbs_causes.EXAMPLE)(verbs_causes.causes)
+
+
 def _said(state: Path | None, id: str, verb: str, body: object, done: str) -> None:  # noqa: A002 - see above
     guarded(lambda: Desk(layout_of(state)).say(f"{path_of(id)}/{verb}", body))
     out.print(markup(done))
@@ -297,6 +300,7 @@ def _print_incident(one: Incident, told: Told, desk: Desk) -> None:
         lines.append(("report", markup(str(desk.report(one.id)))))
     for name, text in lines:
         out.print(f"{name:10}{text}", soft_wrap=True)
+    verbs_causes.print_in_short(told.entries)
     _print_alerts(one)
     _print_runs(one)
     _print_timeline(told)

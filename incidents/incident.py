@@ -221,6 +221,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
     merged_into: str = ""
+    likely_cause: str = ""
+    """What the last ranking of causes says, when one of them stands out."""
 
     @property
     def unresolved(self) -> bool:
@@ -401,6 +403,12 @@ def _handed_over(incident: Incident, entry: Entry | Draft) -> Incident:
     return replace(unseen, needs_person=True, needs_person_why=why, what_to_do=what)
 
 
+def _causes_ranked(incident: Incident, entry: Entry | Draft) -> Incident:
+    if _text(entry, "trouble"):
+        return incident  # what could not be told takes nothing back
+    return replace(incident, likely_cause=_text(entry, "sentence") if entry.data.get("stands_out") is True else "")
+
+
 # The other kinds tell something without changing what the incident is.
 _CHANGES: Final[Mapping[EntryKind, Callable[[Incident, Entry | Draft], Incident]]] = {
     EntryKind.ALERT_FIRING: _alert_firing,
@@ -412,6 +420,7 @@ _CHANGES: Final[Mapping[EntryKind, Callable[[Incident, Entry | Draft], Incident]
     EntryKind.RUN_ENDED: _run_ended,
     EntryKind.RUN_DECLINED: _run_declined,
     EntryKind.HANDED_OVER: _handed_over,
+    EntryKind.CAUSES_RANKED: _causes_ranked,
 }
 
 

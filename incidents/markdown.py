@@ -56,6 +56,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield " ".join(_said(sentence) for sentence in report.summary)
     yield from _figures(report)
     yield from _section("Trigger and contributing factors", report.causes)
+    yield from _moved(report)
     yield from _tried(report)
     yield from _section("What was refused or declined", report.refused)
     yield from _section("What was undone", report.undone)
@@ -94,6 +95,17 @@ def _section(title: str, sentences: Sequence[Sentence]) -> Iterator[str]:
         yield from ("", f"## {title}", "")
         for sentence in sentences:
             yield f"- {_said(sentence)}"
+
+
+def _moved(report: Report) -> Iterator[str]:
+    yield from _section("What moved first", report.moved)
+    for place, one in enumerate(report.suspicions, start=1):
+        yield from ("", f"### Hypothesis {place}: {escape(one.name)} ({escape(one.points)})", "", _said(one.sentence))
+        for word, sentences in (("For", one.speaks_for), ("Against", one.speaks_against)):
+            if sentences:
+                yield ""
+            for sentence in sentences:
+                yield f"- {word}: {_said(sentence)}"
 
 
 def _figures(report: Report) -> Iterator[str]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from incidents.incident import Incident
 from incidents.lessons import follow_ups, went_poorly, went_well
 from incidents.plot import figure
-from incidents.report import Attempt, Check, Figure, Report, Sentence
+from incidents.ranked import ranked_of
+from incidents.report import Attempt, Check, Figure, Report, Sentence, Suspicion
 from incidents.story import Story, as_sentence, of_cause, say
 from incidents.tables import links, plots, timeline
 from incidents.timeline import Entry, EntryKind
@@ -72,6 +73,8 @@ def build_report(incident: Incident, entries: Sequence[Entry], now: Instant, *, 
         impact_notes=tuple(_impact_notes(story)),
         timings=tuple(_timings(story)),
         causes=tuple(_causes(story)),
+        moved=tuple(_moved(story)),
+        suspicions=tuple(_suspicions(story)),
         tried=tuple(_attempt(story, run) for run in story.all(EntryKind.RUN_STARTED)),
         refused=tuple(_refused(story)),
         undone=tuple(_undone(story)),
@@ -244,6 +247,36 @@ def _causes(story: Story) -> Iterator[Sentence]:
             yield say(f"The guard “{clean(entry.data.get('name'), 80)}” had no answer: {why}.", entry)
     for entry in story.relapses():
         yield say(f"At {clock(entry.at)} UTC it came back after it had been mended.", entry)
+
+
+def _moved(story: Story) -> Iterator[Sentence]:
+    """Tell the last ranking of causes as a whole, and what the one before it said when that was something else."""
+    entries = story.all(EntryKind.CAUSES_RANKED)
+    told = [(entry, ranked_of(entry)) for entry in entries]
+    failed = [(entry, ranked) for entry, ranked in told if ranked.trouble]
+    made = [(entry, ranked) for entry, ranked in told if not ranked.trouble]
+    if made:
+        entry, ranked = made[-1]
+        yield say(as_sentence(ranked.sentence), entry)
+        yield say(f"What was looked at: {as_sentence(ranked.basis)}", entry)
+        for earlier, before in made[:-1][-1:]:
+            yield say(f"At {clock(earlier.at)} UTC it had said: {as_sentence(before.sentence)}", earlier)
+    elif failed:
+        entry, ranked = failed[-1]
+        yield say(f"It could not be told: {as_sentence(ranked.trouble)}", entry)
+
+
+def _suspicions(story: Story) -> Iterator[Suspicion]:
+    made = [entry for entry in story.all(EntryKind.CAUSES_RANKED) if not ranked_of(entry).trouble]
+    for entry in made[-1:]:
+        for one in ranked_of(entry).hypotheses:
+            yield Suspicion(
+                name=one.service or "outside of what is watched",
+                points=f"{shown(one.score)} points",
+                sentence=say(as_sentence(one.sentence), entry),
+                speaks_for=tuple(say(text, entry) for text in one.speaks_for),
+                speaks_against=tuple(say(text, entry) for text in one.speaks_against),
+            )
 
 
 def _where(alert: Entry) -> str:

@@ -31,6 +31,16 @@ class FollowUp(msgspec.Struct, frozen=True):
     owner: str
 
 
+class Suspicion(msgspec.Struct, frozen=True):
+    """A hypothesis about the cause, with what speaks for it and against it."""
+
+    name: str
+    points: str
+    sentence: Sentence
+    speaks_for: tuple[Sentence, ...]
+    speaks_against: tuple[Sentence, ...]
+
+
 class Check(msgspec.Struct, frozen=True):
     """Readings of one piece of evidence in a run: the last one, and how many there were."""
 
@@ -100,6 +110,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     impact_notes: tuple[Sentence, ...]
     timings: tuple[Figure, ...]
     causes: tuple[Sentence, ...]
+    moved: tuple[Sentence, ...]
+    """What moved first, as a whole."""
+    suspicions: tuple[Suspicion, ...]
+    """The hypotheses, best first."""
     tried: tuple[Attempt, ...]
     refused: tuple[Sentence, ...]
     undone: tuple[Sentence, ...]
@@ -114,6 +128,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """Yield everything that is said with a fact in it, figures and captions too."""
         yield from (*self.summary, *self.impact_notes, *self.causes, *self.refused, *self.undone)
         yield from (*self.went_well, *self.went_poorly, *(item.sentence for item in self.follow_ups))
+        yield from self.moved
+        for one in self.suspicions:
+            yield from (one.sentence, *one.speaks_for, *one.speaks_against)
+            yield Sentence(f"{one.name}: {one.points}", one.sentence.backed_by)
         for item in (*self.impact, *self.timings):
             yield Sentence(f"{item.name}: {item.value}", item.backed_by)
         for attempt in self.tried:

@@ -43,6 +43,9 @@ class EntryKind(StrEnum):
     HANDED_OVER = "handed_over"  # reason, what_to_do
     NOTE = "note"  # by, text
     IMPACT = "impact"  # orders, notional_ticks, minutes, source (figures of the exchange over the incident's time)
+    CAUSES_RANKED = (
+        "causes_ranked"  # sentence, basis, stands_out, hypotheses [{service, metric, score, at, …}], trouble
+    )
     CURVE = "curve"  # name, unit, query, points [[instant_ns, value], …], marks {name: instant_ns}
 
 

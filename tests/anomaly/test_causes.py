@@ -99,6 +99,20 @@ def test_a_constant_series_that_changes_is_a_movement_of_bounded_size():
     assert (move.at - BEGAN) // SECOND == 110
 
 
+def test_a_series_that_always_grew_does_not_move_by_growing_on_or_by_stopping_but_by_growing_faster():
+    line = np.arange(140) * 0.1 + noisy(20, level=50.0) * 0.2
+    assert judge(track(line), WINDOW) is Verdict.STILL
+    stopped = line.copy()
+    stopped[110:] = stopped[109] + noisy(21, 30, 0.0) * 0.2
+    assert judge(track(stopped), WINDOW) is Verdict.STILL
+    faster = line.copy()
+    faster[100:] += np.arange(40) * 0.5
+    move = judge(track(faster), WINDOW)
+    assert isinstance(move, Move)
+    assert move.up
+    assert abs(move.at - (BEGAN + 100 * SECOND)) <= 8 * SECOND
+
+
 def test_a_series_that_ends_is_a_movement_and_a_gap_is_none():
     ended, gap = noisy(6), noisy(6)
     ended[112:] = np.nan
@@ -184,7 +198,7 @@ def test_a_restart_counts_and_a_fault_injected_on_purpose_is_told_without_counti
     assert {one.service: one.score for one in fault.suspects} == plain
     assert next(one.score for one in restart.suspects if one.service == "settlement") > plain["settlement"]
     told = next(one for one in put(fault).hypotheses if one.service == "settlement")
-    assert any("injected on purpose" in text for text in told.speaks_for)
+    assert any("broken on purpose" in text for text in told.speaks_for)
 
 
 def test_more_series_than_the_bound_are_left_out_and_counted():
