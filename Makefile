@@ -46,7 +46,7 @@ test: setup ## Run every check but the long ones; those on Kubernetes if the tes
 test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first
 	TESTBED_REQUIRED=1 $(BIN)/pytest -q -m "kube and not long"
 
-test-long: setup ## Run the long tests and all drills: eleven here, ten on Kubernetes
+test-long: setup ## Run the long tests and all drills: sixteen here (half an hour), ten on Kubernetes
 	$(BIN)/pytest -q -m long
 	$(BIN)/tapewatch drill all
 	$(BIN)/tapewatch drill all --on kubernetes

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,15 +22,18 @@ from urllib.parse import quote
 import msgspec
 
 from control import faults, killswitch
-from control.calls import call
+from control.calls import call, fetch
 from control.child import tied
+from control.drill_day import day_of
 from control.fault import Plant
 from control.layout import Layout
-from control.links import see
-from control.scenario import Act, Link, Scenario
+from control.learned_links import DEADMAN, why_not
+from control.links import ASKING, THROUGHOUT, holds, see
+from control.scenario import Act, Link, Scenario, Warm
 from control.symptoms import post_symptoms
 from control.witness import Witness
 from exchange.adapters.load_account import account
+from exchange.calendar import Calendar, PhaseName, calendar_of
 from exchange.types import Instrument
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, Instant
@@ -95,6 +98,9 @@ class Drill:
         self._seen: dict[str, Seen] = {}
         self._events = {link.name: asyncio.Event() for link in scenario.links}
         self._fault_at: Instant | None = None
+        self._calendar: Calendar | None = None
+        self._quiet = any(link.see in THROUGHOUT for link in scenario.links)
+        """Whether the right end is that nobody was asked for anything."""
         self._broken = asyncio.Event()
 
     async def run(self) -> Result:
@@ -116,7 +122,7 @@ class Drill:
     # --- the estate -------------------------------------------------------------------------------------------------
 
     async def _start_estate(self) -> asyncio.subprocess.Process:
-        settings = {**SETTINGS, "on": self._scenario.on, **self._scenario.settings}
+        settings = {**SETTINGS, "on": self._scenario.on, **self._scenario.settings, **self._day()}
         environment = {f"TAPEWATCH_{name.upper()}": str(value) for name, value in settings.items()}
         argv = tied([sys.executable, "-m", "cli", "up", "--state", str(self._layout.root)])
         with (self._folder / "estate.out").open("wb") as output:
@@ -128,6 +134,16 @@ class Drill:
                 env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
                 start_new_session=True,
             )
+
+    def _day(self) -> dict[str, str]:
+        """Write today's calendar, where there is one, and return the setting that names it."""
+        if not self._scenario.day:
+            return {}
+        data = day_of(self._scenario.day, Instant(time.time_ns()))
+        self._calendar = calendar_of(data)
+        path = (self._folder / "calendar.yaml").absolute()
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(data)) + b"\n")  # JSON is YAML, too
+        return {"calendar": str(path)}
 
     async def _until_up(self, process: asyncio.subprocess.Process) -> None:
         within_s = UP_WITHIN_S[self._scenario.on]
@@ -175,17 +191,35 @@ class Drill:
             self._tell("step", await asyncio.to_thread(faults.arrange, plant, act.name, act.target, act.value))
         self._tell("step", "warming up: orders flow and Prometheus has seen them")
         await asyncio.sleep(self._scenario.warm_up_s)
+        await self._until_calm(witness, {"critical", "warning"})
+        if self._scenario.warm is not None:
+            await self._until_warm(witness, self._scenario.warm)
+            if not self._quiet:  # where nobody is to be asked, nobody is while it warms up
+                await self._until_calm(witness, {"critical", "warning", "info"})
+
+    async def _until_calm(self, witness: Witness, severities: Collection[str]) -> None:
+        """Wait until nothing of these severities fires and no incident is open; remember that as the start."""
         deadline = time.monotonic() + CALM_WITHIN_S
         while time.monotonic() < deadline:
             flowing = await asyncio.to_thread(_is_flowing, witness)
-            calm = not [one for one in witness.alerts if one["labels"].get("severity") in {"critical", "warning"}]
+            calm = not [one for one in _firing(witness) if one.get("severity") in severities]
             known = witness.workloads and witness.engine
             if flowing and calm and known and not _unresolved(witness):
                 witness.remember_start()
                 return
             await asyncio.sleep(0.2)
-        firing = sorted({str(one["labels"].get("alertname")) for one in witness.alerts})
+        firing = sorted({str(one.get("alertname")) for one in _firing(witness)})
         raise PermanentError(f"the estate was not calm before the drill: firing {', '.join(firing)}")
+
+    async def _until_warm(self, witness: Witness, warm: Warm) -> None:
+        self._tell("step", f"waiting until {warm.query} {warm.holds}, at most {warm.within_s:g} s")
+        deadline = time.monotonic() + warm.within_s
+        while time.monotonic() < deadline:
+            reading = await asyncio.to_thread(witness.read, warm.query)
+            if reading is not None and holds(warm.holds, reading[0]):
+                return
+            await asyncio.sleep(1.0)
+        raise PermanentError(f"within {warm.within_s:g} s it was never so that {warm.query} {warm.holds}")
 
     async def _act_all(self, witness: Witness) -> None:
         try:
@@ -208,6 +242,8 @@ class Drill:
                 await self._events[act.name].wait()
             case "pause":
                 await asyncio.sleep(act.seconds)
+            case "phase":
+                await self._until_phase(PhaseName(act.name))
             case "kill_switch":
                 at = Instant(time.time_ns())
                 killswitch.throw(self._layout.kill_switch, by="the drill", why="a person stops automation", at=at)
@@ -228,6 +264,24 @@ class Drill:
                 await asyncio.to_thread(post_symptoms, plant.addresses.alertmanager, count)
                 self._tell("step", f"{count} clients complain")
 
+    async def _until_phase(self, name: PhaseName) -> None:
+        """Wait for the market's next turn, which is the first thing that happens where nothing is broken.
+
+        Raises:
+            PermanentError: it was over before everything was warm.
+        """
+        assert self._calendar is not None, "a scenario that awaits a phase has a day"
+        phase = self._calendar.phase_at(Instant(time.time_ns()))
+        if phase.name is name:
+            raise PermanentError(f"the market was {name} before the drill was ready for it; let the turn come later")
+        self._tell("step", f"the market is {phase.name}; waiting for {name}")
+        while phase.name is not name:
+            await asyncio.sleep(LOOK_S)
+            phase = self._calendar.phase_at(Instant(time.time_ns()))
+        self._fault_at = self._fault_at or phase.since
+        self._tell("step", f"the market is {name}, by the calendar")
+        self._broken.set()
+
     async def _look_for(self, witness: Witness, link: Link) -> None:
         await self._broken.wait()
         seen = Seen(name=link.name, seen=False, evidence="", at_s=None)
@@ -235,17 +289,35 @@ class Drill:
         if self._fault_at is None:
             return
         deadline = time.monotonic() + link.within_s - self._since_fault()
+        if link.see in THROUGHOUT:
+            await self._watch_out(witness, link, seen, deadline)
+            return
         while time.monotonic() < deadline:
             if not link.after or self._events[link.after].is_set():
-                evidence = await asyncio.to_thread(see, witness, link) if link.see == "reading" else see(witness, link)
+                evidence = await asyncio.to_thread(see, witness, link) if link.see in ASKING else see(witness, link)
                 if evidence is not None:
                     seen.seen, seen.evidence, seen.at_s = True, evidence, round(self._since_fault(), 2)
                     self._events[link.name].set()
                     self._tell("seen", f"{link.name} after {seen.at_s:.1f} s: {evidence}")
                     return
-            await asyncio.sleep(LOOK_S)
-        seen.evidence = f"not seen within {link.within_s:g} s"
+            await asyncio.sleep(1.0 if link.see == "finding" else LOOK_S)  # a report is made for every look
+        seen.evidence = f"not seen within {link.within_s:g} s{_because(witness, link)}"
         self._tell("missed", f"{link.name}: {seen.evidence}")
+
+    async def _watch_out(self, witness: Witness, link: Link, seen: Seen, deadline: float) -> None:
+        """Look until the time is over for what must hold all the while."""
+        evidence = see(witness, link)
+        while evidence is not None and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_S)
+            evidence = see(witness, link)
+        seen.at_s = round(self._since_fault(), 2)
+        if evidence is None:
+            seen.evidence = f"held for {seen.at_s:g} s only{_because(witness, link)}"
+            self._tell("missed", f"{link.name}: {seen.evidence}")
+            return
+        seen.seen, seen.evidence = True, f"{evidence} in {link.within_s:g} s"
+        self._events[link.name].set()
+        self._tell("seen", f"{link.name} after {seen.at_s:.1f} s: {seen.evidence}")
 
     def _since_fault(self) -> float:
         assert self._fault_at is not None, "a fault was injected"
@@ -294,7 +366,7 @@ class Drill:
             orders=orders,
             actions=[_action(entry) for entry in witness.entries("action_done")],
             outcome=self._scenario.outcome if all(link.seen for link in links) else "not as it should be",
-            report=report,
+            report="" if self._quiet else report,
             problems=problems,
         )
 
@@ -327,15 +399,17 @@ class Drill:
             try:
                 timeline = call("GET", f"{url}/timeline", token=admin)
                 for form in ("html", "md"):
-                    text = fetch_text(f"{url}/postmortem?format={form}", admin)
+                    text = fetch("GET", f"{url}/postmortem?format={form}", token=admin)
                     target = self._folder / f"{one['id']}.{form}"
-                    target.write_text(text, encoding="utf-8")
+                    target.write_bytes(text)
                     path = path or str(target)
             except TapewatchError as error:
                 problems.append(f"{one['id']}: {error}")
                 continue
             if timeline["tamper"] is not None:
                 problems.append(f"{one['id']}: its timeline is not whole: {timeline['tamper']}")
+        if self._quiet and not path:
+            return "nothing happened that needs one", problems
         return path, problems if path else [*problems, "there is no post-mortem"]
 
     def _timings(self, witness: Witness) -> dict[str, float | None]:
@@ -363,27 +437,7 @@ class Drill:
         }
 
     def _first_alert(self) -> str:
-        return next((link.alertname for link in self._scenario.links if link.see == "alert"), "")
-
-
-def fetch_text(url: str, admin: str) -> str:
-    """Return a text answer of control, such as a report.
-
-    Raises:
-        TapewatchError: it does not answer, or with an error.
-    """
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {admin}"})  # noqa: S310 - our own loopback
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=10) as answer:
-            return str(answer.read().decode())
-    except urllib.error.HTTPError as error:
-        raise PermanentError(f"{url}: {error.code} {error.read().decode(errors='replace')[:200]}") from error
-    except OSError as error:
-        raise TemporaryError(f"{url} does not answer: {error}") from error
+        return next((link.alertname for link in self._scenario.links if link.see in {"alert", "before"}), "")
 
 
 def run_folder(root: Path, scenario: str) -> Path:
@@ -426,6 +480,16 @@ def _is_flowing(witness: Witness) -> bool:
     accepted = witness.read("sum(rate(exchange_orders_accepted_total[4s]))")
     scraped = witness.read('min(count_over_time(up{job="gateway"}[30s]))')
     return accepted is not None and accepted[0] > 1 and scraped is not None and scraped[0] >= SCRAPES
+
+
+def _firing(witness: Witness) -> list[Mapping[str, str]]:
+    """Return the labels of what fires now, but for the dead man's switch."""
+    return [one["labels"] for one in witness.alerts if one["labels"].get("alertname") != DEADMAN]
+
+
+def _because(witness: Witness, link: Link) -> str:
+    why = why_not(witness, link)
+    return f": {why}" if why else ""
 
 
 def _unresolved(witness: Witness) -> list[str]:

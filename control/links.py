@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import psutil
 
-from control import kube_links
+from control import kube_links, learned_links
 from control.kube_witness import KubeWitness
 from control.scenario import Link
 from control.witness import Witness
@@ -16,6 +16,10 @@ from kernel.time import SECOND
 
 See = Callable[[Witness, Link], str | None]
 
+ASKING: Final = frozenset({"reading", "finding"})
+"""Kinds whose look is a question to somebody."""
+THROUGHOUT: Final = frozenset({"no_page"})
+"""Kinds that must hold at every look, from the first act until their time is over."""
 _RELATIONS: Final = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -140,10 +144,15 @@ def _reading(witness: Witness, link: Link) -> str | None:
     reading = witness.read(link.query)
     if reading is None:
         return None
-    relation, expected = link.holds.split()
-    if not _RELATIONS[relation](reading[0], float(expected)):
+    if not holds(link.holds, reading[0]):
         return None
     return f"Prometheus reads {reading[0]:g} for {link.query}, asked {link.holds}"
+
+
+def holds(relation: str, value: float) -> bool:
+    """Tell whether a value is as a relation such as `< 0.5` says."""
+    how, expected = relation.split()
+    return bool(_RELATIONS[how](value, float(expected)))
 
 
 def _outcome(witness: Witness, link: Link) -> str | None:
@@ -237,6 +246,10 @@ _SEE: Final[Mapping[str, See]] = {
     "effects": _effects,
     "control_restarted": _control_restarted,
     "no_action_after_switch": _no_action_after_switch,
+    "no_page": learned_links.no_page,
+    "before": learned_links.before,
+    "finding": learned_links.finding,
+    "cause": learned_links.cause,
     "undone": _undone,
     "asked": _asked,
     "audit": _nowhere,

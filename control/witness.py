@@ -17,7 +17,7 @@ import msgspec
 import psutil
 
 from control.addresses import Addresses, load_addresses
-from control.calls import call
+from control.calls import call, fetch
 from control.layout import Layout
 from kernel.errors import TapewatchError, TemporaryError
 from kernel.time import Instant
@@ -47,6 +47,8 @@ class Witness:
         self.halted_first: dict[str, int] = {}
         self.pids_seen: dict[str, list[int]] = {}
         self.switch_thrown_at: Instant | None = None
+        self.started_at: Instant | None = None
+        """Since when everything is remembered: nothing was broken before."""
 
     @property
     def addresses(self) -> Addresses:
@@ -110,6 +112,14 @@ class Witness:
         at, value = result[0]["value"]
         return float(value), time.time() - float(at)
 
+    def postmortem(self, incident_id: str) -> str:
+        """Return the report of an incident as it is now, as Markdown; empty when there is none."""
+        url = f"{self.addresses.control}/api/v1/incidents/{quote(incident_id)}/postmortem?format=md"
+        try:
+            return fetch("GET", url, token=self._admin).decode(errors="replace")
+        except TapewatchError:
+            return ""
+
     def _get(self, url: str) -> Any:
         try:
             return call("GET", url, token=self._admin, timeout_s=_TIMEOUT_S)
@@ -118,6 +128,7 @@ class Witness:
 
     def remember_start(self) -> None:
         """Take what is seen now as how things were before anything was broken."""
+        self.started_at = Instant(time.time_ns())
         self.workloads_first = dict(self.workloads)
         self.alerts_seen.clear()
         self.halted_first.clear()

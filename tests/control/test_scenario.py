@@ -16,7 +16,7 @@ def test_every_kind_of_link_has_an_eye():
 
 def test_every_file_is_in_the_order_and_the_other_way_round():
     assert sorted(names()) == sorted(path.stem for path in scenario.DRILLS.glob("*.yaml"))
-    assert len(names()) == 11
+    assert len(names()) == 16
 
 
 @pytest.mark.parametrize("name", names())
@@ -37,14 +37,52 @@ def test_an_unknown_scenario_names_those_there_are():
         load_scenario("../pyproject")
 
 
+HEAD = "title: x\nstory: y\noutcome: z\n"
+CALM = HEAD + "acts: []\n"
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["[", "title: x", "title: x\nstory: y\nacts: []\nlinks: [{name: a, see: dreams}]\noutcome: z",
-     "title: x\nstory: y\nacts: [{do: await, name: b}]\nlinks: [{name: a, see: paged}]\noutcome: z"],
-)  # fmt: skip
-def test_a_wrong_file_is_refused_with_its_name(tmp_path, monkeypatch, text):
+    ("text", "told"),
+    [
+        ("[", r"x\.yaml:2: no YAML"),
+        ("title: x", r"x\.yaml:1: is no scenario: .*story"),
+        (
+            CALM + "links:\n  - {name: a, see: paged}\n  - {name: b, see: dreams}",
+            r"x\.yaml:7: is no scenario: .*dreams",
+        ),
+        (HEAD + "acts: [{do: await, name: b}]\nlinks: [{name: a, see: paged}]", r"x\.yaml:4: awaits the link 'b'"),
+        (
+            CALM + "links:\n  - name: a\n    see: paged\n    after: b",
+            r"x\.yaml:8: awaits the link 'b'; its links are a",
+        ),
+        (
+            CALM + "links:\n  - {name: a, see: alert}",
+            r"x\.yaml:6: the link 'a' says no alertname; alert needs alertname",
+        ),
+        (CALM + "links:\n  - {name: a, see: before, alertname: A}", r"x\.yaml:6: .*says no families; before needs"),
+        (
+            CALM + "links:\n  - name: a\n    see: no_page\n    families: [ordres]",
+            r"x\.yaml:8: 'ordres' is no file of rules",
+        ),
+        (CALM + "links: [{name: a, see: cause}]", r"x\.yaml:5: .*says no service"),
+        (CALM + "links: [{name: a, see: finding, text: '('}]", r"x\.yaml:5: is no regular expression"),
+        (CALM + "links: [{name: a, see: reading, query: q, holds: about 3}]", r"x\.yaml:5: 'about 3' is no relation"),
+        (CALM + "warm: {query: q, holds: '=< 1'}\nlinks: []", r"x\.yaml:5: '=< 1' is no relation"),
+        (CALM + "day:\n  - {phase: noon, at_s: 1}\nlinks: []", r"x\.yaml:6: is no scenario: .*noon"),
+        (
+            CALM + "day:\n  - {phase: closed, at_s: 1}\n  - {phase: pre_open, at_s: 1}\nlinks: []",
+            r"x\.yaml:7: .* no later",
+        ),
+        (CALM + "day: [{phase: continuous, at_s: 1}]\nlinks: []", r"x\.yaml:5: the day does not close"),
+        (
+            HEAD + "acts: [{do: phase, name: closed}]\nlinks: []",
+            r"x\.yaml:4: awaits the phase 'closed'; day turns to none",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_name_and_line(tmp_path, monkeypatch, text, told):
     monkeypatch.setattr(scenario, "DRILLS", tmp_path)
     (tmp_path / "x.yaml").write_text(text)
     (tmp_path / "order.txt").write_text("x\n")
-    with pytest.raises(InputError, match=r"x\.yaml"):
+    with pytest.raises(InputError, match=told):
         load_scenario("x")

@@ -34,7 +34,7 @@ def test_every_scenario_awaits_alerts_that_a_runbook_answers():
     library, _ = load_library(LIBRARY)
     answered = {alert for runbook in library for alert in runbook.answers}
     by_name = {runbook.name for runbook in library}
-    assert len(names()) == 11
+    assert len(names()) == 16
     for name in names():
         scenario = load_scenario(name)
         assert {link.alertname for link in scenario.links if link.alertname} <= answered
