@@ -55,3 +55,9 @@ def test_a_wrong_file_is_named(tmp_path):
     (tmp_path / "tapewatch.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match=r"tapewatch.toml: is not UTF-8: byte 0 is wrong"):
         load_settings()
+
+
+def test_a_load_cannot_follow_phases_that_no_calendar_tells(monkeypatch):
+    monkeypatch.setenv("TAPEWATCH_LOAD_BY_PHASE", "true")
+    with pytest.raises(InputError, match="load_by_phase is true, but there is no calendar"):
+        load_settings()
