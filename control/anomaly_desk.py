@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -81,7 +82,8 @@ def _of_known(layout: Layout, what: str) -> list[str]:
     pages, series = known(layout)
     if what in {page.id for page in pages} or what in series or any(one.startswith(f"{what}/") for one in series):
         return [what]
-    near = [one for one in series if what in one][:_SHOWN] or series[:_SHOWN]
+    near = [one for one in series if what in one] or difflib.get_close_matches(what, series) or series
+    near = near[:_SHOWN]
     right = f"such as {', '.join(near)}" if near else "see tapewatch anomaly watch"
     raise InputError(what[:60], "no page and no watched series is called that", right=right)
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from kernel.errors import InputError
 from monitor.adapters.yaml_places import Lines, read
-from monitor.catalog import BY_NAME, Kind, Role, is_foreign
+from monitor.catalog import BY_NAME, Role
 from monitor.promql import metric_names
+from monitor.rule_check import findings_of
 from monitor.watched import BY_JOB, WINDOW, Harm, Renews, Watched, filled
 
 HOUSE: Final = Path(__file__).resolve().parents[2] / "alerts" / "anomaly" / "watched.yaml"
@@ -88,16 +89,14 @@ class _Entry:
         asked = filled(query, 10)
         if "$" in asked:
             raise self._wrong(("query",), "a variable that is not known stands in it", f"only {WINDOW} is filled in")
+        for finding in findings_of(asked, {}):
+            raise self._wrong(("query",), finding.what, finding.right)
         names = metric_names(asked)
         if not names:
             raise self._wrong(("query",), "it asks for no metric", "PromQL over a metric of docs/metrics.md")
         for name in sorted(names):
-            if not _is_known(name):
-                near = difflib.get_close_matches(name, BY_NAME, 1)
-                right = f"did you mean {near[0]}?" if near else "a metric of docs/metrics.md"
-                raise self._wrong(("query",), f"nobody exports {name}", right)
             if name in BY_NAME and BY_NAME[name].role is Role.ANOMALY:
-                raise self._wrong(("query",), f"{name} is our own", "what the detectors say is not watched by them")
+                raise self._wrong(("query",), f"{name} is our own", "what detectors say is not watched by them")
         kept = set(re.findall(r"\bby\s*\(([^)]*)\)", asked))
         labels = {label.strip() for group in kept for label in group.split(",")}
         for label, why in ((by, "by"), ("job" if service == BY_JOB else "", "service")):
@@ -141,9 +140,3 @@ class _Entry:
     @staticmethod
     def _nearest(near: list[str], known: Collection[str]) -> str:
         return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-
-
-def _is_known(name: str) -> bool:
-    base = re.sub(r"_(bucket|sum|count)$", "", name)
-    histogram = base in BY_NAME and BY_NAME[base].kind is Kind.HISTOGRAM
-    return name in BY_NAME or is_foreign(name) or (base != name and histogram)
