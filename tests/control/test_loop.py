@@ -117,6 +117,34 @@ def test_a_remedy_that_does_not_help_is_undone_handed_over_once_and_not_repeated
     assert world.alerts.posted, "a person is paged"
 
 
+ANOMALY = {
+    "alertname": "SeriesAnomalous", "service": "gateway", "severity": "info", "level": "3", "team": "t",
+    "series": "gateway-latency", "replica": "gateway-1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_detector_alone_starts_only_a_runbook_that_is_marked_and_the_refusal_is_told(tmp_path, marked):
+    answer = msgspec.structs.replace(GATEWAY, answers=("SeriesAnomalous",), anomaly_may_start=marked)
+
+    def unusual(world):
+        world.hang("gateway", "gateway-1")
+        world.noise = [ANOMALY]
+
+    world = play(tmp_path, unusual, library={"SeriesAnomalous": answer}, seconds=20)
+    (incident,) = [one for one in world.store.incidents() if one.key == "SeriesAnomalous/gateway"]
+    assert incident.level == 3
+    declined = [entry.data["reason"] for entry in entries(world, EntryKind.RUN_DECLINED)]
+    if marked:
+        assert declined == []
+        assert [record.runbook for record in runs(world)] == [answer.name]
+    else:
+        assert declined == ["anomaly_alone"]
+        assert runs(world) == []
+        assert not world.done
+        assert incident.needs_person
+
+
 def test_under_the_kill_switch_nothing_is_done_and_a_person_is_asked_once(tmp_path):
     def forbidden(world):
         world.throw()

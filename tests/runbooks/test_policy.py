@@ -214,6 +214,28 @@ def test_no_run_begins_with_the_kill_switch_on_or_without_a_target():
 
 
 @pytest.mark.parametrize(
+    ("alert", "marked", "reason"),
+    [
+        ("SeriesAnomalous", False, RefusalReason.ANOMALY_ALONE),
+        ("SeriesAnomalous", True, None),
+        ("GatewayDown", False, None),
+        ("", False, None),
+    ],
+)
+def test_a_detector_alone_starts_only_what_is_marked_and_a_person_starts_what_they_like(alert, marked, reason):
+    marked_book = msgspec.structs.replace(book(RESTART), anomaly_may_start=marked)
+    refusal = admit(marked_book, "gateway/gateway-1", (), (), False, NOW, alert)
+    assert (refusal and refusal.reason) == reason
+
+
+def test_what_only_looks_has_a_target_of_its_own_and_stands_in_nobodys_way():
+    looking = msgspec.structs.replace(book(VerifyReplay("engine")), anomaly_may_start=True)
+    assert target(looking) == "look:b"
+    assert admit(book(RESTART), "gateway/gateway-1", (), ("look:b",), False, NOW) is None
+    assert admit(looking, "look:b", (), ("engine",), False, NOW) is None
+
+
+@pytest.mark.parametrize(
     ("actions", "name"),
     [
         ([RESTART], "gateway/gateway-1"), ([VerifyReplay("engine"), SCALE], "gateway"),

@@ -72,6 +72,8 @@ CASES = [
     ("poll: 250ms", "poll: 0s", "25:13", "for example 250ms"),
     ("    undo: nothing\n", "    undo: nothing\n    without_proof: why\n", "14:5", "exactly one"),
     ("when_refused: look", "when_refused: 'look", "29:1", "unexpected end"),
+    ("when_refused: look", "when_refused: look\nanomaly_may_start: true", "29:20", "ask people"),
+    ("when_refused: look", "when_refused: look\nanomaly_may_start: often", "29:20", "must be of type boolean"),
     ("when_refused: look", "when_refused: lo\x07ok", "28:17", "control character"),
     ("when_refused: look", "when_refused: " + "x" * 70_000, "1:1", "65536"),
     (GOOD, "", "1:1", "empty"),
@@ -95,6 +97,12 @@ def test_a_good_runbook_is_read_whole(tmp_path):
         250_000_000,
     )
     assert runbook.guards[0].evidence.fresh == runbook.guards[0].evidence.query
+
+
+def test_an_anomaly_may_start_what_asks_people_first(tmp_path):
+    text = GOOD.replace("consent: automatic", "consent: one_approver") + "anomaly_may_start: true\n"
+    assert load_runbook(write(tmp_path, text)).anomaly_may_start
+    assert not load_runbook(write(tmp_path, GOOD)).anomaly_may_start
 
 
 @pytest.mark.parametrize(("old", "new", "where", "words"), CASES, ids=[f"{c[2]} {c[3]}" for c in CASES])
