@@ -188,7 +188,7 @@ class _Words:
             most = max(stronger, key=lambda other: other.size)
             yield f"{most.service} moved farther: {most.size:.0f} deviations against {one.size:.0f}."
         if one.unmoved:
-            yield f"Should have moved and did not: {_list(one.unmoved)}, which stand directly on it."
+            yield f"What stands directly on it should have moved and did not: {_list(one.unmoved)}."
         if one.unexplained:
             yield f"It does not explain what moved elsewhere: {_list(one.unexplained)}."
         if self._case.about and one.points.get("about") == 0.0:

@@ -202,6 +202,8 @@ class _Plant:
     def suspects(self) -> list[Suspect]:
         """Return the hypotheses, best first, two at least."""
         found = [self._suspect(name) for name in sorted(self._moved)]
+        if self._about not in self._moved and self._judged.get(self._about):
+            found.append(self._still(self._about))
         if len(found) < 2:  # noqa: PLR2004 - a hypothesis without a rival is no ranking
             known = {one.service for one in found}
             found += [self._still(name) for name in self._rivals() if name not in known][:1]

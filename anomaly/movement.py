@@ -45,7 +45,7 @@ _SLACK: Final = 0.75
 _THRESHOLD: Final = 8.0
 _CLIP: Final = 4.0
 _OWN_PAST: Final = 1.25
-"""The CUSUM must pass the highest that it reached before by this factor."""
+"""The CUSUM must pass by this factor what it stayed below for all but a twentieth of the time before."""
 _RELATIVE_FLOOR: Final = 0.02
 """A scale is at least this share of the usual value: a meter that never wavers is not infinitely exact."""
 _ZERO_FLOOR: Final = 0.05
@@ -215,7 +215,7 @@ def _onset(deviation: NDArray[np.float64], first: int) -> int | None:
     for sign in (1.0, -1.0):
         run = np.concatenate(([0.0], np.cumsum(sign * clipped - _SLACK)))
         past = run[: first + 1]
-        threshold = max(_THRESHOLD, _OWN_PAST * float(np.max(past - np.minimum.accumulate(past))))
+        threshold = max(_THRESHOLD, _OWN_PAST * float(np.percentile(past - np.minimum.accumulate(past), 95)))
         run = run[first:]
         lowest = np.minimum.accumulate(run)
         over = np.flatnonzero(run - lowest > threshold)

@@ -45,8 +45,8 @@ def test_the_culprit_of_200_made_incidents_with_distractors_is_ranked_first_in_f
 
 
 def test_no_hypothesis_stands_out_where_nothing_but_noise_happened():
-    cases = [ranked(made) for made in map(quiet, range(100))]
-    assert sum(case.stands_out for case in cases) <= 3
+    cases = [ranked(made) for made in map(quiet, range(40))]
+    assert sum(case.stands_out for case in cases) <= 1
     assert all(len(case.suspects) >= 2 for case in cases)
 
 
@@ -157,7 +157,7 @@ def test_a_service_is_not_blamed_when_one_it_stands_on_moved_before_it():
     assert [one.service for one in told.hypotheses[:2]] == ["engine", "gateway"]
     engine, gateway = told.hypotheses[:2]
     assert any("explains what stands on it and moved after it: gateway" in text for text in engine.speaks_for)
-    assert any("Should have moved and did not" in text and "settlement" in text for text in engine.speaks_against)
+    assert any("should have moved and did not" in text and "settlement" in text for text in engine.speaks_against)
     assert any(text.startswith("engine, on which it stands, moved") for text in gateway.speaks_against)
 
 
