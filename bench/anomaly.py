@@ -17,25 +17,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from anomaly.settings import Settings
-
 from anomaly.baselines import BASELINES
+from anomaly.settings import Settings
+from bench import made_series
 from bench.parts.anomaly_speed import speed, state_bytes
 from bench.parts.anomaly_variants import grid, without
 from bench.parts.half_space_trees import HalfSpaceTrees
 from control.series_joint import alone, ours
-from control.yardstick import Contestant, Output, Scratch, find_yard
+from control.yardstick import Contestant, Output, Scratch, Yard, find_yard
 from control.yardstick_contest import TUNED, Contest
-from control.yardstick_table import ablation, budgets, detectors, transfer
+from control.yardstick_table import Share, ablation, budgets, detectors, transfer
 from kernel.errors import InputError
 
 HERE = Path(__file__).resolve().parent
 SOURCES = [*(HERE.parent / "anomaly" / "baselines").glob("*.py"), HERE / "parts" / "half_space_trees.py"]
+RIVALS: dict[str, Any] = {**BASELINES, "half-space-trees": HalfSpaceTrees}
 QUICK = ("windowed-gaussian", "ewma", "last-value")
 OURS = "tapewatch"
 TITLES = {
     "nab": "The Numenta Anomaly Benchmark: 58 series, 116 windows",
-    "synth": "Made series: 14 series of 14 days at one minute",
+    "synth": "Made series that lie beside it: 14 of 14 days at one minute",
+    "server5": "Made here (bench/made_series.py): metrics of servers at five minutes",
+    "server1": "Made here: metrics of servers at one minute",
+    "requests": "Made here: counts of requests",
+    "session": "Made here: series that follow a market's session",
+    "machine": "Made here: machines of several columns, scored jointly",
 }
 
 
@@ -53,11 +59,16 @@ def main() -> None:
         print(f"SKIPPED, all but speed: {error}")
         return
     scratch = Scratch(Path(tempfile.gettempdir()) / f"tapewatch-yardstick-{os.getuid()}")
-    contest = Contest(yard, jobs=asked.jobs, scratch=scratch, say=lambda text: print(f"  {text}", flush=True))
+    contest = Contest(yard, jobs=asked.jobs, scratch=scratch, say=say)
     mine = contest.outputs(Contestant(OURS, ours))
-    tables = side_by_side(contest, yard.groups(), mine, whole=asked.whole)
+    tables = side_by_side(contest, yard.groups(), mine, list(RIVALS) if asked.whole else QUICK, whole=asked.whole)
+    shares = contest.shares(mine)
+    if asked.whole:
+        others, more = on_made_series(yard, scratch, asked.jobs)
+        tables.update(others)
+        shares += more
     budget = Settings().budget_per_day
-    kept = budgets(contest.shares(mine), budget)
+    kept = budgets(shares, budget)
     print(f"\nfalse alarms, promised at most {budget:g} a series-day\n{kept}", flush=True)
     if not asked.whole:
         return
@@ -68,11 +79,27 @@ def main() -> None:
     print(f"written: {asked.to}")
 
 
-def side_by_side(contest: Contest, groups: Sequence[str], mine: Mapping[str, Output], *, whole: bool) -> dict[str, str]:
-    rivals: dict[str, Any] = {**BASELINES, "half-space-trees": HalfSpaceTrees}
+def say(text: str) -> None:
+    print(f"  {text}", flush=True)
+
+
+def on_made_series(yard: Yard, scratch: Scratch, jobs: int) -> tuple[dict[str, str], list[Share]]:
+    """Score kinds of series that nothing was tuned on: servers, requests, sessions, machines of several columns."""
+    with tempfile.TemporaryDirectory() as folder:
+        made_series.write(Path(folder), [1, 2], list(made_series.GROUPS))
+        other = Yard(Path(folder), yard.scorer)
+        contest = Contest(other, jobs=jobs, scratch=scratch, say=say)
+        mine = contest.outputs(Contestant(OURS, ours))
+        names = ["windowed-gaussian", "ewma", "kmeans-consensus"]
+        return side_by_side(contest, other.groups(), mine, names, whole=True), contest.shares(mine)
+
+
+def side_by_side(
+    contest: Contest, groups: Sequence[str], mine: Mapping[str, Output], names: Sequence[str], *, whole: bool
+) -> dict[str, str]:
     outputs = {OURS: mine}
-    for name in rivals if whole else QUICK:
-        outputs[name] = contest.outputs(Contestant(name, functools.partial(alone, rivals[name])), sources=SOURCES)
+    for name in names:
+        outputs[name] = contest.outputs(Contestant(name, functools.partial(alone, RIVALS[name])), sources=SOURCES)
     size = state_bytes()
     found = {}
     for group in groups:

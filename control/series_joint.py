@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.detector import Detector, Sample, Score, Scores
+from anomaly.detector import THRESHOLD, Channel, Detector, Sample, Score, Scores
 from kernel.time import Instant
 
 if TYPE_CHECKING:
     from anomaly.settings import Settings
 
-_LEAST: Final = 1e-12
+PLACES: Final = 3
+"""Columns named as causes at most."""
+NOBODY: Final = -1
 
 
 class Streamed(Detector, Protocol):
@@ -27,6 +29,15 @@ class Streamed(Detector, Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spoken:
+    """What is said of one row. `sentence` is empty when nothing is unusual; `column` is the one it is about."""
+
+    score: Score
+    sentence: str
+    column: int
+
+
 class FileDetector(Protocol):
     """What scores a file: rows of one or several values in order."""
 
@@ -34,12 +45,12 @@ class FileDetector(Protocol):
         """Score rows in order and learn from them; `values` has one column for each of the file's."""
         ...
 
-    def update(self, at: int, values: NDArray[np.float64]) -> tuple[Score, int]:
-        """Score one row as `run` would; return its score with its words, and the column that they are about."""
+    def update(self, at: int, values: NDArray[np.float64], names: Sequence[str]) -> Spoken:
+        """Score one row as `run` would, in words; only the words know the columns' names."""
         ...
 
-    def shares(self) -> NDArray[np.float64]:
-        """Return, for each row of the last call, each column's share in what was strange; a row sums up to 1 or 0."""
+    def blamed(self) -> NDArray[np.int32]:
+        """Return, for each row of the last call, up to `PLACES` columns, the most to blame first; `NOBODY` fills up."""
         ...
 
 
@@ -56,14 +67,16 @@ class Single:
         self._rows = len(at)
         return self._series.run(at, np.ascontiguousarray(values[:, 0]))
 
-    def update(self, at: int, values: NDArray[np.float64]) -> tuple[Score, int]:
+    def update(self, at: int, values: NDArray[np.float64], names: Sequence[str]) -> Spoken:
         """See `FileDetector`."""
+        del names
         self._rows = 1
-        return self._series.update(Sample(Instant(at), float(values[0]))), 0
+        score = self._series.update(Sample(Instant(at), float(values[0])))
+        return Spoken(score, score.finding.sentence if score.finding is not None else "", 0)
 
-    def shares(self) -> NDArray[np.float64]:
+    def blamed(self) -> NDArray[np.int32]:
         """See `FileDetector`."""
-        return np.ones((self._rows, 1))
+        return np.zeros((self._rows, 1), dtype=np.int32)
 
 
 class Several:
@@ -79,9 +92,9 @@ class Several:
         """See `FileDetector`."""
         found = [one.run(at, np.ascontiguousarray(values[:, k])) for k, one in enumerate(self._series)]
         self._scores = np.column_stack([one.score for one in found])
-        episodes = np.column_stack([one.episode for one in found]).any(axis=1)
+        episodes = _any([one.episode for one in found])
         before = np.concatenate(([self._open], episodes[:-1])) if len(episodes) else episodes
-        alert = np.column_stack([one.alert for one in found]).any(axis=1) & ~before
+        alert = _any([one.alert for one in found]) & ~before
         self._open = bool(episodes[-1]) if len(episodes) else self._open
         best = self._scores.argmax(axis=1) if len(at) else np.zeros(0, dtype=np.int64)
         return Scores(
@@ -91,7 +104,7 @@ class Several:
             verdict=np.column_stack([one.verdict for one in found]).min(axis=1),
         )  # fmt: skip
 
-    def update(self, at: int, values: NDArray[np.float64]) -> tuple[Score, int]:
+    def update(self, at: int, values: NDArray[np.float64], names: Sequence[str]) -> Spoken:
         """See `FileDetector`."""
         found = [
             one.update(Sample(Instant(at), value)) for one, value in zip(self._series, values.tolist(), strict=True)
@@ -101,17 +114,59 @@ class Several:
         alert = any(one.alert for one in found) and not self._open
         self._open = any(one.episode for one in found)
         verdict = min(one.verdict for one in found)
-        return dataclasses.replace(found[best], alert=alert, episode=self._open, verdict=verdict), best
+        finding = found[best].finding
+        score = dataclasses.replace(found[best], alert=alert, episode=self._open, verdict=verdict)
+        return Spoken(score, f"{names[best]}: {finding.sentence}" if finding is not None else "", best)
 
-    def shares(self) -> NDArray[np.float64]:
+    def blamed(self) -> NDArray[np.int32]:
         """See `FileDetector`."""
-        total = self._scores.sum(axis=1, keepdims=True)
-        return self._scores / np.maximum(total, _LEAST)
+        order = np.argsort(-self._scores, axis=1, kind="stable")[:, :PLACES].astype(np.int32)
+        order[np.take_along_axis(self._scores, order, axis=1) <= 0.0] = NOBODY
+        return order
 
 
-def _of(found: Sequence[Scores], name: str, best: NDArray[np.int64]) -> NDArray[np.generic]:
-    columns = np.column_stack([getattr(one, name) for one in found])
-    picked: NDArray[np.generic] = columns[np.arange(len(best)), best]
+class Together:
+    """Columns of one machine, judged together as well as each for itself."""
+
+    def __init__(self, count: int) -> None:
+        """Judge `count` columns."""
+        from anomaly.joint import Joint  # compiled code, which the terminal's other verbs need not load
+
+        self._joint = Joint(count)
+        self._blamed = np.zeros((0, PLACES), dtype=np.int32)
+
+    def run(self, at: NDArray[np.int64], values: NDArray[np.float64]) -> Scores:
+        """See `FileDetector`; a machine has no one expected range, so none is told."""
+        found = self._joint.run(at, values)
+        self._blamed = found.causes
+        nowhere = np.full(len(at), np.nan)
+        channel = np.where(found.score >= THRESHOLD, Channel.JOINT, Channel.NONE).astype(np.int8)
+        return Scores(found.score, found.alert, found.episode, channel, nowhere, nowhere, found.verdict)
+
+    def update(self, at: int, values: NDArray[np.float64], names: Sequence[str]) -> Spoken:
+        """See `FileDetector`."""
+        found = self._joint.update(Instant(at), values)
+        causes = [*found.causes, *[NOBODY] * PLACES][:PLACES]
+        self._blamed = np.array([causes], dtype=np.int32)
+        score = Score(
+            found.at, found.score, alert=found.alert, episode=found.episode, low=np.nan, high=np.nan,
+            channel=Channel.JOINT if found.score >= THRESHOLD else Channel.NONE, verdict=found.verdict,
+        )  # fmt: skip
+        sentence = found.finding.sentence(list(names)) if found.finding is not None else ""
+        return Spoken(score, sentence, max(0, causes[0]))
+
+    def blamed(self) -> NDArray[np.int32]:
+        """See `FileDetector`."""
+        return self._blamed
+
+
+def _any(columns: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.column_stack(columns).any(axis=1)
+    return found
+
+
+def _of(found: Sequence[Scores], name: str, best: NDArray[np.int64]) -> NDArray[Any]:
+    picked: NDArray[Any] = np.column_stack([getattr(one, name) for one in found])[np.arange(len(best)), best]
     return picked
 
 
@@ -122,7 +177,7 @@ def alone(make: Callable[[], Streamed], columns: int) -> FileDetector:
 
 def ours(columns: int, settings: Settings | None = None) -> FileDetector:
     """Return our detector of a file with so many columns of values."""
-    from anomaly.series import Series  # compiled code, which the terminal's other verbs need not load
+    from anomaly.series import Series  # as above
     from anomaly.settings import Settings
 
-    return alone(functools.partial(Series, settings or Settings()), columns)
+    return Single(functools.partial(Series, settings or Settings())) if columns == 1 else Together(columns)

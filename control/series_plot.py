@@ -125,14 +125,14 @@ def _plain(text: str) -> str:
 
 
 def _columns(story: Story, pages: list[Told]) -> list[int]:
-    """Return the columns to show, those with the largest shares in the pages first when they do not all fit."""
+    """Return the columns to show, those most to blame for the pages first when they do not all fit."""
     count = len(story.series.columns)
     if count <= _PANELS:
         return list(range(count))
     blame = dict.fromkeys(story.series.columns, 0.0)
     for page in pages:
-        for column, share in page.shares:
-            blame[column] += share
+        for place, column in enumerate(page.blamed):
+            blame[column] += 1.0 / (1 + place)
     order = sorted(range(count), key=lambda index: -blame[story.series.columns[index]])
     return order[:_PANELS]
 

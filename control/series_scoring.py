@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from anomaly.detector import Scores, Verdict
 from control.series_files import SUFFIXES, Block, Note, SeriesFile
-from control.series_joint import FileDetector, ours
+from control.series_joint import NOBODY, FileDetector, ours
 from control.series_stamps import UNREADABLE
 from kernel.errors import InputError, PermanentError, TapewatchError
 
@@ -38,14 +38,13 @@ _WORDS: Final = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cause:
-    """One column's share in an alert of a file of several."""
+    """A column to blame for an alert of a file of several; rank 1 contributes most."""
 
     line: int
     stamp: str
     score: float
     rank: int
     column: str
-    share: float
 
 
 @dataclasses.dataclass(slots=True)
@@ -225,7 +224,7 @@ def scored_blocks(
             found = detector.run(block.at, block.values)
         else:
             found = _spread(detector.run(block.at[told], block.values[told]), told)
-        causes = list(_causes(block, found, detector.shares(), series.columns, told)) if with_causes else []
+        causes = list(_causes(block, found, detector.blamed(), series.columns, told)) if with_causes else []
         yield block, found, causes
 
 
@@ -243,16 +242,14 @@ def _spread(found: Scores, told: NDArray[np.bool_]) -> Scores:
 
 
 def _causes(
-    block: Block, found: Scores, shares: NDArray[np.float64], columns: Sequence[str], told: NDArray[np.bool_]
+    block: Block, found: Scores, blamed: NDArray[np.int32], columns: Sequence[str], told: NDArray[np.bool_]
 ) -> Iterator[Cause]:
     place = np.cumsum(told) - 1
     for row in np.flatnonzero(found.alert).tolist():
-        share = shares[place[row]]
-        for rank, column in enumerate(np.argsort(-share, kind="stable"), 1):
-            yield Cause(
-                int(block.lines[row]), block.stamps[row].decode("utf-8", "replace"), float(found.score[row]), rank,
-                columns[column], float(share[column]),
-            )  # fmt: skip
+        stamp, score = block.stamps[row].decode("utf-8", "replace"), float(found.score[row])
+        names = [columns[column] for column in blamed[place[row]].tolist() if column != NOBODY]
+        for rank, name in enumerate(names, 1):
+            yield Cause(int(block.lines[row]), stamp, score, rank, name)
 
 
 def _count(report: FileReport, series: SeriesFile, block: Block, found: Scores) -> None:

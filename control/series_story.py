@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.detector import Channel, Finding, Score, Scores, Verdict
+from anomaly.detector import Channel, Score, Scores, Verdict
 from control.series_files import SeriesFile
-from control.series_joint import FileDetector, ours
+from control.series_joint import NOBODY, FileDetector, ours
 from control.series_stamps import UNREADABLE
 from kernel.errors import InputError
 from kernel.time import DAY, Instant, to_rfc3339
@@ -63,12 +63,9 @@ class Told:
     row: int
     at: Instant
     score: Score
-    column: str
     sentence: str
-    shares: tuple[tuple[str, float], ...]
-    """Columns and their share in what was strange, the largest first; one pair where there is one column."""
-    channels: tuple[tuple[str, float], ...] = ()
-    """Channels and what each says for itself, the largest first, as far as the detector tells."""
+    blamed: tuple[str, ...]
+    """The columns to blame, the most first; of one column that one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,14 +111,10 @@ def at_rows(series: Series, rows: Sequence[int], make: Callable[[int], FileDetec
     for row in rows:
         if row > done:
             detector.run(series.at[done:row], series.values[done:row])
-        score, column = detector.update(int(series.at[row]), series.values[row])
-        shares = detector.shares()[-1]
-        order = np.argsort(-shares, kind="stable").tolist()
-        pairs = tuple((series.columns[k], float(shares[k])) for k in order)
-        told.append(Told(row, Instant(int(series.at[row])), score, series.columns[column], "", pairs))
-        told[-1] = dataclasses.replace(
-            told[-1], sentence=_sentence(series, told[-1], float(series.values[row, column]))
-        )
+        spoken = detector.update(int(series.at[row]), series.values[row], series.columns)
+        blamed = tuple(series.columns[column] for column in detector.blamed()[-1].tolist() if column != NOBODY)
+        sentence = spoken.sentence or _calm(spoken.score, float(series.values[row, spoken.column]))
+        told.append(Told(row, Instant(int(series.at[row])), spoken.score, sentence, blamed))
         done = row + 1
     return told
 
@@ -139,15 +132,9 @@ def row_at(series: Series, at: Instant) -> int:
     return int(before[-1])
 
 
-def _sentence(series: Series, told: Told, value: float) -> str:
-    finding: Finding | None = told.score.finding
-    words = finding.sentence if finding is not None else _calm(told.score, value)
-    return words if len(series.columns) == 1 else f"{told.column}: {words}"
-
-
 def _calm(score: Score, value: float) -> str:
     if score.verdict in {Verdict.MISSED, Verdict.DUPLICATE, Verdict.BACKWARD}:
         return VERDICTS[score.verdict]
     if not np.isfinite(score.low):
-        return f"{value:g}; there is no expected range yet"
+        return "nothing unusual" if score.verdict is Verdict.SCORED else f"{value:g}; there is no expected range yet"
     return f"{value:g}, expected {score.low:g} to {score.high:g}"

@@ -127,12 +127,10 @@ def _summary(found: Sequence[FileReport], taken_s: float) -> dict[str, Any]:
 def _write_causes(path: Path, found: Sequence[FileReport]) -> None:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("series", "line", "timestamp", "score", "rank", "column", "contribution"))
+    rows.writerow(("series", "line", "timestamp", "score", "rank", "column"))
     for report in found:
         for one in report.causes:
-            rows.writerow(
-                (report.name, one.line, one.stamp, f"{one.score:.6f}", one.rank, one.column, f"{one.share:.6f}")
-            )
+            rows.writerow((report.name, one.line, one.stamp, f"{one.score:.6f}", one.rank, one.column))
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(text.getvalue())
@@ -195,8 +193,7 @@ def _facts(told: Told, series: Series) -> dict[str, Any]:
         "at": to_rfc3339(told.at), "row": told.row + 1, "score": told.score.score, "alert": told.score.alert,
         "channel": told.score.channel.name.lower(), "verdict": told.score.verdict.name.lower(),
         "low": _finite(told.score.low), "high": _finite(told.score.high), "sentence": told.sentence,
-        "column": told.column, "contributions": dict(told.shares) if len(series.columns) > 1 else {},
-        "channels": dict(told.channels),
+        "columns": list(told.blamed) if len(series.columns) > 1 else [],
     }  # fmt: skip
 
 
@@ -218,12 +215,8 @@ def _print_told(told: Told, series: Series) -> None:
     )
     out.print(f"  expected  {expected}")
     out.print(f"  why       {CHANNELS[told.score.channel]} ({VERDICTS[told.score.verdict]})", soft_wrap=True)
-    if told.channels:
-        rest = ", ".join(f"{name} {value:.2f}" for name, value in told.channels[:5])
-        out.print(f"  channels  {rest}", soft_wrap=True)
-    if len(series.columns) > 1:
-        rest = ", ".join(f"{escape(name)} {share:.0%}" for name, share in told.shares[:5])
-        out.print(f"  columns   {rest}", soft_wrap=True)
+    if len(series.columns) > 1 and told.blamed:
+        out.print(f"  columns   {escape(', '.join(told.blamed))}", soft_wrap=True)
 
 
 @ANOMALY.command(

@@ -77,7 +77,7 @@ class Yard:
         Raises:
             InputError: the manifest is none.
         """
-        self.folder = folder
+        self.folder, self.scorer = folder, scorer
         try:
             self.manifest: Mapping[str, Any] = json.loads((folder / "manifest.json").read_text())
             self._entries = {str(one["id"]): one for one in self.manifest["series"]}
@@ -121,15 +121,14 @@ class Yard:
         chosen = self._chosen(group, kinds)
         module = self._whole if whole else self._cheap
         corpus, rows = module.evaluate(chosen, lambda sid, n: _paged(outputs.get(sid), n), THRESHOLD)
+        if not any(row["events"] for row in rows):  # no window to find: there is nothing but false alarms to tell
+            return _quiet(rows)
         found: dict[str, float] = {key: float(value) for key, value in module.summary(corpus, rows, THRESHOLD).items()}
         raw, raw_rows = self._cheap.evaluate(chosen, lambda sid, n: _ranked(outputs.get(sid), n), THRESHOLD)
         tuned = self._cheap.summary(raw, raw_rows, THRESHOLD)
         for profile in PROFILES:
             found[f"nab_{profile}"] = max(found[f"nab_{profile}"], float(tuned[f"nab_{profile}"]))
-        found["false"] = float(sum(row["false"] for row in rows))
-        found["days"] = float(sum(row["days"] for row in rows))
-        found["quiet_series"] = float(sum(not row["events"] for row in rows))
-        return found
+        return found | _counts(rows)
 
     def _chosen(self, group: str | None, kinds: Sequence[str]) -> dict[str, Any]:
         return {
@@ -224,6 +223,21 @@ class Scratch:
         np.savez_compressed(part, allow_pickle=False, **arrays)
         part.replace(kept)
         return found
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {
+        "false": float(sum(row["false"] for row in rows)), "days": float(sum(row["days"] for row in rows)),
+        "quiet_series": float(sum(not row["events"] for row in rows)),
+    }  # fmt: skip
+
+
+def _quiet(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    counts = _counts(rows)
+    rate = counts["false"] / counts["days"] if counts["days"] > 0 else float("nan")
+    # Nothing to find: a detector that is silent loses nothing and gains nothing.
+    nab = {f"nab_{profile}{kind}": float("nan") for profile in PROFILES for kind in ("", "_fixed")}
+    return {"series": float(len(rows)), "fa_per_day": rate, "quiet_fa_per_day": rate, **nab, **counts}
 
 
 def _paged(output: Output | None, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:

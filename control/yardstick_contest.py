@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +68,13 @@ class Contest:
         splits: list[tuple[Sequence[str], Sequence[str]]] = []
         if all(set(half) <= set(kinds) for half in HALVES):
             splits += [(HALVES[0], HALVES[1]), (HALVES[1], HALVES[0])]
-        splits += [(tuple(one for one in kinds if one != left), (left,)) for left in kinds]
+        # A folder without a window has nothing to report.
+        shown = [
+            kind
+            for kind in kinds
+            if not math.isnan(self._yard.figures({}, group=TUNED, kinds=[kind])["nab_standard_fixed"])
+        ]
+        splits += [(tuple(one for one in kinds if one != left), (left,)) for left in shown]
         return [self._fold(grid, there, here) for there, here in splits]
 
     def _fold(

