@@ -15,7 +15,7 @@ from typing import Final, get_args
 from exchange import ports, types
 from exchange.calendar import PhaseName
 from exchange.commands import Command
-from monitor.catalog_anomaly import ANOMALY
+from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
 from monitor.catalog_control import CONTROL
 from monitor.catalog_exchange import EXCHANGE
 from monitor.catalog_kubernetes import KUBERNETES
@@ -74,6 +74,8 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
 
 def series_max(metric: Metric) -> int:
     """Return how many series one process exports of a metric at most, `other` included."""
+    if metric.labels == EACH:
+        return WATCHED_MAX
     combinations = 1
     for label in metric.labels:
         closed = LABEL_VALUES.get((metric.name, label))

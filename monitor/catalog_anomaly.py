@@ -6,21 +6,23 @@ from typing import Final
 
 from monitor.catalog_model import Metric, Role, counter, gauge, histogram
 
-_EACH: Final = ("series", "service", "item")
+EACH: Final = ("series", "service", "item")
 """Labels of every watched series: its id in the list, the service it speaks of, and the one part that it splits by
-(empty where it does not split). The list bounds all three."""
+(empty where it does not split). The list bounds all three together."""
+WATCHED_MAX: Final = 1_000
+"""Series of a whole list: a step must stay a matter of milliseconds."""
 
 ANOMALY: Final[tuple[Metric, ...]] = (
     # --- what is judged -----------------------------------------------------------------------------------------------
-    gauge(Role.ANOMALY, "anomaly_score", "How unusual a watched series is, 0 to 1; 0.5 is unusual.", *_EACH),
-    gauge(Role.ANOMALY, "anomaly_value", "The reading that was judged, in the series' own unit.", *_EACH),
-    gauge(Role.ANOMALY, "anomaly_expected_low", "Lower end of the expected range, in the series' own unit.", *_EACH),
-    gauge(Role.ANOMALY, "anomaly_expected_high", "Upper end of the expected range, in the series' own unit.", *_EACH),
+    gauge(Role.ANOMALY, "anomaly_score", "How unusual a watched series is, 0 to 1; 0.5 is unusual.", *EACH),
+    gauge(Role.ANOMALY, "anomaly_value", "The reading that was judged, in the series' own unit.", *EACH),
+    gauge(Role.ANOMALY, "anomaly_expected_low", "Lower end of the expected range, in the series' own unit.", *EACH),
+    gauge(Role.ANOMALY, "anomaly_expected_high", "Upper end of the expected range, in the series' own unit.", *EACH),
     gauge(
         Role.ANOMALY,
         "anomaly_alert",
         "1 from the reading that pages until the series is calm again; rules decide what becomes of it.",
-        *_EACH,
+        *EACH,
     ),
     # --- how it is doing ----------------------------------------------------------------------------------------------
     gauge(Role.ANOMALY, "anomaly_fresh_seconds", "Age of the newest readings that were judged."),

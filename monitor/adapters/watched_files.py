@@ -11,14 +11,13 @@ from typing import Any, Final
 from kernel.errors import InputError
 from monitor.adapters.yaml_places import Lines, read
 from monitor.catalog import BY_NAME, Role
+from monitor.catalog_anomaly import WATCHED_MAX
 from monitor.promql import metric_names
 from monitor.rule_check import findings_of
 from monitor.watched import BY_JOB, WINDOW, Harm, Renews, Watched, filled
 
 HOUSE: Final = Path(__file__).resolve().parents[2] / "alerts" / "anomaly" / "watched.yaml"
 """The list that ships with the program."""
-SERIES_MAX: Final = 1_000
-"""Series of a whole list: a step must stay a matter of milliseconds."""
 PARTS_MAX: Final = 200
 """Parts of one entry."""
 _MUST: Final = ("id", "query", "service", "unit", "reason")
@@ -47,8 +46,8 @@ def load_watched(path: Path) -> tuple[Watched, ...]:
             raise InputError(one.where, f"{one.id} is also in {found[one.id].where}", right="another id")
         found[one.id] = one
     total = sum(one.most for one in found.values())
-    if total > SERIES_MAX:
-        raise InputError(str(path), f"the entries may have {total:,} series", right=f"at most {SERIES_MAX:,} in all")
+    if total > WATCHED_MAX:
+        raise InputError(str(path), f"the entries may have {total:,} series", right=f"at most {WATCHED_MAX:,} in all")
     return tuple(found.values())
 
 
