@@ -161,7 +161,7 @@ class Together:
 
 
 def _any(columns: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = np.column_stack(columns).any(axis=1)
+    found: NDArray[np.bool_] = np.logical_or.reduce(columns)
     return found
 
 

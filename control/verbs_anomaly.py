@@ -46,6 +46,7 @@ _SAY_EVERY_S: Final = 5.0
 _ROUND: Final = 300
 """Rows on each side of the one asked for, in a picture."""
 
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes at once; else one a core.", show_default=False)]
 Plot = Annotated[Path | None, typer.Option(help="Draw it: a file in .svg or .png.", show_default=False)]
 
 
@@ -53,7 +54,7 @@ Plot = Annotated[Path | None, typer.Option(help="Draw it: a file in .svg or .png
 def score(
     in_dir: Annotated[Path, typer.Argument(help="Folder of series: .csv or .csv.gz with time and value, nested.")],
     out_dir: Annotated[Path, typer.Argument(help="Folder of results under the same names.")],
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at once; else one a core.", show_default=False)] = 0,
+    jobs: Jobs = None,
     causes: Annotated[
         Path | None,
         typer.Option(
@@ -314,7 +315,7 @@ def bench(
         list[str] | None,
         typer.Option("--with", help="Beside ours: a baseline, or all; may be repeated.", show_default=False),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at once; else one a core.", show_default=False)] = 0,
+    jobs: Jobs = None,
     *,
     whole: Annotated[bool, typer.Option("--whole", help="With the figures that rank; takes minutes.")] = False,
     as_json: AsJson = False,
