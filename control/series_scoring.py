@@ -209,7 +209,8 @@ def score_file(job: Job) -> FileReport:
     except TapewatchError as error:
         report.error = f"{job.name}: {error}"
     except Exception as error:  # noqa: BLE001 - one file's stumbling block must not take the others with it
-        report.error = f"{job.name}: not scored, a fault of the program: {type(error).__name__}: {error}"
+        first = (str(error).splitlines() or [""])[0][:200]
+        report.error = f"{job.name}: not scored, a fault of the program: {type(error).__name__}: {first}"
     return report
 
 
