@@ -68,11 +68,12 @@ class Backtest:
         if not self.lines:
             return "no series had a reading in that time"
         pages, days = len(self.pages), self.days
+        counted = "one page" if pages == 1 else f"{pages} pages"
         if days <= 0:
-            return f"{pages} pages; the time is too short to say how often"
+            return f"{counted}; the time is too short to say how often"
         longest = max(line.days for line in self.lines)
         return (
-            f"{pages} pages in {longest:.1f} days of {len(self.lines)} series: {pages / longest:.2f} a day in all, "
+            f"{counted} in {longest:.1f} days of {len(self.lines)} series: {pages / longest:.2f} a day in all, "
             f"{pages / days:.3f} a day and series; promised are {self.budget_per_day:g} false ones at most, so "
             f"{pages / (days * self.budget_per_day):.0%} of the budget if every page was false"
         )
@@ -188,7 +189,7 @@ async def _asked(url: str, queries: Sequence[str], start: Instant, end: Instant,
     troubles: list[str] = []
     series: list[Series] = []
     async with PrometheusApi(url, timeout_s=_ANSWER_S) as prometheus:
-        begin = Instant(start - WARM_STEPS * step)
+        begin = Instant(start // step * step - WARM_STEPS * step)  # whole steps: the same question gets the same answer
         for name, query in asked:
             try:
                 found = await _curves(prometheus, query, begin, end, step)
