@@ -28,6 +28,7 @@ ROUTES = {
     ("GET", "/api/v1/incidents/{id}"): ADMIN,
     ("GET", "/api/v1/incidents/{id}/timeline"): ADMIN,
     ("GET", "/api/v1/incidents/{id}/postmortem"): ADMIN,
+    ("POST", "/api/v1/incidents/{id}/causes"): ADMIN,
     ("POST", "/api/v1/incidents/{id}/ack"): ADMIN,
     ("POST", "/api/v1/incidents/{id}/note"): ADMIN,
     ("POST", "/api/v1/incidents/{id}/resolve"): ADMIN,
@@ -132,6 +133,7 @@ async def test_another_method_is_not_allowed(site):
     ("method", "path", "body", "expected"),
     [
         ("GET", "/api/v1/incidents/INC-9", None, 404),
+        ("POST", "/api/v1/incidents/INC-9/causes", None, 404),
         ("GET", "/api/v1/incidents/INC-9/postmortem", None, 404),
         ("POST", "/api/v1/runbooks/nothing/run", {"by": "anna"}, 404),
         ("GET", "/api/v1/incidents/INC-1/postmortem?format=exe", None, 400),
