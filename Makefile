@@ -61,7 +61,7 @@ bench: setup ## Measure; prints ratios and distributions
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
 
 bench-anomaly: setup ## Detectors on labelled series beside well-known ones; writes bench/anomaly.md (some minutes)
-	@$(BIN)/python bench/anomaly.py --whole
+	@$(BIN)/python bench/detectors.py --whole
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

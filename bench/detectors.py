@@ -1,6 +1,6 @@
 """Detectors on the open yardstick and on the clock: ours beside well-known ones, budget, transfer, ablation, speed.
 
-    python bench/anomaly.py [--whole] [--jobs N] [--to FILE]
+    python bench/detectors.py [--whole] [--jobs N] [--to FILE]
 
 Without options what takes a minute or two; `--whole` (make bench-anomaly) everything, and writes bench/anomaly.md.
 The labelled series are no part of the project (control/yardstick.py says where they are looked for); without them only
