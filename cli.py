@@ -16,6 +16,7 @@ from control import (
     verbs_alerts,
     verbs_anomaly,
     verbs_anomaly_live,
+    verbs_anomaly_logs,
     verbs_dashboards,
     verbs_elk,
     verbs_exchange,
@@ -73,6 +74,7 @@ app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
 verbs_logs.app.command("ship", epilog="Example: tapewatch logs ship --once")(verbs_shipper.ship)
 verbs_logs.app.command("dead-letters", epilog="Example: tapewatch logs dead-letters retry")(verbs_shipper.dead_letters)
+verbs_logs.app.command("templates", epilog=verbs_anomaly_logs.TEMPLATES)(verbs_anomaly_logs.templates)
 app.add_typer(verbs_logs.app, name="logs")
 app.add_typer(verbs_page.app, name="page")
 app.add_typer(verbs_servers.app, name="servers")
@@ -84,6 +86,7 @@ verbs_anomaly.ANOMALY.command("watch", epilog="Example: tapewatch anomaly watch 
 verbs_anomaly.ANOMALY.command(
     "feedback", epilog="Example: tapewatch anomaly feedback gateway-latency/gateway-1 --false"
 )(verbs_anomaly_live.feedback)
+verbs_anomaly.ANOMALY.command("logs", epilog=verbs_anomaly_logs.LOGS)(verbs_anomaly_logs.logs)
 app.add_typer(verbs_anomaly.ANOMALY, name="anomaly")
 app.add_typer(verbs_dashboards.app, name="dashboards")
 app.add_typer(verbs_elk.app, name="elk")

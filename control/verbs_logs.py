@@ -79,7 +79,7 @@ def search(  # noqa: PLR0913 - one argument an option
     asked = guarded(lambda: parse(query))
     names = guarded(lambda: _names(fields))
     span = guarded(lambda: log_desk.span_of(since, until, now()))
-    with _store(store, state, span.start) as found:
+    with open_for(store, state, span.start) as found:
         records = guarded(lambda: found.search(asked, span, fields=names, limit=limit, newest=True))
         total = guarded(lambda: found.count(asked, span)) if len(records) == limit else len(records)
     _print(list(reversed(records)), only=bool(names), as_json=as_json)
@@ -102,7 +102,7 @@ def tail(
 
     asked = guarded(lambda: parse(query))
     span = guarded(lambda: log_desk.span_of("1d", "", now()))
-    with _store(store, state, span.start) as found:
+    with open_for(store, state, span.start) as found:
         records = guarded(lambda: found.search(asked, span, limit=lines, newest=True)) if lines else []
         _print(list(reversed(records)), as_json=as_json, streamed=True)
         shown = {_identity(record) for record in records}
@@ -170,7 +170,7 @@ def rules_test(  # noqa: PLR0913 - one argument an option
         played = guarded(lambda: log_desk.play_file(rule, on, since, until, now()))
     else:
         span = guarded(lambda: log_desk.span_of(since or "1h", until, now()))
-        with _store(store, state, Instant(span.start - 2 * rule.timeframe - rule.known_for)) as found:
+        with open_for(store, state, Instant(span.start - 2 * rule.timeframe - rule.known_for)) as found:
             played = guarded(lambda: log_desk.play_store(rule, found, span, found.count(parse(""), span)))
     if as_json:
         raised = [{"at": to_rfc3339(at), "key": key, "why": alert.why} for at, key, alert in played.raised]
@@ -224,7 +224,8 @@ def _write(target: Path, text: str) -> None:
 
 
 @contextmanager
-def _store(where: str, state: Path | None, since: Instant) -> Iterator[LogStore]:
+def open_for(where: str, state: Path | None, since: Instant) -> Iterator[LogStore]:
+    """Open the store that is asked for, and let go of it; Ctrl-C ends the verb."""
     settings = settings_of(state)
     layout = guarded(lambda: estate_of(state)) if where == "local" else None
     logs = layout.root / "logs" if layout else Path()
