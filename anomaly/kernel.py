@@ -129,13 +129,14 @@ def _judge(s: Any, p: Any, stat: Any, trust: float, scale: float, far: Any) -> t
     spent = s.spent / (p[S_BUDGET] * week_s / 86_400.0)
     recur = p[S_RECUR] / (1 + p[S_THRIFT] * spent)
     vote = np.full(VOTERS, -1.0)
+    floor = 1e-6 * abs(s.averages.day) + 1e-12
     best, best_vote, side_best = NOVEL, -1.0, 0
     for j in range(VOTERS):
         past = s.tail[j]
         far[j] = tails.surprise(past, stat[j], _TWO_SIDED[j])
         if past.count < p[S_WARM_UP] or p[_SWITCH[j]] == 0.0:
             continue
-        beyond, side = tails.margin(past, stat[j], _TWO_SIDED[j])
+        beyond, side = tails.margin(past, stat[j], _TWO_SIDED[j], floor if j <= DRIFT else 1e-6)
         if p[U_CALIBRATION] == 0.0:
             beyond = far[j] / 4 - 1
         elif beyond > 0 and tails.recurrence(past, stat[j], side, s.tick, p[S_MEMORY] * scale) >= recur:
@@ -178,7 +179,7 @@ def _clock_vote(s: Any, p: Any, stat: Any, trust: float, scale: float, recur: fl
             least = -1.0
             continue
         far[j] = tails.surprise(past, stat[j], True)
-        beyond, side = tails.margin(past, stat[j], True)
+        beyond, side = tails.margin(past, stat[j], True, 1e-6)
         if beyond > 0 and tails.recurrence(past, stat[j], side, s.tick, p[S_MEMORY] * scale) >= recur:
             beyond = -1.0
         least = min(least, beyond)
@@ -308,6 +309,15 @@ def run(s: Any, p: Any, at: Any, values: Any, slots: Any, out: Any, paged: Any, 
         paged[i] = step(s, p, at[i], values[i], slots[i], stat, far)
         out[i, 0], out[i, 1], out[i, 2] = s.score, s.low, s.high
         marks[i, 0], marks[i, 1], marks[i, 2] = s.channel, s.episode, s.verdict
+
+
+@entry
+def one(s: Any, p: Any, at: int, value: float, slot: int, out: Any, paged: Any, marks: Any) -> None:
+    """Step one series by one row; the arrays as in `run`, one row long."""
+    stat, far = np.zeros(STATISTICS), np.zeros(STATISTICS)
+    paged[0] = step(s, p, at, value, slot, stat, far)
+    out[0, 0], out[0, 1], out[0, 2] = s.score, s.low, s.high
+    marks[0, 0], marks[0, 1], marks[0, 2] = s.channel, s.episode, s.verdict
 
 
 @entry

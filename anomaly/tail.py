@@ -115,13 +115,16 @@ def _read(tail: Any, total: float) -> None:
 
 
 @part
-def margin(tail: Any, value: float, two_sided: bool) -> tuple[float, int]:  # noqa: FBT001 - compiled code
-    """Return how far beyond the record `value` lies, in units of the usual range, and on which side: 0 high, 1 low."""
+def margin(tail: Any, value: float, two_sided: bool, floor: float) -> tuple[float, int]:  # noqa: FBT001 - compiled
+    """Return how far beyond the record `value` lies, in units of the usual range, and on which side: 0 high, 1 low.
+
+    `floor` is the least range, in the channel's unit: below it a difference is rounding.
+    """
     over, side = value - tail.high, 0
     if two_sided and tail.low - value > over:
         over, side = tail.low - value, 1
     quantile = tail.quantile
-    return over / (quantile[Q99] - quantile[Q01] + 1e-6 * abs(quantile[Q99]) + 1e-12), side
+    return (over - floor) / (quantile[Q99] - quantile[Q01] + floor), side
 
 
 @part

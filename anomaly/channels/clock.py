@@ -69,7 +69,9 @@ def step(state: Any, at: int, value: float, day_average: float, slot: int) -> tu
     residual, expected, usual = np.nan, np.nan, np.nan
     if state.day_count[day] > 0:
         other = (day - 1) % BINS if before else (day + 1) % BINS
-        residual, expected, usual = _residual(state.day, state.day_error, state.day_count, day, other, value)
+        residual, expected, usual = _residual(
+            state.day, state.day_error, state.day_count, day, other, value, state.error_day
+        )
         state.error_day = _follow(state.error_day, abs(value - expected), plain, state.error_plain)
         state.off_day += abs(value - expected)
     if state.kind_count[kind] > 0:
@@ -77,7 +79,7 @@ def step(state: Any, at: int, value: float, day_average: float, slot: int) -> tu
         size = BINS if slot < 0 else 3 * BINS
         step_by = -1 if (before and slot < 0) else 1
         other = first + (kind - first + step_by) % size
-        r, e, u = _residual(state.kind, state.kind_error, state.kind_count, kind, other, value)
+        r, e, u = _residual(state.kind, state.kind_error, state.kind_count, kind, other, value, state.error_kind)
         state.error_kind = _follow(state.error_kind, abs(value - e), plain, state.error_plain)
         state.off_kind += abs(value - e)
         if not state.error_day > 0 or state.error_kind < state.error_day or state.day_count[day] == 0:
@@ -114,16 +116,19 @@ def _follow(error: float, new: float, plain: float, error_plain: float) -> float
 
 
 @part
-def _residual(table: Any, error: Any, count: Any, here: int, other: int, value: float) -> tuple[float, float, float]:
+def _residual(
+    table: Any, error: Any, count: Any, here: int, other: int, value: float, overall: float
+) -> tuple[float, float, float]:
     """Return (residual beyond the neighbouring predictions in usual errors, expected value, usual error)."""
     low = high = expected = table[here]
-    usual = error[here]
+    usual = overall  # the bin's own error counts for half, once it is known
     if count[other] > 0:
         low, high = min(low, table[other]), max(high, table[other])
-        usual = max(usual, error[other])
+    if count[here] > 2:
+        usual = (overall + max(error[here], error[other])) / 2
     floor = 1e-3 * abs(high) + 1e-12
     beyond = value - high if value > high else (value - low if value < low else 0.0)
-    return beyond / (usual + floor), expected, usual
+    return (beyond / (usual + floor) if count[here] > 1 else np.nan), expected, usual
 
 
 @part

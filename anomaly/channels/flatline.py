@@ -22,6 +22,8 @@ import numpy as np
 from anomaly.compiled import part
 
 LEAST_RUN: Final = 10
+LEARNS: Final = 300
+"""Rows in which a run that goes on already counts as seen before."""
 
 FLATLINE: Final = np.dtype([("last", "f8"), ("run", "i8"), ("longest", "f8"), ("rows", "i8")], align=True)
 
@@ -32,6 +34,8 @@ def step(state: Any, value: float) -> float:
     state.rows += 1
     if state.rows > 1 and value == state.last:
         state.run += 1
+        if state.rows < LEARNS:
+            state.longest = max(state.longest, float(state.run))
     else:
         if state.run > state.longest:
             state.longest = state.run
