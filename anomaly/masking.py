@@ -2,15 +2,15 @@
 
 What stands in quotes goes first, as a whole. Then the line is taken word by word: words of letters alone stay, the many
 that are a number with something around it take a short way, and only the rest meets the expressions of addresses,
-times, ids. What stays is what the program's author wrote. A method and a status of HTTP stay too: another status is
-another matter.
+times, ids. What stays is what the program's author wrote. A method and a status of HTTP come first, as one word:
+another status is another matter.
 
 Cost: about 10 microseconds for a line of 100 letters, less than a millisecond for the worst one of `LINE_MAX`.
 
 >>> mask('2026-03-02T09:30:00.125Z order ord-8812 of client C17 rejected: price 101.25 outside "99.0 to 101.0"')
 '<time> order ord-<n> of client C<n> rejected: price <n> outside <str>'
 >>> mask('10.1.2.3 - - [02/Mar/2026:09:30:00 +0000] "GET /orders/8812?x=1 HTTP/1.1" 500 17')
-'<ip> - - [<time> <n>] GET <str> status=500 <n>'
+'GET:500 <ip> - - [<time> <n>] <str> <n>'
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ TOKENS_MAX: Final = 60
 _WORD_MAX: Final = 200
 """Letters of a word that are looked at."""
 
-_QUOTED: Final = re.compile(
-    r'"(?:(?P<method>GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS) )?[^"]*"(?: (?P<status>[1-5]\d\d)(?!\S))?'
-    r"|(?<!\w)'[^']*'(?!\w)|“[^”]*”"
-)
+_REQUEST: Final = re.compile(r'"(GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS) [^"]*" ([1-5]\d\d)(?!\S)')
+_QUOTED: Final = re.compile(r'"[^"]*"|(?<!\w)\'[^\']*\'(?!\w)|“[^”]*”')
 _SYSLOG: Final = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d ")
 _CHANGES: Final = re.compile(r"[\d@/]")
-_KEPT: Final = re.compile(r"status=[1-5]\d\d|[1-5]xx")
+_KEPT: Final = re.compile(r"[A-Z]+:[1-5]\d\d")
 """Words with digits that tell kinds of lines apart."""
 _NUMBER: Final = re.compile(r"([A-Za-z_=(\[#:<-]{0,11})[+-]?\d{1,11}(?:[.,]\d{1,11})?([A-Za-zµ%]{0,3}[\]),.;:>]*)")
 _OTHERS: Final = (
@@ -61,7 +59,10 @@ def mask(line: str) -> str:
     """Return a line with everything that changes masked, its words parted by single blanks."""
     text = line[:LINE_MAX]
     if '"' in text or "'" in text or "“" in text:
-        text = _QUOTED.sub(_unquoted, text)
+        request = _REQUEST.search(text)
+        if request is not None:
+            text = f"{request[1]}:{request[2]} {text[: request.start()]}<str>{text[request.end() :]}"
+        text = _QUOTED.sub("<str>", text)
     if _SYSLOG.match(text):
         text = "<time> " + text[16:]
     return " ".join([word if word.isalpha() else _masked(word) for word in text.split()[:TOKENS_MAX]])
@@ -89,12 +90,6 @@ def said(record: Mapping[str, object]) -> str:
     if texts or len(found) > 1:
         return " ".join((*found, *texts))
     return " ".join(f"{key}={value}" for key, value in sorted(record.items()) if isinstance(value, str | int | float))
-
-
-def _unquoted(found: re.Match[str]) -> str:
-    method, status = found.groups()
-    words = f"{method} <str>" if method else "<str>"
-    return f"{words} status={status}" if status else words
 
 
 def _masked(word: str) -> str:

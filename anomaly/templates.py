@@ -37,7 +37,8 @@ from kernel.time import Instant
 VERSION: Final = 1
 EXAMPLE_MAX: Final = 300
 """Letters of an example line."""
-_DEPTH: Final = 4
+_DEPTH: Final = 5
+"""Lines of one kind have their first two words in common, which are often a time or a name, and a level."""
 _SIMILAR: Final = 0.5
 _CHILDREN: Final = 60
 _CACHE: Final = 4
@@ -266,7 +267,7 @@ class Templates:
 
 
 def _tree() -> Drain:
-    return Drain(depth=_DEPTH, sim_th=_SIMILAR, max_children=_CHILDREN)
+    return Drain(depth=_DEPTH, sim_th=_SIMILAR, max_children=_CHILDREN, parametrize_numeric_tokens=False)
 
 
 def _saved(node: Node) -> list[object]:

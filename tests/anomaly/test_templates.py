@@ -46,8 +46,8 @@ def fed(log, given_lines, start=0):
         ("open /var/log/syslog.1 failed", "open <path> failed"),
         ("user 'anna b' said \"hi 5\"", "user <str> said <str>"),
         ("it's the client's fault", "it's the client's fault"),
-        ('"GET /x/1 HTTP/1.1" 200 5', "GET <str> status=200 <n>"),
-        ('"GET /x/1 HTTP/1.1" 503 5', "GET <str> status=503 <n>"),
+        ('"GET /x/1 HTTP/1.1" 200 5', "GET:200 <str> <n>"),
+        ('"GET /x/1 HTTP/1.1" 503 5', "GET:503 <str> <n>"),
         ("token a1B2c3D4e5F6g7H8i9", "token <id>"),
         ("", ""),
     ],
@@ -108,6 +108,14 @@ def test_an_id_stays_when_its_template_grows_more_general():
     assert seen.template.id == name
     assert seen.template.text == "the disk <*> of node <*> is full"
     assert fed(log, ["the disk sdc of node gamma is full"])[0].template.id == name
+
+
+def test_another_level_or_another_status_is_another_kind():
+    log = Templates()
+    fed(log, [f'10.0.0.1 - - [02/Mar/2026:09:30:0{i} +0000] "GET /{i} HTTP/1.1" 200 {i}' for i in range(5)])
+    fed(log, ['10.0.0.1 - - [02/Mar/2026:09:30:09 +0000] "GET /9 HTTP/1.1" 503 9'])
+    fed(log, [f"2026-03-02T09:30:00Z {level} the batch {level} took {3} ms" for level in ("INFO", "ERROR")])
+    assert len(log) == 4
 
 
 def test_a_kind_never_seen_is_told_once_and_only_after_the_warm_up():
