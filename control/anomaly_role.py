@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ from exchange.adapters.http import HttpServer, common_routes, json_response, lis
 from exchange.calendar import Calendar
 from exchange.ports import Log
 from kernel.adapters.clock import SystemClock
+from kernel.errors import InputError
 from kernel.time import SECOND, Duration
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.log_files import FileLog
@@ -36,6 +38,9 @@ from monitor.watched import Watched
 
 HOLD_S: Final = 15
 """An alert stands so long at least, or six scrapes: a rule with `for` must see it on some of them."""
+_COMPILE: Final = (
+    "import numpy as np; from anomaly.fleet import Fleet; Fleet(1).advance(np.ones(1, np.int64), np.ones(1))"
+)
 _LOG_SECRETS: Final = ("admin", "webhook", "trade")
 
 
@@ -67,7 +72,7 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         log.event("anomaly-started", count=len(watched))
         digest, state = digest_of(watched, step // SECOND, window_s), layout.anomaly / "state.bin"
         hold = Duration(max(HOLD_S, 6 * tuning.scrape_s) * SECOND)
-        # Compiling the detectors takes seconds the first time; whoever asks for readiness does not wait for it.
+        await compile_beside(stop, log)
         watch = await asyncio.to_thread(begin, watched, state, digest, hold, calendar, log)
         readings = Readings(config.prometheus_url, watched, step=step, window_s=window_s)
         stack.push_async_callback(readings.close)
@@ -91,6 +96,24 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
     return 0
 
 
+async def compile_beside(stop: asyncio.Event, log: Log) -> None:
+    """Have the detectors compiled by a process of its own, which leaves the machine code on disk.
+
+    Compiling takes half a minute of a processor the first time and holds the interpreter: this process would answer no
+    probe meanwhile, and be taken for one that hangs. Where it was done before this costs a second.
+    """
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", _COMPILE, stderr=asyncio.subprocess.DEVNULL)
+    done, told = asyncio.create_task(child.wait()), asyncio.create_task(stop.wait())
+    await asyncio.wait([done, told], return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not done.done():
+        child.terminate()
+    if await done and not stop.is_set():
+        log.event(
+            "anomaly-not-compiled", severity="warning", message="the detectors are compiled in the process itself"
+        )
+
+
 def begin(
     watched: tuple[Watched, ...], state: Path, digest: str, hold: Duration, calendar: Calendar | None, log: Log
 ) -> AnomalyWatch:  # fmt: skip
@@ -102,7 +125,7 @@ def begin(
             watch = AnomalyWatch(watched, fleets, hold=hold, calendar=calendar, kept=kept)
             log.event("anomaly-state-restored", count=len(kept.seats))
             return watch
-    except ValueError as error:
+    except (ValueError, InputError) as error:
         log.event("anomaly-state-forgotten", severity="warning", message=str(error))
     return AnomalyWatch(watched, fleets, hold=hold, calendar=calendar)
 

@@ -84,7 +84,7 @@ class Fleets:
 
     make: Callable[[int], FleetDetector]
     restore: Callable[[bytes], FleetDetector]
-    """May raise ValueError: the state is of another version, or broken."""
+    """May raise ValueError or InputError: the state is of another version, or broken."""
     budget_per_day: float
     """False alarms that each series promises to stay below, a day."""
 
@@ -126,7 +126,8 @@ class AnomalyWatch:
             kept: what `kept` gave before a stop, of the same list.
 
         Raises:
-            ValueError: the state that is kept cannot be restored.
+            ValueError: the state that is kept has another number of seats.
+            InputError: it is of another version, or broken.
         """
         self.watched = {one.id: one for one in watched}
         self._fleets, self._hold, self._settle, self._calendar = fleets, hold, settle, calendar

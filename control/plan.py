@@ -317,7 +317,9 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
     if settings.log_watch:
         platform.append(WorkloadSpec("log-watch", slots["log-watch"], 1, ESTATE, singleton=True, grace_s=8.0))
     if settings.anomaly:
-        platform.append(WorkloadSpec("anomaly", slots["anomaly"], 1, ESTATE, singleton=True, grace_s=8.0))
+        platform.append(
+            WorkloadSpec("anomaly", slots["anomaly"], 1, ESTATE, singleton=True, grace_s=8.0, patience_s=30.0)
+        )
     if settings.on == "kubernetes":
         return [
             WorkloadSpec("podhost", slots["podhost"], 1, ESTATE, singleton=True, grace_s=15.0),

@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     """Whether the log rules run: over the local files, or over `elastic_url` where it is named."""
     log_rules: Path | None = None
     """A file or directory of log rules (`docs/log-alerts.md`); None: the house's own, `alerts/logs`."""
-    anomaly: bool = False
+    anomaly: bool = True
     """Whether detectors watch the series of `anomaly_watched`; what they find are metrics that rules decide on."""
     anomaly_watched: Path | None = None
     """YAML file of the watched series (`docs/anomaly.md`); None: the house's own, `alerts/anomaly/watched.yaml`."""

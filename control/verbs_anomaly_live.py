@@ -125,8 +125,8 @@ def feedback(
 def headline(seen: View) -> str:
     """Return how the detectors are doing, in one line."""
     if seen.trouble:
-        age = f"{seen.fresh_s:.0f} s old" if seen.fresh_s is not None else "never came"
-        return f"no scores of the present: readings are {age}; {seen.trouble}"
+        age = f"readings are {seen.fresh_s:.0f} s old" if seen.fresh_s is not None else "no readings yet"
+        return f"no scores of the present: {age}; {seen.trouble}"
     unusual = sum((one.score or 0) >= _HOT for one in seen.series)
     warming = sum(one.state == "warming" for one in seen.series)
     text = f"{len(seen.series)} series, {unusual} unusual, {warming} warming up, readings {seen.fresh_s or 0:.1f} s old"

@@ -29,6 +29,7 @@ def test_the_exchange_is_not_among_what_the_estate_itself_starts(settings):
     started = {spec.name: spec.replicas for spec in plan.workloads(settings, layout, ports)}
     assert started.pop("node", 1) == 1, "it runs where it is installed"
     assert started.pop("log-watch") == 1, "log rules run beside every estate"
+    assert started.pop("anomaly") == 1, "so do detectors"
     assert started == {"podhost": 1, "control": 2, "kube-state": 1, "prometheus": 1, "alertmanager": 1, "load": 1}
     grouped = {name for group in plan.KUBE_STOP_ORDER for name in group}
     assert grouped == set(started)
