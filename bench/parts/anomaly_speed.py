@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from anomaly.fleet import Fleet
-from anomaly.series import Series
 
 from anomaly.detector import Sample
+from anomaly.fleet import Fleet
+from anomaly.series import Series
 from control.yardstick_table import table
 from kernel.time import MINUTE, Instant
 
