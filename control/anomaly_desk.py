@@ -120,19 +120,31 @@ def figure(value: float | None, unit: str = "") -> str:
     """Return a number with its unit as people read it, such as 1.502 ms, 86.1 MB or 41.2 orders/s; a dash for none."""
     if value is None:
         return "-"
-    scale, name = 1.0, unit
-    if unit == "s" and 0 < abs(value) < 1:
-        scale, name = (1e3, "ms") if abs(value) >= 1e-3 else (1e6, "us")  # noqa: PLR2004 - a millisecond
-    elif unit.startswith("bytes"):
-        scale, name = next(((1 / size, word) for size, word in _SIZES if abs(value) >= size), (1.0, "B"))
-        name += unit.removeprefix("bytes")
+    scale, name = _scaled(abs(value), unit)
     return f"{value * scale:.4g} {name}".rstrip()
+
+
+def span(low: float | None, high: float | None, unit: str = "") -> str:
+    """Return a range with its unit, such as `98.02 to 99.33 MB`; a dash for none."""
+    if low is None or high is None:
+        return "-"
+    scale, name = _scaled(max(abs(low), abs(high)), unit)
+    return f"{low * scale:.4g} to {high * scale:.4g} {name}".rstrip()
+
+
+def _scaled(size: float, unit: str) -> tuple[float, str]:
+    """Return by what a number is multiplied to be read, and what it then counts."""
+    if unit == "s" and 0 < size < 1:
+        return (1e3, "ms") if size >= 1e-3 else (1e6, "us")  # noqa: PLR2004 - a millisecond
+    if unit.startswith("bytes"):
+        scale, name = next(((1 / large, word) for large, word in _SIZES if size >= large), (1.0, "B"))
+        return scale, name + unit.removeprefix("bytes")
+    return 1.0, unit
 
 
 def sentence(one: SeriesNow) -> str:
     """Return one series as a line of text."""
-    low, high = figure(one.low, one.unit), figure(one.high, one.unit)
-    expected = f"expected {low} to {high}" if one.low is not None else "nothing expected yet"
+    expected = f"expected {span(one.low, one.high, one.unit)}" if one.low is not None else "nothing expected yet"
     text = f"{one.id} ({one.service}): {figure(one.value, one.unit)}, {expected}, score {one.score or 0:.2f}"
     if one.sentence:
         text += f", {one.channel}: {one.sentence}"

@@ -34,13 +34,17 @@ class Seat(msgspec.Struct, kw_only=True):
     service: str
     seen_at: Instant
     """Its last reading."""
-    due: bool = False
-    """An episode goes on that has asked for nobody yet."""
+    due_until: Instant = Instant(0)
+    """The detector asked for attention and nobody was told: until then a row that matters tells."""
     paging: bool = False
     """An episode goes on that has."""
     hold_until: Instant = Instant(0)
     page: str = ""
     """The id of its last page."""
+    usual: float | None = None
+    """Its mean over the last rows; None before the first."""
+    rows: int = 0
+    """Readings that went into it, up to `anomaly_watch.USUAL_ROWS`."""
 
 
 class Page(msgspec.Struct, kw_only=True):

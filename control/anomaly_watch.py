@@ -4,7 +4,8 @@ The fold decides nothing about people: it says how unusual each series is and wh
 look. The rules of `alerts/` decide what becomes of it. What it holds back, and why:
 
 - readings that are not of the present never ask for anybody: history, and what a gap is filled with;
-- a deviation to the harmless side (less memory) is shown and asks for nobody;
+- a departure to the harmless side (less memory), or one so small that it matters to nobody, is shown and asks for
+  nobody until it turns or grows;
 - for a while after a turn of the market's phase the calendar explains a change of what follows the session. What this
   minute of the session usually brings and is missing, it does not explain;
 - when data come back after an outage, the windows of rates are still filling.
@@ -32,6 +33,10 @@ GONE: Final = Duration(10 * MINUTE)
 """A series without a reading for so long is forgotten, and its seat is free."""
 SETTLE: Final = Duration(2 * MINUTE)
 """For so long after a turn of the phase the calendar explains a change."""
+DUE: Final = Duration(10 * MINUTE)
+"""For so long a detector's word that told nobody is remembered: it pages once an episode, and is silent after that."""
+USUAL_ROWS: Final = 300
+"""Rows whose mean is what is usual, when it is asked whether a departure matters."""
 DAY: Final = Duration(24 * HOUR)
 PAGES_KEPT: Final = 1_000
 LIVES_KEPT: Final = 512
@@ -196,35 +201,28 @@ class AnomalyWatch:
         """Keep a seat's alert up to date; return the page that begins now."""
         index, entry = seat.index, self.watched[key.series]
         if scores.alert[index] and kind is not Kind.HISTORY:
-            seat.due = True
+            seat.due_until = Instant(self.at + DUE)
         if not (scores.episode[index] or scores.alert[index]):
-            seat.due = seat.paging = False
-        if seat.due and settling and entry.session and scores.channel[index] != Channel.SAME_CLOCK:
-            seat.due = False
+            seat.paging = False
+        if settling and entry.session and scores.channel[index] != Channel.SAME_CLOCK:
+            seat.due_until = Instant(0)
+        value = self._values.get(key, math.nan)
+        matters = _harms(entry, value, index, scores) and _matters(entry, value, seat.usual)
+        _learn(seat, value)
         now = kind is Kind.LIVE and self.at >= self._quiet_until
-        if not (seat.due and now and scores.score[index] >= THRESHOLD and self._harms(key, entry, index, scores)):
+        if not (self.at < seat.due_until and now and scores.score[index] >= THRESHOLD and matters):
             return None
-        seat.due, seat.paging, seat.hold_until = False, True, Instant(self.at + self._hold)
+        seat.due_until, seat.paging, seat.hold_until = Instant(0), True, Instant(self.at + self._hold)
         finding = self._fleet.finding(index)
         page = Page(
             id=f"A-{to_rfc3339(self.at)[:19].replace('-', '').replace(':', '')}-{index}",
             at=self.at, series=key.series, item=key.item, service=seat.service,
-            channel=Channel(int(scores.channel[index])).name.lower(),
-            value=finite(self._values.get(key, math.nan)), low=finite(float(scores.low[index])),
-            high=finite(float(scores.high[index])), sentence=told(entry, finding.sentence if finding else "unusual"),
+            channel=Channel(int(scores.channel[index])).name.lower(), value=finite(value),
+            low=finite(float(scores.low[index])), high=finite(float(scores.high[index])),
+            sentence=told(entry, finding.sentence if finding else "unusual"),
         )  # fmt: skip
         seat.page = page.id
         return page
-
-    def _harms(self, key: Key, entry: Watched, index: int, scores: Scores) -> bool:
-        value = self._values.get(key, math.nan)
-        match entry.harm:
-            case Harm.UP:
-                return not value < scores.low[index] and scores.channel[index] != Channel.FLATLINE
-            case Harm.DOWN:
-                return not value > scores.high[index]
-            case Harm.BOTH:
-                return True
 
     # --- seats ------------------------------------------------------------------------------------------------------
 
@@ -266,7 +264,7 @@ class AnomalyWatch:
                     built or (entry.renews is Renews.PROCESS and merged.since != before.since)
                 ):
                     self._fleet.restart(seat.index)
-                    seat.due = seat.paging = False
+                    seat.paging, seat.due_until, seat.usual, seat.rows = False, Instant(0), None, 0
                     self.renewed[Renews.BUILD if built else Renews.PROCESS] += 1
         while len(self._lives) > LIVES_KEPT:
             self._lives.pop(next(iter(self._lives)))
@@ -302,8 +300,7 @@ class AnomalyWatch:
             if about is not None:
                 about.answer = "false" if false_alarm else "true"
             if false_alarm:
-                seat.due = seat.paging = False
-                seat.hold_until = Instant(0)
+                seat.paging, seat.due_until, seat.hold_until = False, Instant(0), Instant(0)
         return len(seated)
 
     # --- what is seen -----------------------------------------------------------------------------------------------
@@ -350,6 +347,32 @@ class AnomalyWatch:
 def told(entry: Watched, sentence: str) -> str:
     """Return a finding's sentence with what its numbers count."""
     return f"{sentence} ({entry.unit})"
+
+
+def _harms(entry: Watched, value: float, index: int, scores: Scores) -> bool:
+    """Tell whether a departure is to a side that does harm; a missed reading is on no side."""
+    match entry.harm:
+        case Harm.UP:
+            return not value < scores.low[index] and scores.channel[index] != Channel.FLATLINE
+        case Harm.DOWN:
+            return not value > scores.high[index]
+        case Harm.BOTH:
+            return True
+
+
+def _matters(entry: Watched, value: float, usual: float | None) -> bool:
+    """Tell whether a departure from what is usual is large enough to matter; a missed reading always is."""
+    if usual is None or not math.isfinite(value):
+        return True
+    return abs(value - usual) >= max(entry.least, entry.least_share * abs(usual))
+
+
+def _learn(seat: Seat, value: float) -> None:
+    """Let a reading count for what is usual."""
+    if math.isfinite(value):
+        seat.rows = min(seat.rows + 1, USUAL_ROWS)
+        before = value if seat.usual is None else seat.usual
+        seat.usual = before + (value - before) / seat.rows
 
 
 def finite(value: float) -> float | None:

@@ -9,8 +9,11 @@ from typing import Annotated, Final
 
 import msgspec
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from control import anomaly_desk
 from control.anomaly_view import SeriesNow, View
@@ -136,30 +139,32 @@ def headline(seen: View) -> str:
     return text
 
 
-def table(seen: View, limit: int) -> Table:
-    """Return the view for people: the most unusual series, and the latest pages."""
-    told = Table(title=escape(headline(seen)), title_justify="left", title_style="bold red" if seen.trouble else "bold")
-    for column, justify in (
-        ("series", "left"), ("service", "left"), ("value", "right"), ("expected", "right"), ("score", "right"), ("", "left"), ("what is unusual", "left"),
-    ):  # fmt: skip
-        told.add_column(column, justify=justify, no_wrap=column != "what is unusual")  # type: ignore[arg-type] # a word
-    for one in anomaly_desk.ranked(seen.series)[:limit]:
+def table(seen: View, limit: int) -> Group:
+    """Return the view for people: the most unusual series, and below in words what is unusual and the latest pages."""
+    told = Table(title=escape(headline(seen)), title_justify="left", title_style="bold red" if seen.trouble else "bold",
+                 box=SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    told.add_column("series", no_wrap=True)
+    for column in ("value", "expected", "score"):
+        told.add_column(column, justify="right", no_wrap=True)
+    told.add_column("")
+    ranked = anomaly_desk.ranked(seen.series)[:limit]
+    for one in ranked:
         told.add_row(*_cells(one), style="dim" if seen.trouble else None)
+    lines = [Text(f"{one.id}: {one.sentence}", style="yellow") for one in ranked if one.sentence]
     for page in seen.pages[:_PAGES]:
         name = f"{page.series}/{page.item}" if page.item else page.series
-        said = {"false": "said to be false", "true": "confirmed"}.get(page.answer, "")
-        told.add_row(f"[bold]{page.id}[/]", page.service, "", "", "", said, escape(f"{name}: {page.sentence}"))
-    return told
+        said = {"false": "said to be false; ", "true": "confirmed; "}.get(page.answer, "")
+        lines.append(Text(f"page {page.id}: {said}{name}: {page.sentence}", style="bold" if not said else "dim"))
+    return Group(told, *lines)
 
 
 def _cells(one: SeriesNow) -> tuple[str, ...]:
     score = one.score or 0.0
     colour = "red" if one.alert else "yellow" if score >= _HOT else "green"
-    mark = "[bold red]alert[/]" if one.alert else one.state if one.state != "scored" else ""
-    low, high, figure = (anomaly_desk.figure(number, one.unit) for number in (one.low, one.high, one.value))
-    expected = f"{low} to {high}" if one.low is not None else "-"
+    mark = "alert" if one.alert else one.state if one.state != "scored" else ""
     shown = f"[{colour}]{score:.2f}[/]" if one.score is not None else "-"
-    return escape(one.id), one.service, figure, expected, shown, mark, escape(one.sentence)
+    figure, expected = anomaly_desk.figure(one.value, one.unit), anomaly_desk.span(one.low, one.high, one.unit)
+    return escape(one.id), figure, expected, shown, mark
 
 
 def changes(seen: View, before: View | None) -> list[str]:

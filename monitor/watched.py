@@ -56,6 +56,10 @@ class Watched:
     most: int = 1
     """Parts at most; what is above is left out and counted."""
     harm: Harm = Harm.BOTH
+    least: float = 0.0
+    """The smallest departure from its usual value that matters to anybody, in its own unit."""
+    least_share: float = 0.0
+    """The same as a share of the usual value; the larger of the two counts."""
     session: bool = False
     """Whether it follows the phases of the market, so that the calendar explains its changes."""
     renews: Renews = Renews.BUILD

@@ -21,10 +21,12 @@ HOUSE: Final = Path(__file__).resolve().parents[2] / "alerts" / "anomaly" / "wat
 PARTS_MAX: Final = 200
 """Parts of one entry."""
 _MUST: Final = ("id", "query", "service", "unit", "reason")
-_MAY: Final = ("by", "most", "harm", "session", "renews")
+_MAY: Final = ("by", "most", "harm", "least", "session", "renews")
 _ID: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,40}")
 _LABEL: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_SHARE: Final = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)%")
+_LEAST_MAX: Final = 1e18
 _TEXT_MAX: Final = 1_000
 
 
@@ -68,16 +70,19 @@ class _Entry:
         for key in _MUST:
             if key not in given:
                 raise self._wrong((), f"the entry lacks {key}", f"it has {', '.join(_MUST)}")
-        parts = {key: self._text(key, given[key]) for key in (*_MUST, "by") if key in given}
+        parts: dict[str, Any] = {key: self._text(key, given[key]) for key in (*_MUST, "by") if key in given}
         for key, pattern, right in (("id", _ID, "lower-case words joined by -"), ("by", _LABEL, "one label's name")):
             if key in parts and not pattern.fullmatch(parts[key]):
                 raise self._wrong((key,), f"{parts[key][:40]!r} is no {key}", right)
         if parts["service"] != BY_JOB and not _SERVICE.fullmatch(parts["service"]):
             raise self._wrong(("service",), f"{parts['service'][:40]!r} is no service", f"such as gateway, or {BY_JOB}")
         self._query(parts["query"], parts.get("by", ""), parts["service"])
+        least, least_share = self._least(given)
         return Watched(
             **parts,
             most=self._most(given),
+            least=least,
+            least_share=least_share,
             harm=Harm(self._choice("harm", given, Harm.BOTH, [*Harm])),
             session=self._flag(given),
             renews=Renews(self._choice("renews", given, Renews.BUILD, [*Renews])),
@@ -110,6 +115,16 @@ class _Entry:
         if ("by" in given) != ("most" in given):
             raise self._wrong(("most" if "most" in given else "by",), "by and most go together", "write both or none")
         return most
+
+    def _least(self, given: dict[str, Any]) -> tuple[float, float]:
+        """Return the bound as a number of the unit, or as a share of what is usual."""
+        least = given.get("least", 0)
+        share = _SHARE.fullmatch(least) if isinstance(least, str) else None
+        if share is not None:
+            return 0.0, float(share.group(1)) / 100
+        if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least < _LEAST_MAX:
+            raise self._wrong(("least",), f"{str(least)[:40]!r} is no size", "a number of its unit, or such as 20%")
+        return float(least), 0.0
 
     def _flag(self, given: dict[str, Any]) -> bool:
         flag = given.get("session", False)

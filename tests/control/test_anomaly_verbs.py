@@ -1,9 +1,11 @@
 """`anomaly watch` and `anomaly feedback` as people meet them."""
 
+import io
 import json
 
 import msgspec
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import cli
@@ -104,7 +106,7 @@ def test_once_in_a_pipe_is_lines_the_most_unusual_first_and_json_is_the_view(est
     arguments = ["anomaly", "watch", "--once", "--state", str(estate.root)]
     first, second, third = RUN.invoke(cli.app, arguments).stdout.splitlines()
     assert first.startswith("2 series, 1 unusual, 0 warming up, readings 1.0 s old; pages of the day 1, promised 0.14")
-    assert second.startswith("latency/gateway-1 (gateway): 50 ms, expected 5 ms to 5 ms, score 0.90, novelty: 50")
+    assert second.startswith("latency/gateway-1 (gateway): 50 ms, expected 5 to 5 ms, score 0.90, novelty: 50")
     assert third.startswith("flow (market-data): 100 messages/s")
     shown = json.loads(RUN.invoke(cli.app, [*arguments, "--json", "--service", "gateway"]).stdout)
     assert [one["id"] for one in shown["series"]] == ["latency/gateway-1"]
@@ -135,6 +137,19 @@ def test_in_a_pipe_each_beginning_and_end_is_a_line():
 )  # fmt: skip
 def test_figures_are_shown_as_people_read_them(value, unit, text):
     assert anomaly_desk.figure(value, unit) == text
+
+
+def test_a_range_has_one_unit_and_a_narrow_terminal_shows_the_table_whole():
+    assert anomaly_desk.span(98_020_000, 99_330_000, "bytes") == "98.02 to 99.33 MB"
+    assert anomaly_desk.span(0.0, 0.0021, "s") == "0 to 2.1 ms"
+    assert anomaly_desk.span(None, 1.0, "s") == "-"
+    _, view = seen()
+    console = Console(width=80, force_terminal=True, color_system=None, record=True, file=io.StringIO())
+    console.print(verbs_anomaly_live.table(view, 5))
+    text = console.export_text()
+    assert "latency/gateway-1" in text
+    assert "5 to 5 ms" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_what_is_said_is_one_line_of_bounded_length(tmp_path):

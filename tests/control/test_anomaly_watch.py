@@ -1,5 +1,6 @@
 """The fold over readings: who has a seat, what asks for attention, what is explained away, what begins anew."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 
 from anomaly.detector import NO_SLOT, Channel
 from control.anomaly_state import decode, encode
-from control.anomaly_watch import GONE, Key, Kind
+from control.anomaly_watch import GONE, AnomalyWatch, Key, Kind
 from exchange.calendar import calendar_of
 from kernel.time import MINUTE, SECOND, Duration, from_rfc3339
-from tests.control.anomaly_bed import DIGEST, GATEWAY, HOLD, STEP, at, calm, life, step, watch_of
+from tests.control.anomaly_bed import DIGEST, GATEWAY, HOLD, LIST, STEP, at, calm, life, step, watch_of
+from tests.control.plain_fleet import PLAIN
 
 CALENDAR = calendar_of(
     {
@@ -84,6 +86,19 @@ def test_a_deviation_to_the_harmless_side_is_shown_and_asks_for_nobody_until_it_
     assert row_of(watch).score >= 0.5
     assert not row_of(watch).alert
     assert len(watch.advance(calm(10, latency=50.0), Kind.LIVE)) == 1, "the same episode, now harmful"
+
+
+def test_a_departure_that_matters_to_nobody_is_shown_and_asks_once_it_grows():
+    small = tuple(dataclasses.replace(one, least=10.0, least_share=0.5) for one in LIST)
+    watch = AnomalyWatch(small, PLAIN, hold=HOLD)
+    for row in range(1, 9):
+        watch.advance(calm(row, latency=5.0 + row % 2), Kind.LIVE)
+    assert watch.advance(calm(9, latency=12.0, flow=140.0), Kind.LIVE) == []
+    assert row_of(watch).score >= 0.5
+    for row in range(10, 20):
+        assert watch.advance(calm(row), Kind.LIVE) == []
+    pages = watch.advance(calm(20, latency=19.0, flow=160.0), Kind.LIVE)
+    assert {one.series for one in pages} == {"latency", "flow"}, "ten more, and half as much again"
 
 
 def test_while_data_come_back_after_an_outage_nobody_is_asked():

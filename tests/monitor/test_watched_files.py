@@ -32,6 +32,9 @@ WRONG = [
     (GOOD, GOOD + SECOND, 10, "gateway-latency is also in", "another id"),
     ("    harm: up", "    harms: up", 8, "harms is no key", "did you mean harm?"),
     ("    harm: up", "    harm: sideways", 8, "'sideways' is no harm", "both, up, down"),
+    ("    harm: up", "    least: -1", 8, "'-1' is no size", "20%"),
+    ("    harm: up", "    least: 20 %", 8, "'20 %' is no size", "20%"),
+    ("    harm: up", "    least: true", 8, "'True' is no size", "20%"),
     ("    harm: up", "    session: often", 8, "neither true nor false", "true or false"),
     ("    harm: up", "    renews: never", 8, "'never' is no renews", "build, process"),
     ("    reason: It creeps.\n", "", 2, "lacks reason", "id, query"),
@@ -64,6 +67,9 @@ def test_a_good_entry_is_read_whole(tmp_path):
         "gateway-latency", "replica", 4, Harm.UP, False, Renews.BUILD
     )  # fmt: skip
     assert one.where.endswith("watched.yaml:2")
+    for text, least, share in (("0.5", 0.5, 0.0), ("20%", 0.0, 0.2)):
+        (one,) = load_watched(write(tmp_path, GOOD + f"    least: {text}\n"))
+        assert (one.least, one.least_share) == (least, pytest.approx(share))
 
 
 @pytest.mark.parametrize(("old", "new", "line", "problem", "right"), WRONG, ids=[one[3][:40] for one in WRONG])
@@ -94,6 +100,7 @@ def test_the_houses_list_covers_every_service_and_gives_a_reason_each():
     }  # fmt: skip
     assert all(len(one.reason) > 30 for one in watched)
     assert len({one.reason for one in watched}) == len(watched)
+    assert all(one.least or one.least_share for one in watched)
     memory = next(one for one in watched if one.id == "process-memory")
     for job in ("engine", "gateway", "market-data", "settlement", "watchdog", "control", "log-watch"):
         assert job in memory.query
