@@ -8,6 +8,9 @@ is missing.
 
 A new kind scores by the quiet before it: half a point after `QUIET` buckets without one, a whole after twice that.
 
+A rate is an alert when the fleet calls it one and it is beyond chance for a count (`anomaly.counts`), once an episode;
+what is not beyond chance scores half.
+
 Cost: that of `anomaly.templates` for a line, that of the fleet for a bucket.
 """
 
@@ -20,7 +23,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from anomaly.counts import Opinion
 from anomaly.detector import THRESHOLD, FleetDetector
 from anomaly.masking import text_of
 from anomaly.templates import Limits, Template, Templates
@@ -90,6 +95,9 @@ class LogWatcher:
         self.bucket = bucket
         self._make, self._rated = make, rated
         self._fleet = make(rated + 1)
+        self._opinion = Opinion(rated + 1)
+        self._paged: set[int] = set()
+        """Places in the fleet whose episode has been told."""
         self._slots: dict[str, int] = {}
         """Place in the fleet by template."""
         self._free = list(range(rated, 0, -1))
@@ -151,8 +159,11 @@ class LogWatcher:
                 for name, slot in self._slots.items():
                     values[slot] = self._counts.get(name, 0)
         scores = self._fleet.advance(np.full(self._rated + 1, at, dtype=np.int64), values)
-        self.score = float(np.nanmax(scores.score, initial=0.0))
-        findings = [*self._rates(at, scores.score, scores.alert), *self._fresh(at)]
+        score = np.where(self._opinion.step(values), scores.score, scores.score / 2)
+        self.score = float(np.nanmax(score, initial=0.0))
+        going = scores.episode | scores.alert
+        self._paged = {slot for slot in self._paged if going[slot]}
+        findings = [*self._rates(at, score, going), *self._fresh(at)]
         findings.sort(key=lambda one: (not one.alert, -one.score, one.template))
         bucket = Bucket(
             at=at,
@@ -173,16 +184,20 @@ class LogWatcher:
         for name in [name for name in self._slots if name not in known]:
             slot = self._slots.pop(name)
             self._fleet.restart(slot)
+            self._opinion.forget(slot)
             self._free.append(slot)
         for name, one in known.items():
             if name not in self._slots and one.count >= _OFTEN and self._free:
                 self._slots[name] = self._free.pop()
 
-    def _rates(self, at: Instant, score: np.ndarray, alert: np.ndarray) -> Iterator[Finding]:
+    def _rates(self, at: Instant, score: NDArray[np.float64], going: NDArray[np.bool_]) -> Iterator[Finding]:
         known = {one.id: one for one in self.templates.all()}
         for name, slot in (("", 0), *self._slots.items()):
-            if score[slot] < THRESHOLD and not alert[slot]:
+            if not score[slot] >= THRESHOLD:
                 continue
+            alert = bool(going[slot]) and slot not in self._paged
+            if alert:
+                self._paged.add(slot)
             found = self._fleet.finding(slot)
             template = known.get(name)
             text, example = (template.text, template.example) if template else ("", "")
@@ -190,7 +205,7 @@ class LogWatcher:
             said = found.sentence if found is not None else f"score {score[slot]:.2f}"
             such = f"; such as: {_cut(example)}" if example else ""
             sentence = f"{subject}, lines in {_length(self.bucket)}: {said}{such}"
-            yield Finding(at, Why.RATE, name, text, example, float(score[slot]), bool(alert[slot]), sentence)
+            yield Finding(at, Why.RATE, name, text, example, float(score[slot]), alert, sentence)
 
     def _fresh(self, at: Instant) -> Iterator[Finding]:
         quiet, self._quiet = self._quiet, 0 if self._new else self._quiet + 1
@@ -211,6 +226,7 @@ class LogWatcher:
         head = {
             "version": VERSION, "bucket": self.bucket, "rated": self._rated, "slots": self._slots, "free": self._free,
             "counts": self._counts, "lines": self._lines, "end": self._end, "quiet": self._quiet, "score": self.score,
+            "opinion": self._opinion.save(), "paged": sorted(self._paged),
             "new": [one.id for one in self._new], "templates": len(templates), "fleet": len(fleet),
         }  # fmt: skip
         return json.dumps(head, separators=(",", ":")).encode() + b"\n" + templates + fleet
@@ -235,6 +251,7 @@ class LogWatcher:
             made._slots = {str(name): int(slot) for name, slot in head["slots"].items()}
             made._free = [int(slot) for slot in head["free"]]
             made._counts = {str(name): int(count) for name, count in head["counts"].items()}
+            made._opinion, made._paged = Opinion.restore(head["opinion"]), set(map(int, head["paged"]))
             made._lines, made._end, made._quiet = int(head["lines"]), Instant(int(head["end"])), int(head["quiet"])
             made.score = float(head["score"])
             known = {one.id: one for one in made.templates.all()}
