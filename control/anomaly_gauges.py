@@ -25,8 +25,8 @@ _RENEWED: Final = {Renews.BUILD: "build", Renews.PROCESS: "process"}
 class Gauges:
     """Tells through an exporter."""
 
-    def __init__(self, exporter: Exporter) -> None:
-        self._exporter = exporter
+    def __init__(self, exporter: Exporter, began: Instant) -> None:
+        self._exporter, self._began = exporter, began
         self._shown: set[tuple[str, str, str]] = set()
         self._told_dropped = 0
         self._told_renewed = dict.fromkeys(Renews, 0)
@@ -45,9 +45,8 @@ class Gauges:
         self._count(watch, rows, refused)
 
     def age(self, watch: AnomalyWatch, now: Instant) -> None:
-        """Show how old the newest readings are."""
-        if watch.at:
-            self._exporter.level("anomaly_fresh_seconds").set(max(0.0, to_seconds(now - watch.at)))
+        """Show how old the newest readings are; where there never were any, for how long they have been asked for."""
+        self._exporter.level("anomaly_fresh_seconds").set(max(0.0, to_seconds(now - (watch.at or self._began))))
 
     def stale(self) -> None:
         """Show no series any more: what is known of them is of the past."""

@@ -78,7 +78,7 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         stack.push_async_callback(readings.close)
         room.loop = loop = AnomalyLoop(
             LoopParts(
-                watch=watch, readings=readings, gauges=Gauges(exporter), log=log, clock=clock, step=step,
+                watch=watch, readings=readings, gauges=Gauges(exporter, clock.now()), log=log, clock=clock, step=step,
                 window=Duration((window_s + tuning.scrape_s) * SECOND), history=Duration(tuning.history_s * SECOND),
                 digest=digest, state=state, feedback=layout.anomaly / "feedback.jsonl",
             )
