@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FIELDS: Final = ("log.level", "service.name", "event.action", "message", "exchange.message")
 """Of a record, what tells its kind: who, what, how bad, and the words it was written with."""
+OWN: Final = frozenset({"log-kind-new", "log-rate-anomalous"})
+"""What is said about kinds is no line of the log: it would be the next new kind."""
 BUCKETS: Final = 300
 """Buckets that a look back is cut into, at least: a detector has to see about a hundred before it judges."""
 _LINE_BYTES: Final = 1 << 20
@@ -72,7 +74,7 @@ def feed(watcher: LogWatcher, store: LogStore, span: Span, query: Query = Everyt
     done: list[Bucket] = []
     for record in records(store, span, query):
         moment = time_ms(record)
-        if moment is not None:
+        if moment is not None and record.get("event.action") not in OWN:
             done += watcher.add(words_of(record), Instant(moment * MILLISECOND))
     return done
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from control.log_kinds_watch import KindWatch
 from exchange.ports import Log
 from kernel.errors import TapewatchError
 from kernel.time import SECOND, Clock, Duration, Instant, to_seconds
@@ -50,6 +51,8 @@ class WatchParts:
     clock: Clock
     memory: Path
     """Where the rules' state is kept."""
+    kinds: KindWatch | None = None
+    """Watches kinds of lines beside the rules; None: nobody does."""
 
 
 class LogWatch:
@@ -92,9 +95,18 @@ class LogWatch:
         if not unknown:
             self._p.meter.level("tapewatch_log_rules_timestamp_seconds").set(to_seconds(now))
         await self._tell(now)
+        if self._p.kinds is not None:
+            await self._watch_kinds(self._p.kinds, now)
         if now - self._saved_at >= SAVE_EVERY:
             await asyncio.to_thread(self.save)
             self._saved_at = now
+
+    async def _watch_kinds(self, kinds: KindWatch, now: Instant) -> None:
+        """Let the kinds of lines have their turn; whatever fails there, the rules go on."""
+        try:
+            await asyncio.to_thread(kinds.turn, now)
+        except Exception as error:  # noqa: BLE001 - a fault in what only shows must not stop what alarms
+            self._p.log.event("log-kinds-fault", severity="error", message=repr(error))
 
     def learn(self, history: LogStore, now: Instant) -> None:
         """Let rules that start anew learn what was there before from a store that reaches further back."""

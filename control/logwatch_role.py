@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from control.config import RoleConfig
 from control.layout import Layout
+from control.log_kinds_watch import LATE, KindParts, KindWatch
 from control.logwatch import LogWatch, WatchParts
 from control.process_facts import ProcessFacts
 from exchange.adapters.http import HttpServer, common_routes, listen, read_secret
@@ -57,7 +58,9 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         store = _store(config, layout, rules, clock)
         stack.callback(store.close)
         alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
-        watch = LogWatch(WatchParts(rules, store, alerts, exporter, log, clock, layout.log_rules))
+        late = LATE if config.shipping is None else SHIPPED_LATE
+        kinds = KindWatch(KindParts(store, exporter, log, clock, layout.log_rules.with_name("kinds"), late))
+        watch = LogWatch(WatchParts(rules, store, alerts, exporter, log, clock, layout.log_rules, kinds))
 
         def ready() -> tuple[bool, str]:
             return True, watch.why or "every rule has its answer"
@@ -68,6 +71,8 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         log.event("log-watch-started", count=len(rules))
         if config.shipping is None:
             await asyncio.to_thread(_learn, watch, layout, Instant(clock.now()))
+        preparing = asyncio.create_task(kinds.prepare(), name="kinds of lines")
+        stack.callback(preparing.cancel)
         work = asyncio.create_task(watch.run())
         told = asyncio.create_task(stop.wait())
         await asyncio.wait([work, told], return_when=asyncio.FIRST_COMPLETED)
@@ -75,6 +80,7 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
             task.cancel()
         ended = await asyncio.gather(work, told, return_exceptions=True)
         watch.save()
+        kinds.save()
         if isinstance(ended[0], Exception):
             raise ended[0]
     return 0

@@ -30,4 +30,22 @@ LOGS: Final[tuple[Metric, ...]] = (
     counter(Role.LOG_WATCH, "tapewatch_log_rules_matches_total", "Matches of log rules.", "rule"),
     histogram(Role.LOG_WATCH, "tapewatch_log_rules_evaluation_seconds", "One turn over all log rules."),
     gauge(Role.LOG_WATCH, "tapewatch_log_rules_timestamp_seconds", "When every log rule was last evaluated."),
+    # --- log-watch: kinds of lines ------------------------------------------------------------------------------------
+    gauge(Role.LOG_WATCH, "tapewatch_log_templates", "Kinds of log lines that are told apart now."),
+    counter(Role.LOG_WATCH, "tapewatch_log_templates_lines_total", "Log lines sorted by their kind."),
+    counter(Role.LOG_WATCH, "tapewatch_log_templates_new_total", "Kinds of log lines never seen before."),
+    counter(Role.LOG_WATCH, "tapewatch_log_templates_evicted_total", "Kinds let go of because there were too many."),
+    gauge(
+        Role.LOG_WATCH,
+        "tapewatch_log_templates_score",
+        "How unusual the most unusual kind of line was in the last minute, 0 to 1; 0.5 is unusual.",
+    ),
+    gauge(
+        Role.LOG_WATCH,
+        "tapewatch_log_rate_alert",
+        "1 after a minute in which a kind of line, or the whole log, came unusually often or seldom.",
+    ),
+    gauge(
+        Role.LOG_WATCH, "tapewatch_log_templates_timestamp_seconds", "End of the last minute whose lines were judged."
+    ),
 )
