@@ -318,7 +318,7 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         platform.append(WorkloadSpec("log-watch", slots["log-watch"], 1, ESTATE, singleton=True, grace_s=8.0))
     if settings.anomaly:
         platform.append(
-            WorkloadSpec("anomaly", slots["anomaly"], 1, ESTATE, singleton=True, grace_s=8.0, patience_s=30.0)
+            WorkloadSpec("anomaly", slots["anomaly"], 1, ESTATE, singleton=True, grace_s=8.0, patience_s=120.0)
         )
     if settings.on == "kubernetes":
         return [
