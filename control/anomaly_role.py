@@ -28,7 +28,7 @@ from exchange.calendar import Calendar
 from exchange.ports import Log
 from kernel.adapters.clock import SystemClock
 from kernel.errors import InputError
-from kernel.time import SECOND, Duration
+from kernel.time import MINUTE, SECOND, Duration
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.log_files import FileLog
 from monitor.adapters.watched_files import HOUSE, load_watched
@@ -41,6 +41,8 @@ HOLD_S: Final = 15
 _COMPILE: Final = (
     "import numpy as np; from anomaly.fleet import Fleet; Fleet(1).advance(np.ones(1, np.int64), np.ones(1))"
 )
+EXPLAINED: Final = Duration(5 * MINUTE)
+"""For so long after a turn of the phase the calendar explains a change: what was before it is no measure so long."""
 _LOG_SECRETS: Final = ("admin", "webhook", "trade")
 
 
@@ -122,12 +124,14 @@ def begin(
     try:
         kept = load_kept(state, digest)
         if kept is not None:
-            watch = AnomalyWatch(watched, fleets, hold=hold, calendar=calendar, kept=kept)
+            watch = AnomalyWatch(
+                watched, fleets, hold=hold, settle=EXPLAINED, calendar=calendar, kept=kept, lasting=True
+            )
             log.event("anomaly-state-restored", count=len(kept.seats))
             return watch
     except (ValueError, InputError) as error:
         log.event("anomaly-state-forgotten", severity="warning", message=str(error))
-    return AnomalyWatch(watched, fleets, hold=hold, calendar=calendar)
+    return AnomalyWatch(watched, fleets, hold=hold, settle=EXPLAINED, calendar=calendar, lasting=True)
 
 
 def fleets_of() -> Fleets:

@@ -34,6 +34,8 @@ class Seat(msgspec.Struct, kw_only=True):
     service: str
     seen_at: Instant
     """Its last reading."""
+    begun: Instant = Instant(0)
+    """Its first reading, and the first after its past was forgotten."""
     due_until: Instant = Instant(0)
     """The detector asked for attention and nobody was told: until then a row that matters tells."""
     paging: bool = False

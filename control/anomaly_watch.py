@@ -24,13 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.detector import NO_SLOT, THRESHOLD, Channel, FleetDetector, Scores, Verdict
+from control.anomaly_lasting import Lasting
 from control.anomaly_state import Kept, Life, Page, Seat
 from exchange.calendar import Calendar, Phase, PhaseName
-from kernel.time import HOUR, MINUTE, Duration, Instant, to_rfc3339
+from kernel.time import HOUR, MINUTE, SECOND, Duration, Instant, to_rfc3339
 from monitor.watched import Harm, Renews, Watched
 
 GONE: Final = Duration(10 * MINUTE)
 """A series without a reading for so long is forgotten, and its seat is free."""
+FILLING: Final = Duration(15 * SECOND)
+"""The first readings of a series are of windows that are not full yet: no detector sees them."""
 SETTLE: Final = Duration(2 * MINUTE)
 """For so long after a turn of the phase the calendar explains a change."""
 DUE: Final = Duration(10 * MINUTE)
@@ -118,7 +121,7 @@ class AnomalyWatch:
 
     def __init__(
         self, watched: Sequence[Watched], fleets: Fleets, *, hold: Duration, settle: Duration = SETTLE,
-        calendar: Calendar | None = None, kept: Kept | None = None,
+        calendar: Calendar | None = None, kept: Kept | None = None, lasting: bool = False,
     ) -> None:  # fmt: skip
         """Begin anew, or go on from what is kept.
 
@@ -129,6 +132,7 @@ class AnomalyWatch:
             settle: how long after a turn of the phase the calendar explains a change.
             calendar: the market's; None: trading is always continuous.
             kept: what `kept` gave before a stop, of the same list.
+            lasting: whether a detector's word counts only when what it speaks of lasts (`anomaly_lasting`).
 
         Raises:
             ValueError: the state that is kept has another number of seats.
@@ -156,6 +160,7 @@ class AnomalyWatch:
         self.renewed: dict[Renews, int] = dict.fromkeys(Renews, 0)
         """Series begun anew since the start, by reason."""
         self._quiet_until = Instant(0)
+        self._lasting: dict[Key, Lasting] | None = {} if lasting else None
         self._scores: Scores | None = None
         self._values: dict[Key, float] = {}
 
@@ -190,7 +195,8 @@ class AnomalyWatch:
         for key, seat in self._seats.items():
             read = step.values.get(key)
             if read is not None:
-                values[seat.index] = read.value
+                if self._lasting is None or step.at - seat.begun >= FILLING:
+                    values[seat.index] = read.value
                 if math.isfinite(read.value):
                     seat.seen_at = step.at
             if self.watched[key.series].session:
@@ -200,17 +206,24 @@ class AnomalyWatch:
     def _judge(self, key: Key, seat: Seat, scores: Scores, kind: Kind, *, settling: bool) -> Page | None:
         """Keep a seat's alert up to date; return the page that begins now."""
         index, entry = seat.index, self.watched[key.series]
-        if scores.alert[index] and kind is not Kind.HISTORY:
+        word = bool(scores.alert[index]) and kind is not Kind.HISTORY
+        if word:
             seat.due_until = Instant(self.at + DUE)
-        if not (scores.episode[index] or scores.alert[index]):
-            seat.paging = False
-        if settling and entry.session and scores.channel[index] != Channel.SAME_CLOCK:
+        explained = settling and entry.session and scores.channel[index] != Channel.SAME_CLOCK
+        if explained:
             seat.due_until = Instant(0)
         value = self._values.get(key, math.nan)
+        ongoing, counts = bool(scores.episode[index] or word), bool(scores.score[index] >= THRESHOLD)
+        lasting = self._lasts(key, seat, value, word=word, explained=explained)
+        if lasting is not None:
+            ongoing = counts = lasting.confirmed
+            counts = counts and not seat.paging
+        if not ongoing:
+            seat.paging = False
         matters = _harms(entry, value, index, scores) and _matters(entry, value, seat.usual)
         _learn(seat, value)
         now = kind is Kind.LIVE and self.at >= self._quiet_until
-        if not (self.at < seat.due_until and now and scores.score[index] >= THRESHOLD and matters):
+        if not (self.at < seat.due_until and now and counts and matters):
             return None
         seat.due_until, seat.paging, seat.hold_until = Instant(0), True, Instant(self.at + self._hold)
         finding = self._fleet.finding(index)
@@ -221,8 +234,29 @@ class AnomalyWatch:
             low=finite(float(scores.low[index])), high=finite(float(scores.high[index])),
             sentence=told(entry, finding.sentence if finding else "unusual"),
         )  # fmt: skip
+        if lasting is not None and lasting.band is not None:
+            page.channel, page.low, page.high = lasting.channel, lasting.band.low, lasting.band.high
+            page.sentence = lasting.sentence(entry.unit)
         seat.page = page.id
         return page
+
+    def _lasts(self, key: Key, seat: Seat, value: float, *, word: bool, explained: bool) -> Lasting | None:
+        """Return whether what the detector spoke of lasts; None where its word alone counts."""
+        if self._lasting is None:
+            return None
+        known = self._lasting.get(key)
+        if known is None:
+            known = self._lasting[key] = Lasting(self.watched[key.series].harm)
+        if word and not explained and known.band is None:
+            finding = self._fleet.finding(seat.index)
+            known.hear(
+                "" if finding is None else finding.channel.name.lower(), "" if finding is None else finding.sentence
+            )
+        if explained:
+            known.forget()
+        filling = self.at - seat.begun < FILLING
+        known.take(self.at, math.nan if filling else value, word=word and not explained)
+        return known
 
     # --- seats ------------------------------------------------------------------------------------------------------
 
@@ -231,6 +265,7 @@ class AnomalyWatch:
             if step.at - seat.seen_at > GONE and key not in step.values:
                 self._free.append(seat.index)
                 del self._seats[key]
+                self._forget(key)
                 self.dropped += 1
         held: dict[str, int] = {}
         for key in self._seats:
@@ -246,7 +281,9 @@ class AnomalyWatch:
             index = self._free.pop()
             self._fleet.restart(index)
             service = step.values[key].service
-            self._seats[key] = Seat(index=index, series=key.series, item=key.item, service=service, seen_at=step.at)
+            self._seats[key] = Seat(
+                index=index, series=key.series, item=key.item, service=service, seen_at=step.at, begun=step.at
+            )
 
     def _renew(self, step: Step) -> None:
         """Begin anew what a deploy or a new process has made worthless."""
@@ -264,10 +301,16 @@ class AnomalyWatch:
                     built or (entry.renews is Renews.PROCESS and merged.since != before.since)
                 ):
                     self._fleet.restart(seat.index)
+                    self._forget(key)
+                    seat.begun = step.at
                     seat.paging, seat.due_until, seat.usual, seat.rows = False, Instant(0), None, 0
                     self.renewed[Renews.BUILD if built else Renews.PROCESS] += 1
         while len(self._lives) > LIVES_KEPT:
             self._lives.pop(next(iter(self._lives)))
+
+    def _forget(self, key: Key) -> None:
+        if self._lasting is not None:
+            self._lasting.pop(key, None)
 
     # --- the session ------------------------------------------------------------------------------------------------
 
@@ -301,6 +344,7 @@ class AnomalyWatch:
                 about.answer = "false" if false_alarm else "true"
             if false_alarm:
                 seat.paging, seat.due_until, seat.hold_until = False, Instant(0), Instant(0)
+                self._forget(key)
         return len(seated)
 
     # --- what is seen -----------------------------------------------------------------------------------------------
