@@ -20,6 +20,7 @@ from typing import Any
 from anomaly.baselines import BASELINES
 from anomaly.settings import Settings
 from bench import made_series
+from bench.parts.anomaly_healthy import DAYS, SEEDS, healthy
 from bench.parts.anomaly_speed import speed, state_bytes
 from bench.parts.anomaly_variants import grid, without
 from bench.parts.half_space_trees import HalfSpaceTrees
@@ -72,10 +73,12 @@ def main() -> None:
     print(f"\nfalse alarms, promised at most {budget:g} a series-day\n{kept}", flush=True)
     if not asked.whole:
         return
+    calm = healthy(budget)
+    print(f"\nhealthy series\n{calm}", flush=True)
     lost = removed(contest, yard.groups(), mine)
     names, folds = tuned(contest, mine)
     print(*lost.values(), folds, sep="\n\n")
-    asked.to.write_text(page(tables, kept, folds, lost, speeds, budget, names))
+    asked.to.write_text(page(tables, kept, calm, folds, lost, speeds, budget, names))
     print(f"written: {asked.to}")
 
 
@@ -133,6 +136,7 @@ def tuned(contest: Contest, mine: Mapping[str, Output]) -> tuple[list[str], str]
 def page(
     tables: Mapping[str, str],
     kept: str,
+    calm: str,
     folds: str,
     lost: Mapping[str, str],
     speeds: str,
@@ -143,6 +147,7 @@ def page(
     for group, text in tables.items():
         parts += [f"## {TITLES.get(group, group)}", text]
     parts += [f"## False alarms against the promise of {budget:g} a series-day", kept]
+    parts += [f"## Healthy series: {SEEDS} seeds of {DAYS} days of each kind, nothing to find", calm]
     parts += ["## Does tuning transfer?", f"{TRANSFER} The grid: {', '.join(tried)}.", folds]
     parts += ["## What each part is worth", "One part removed at a time, all else as it is."]
     for group, text in lost.items():

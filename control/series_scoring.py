@@ -196,7 +196,8 @@ def score_file(job: Job) -> FileReport:
         report.columns = len(series.columns)
         with _written(job.target) as out:
             out.write(HEADER)
-            for block, scores, causes in scored_blocks(series, with_causes=job.with_causes, make=job.make):
+            with_causes = job.with_causes and report.columns > 1
+            for block, scores, causes in scored_blocks(series, with_causes=with_causes, make=job.make):
                 _write(out, block, scores)
                 _count(report, series, block, scores)
                 report.causes += causes
