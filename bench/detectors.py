@@ -78,7 +78,15 @@ def main() -> None:
     lost = removed(contest, yard.groups(), mine)
     names, folds = tuned(contest, mine)
     print(*lost.values(), folds, sep="\n\n")
-    asked.to.write_text(page(tables, kept, calm, folds, lost, speeds, budget, names))
+    sections = [(TITLES.get(group, group), text) for group, text in tables.items()]
+    sections += [
+        (f"False alarms against the promise of {budget:g} a series-day", kept),
+        (f"Healthy series: {SEEDS} seeds of {DAYS} days of each kind, nothing to find", calm),
+        ("Does tuning transfer?", f"{TRANSFER} The grid: {', '.join(names)}.\n\n{folds}"),
+    ]
+    sections += [(f"What each part is worth: {group}", f"{REMOVED}\n\n{text}") for group, text in lost.items()]
+    sections.append(("Speed", f"Processor time of one core.\n\n{speeds}"))
+    asked.to.write_text(page(sections))
     print(f"written: {asked.to}")
 
 
@@ -133,27 +141,9 @@ def tuned(contest: Contest, mine: Mapping[str, Output]) -> tuple[list[str], str]
     return [name for name, _ in tried], transfer(contest.transfer(tried))
 
 
-def page(
-    tables: Mapping[str, str],
-    kept: str,
-    calm: str,
-    folds: str,
-    lost: Mapping[str, str],
-    speeds: str,
-    budget: float,
-    tried: Sequence[str],
-) -> str:
-    parts = [f"# Detectors on the yardstick\n\n{HOW}"]
-    for group, text in tables.items():
-        parts += [f"## {TITLES.get(group, group)}", text]
-    parts += [f"## False alarms against the promise of {budget:g} a series-day", kept]
-    parts += [f"## Healthy series: {SEEDS} seeds of {DAYS} days of each kind, nothing to find", calm]
-    parts += ["## Does tuning transfer?", f"{TRANSFER} The grid: {', '.join(tried)}.", folds]
-    parts += ["## What each part is worth", "One part removed at a time, all else as it is."]
-    for group, text in lost.items():
-        parts += [f"### {TITLES.get(group, group)}", text]
-    parts += ["## Speed", "One core, while other work ran on the machine.", speeds]
-    return "\n\n".join(parts) + "\n"
+def page(sections: Sequence[tuple[str, str]]) -> str:
+    told = [f"## {title}\n\n{text}" for title, text in sections]
+    return "\n\n".join([f"# Detectors on the yardstick\n\n{HOW}", *told]) + "\n"
 
 
 HOW = """\
@@ -164,6 +154,8 @@ is one outside every window; one that stays on counts again every four hours. No
 TRANSFER = """\
 Of a grid of settings, that with the best NAB standard at 0.5 on some folders is reported on the others. *Untouched* are
 the settings as they are, *best of the grid there* is what nobody could know beforehand."""
+REMOVED = "One part removed at a time, all else as it is."
+
 
 if __name__ == "__main__":
     main()
