@@ -2,8 +2,8 @@
 
 A detector tells the reading at which a series became unusual. Most of what it tells at such a pace is over before
 anybody could look. So the band in which the series was before is kept, and the word counts only when the middle of the
-newest readings lies outside of it, by a good part of its width, within a minute. What counts goes on until the middle is
-back. The band, the windows and the margin are the same for every series.
+newest readings lies outside of it, by a good part of its width, within a minute. What counts goes on until the middle
+is back. The band, the windows and the margin are the same for every series.
 """
 
 from __future__ import annotations
