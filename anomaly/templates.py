@@ -39,7 +39,7 @@ EXAMPLE_MAX: Final = 300
 """Letters of an example line."""
 _DEPTH: Final = 5
 """Lines of one kind have their first two words in common, which are often a time or a name, and a level."""
-_SIMILAR: Final = 0.5
+_SIMILAR: Final = 0.7
 _CHILDREN: Final = 60
 _CACHE: Final = 4
 """Masked lines in the table, for each template that there may be."""

@@ -22,8 +22,8 @@ from monitor.log_store import MAX_RECORDS, LogStore, Span
 if TYPE_CHECKING:
     from anomaly.log_rates import Bucket, LogWatcher
 
-FIELDS: Final = ("log.level", "service.name", "event.action", "message", "exchange.message")
-"""Of a record, what tells its kind: who, what, how bad, and the words it was written with."""
+FIELDS: Final = ("service.name", "event.action", "log.level", "message", "exchange.message")
+"""Of a record, what tells its kind: who and what, which no two kinds share, how bad, and the words it came with."""
 OWN: Final = frozenset({"log-kind-new", "log-rate-anomalous"})
 """What is said about kinds is no line of the log: it would be the next new kind."""
 BUCKETS: Final = 300

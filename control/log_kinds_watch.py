@@ -88,7 +88,7 @@ class KindWatch:
 
     def turn(self, now: Instant) -> None:
         """Read what came since the last turn, and tell; for a thread beside the rules."""
-        watcher, end = self._watcher, Instant((now - self._p.late) // MILLISECOND * MILLISECOND)
+        watcher, end = self._watcher, _whole(now - self._p.late)
         if watcher is None or end <= self._read_to:
             return
         start = max(self._read_to, Instant(end - CATCH_UP))
@@ -123,11 +123,11 @@ class KindWatch:
 
     def _begin(self) -> None:
         make = self._p.watcher or _house
-        self._read_to = Instant(self._p.clock.now() - self._p.late)
+        self._read_to = _whole(self._p.clock.now() - self._p.late)
         try:
             with self._p.state.open("rb") as file:
                 first, _, rest = file.read(MAX_STATE_BYTES).partition(b"\n")
-            self._watcher, self._read_to = make(rest), Instant(int(first))
+            self._watcher, self._read_to = make(rest), _whole(int(first))
         except FileNotFoundError:
             self._watcher = make(None)
         except (OSError, ValueError, PermanentError) as error:
@@ -157,6 +157,11 @@ class KindWatch:
         if why != self.why:
             self._p.log.event("log-kinds-unread", severity="warning", message=why)
         self.why = why
+
+
+def _whole(at: int) -> Instant:
+    """Return an instant in whole milliseconds, as a store is asked."""
+    return Instant(at // MILLISECOND * MILLISECOND)
 
 
 def _house(kept: bytes | None) -> LogWatcher:
