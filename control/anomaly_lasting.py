@@ -12,6 +12,7 @@ import dataclasses
 import math
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from anomaly.cause_words import figure
@@ -65,6 +66,17 @@ class Band:
                 return max(above, below)
 
 
+class LastingKept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of it over a restart: the readings as numpy's bytes, and the word that stands."""
+
+    at: bytes
+    values: bytes
+    band: Band | None
+    confirmed: bool
+    channel: str
+    why: str
+
+
 class Lasting:
     """The newest readings of one series, and the band before a word, while one stands."""
 
@@ -79,6 +91,33 @@ class Lasting:
         self._why = ""
         self.middle = math.nan
         """The median of the newest readings, while a word stands."""
+
+    @classmethod
+    def restore(cls, harm: Harm, kept: LastingKept) -> Lasting:
+        """Go on from what is kept.
+
+        Raises:
+            ValueError: its readings are damaged.
+        """
+        lasting = cls(harm)
+        at, values = np.frombuffer(kept.at, np.int64)[-KEPT:], np.frombuffer(kept.values)[-KEPT:]
+        if len(at) != len(values):
+            raise ValueError(f"{len(at)} instants for {len(values)} readings")
+        lasting._at[: len(at)], lasting._values[: len(values)] = at, values
+        lasting._next = len(at) % KEPT
+        lasting.band, lasting.confirmed, lasting.channel, lasting._why = (
+            kept.band, kept.confirmed, kept.channel, kept.why,
+        )  # fmt: skip
+        return lasting
+
+    def kept(self) -> LastingKept:
+        """Return what a restart needs: the readings that are looked back on, in the order of time."""
+        order = np.argsort(self._at, kind="stable")
+        looked = order[(self._at[order] > 0) & (self._at[order] > self._at.max() - BEFORE - APART)]
+        return LastingKept(
+            at=self._at[looked].tobytes(), values=self._values[looked].tobytes(), band=self.band,
+            confirmed=self.confirmed, channel=self.channel, why=self._why,
+        )  # fmt: skip
 
     def take(self, at: Instant, value: float, *, word: bool) -> bool:
         """Take in a reading, NaN for a missed one, and whether the detector said a word; tell whether it lasts now."""

@@ -28,7 +28,8 @@ YOUNG: Final = Duration(10 * SECOND)
 """Readings that are older, or than three steps, ask for nobody."""
 GAP_MAX: Final = Duration(60 * MINUTE)
 """A longer gap is passed over but for its end."""
-SAVE_EVERY: Final = Duration(15 * SECOND)
+SAVE_EVERY: Final = Duration(30 * SECOND)
+"""Some megabytes, made durable; the journal of the exchange may be on the same disk."""
 AGE_S: Final = 0.5
 HISTORY_PATIENCE: Final = Duration(60 * SECOND)
 """For so long history is asked for at the start; an estate's Prometheus starts beside this process."""

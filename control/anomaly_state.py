@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from control.addresses import write_atomically
+from control.anomaly_lasting import LastingKept
 from kernel.time import Instant
 from monitor.watched import Watched
 
@@ -47,6 +48,8 @@ class Seat(msgspec.Struct, kw_only=True):
     """Its mean over the last rows; None before the first."""
     rows: int = 0
     """Readings that went into it, up to `anomaly_watch.USUAL_ROWS`."""
+    newest: LastingKept | None = None
+    """Its newest readings and what lasts of it; set when it is kept."""
 
 
 class Page(msgspec.Struct, kw_only=True):

@@ -160,7 +160,7 @@ class AnomalyWatch:
         self.renewed: dict[Renews, int] = dict.fromkeys(Renews, 0)
         """Series begun anew since the start, by reason."""
         self._quiet_until = Instant(0)
-        self._lasting: dict[Key, Lasting] | None = {} if lasting else None
+        self._lasting: dict[Key, Lasting] | None = self._restored() if lasting else None
         self._scores: Scores | None = None
         self._values: dict[Key, float] = {}
 
@@ -380,10 +380,24 @@ class AnomalyWatch:
         """Return how many false pages a day the budget allows for the series that have a seat."""
         return self._fleets.budget_per_day * len(self._seats)
 
+    def _restored(self) -> dict[Key, Lasting]:
+        """Return the newest readings of each seat, as they were kept."""
+        return {
+            key: Lasting.restore(self.watched[key.series].harm, seat.newest)
+            for key, seat in self._seats.items()
+            if seat.newest is not None
+        }
+
+    def _seats_kept(self) -> list[Seat]:
+        known = self._lasting or {}
+        for key, seat in self._seats.items():
+            seat.newest = known[key].kept() if key in known else None
+        return list(self._seats.values())
+
     def kept(self) -> Kept:
         """Return everything that a restart needs."""
         return Kept(
-            at=self.at, seats=list(self._seats.values()), lives=dict(self._lives),
+            at=self.at, seats=self._seats_kept(), lives=dict(self._lives),
             pages=list(self.pages), answered=self.answered, fleet=self._fleet.save(),
         )  # fmt: skip
 

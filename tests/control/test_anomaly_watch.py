@@ -227,13 +227,16 @@ def test_what_the_minute_of_the_session_usually_brings_and_is_missing_is_not_exp
     assert [one.series for one in watch.advance(calm(row, flow=1.0), Kind.LIVE)] == ["flow"]
 
 
-def test_a_watch_that_is_restored_goes_on_bit_for_bit():
-    one = taught()
-    one.advance(calm(9, latency=50.0), Kind.LIVE)
+@pytest.mark.parametrize(("lasting", "rows"), [(False, 8), (True, 200)])
+def test_a_watch_that_is_restored_goes_on_bit_for_bit(lasting, rows):
+    one = taught(rows, lasting=lasting)
+    for row in range(rows + 1, rows + 9):
+        one.advance(calm(row, latency=50.0), Kind.LIVE)
     kept = decode(encode(one.kept(), DIGEST), DIGEST)
-    other = watch_of(kept=kept)
-    for row in range(10, 30):
-        values = calm(row, latency=50.0 if row < 20 else 5.0, flow=100.0 + row)
+    other = watch_of(kept=kept, lasting=lasting)
+    assert len(one.pages) == 1
+    for row in range(rows + 9, rows + 40):
+        values = calm(row, latency=50.0 if row < rows + 20 else 5.0, flow=100.0 + row - rows)
         assert one.advance(values, Kind.LIVE) == other.advance(values, Kind.LIVE)
         assert [str(each) for each in one.rows()] == [str(each) for each in other.rows()]
     assert one.pages == other.pages
