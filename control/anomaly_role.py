@@ -53,7 +53,7 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         TapewatchError: it cannot start; a wrong entry of the list or of the calendar is named by file and line.
     """
     layout, clock, exporter = Layout(Path(config.state)), SystemClock(), Exporter(Role.ANOMALY)
-    tuning = config.anomaly
+    gauges, tuning = Gauges(exporter, clock.now()), config.anomaly  # before anybody scrapes: what is not known is not 0
     watched = load_watched(Path(tuning.watched) if tuning.watched else HOUSE)
     calendar = load_calendar(Path(config.tuning.calendar)) if config.tuning.calendar else None
     window_s = window_of(tuning.scrape_s)
@@ -80,7 +80,7 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         stack.push_async_callback(readings.close)
         room.loop = loop = AnomalyLoop(
             LoopParts(
-                watch=watch, readings=readings, gauges=Gauges(exporter, clock.now()), log=log, clock=clock, step=step,
+                watch=watch, readings=readings, gauges=gauges, log=log, clock=clock, step=step,
                 window=Duration((window_s + tuning.scrape_s) * SECOND), history=Duration(tuning.history_s * SECOND),
                 digest=digest, state=state, feedback=layout.anomaly / "feedback.jsonl",
             )

@@ -94,8 +94,13 @@ def test_nothing_of_the_catalogue_stays_silent_under_load(estate):
             assert set(parts) & spoken, f"{metric.name} of {role} was never set"
 
 
-EVENTS = {"exchange_snapshot_timestamp_seconds"}
-"""Set by events that a minute of an estate need not bring."""
+EVENTS = {
+    "exchange_snapshot_timestamp_seconds",
+    "anomaly_fresh_seconds",
+    "anomaly_lag_seconds",
+    "anomaly_warming_ratio",
+}
+"""Set by events that a minute of an estate need not bring; detectors are compiled before their first step."""
 ALWAYS = {"exchange_book_depth_lots", "exchange_symbol_acks_total", "exchange_symbol_commands_total",
           "exchange_symbol_last_trade_timestamp_seconds", "tapewatch_market_phase", "tapewatch_build_info",
           "tapewatch_log_records_total"}  # fmt: skip
