@@ -195,8 +195,10 @@ class Joint:
     def _fit(self) -> None:
         counts = self._state.counts
         filled, rows = int(counts[joint_rows.FILLED]), int(counts[joint_rows.ROWS])
-        window = [joint_model.fit(np.ascontiguousarray(self._state.ring[each, :filled])) for each in range(3)]
-        self._models = (window[0], window[1], window[2])
+        plain, fast, slow = (np.ascontiguousarray(self._state.ring[each, :filled]) for each in range(3))
+        self._models = (
+            joint_model.fit(plain), joint_model.fit(fast, components=False), joint_model.fit(slow, components=False),
+        )  # fmt: skip
         counts[joint_rows.FITTED] += 1
         counts[joint_rows.NEXT_FIT] = rows + min(self.settings.fit_every, max(FIRST_FIT // 2, rows // GROWTH))
 

@@ -48,38 +48,34 @@ KEPT: Final = 0.9
 """The part of the variance that the kept components carry."""
 SHRINK: Final = 0.02
 FLOOR: Final = 0.02
+SWEEPS: Final = 30
+ROTATED: Final = 1e-10
+"""A correlation that counts as none."""
 MOVED: Final = 8.0
 """The z of a metric that never moved and now does."""
 MOST_NOVEL: Final = 10.0
+
+
+MIDDLE, SCALE, LOW, HIGH, MEAN, SPREADS, LEFT, LEFT_LOW, LEFT_HIGH, LEFT_RANGE = range(10)
+"""Places in the facts of each metric; of SPREADS, of each component."""
+FACTS: Final = 10
 
 
 class Model(NamedTuple):
     """A fitted window. `kind` is UNKNOWN, LIVE or CONSTANT by metric; matrices have a row and column a metric."""
 
     kind: NDArray[np.int8]
-    middle: Floats
-    scale: Floats
-    low: Floats
-    high: Floats
-    mean: Floats
+    facts: Floats
     vectors: Floats
-    spreads: Floats
-    kept: NDArray[np.int64]
     inverse: Floats
-    left: Floats
-    left_low: Floats
-    left_high: Floats
-    left_range: Floats
+    kept: NDArray[np.int64]
 
 
 def blank(columns: int) -> Model:
     """Return a model that knows nothing yet."""
-    zero, square = np.zeros(columns), np.zeros((columns, columns))
-    return Model(
-        np.zeros(columns, dtype=np.int8), zero.copy(), np.ones(columns), zero.copy(), zero.copy(), zero.copy(), square,
-        np.ones(columns), np.zeros(1, dtype=np.int64), square.copy(), np.ones(columns), zero.copy(), zero.copy(),
-        np.ones(columns),
-    )  # fmt: skip
+    square = np.zeros((columns, columns))
+    kind, kept = np.zeros(columns, dtype=np.int8), np.zeros(1, dtype=np.int64)
+    return Model(kind, np.ones((FACTS, columns)), square, square.copy(), kept)
 
 
 @entry
@@ -91,7 +87,7 @@ def _scales(rows: Floats, kind: NDArray[np.int8], facts: Floats) -> None:
         count = len(values)
         if count < LEAST_VALUES:
             kind[column] = UNKNOWN
-            facts[0, column], facts[1, column], facts[2, column], facts[3, column] = 0.0, 1.0, 0.0, 0.0
+            facts[MIDDLE, column], facts[SCALE, column], facts[LOW, column], facts[HIGH, column] = 0.0, 1.0, 0.0, 0.0
             continue
         facts[0, column] = values[count // 2]
         facts[2, column], facts[3, column] = values[0], values[count - 1]
@@ -106,12 +102,81 @@ def _scales(rows: Floats, kind: NDArray[np.int8], facts: Floats) -> None:
         facts[1, column] = scale if scale > 0.0 else (values[count - 1] - values[0]) / 6.0
 
 
-def fit(rows: Floats) -> Model:
-    """Return the model of a window of rows, NaN where there was no value."""
+@entry
+def _products(left: Floats, right: Floats) -> Floats:
+    """Return the matrix product."""
+    out = np.zeros((left.shape[0], right.shape[1]))
+    for row in range(left.shape[0]):
+        for middle in range(left.shape[1]):
+            factor = left[row, middle]
+            for column in range(right.shape[1]):
+                out[row, column] += factor * right[middle, column]
+    return out
+
+
+@part
+def _rotate(left: Floats, vectors: Floats, one: int, two: int) -> None:
+    """Turn two directions so that they no longer correlate."""
+    angle = 0.5 * math.atan2(2.0 * left[one, two], left[one, one] - left[two, two])
+    c, s = math.cos(angle), math.sin(angle)
+    for each in range(len(left)):
+        a, b = left[one, each], left[two, each]
+        left[one, each], left[two, each] = c * a + s * b, c * b - s * a
+    for each in range(len(left)):
+        a, b = left[each, one], left[each, two]
+        left[each, one], left[each, two] = c * a + s * b, c * b - s * a
+        a, b = vectors[each, one], vectors[each, two]
+        vectors[each, one], vectors[each, two] = c * a + s * b, c * b - s * a
+
+
+@entry
+def _directions(shared: Floats) -> tuple[Floats, Floats]:
+    """Return variances and directions as columns, in no order, by Jacobi's rotations."""
+    size = len(shared)
+    left, vectors = shared.copy(), np.eye(size)
+    for _ in range(SWEEPS):
+        off = 0.0
+        for one in range(size):
+            for two in range(one + 1, size):
+                off = max(off, abs(left[one, two]))
+        if off < ROTATED:
+            break
+        for one in range(size):
+            for two in range(one + 1, size):
+                if abs(left[one, two]) < ROTATED * 1e-3:
+                    continue
+                _rotate(left, vectors, one, two)
+    return np.diag(left).copy(), vectors
+
+
+@entry
+def _inverse(matrix: Floats) -> Floats:
+    """Return the inverse of a positive definite matrix, by Gauss and Jordan's elimination without exchanges."""
+    size = len(matrix)
+    left, out = matrix.copy(), np.eye(size)
+    for pivot in range(size):
+        factor = 1.0 / left[pivot, pivot]
+        left[pivot] *= factor
+        out[pivot] *= factor
+        for row in range(size):
+            if row != pivot:
+                factor = left[row, pivot]
+                if factor != 0.0:
+                    left[row] -= factor * left[pivot]
+                    out[row] -= factor * out[pivot]
+    return out
+
+
+def fit(rows: Floats, *, components: bool = True) -> Model:
+    """Return the model of a window of rows, NaN where there was no value; without components T2 and Q mean nothing.
+
+    The linear algebra is compiled here: the threads of a library cost more than such small matrices do, and the same
+    rows give the same model on every machine.
+    """
     count, columns = rows.shape
-    kind, facts = np.zeros(columns, dtype=np.int8), np.zeros((4, columns))
+    kind, facts = np.zeros(columns, dtype=np.int8), np.zeros((FACTS, columns))
     _scales(rows, kind, facts)
-    middle, scale, low, high = facts
+    middle, scale = facts[MIDDLE], facts[SCALE]
     live = kind == LIVE
     z = (rows - middle) / scale
     gone = ~np.isfinite(z)
@@ -121,26 +186,24 @@ def fit(rows: Floats) -> Model:
     mean = clipped.mean(axis=0)
     clipped -= mean
     clipped[gone] = 0.0
-    shared = clipped.T @ clipped / count
-    values, vectors = np.linalg.eigh(shared)
-    values, vectors = np.maximum(values[::-1], 0.0), np.ascontiguousarray(vectors[:, ::-1])
+    shared = _products(np.ascontiguousarray(clipped.T), clipped) / count
+    values, vectors = _directions(shared) if components else (np.ones(columns), np.eye(columns))
+    order = np.argsort(-values, kind="stable")
+    values, vectors = np.maximum(values[order], 0.0), np.ascontiguousarray(vectors[:, order])
     share = np.cumsum(values)
     kept = min(int(np.searchsorted(share, KEPT * share[-1])) + 1, max(columns - 1, 1)) if share[-1] > 0 else 1
     floor = max(float(np.median(values[kept:])) if kept < columns else 0.0, FLOOR)
     ridge = shared + np.eye(columns) * (SHRINK * float(np.trace(shared)) / max(1, int(live.sum())) + 1e-9)
     ridge[~live, ~live] = 1.0
-    inverse = np.linalg.inv(ridge)
+    inverse = _inverse(ridge)
     left = np.sqrt(np.diag(inverse))
     whole = np.clip(z, -ROW_CLIP, ROW_CLIP) - mean
     whole[gone] = 0.0
-    residual = (whole @ inverse) / left
-    edges = np.sort(residual, axis=0)
+    edges = np.sort(_products(whole, inverse) / left, axis=0)
     wide = edges[min(count - 1, count * 99 // 100)] - edges[count // 100]
-    return Model(
-        kind, middle.copy(), scale.copy(), low.copy(), high.copy(), mean, vectors, np.maximum(values, floor),
-        np.array([kept], dtype=np.int64), np.ascontiguousarray(inverse), left, edges[0].copy(), edges[-1].copy(),
-        np.maximum(wide, 0.5),
-    )  # fmt: skip
+    facts[MEAN], facts[SPREADS], facts[LEFT] = mean, np.maximum(values, floor), left
+    facts[LEFT_LOW], facts[LEFT_HIGH], facts[LEFT_RANGE] = edges[0], edges[-1], np.maximum(wide, 0.5)
+    return Model(kind, facts, vectors, inverse, np.array([kept], dtype=np.int64))
 
 
 @part
@@ -151,11 +214,11 @@ def standardised(model: Model, row: Floats) -> Floats:
         value = row[column]
         if model.kind[column] == UNKNOWN or not np.isfinite(value):
             continue
-        z = (value - model.middle[column]) / model.scale[column]
+        z = (value - model.facts[MIDDLE, column]) / model.facts[SCALE, column]
         if model.kind[column] == CONSTANT:
             out[column] = 0.0 if abs(z) <= 1.0 else (MOVED if z > 0.0 else -MOVED)
         else:
-            out[column] = min(ROW_CLIP, max(-ROW_CLIP, z)) - model.mean[column]
+            out[column] = min(ROW_CLIP, max(-ROW_CLIP, z)) - model.facts[MEAN, column]
     return out
 
 
@@ -174,7 +237,7 @@ def components(model: Model, row: Floats) -> tuple[float, float]:
             for place in range(columns):
                 places[place] += value * model.vectors[column, place]
     for place in range(columns):
-        part = places[place] * places[place] / model.spreads[place]
+        part = places[place] * places[place] / model.facts[SPREADS, place]
         if place < model.kept[0]:
             inside += part
         else:
@@ -195,8 +258,11 @@ def residuals(model: Model, row: Floats, out: Floats) -> Floats:
                 out[place] += value * model.inverse[column, place]
     for place in range(columns):
         if model.kind[place] == LIVE:
-            e = out[place] / model.left[place]
-            over = max(e - model.left_high[place], model.left_low[place] - e) / model.left_range[place]
+            e = out[place] / model.facts[LEFT, place]
+            over = (
+                max(e - model.facts[LEFT_HIGH, place], model.facts[LEFT_LOW, place] - e)
+                / model.facts[LEFT_RANGE, place]
+            )
             out[place] = min(MOST_NOVEL, max(0.0, over))
         else:
             out[place] = 1.0 if z[place] != 0.0 else 0.0
@@ -211,7 +277,7 @@ def novelty(model: Model, row: Floats, out: Floats) -> Floats:
         value = row[column]
         if model.kind[column] == UNKNOWN or not np.isfinite(value):
             continue
-        over = max(value - model.high[column], model.low[column] - value) / model.scale[column]
+        over = max(value - model.facts[HIGH, column], model.facts[LOW, column] - value) / model.facts[SCALE, column]
         if model.kind[column] == CONSTANT:
             out[column] = 1.0 if over > 1.0 else 0.0
         else:
@@ -231,7 +297,7 @@ def outside_parts(model: Model, row: Floats, out: Floats) -> Floats:
         along = 0.0
         for column in range(columns):
             along += z[column] * model.vectors[column, place]
-        along /= math.sqrt(model.spreads[place])
+        along /= math.sqrt(model.facts[SPREADS, place])
         for column in range(columns):
             back[column] += along * model.vectors[column, place]
     for column in range(columns):
@@ -244,9 +310,9 @@ def expected(model: Model, row: Floats) -> tuple[Floats, Floats]:
     z = standardised(model, row)
     live = model.kind == LIVE
     z = np.where(live, z, 0.0)
-    given = z - (z @ model.inverse) / np.diag(model.inverse) + model.mean
-    low = model.middle + model.scale * (given + model.left_low / model.left)
-    high = model.middle + model.scale * (given + model.left_high / model.left)
+    given = z - (z @ model.inverse) / np.diag(model.inverse) + model.facts[MEAN]
+    low = model.facts[MIDDLE] + model.facts[SCALE] * (given + model.facts[LEFT_LOW] / model.facts[LEFT])
+    high = model.facts[MIDDLE] + model.facts[SCALE] * (given + model.facts[LEFT_HIGH] / model.facts[LEFT])
     still = model.kind == CONSTANT
-    low, high = np.where(still, model.low, low), np.where(still, model.high, high)
+    low, high = np.where(still, model.facts[LOW], low), np.where(still, model.facts[HIGH], high)
     return np.where(model.kind == UNKNOWN, np.nan, low), np.where(model.kind == UNKNOWN, np.nan, high)

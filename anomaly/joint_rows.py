@@ -178,7 +178,7 @@ def _close_block(state: State) -> None:
     """Add the block's highest values to the history and fit the tails anew."""
     counts, history = state.counts, state.blocks.shape[1]
     taken = min(counts[STEP_PLACE], STEPS)
-    step = np.median(state.steps[:taken]) if taken > 0 else 60e9
+    step = np.sort(state.steps[:taken])[taken // 2] if taken > 0 else 60e9
     blocks_per_day = DAY_NS / (step * BLOCK_ROWS)
     for each in range(FUSED):
         state.blocks[each, counts[BLOCKS] % history] = state.current[each]
