@@ -103,8 +103,8 @@ class Bed:
         self.watch = watch_of(kept=kept)
         self.loop = AnomalyLoop(
             LoopParts(
-                watch=self.watch, readings=self.readings, gauges=Gauges(self.exporter, self.clock.now()), log=self.log, clock=self.clock,
-                step=STEP, window=Duration(10 * SECOND), history=Duration(self.history * SECOND), digest=DIGEST,
+                watch=self.watch, readings=self.readings, gauges=Gauges(self.exporter, self.clock.now()), log=self.log,
+                clock=self.clock, step=STEP, window=Duration(10 * SECOND), history=Duration(self.history * SECOND), digest=DIGEST,
                 state=self.directory / "state.bin", feedback=self.directory / "feedback.jsonl",
             )
         )  # fmt: skip
