@@ -104,8 +104,8 @@ class Bed:
         self.loop = AnomalyLoop(
             LoopParts(
                 watch=self.watch, readings=self.readings, gauges=Gauges(self.exporter, self.clock.now()), log=self.log,
-                clock=self.clock, step=STEP, window=Duration(10 * SECOND), history=Duration(self.history * SECOND), digest=DIGEST,
-                state=self.directory / "state.bin", feedback=self.directory / "feedback.jsonl",
+                clock=self.clock, step=STEP, window=Duration(10 * SECOND), history=Duration(self.history * SECOND),
+                digest=DIGEST, state=self.directory / "state.bin", feedback=self.directory / "feedback.jsonl",
             )
         )  # fmt: skip
 
