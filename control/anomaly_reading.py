@@ -26,6 +26,7 @@ SLOW_S: Final = 2.0
 """What is not answered within this is not of the present any more."""
 HISTORY_S: Final = 20.0
 WINDOW_S: Final = 10
+_DETAIL: Final = 200
 SCRAPES: Final = 4
 """A rate needs so many readings to be one."""
 
@@ -84,10 +85,10 @@ class Readings:
             curves = await self._client.curve(self._question, start, end, self._step)
         except PermanentError as error:
             if not await self._found_refused(end):
-                raise ReadError(Failure.REFUSED, str(error)) from error
+                raise self._failed(error, Failure.REFUSED) from error
             return await self.now(start, end)
         except TapewatchError as error:
-            raise ReadError(_failure(error), str(error)) from error
+            raise self._failed(error) from error
         found = ((one.labels, ((at / SECOND, value) for at, value in one.points)) for one in curves)
         return steps_of(found, self._services)
 
@@ -117,10 +118,18 @@ class Readings:
                 self._question, first, last, f"{self._step // SECOND}s", timeout=round(HISTORY_S)
             )
         except (RequestException, PrometheusApiClientException, ValueError, KeyError) as error:
-            raise ReadError(_failure(error), f"history: {str(error)[:200]}") from error
+            raise self._failed(error) from error
         finally:
             client.close()
         return answer
+
+    def _failed(self, error: Exception, failure: Failure | None = None) -> ReadError:
+        """Return the error as a sentence; the question itself is thousands of letters and stays out of it."""
+        failure = failure or _failure(error)
+        words = {
+            Failure.SLOW: "does not answer in time", Failure.REFUSED: f"refuses the question: {_detail(error)}",
+        }.get(failure, "does not answer")  # fmt: skip
+        return ReadError(failure, f"Prometheus at {self._url} {words}")
 
     async def _found_refused(self, at: Instant) -> bool:
         """Ask for each entry alone, leave out those that are refused, and tell whether any was."""
@@ -131,9 +140,9 @@ class Readings:
             try:
                 await self._client.curve(labelled(one, self._window_s), at, at, self._step)
             except PermanentError as error:
-                self.refused[one.id] = str(error)
+                self.refused[one.id] = _detail(error)
             except TapewatchError as error:
-                raise ReadError(_failure(error), str(error)) from error
+                raise self._failed(error) from error
         left = [one for one in self._watched if one.id not in self.refused]
         self._question = union(left, self._window_s)
         return len(self.refused) > before
@@ -166,6 +175,11 @@ def _lived(known: Life | None, job: str, series: str, version: str, value: float
     if series == BUILDS:
         return Life(job, version, before.since)
     return Life(job, before.build, value)
+
+
+def _detail(error: BaseException) -> str:
+    """Return what the server said, without the question."""
+    return str(error.__cause__ or error)[-_DETAIL:]
 
 
 def _failure(error: BaseException) -> Failure:

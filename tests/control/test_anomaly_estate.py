@@ -85,7 +85,7 @@ def test_detectors_are_scraped_go_on_after_a_kill_take_an_answer_and_fall_silent
         found = estate.asked("anomaly_score")
         return wanted <= {(one["metric"]["series"], one["metric"].get("item", "")) for one in found}
 
-    estate.until(scored, "no scores in Prometheus", 60)
+    estate.until(scored, "no scores in Prometheus", 180)  # the first start compiles
 
     estate.until(lambda: (estate.home / "anomaly" / "state.bin").stat().st_size, "no state was kept", 20)
     first = estate.detectors["pid"]

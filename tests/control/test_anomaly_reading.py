@@ -93,6 +93,9 @@ async def test_when_all_is_refused_that_is_told(served):
         with pytest.raises(ReadError) as caught:
             await readings.now(NOW, NOW)
         assert caught.value.failure is Failure.REFUSED
+        assert "refuses the question" in str(caught.value)
+        assert "no such function" in str(caught.value)
+        assert len(str(caught.value)) < 400, "without the question"
 
 
 async def test_slow_is_told_from_gone(served, monkeypatch):
@@ -107,4 +110,5 @@ async def test_slow_is_told_from_gone(served, monkeypatch):
         with pytest.raises(ReadError) as caught:
             await ask(NOW, NOW)
         assert caught.value.failure is Failure.UNREACHABLE
+        assert str(caught.value) == "Prometheus at http://127.0.0.1:9 does not answer"
     await gone.close()
