@@ -144,7 +144,9 @@ def _panel(axis: Axes, story: Story, rows: slice, column: int) -> None:
     if len(story.series.columns) == 1:
         _, band_low, _ = _binned(at, story.scores.low[rows])
         _, _, band_high = _binned(at, story.scores.high[rows])
-        axis.fill_between(when, band_low, band_high, color=BAND, alpha=0.3, linewidth=0, label="expected")
+        axis.fill_between(
+            when, band_low, band_high, color=BAND, alpha=0.3, linewidth=0, label="expected from the last rows"
+        )
     if one_each:
         axis.plot(when, low, color=CURVE, linewidth=0.9, label="value")
     else:
@@ -157,7 +159,7 @@ def _panel(axis: Axes, story: Story, rows: slice, column: int) -> None:
     if len(story.series.columns) > 1:
         axis.set_ylabel(_plain(story.series.columns[column])[:18], rotation=90, fontsize=8)
     else:
-        axis.legend(loc="lower left", bbox_to_anchor=(0.72, 1.0), ncols=2, frameon=False, fontsize=8, borderaxespad=0.2)
+        axis.legend(loc="lower left", bbox_to_anchor=(0.6, 1.0), ncols=2, frameon=False, fontsize=8, borderaxespad=0.2)
 
 
 def _strip(axis: Axes, at: NDArray[np.int64], score: NDArray[np.float64]) -> None:

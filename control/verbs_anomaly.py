@@ -208,9 +208,11 @@ def _print_told(told: Told, series: Series) -> None:
 
     colour = "bold red" if told.score.alert else "yellow" if told.score.finding is not None else "green"
     out.print(f"[{colour}]{to_rfc3339(told.at)[:19]}Z[/]  {escape(told.sentence)}", soft_wrap=True)
-    expected = "none yet"
-    if math.isfinite(told.score.low):
-        expected = f"{figure(told.score.low)} to {figure(told.score.high)}"
+    # Of a finding the range that was left; else what the last rows lead one to expect.
+    range_of = told.score.finding or told.score
+    expected = "none told"
+    if math.isfinite(range_of.low):
+        expected = f"{figure(range_of.low)} to {figure(range_of.high)}"
     out.print(
         f"  score     {told.score.score:.3f}, {'pages' if told.score.alert else 'does not page'}; row {told.row + 1:,}"
     )
