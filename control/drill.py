@@ -29,7 +29,7 @@ from control.fault import Plant
 from control.layout import Layout
 from control.learned_links import DEADMAN, why_not
 from control.links import ASKING, THROUGHOUT, holds, see
-from control.scenario import Act, Link, Scenario, Warm
+from control.scenario import Act, Link, Scenario, Warm, families
 from control.symptoms import post_symptoms
 from control.witness import Witness
 from exchange.adapters.load_account import account
@@ -483,8 +483,9 @@ def _is_flowing(witness: Witness) -> bool:
 
 
 def _firing(witness: Witness) -> list[Mapping[str, str]]:
-    """Return the labels of what fires now, but for the dead man's switch."""
-    return [one["labels"] for one in witness.alerts if one["labels"].get("alertname") != DEADMAN]
+    """Return the labels of what fires now, but for the dead man's switch and what speaks of the machine alone."""
+    apart = families()["host"] | {DEADMAN}
+    return [one["labels"] for one in witness.alerts if one["labels"].get("alertname") not in apart]
 
 
 def _because(witness: Witness, link: Link) -> str:

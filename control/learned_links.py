@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from control.scenario import Link, families
 from control.witness import Witness
+from kernel.time import from_rfc3339
 
 DEADMAN: Final = "Watchdog"
 """It fires always: while it does, the way from a rule to Alertmanager works."""
@@ -86,8 +87,18 @@ def _earlier(witness: Witness, link: Link) -> Iterator[str]:
     mine = _fired(witness, link)
     static = frozenset[str]().union(*(families()[family] for family in link.families)) - {DEADMAN, link.alertname}
     for alert in sorted(witness.alerts_seen.values(), key=lambda one: int(one["seen_at"])):
+        if _since(alert) < (witness.started_at or 0):
+            continue  # it fired before anything was broken, so it speaks of something else
         if alert["labels"].get("alertname") in static and (not mine or alert["seen_at"] <= mine[0]["seen_at"]):
             yield f"{alert['labels']['alertname']} had fired before for {_whom(alert['labels'])}"
+
+
+def _since(alert: Mapping[str, Any]) -> int:
+    """Return when an alert began to fire, as Alertmanager says; when it was seen, where that says nothing."""
+    try:
+        return int(from_rfc3339(str(alert["startsAt"])))
+    except ValueError:
+        return int(alert["seen_at"])
 
 
 def _fired(witness: Witness, link: Link) -> list[Mapping[str, Any]]:

@@ -28,7 +28,11 @@ def witness(tmp_path):
 
 def fire(witness, name, at_s, **labels):
     labels = {"alertname": name, **labels}
-    witness.alerts_seen[str(sorted(labels.items()))] = {"labels": labels, "startsAt": "now", "seen_at": at_s * SECOND}
+    witness.alerts_seen[str(sorted(labels.items()))] = {
+        "labels": labels,
+        "startsAt": f"1970-01-01T00:{at_s // 60:02}:{at_s % 60:02}Z",
+        "seen_at": at_s * SECOND,
+    }
 
 
 def incident(opened_s, *, alert="SeriesAnomalous", incident_id="INC-1"):
@@ -125,3 +129,9 @@ def test_the_explanation_is_looked_for_in_the_report_of_the_alerts_incident(witn
 
 def test_a_missed_link_of_another_kind_has_no_reason_to_add(witness):
     assert learned_links.why_not(witness, Link(name="x", see="paged")) == ""
+
+
+def test_a_static_rule_that_fired_already_before_the_start_speaks_of_something_else(witness):
+    fire(witness, "SettlementLate", 99, service="settlement")
+    fire(witness, "SeriesAnomalous", 130, series="process-memory", item="settlement-1")
+    assert see(witness, BEFORE) is not None
