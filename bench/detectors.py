@@ -50,7 +50,7 @@ TITLES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--whole", action="store_true", help="everything, and write the page")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes; each loads the compiled code anew")
     parser.add_argument("--to", type=Path, default=HERE / "anomaly.md", help="where --whole writes")
     asked = parser.parse_args()
     speeds = speed()
