@@ -38,7 +38,10 @@ from monitor.watched import Watched
 
 HOLD_S: Final = 15
 """An alert stands so long at least, or six scrapes: a rule with `for` must see it on some of them."""
-_COMPILE: Final = "import os; os.nice(15); import numpy as np; from anomaly.fleet import Fleet; Fleet(1).advance(np.ones(1, np.int64), np.ones(1))"
+_COMPILE: Final = (
+    "import os; os.nice(15); import numpy as np; from anomaly.fleet import Fleet; "
+    "Fleet(1).advance(np.ones(1, np.int64), np.ones(1))"
+)
 EXPLAINED: Final = Duration(5 * MINUTE)
 """For so long after a turn of the phase the calendar explains a change: what was before it is no measure so long."""
 _LOG_SECRETS: Final = ("admin", "webhook", "trade")
