@@ -225,3 +225,14 @@ def test_figures_read_as_people_say_them(value, unit, said):
 
 def test_distances_read_as_people_say_them():
     assert [apart(250_000_000), apart(12 * SECOND), apart(3 * MINUTE + 5 * SECOND)] == ["250 ms", "12 s", "3 min 5 s"]
+
+
+def test_a_small_movement_that_stands_alone_does_not_take_the_blame_for_a_later_large_one():
+    tracks = [
+        track(shifted(30, 100, 1.9), "engine", "match-time"),
+        *(track(noisy(40 + i), "engine", f"m{i}") for i in range(6)),
+        track(shifted(31, 112, -6.0), "market-data", "messages"),
+        track(shifted(32, 112, -6.0), "watchdog", "messages"),
+    ]
+    told = put(rank(tracks, GRAPH, WINDOW, about="watchdog"))
+    assert told.hypotheses[0].service == "market-data"
