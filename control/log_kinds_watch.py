@@ -34,9 +34,13 @@ CATCH_UP: Final = Duration(10 * MINUTE)
 """How far back a start reads on; what is longer ago counts as not read."""
 SAVE_EVERY: Final = Duration(5 * MINUTE)
 MAX_STATE_BYTES: Final = 64 * 1024 * 1024
-_MAKE_CODE: Final = (
-    "import numpy as n; from anomaly.fleet import Fleet; Fleet(1).advance(n.ones(1, n.int64), n.ones(1))"
-)
+_MAKE_CODE: Final = """
+import os
+os.nice(10)
+import numpy as np
+from anomaly.fleet import Fleet
+Fleet(1).advance(np.ones(1, np.int64), np.ones(1))
+"""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Who waits for a person keeps an alert up, through an Alertmanager that comes and goes."""
 
+import msgspec
 import pytest
 
 from control.paging import NEEDS_PERSON, Pager
@@ -42,6 +43,13 @@ async def test_an_incident_that_waits_has_one_alert_with_what_to_do(parts):
     assert posted.labels["incident"] == "INC-1"
     assert posted.annotations["description"] == "it did not help\nlook at it"
     assert posted.annotations["incident_url"] == "http://127.0.0.1:1/api/v1/incidents/INC-1"
+
+
+async def test_what_moved_first_is_told_when_one_cause_stands_out(parts):
+    alerts, _, pager = parts
+    await pager.turn([msgspec.structs.replace(incident(), likely_cause="engine is the likeliest cause (0.84).")], at(0))
+    told = alerts.posted[0].annotations["description"]
+    assert told == "it did not help\nlook at it\nWhat moved first: engine is the likeliest cause (0.84)."
 
 
 async def test_it_is_posted_again_so_that_it_never_ends_by_itself(parts):
