@@ -206,7 +206,7 @@ def fit(rows: Floats, *, components: bool = True) -> Model:
     return Model(kind, facts, vectors, inverse, np.array([kept], dtype=np.int64))
 
 
-@part
+@entry
 def standardised(model: Model, row: Floats) -> Floats:
     """Return z less its mean by metric; 0 where there is no value, MOVED for a constant that moved."""
     out = np.zeros(len(row))
