@@ -111,7 +111,13 @@ class Yard:
             yield Labelled(str(one["id"]), str(one["group"]), kind_of(one), at, values)
 
     def figures(
-        self, outputs: Mapping[str, Output], *, group: str | None = None, kinds: Sequence[str] = (), whole: bool = False
+        self,
+        outputs: Mapping[str, Output],
+        *,
+        group: str | None = None,
+        kinds: Sequence[str] = (),
+        whole: bool = False,
+        tuned: bool = True,
     ) -> dict[str, float]:
         """Return the scorer's figures for a group of series, or some kinds of it, at the fixed threshold.
 
@@ -124,10 +130,11 @@ class Yard:
         if not any(row["events"] for row in rows):  # no window to find: there is nothing but false alarms to tell
             return _quiet(rows)
         found: dict[str, float] = {key: float(value) for key, value in module.summary(corpus, rows, THRESHOLD).items()}
-        raw, raw_rows = self._cheap.evaluate(chosen, lambda sid, n: _ranked(outputs.get(sid), n), THRESHOLD)
-        tuned = self._cheap.summary(raw, raw_rows, THRESHOLD)
-        for profile in PROFILES:
-            found[f"nab_{profile}"] = max(found[f"nab_{profile}"], float(tuned[f"nab_{profile}"]))
+        if tuned:
+            raw, raw_rows = self._cheap.evaluate(chosen, lambda sid, n: _ranked(outputs.get(sid), n), THRESHOLD)
+            best = self._cheap.summary(raw, raw_rows, THRESHOLD)
+            for profile in PROFILES:
+                found[f"nab_{profile}"] = max(found[f"nab_{profile}"], float(best[f"nab_{profile}"]))
         return found | _counts(rows)
 
     def _chosen(self, group: str | None, kinds: Sequence[str]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Contest:
         found: list[Share] = []
         for group in self._yard.groups():
             for kinds in [*([kind] for kind in self._yard.kinds(group)), []]:
-                figures = self._yard.figures(outputs, group=group, kinds=kinds)
+                figures = self._yard.figures(outputs, group=group, kinds=kinds, tuned=False)
                 name = f"{group}: {kinds[0]}" if kinds else f"**{group}, all**"
                 found.append(Share(name, int(figures["series"]), figures["days"], int(figures["false"])))
         return found
@@ -80,8 +80,8 @@ class Contest:
     def _fold(
         self, grid: Sequence[tuple[str, Mapping[str, Output]]], there: Sequence[str], here: Sequence[str]
     ) -> Fold:
-        tuned = [self._yard.figures(outputs, group=TUNED, kinds=there) for _, outputs in grid]
-        reported = [self._yard.figures(outputs, group=TUNED, kinds=here) for _, outputs in grid]
+        tuned = [self._yard.figures(outputs, group=TUNED, kinds=there, tuned=False) for _, outputs in grid]
+        reported = [self._yard.figures(outputs, group=TUNED, kinds=here, tuned=False) for _, outputs in grid]
         best = max(range(len(grid)), key=lambda index: tuned[index]["nab_standard_fixed"])
         return Fold(
             tuned_on=_named(there), reported_on=_named(here), chosen=grid[best][0], there=tuned[best],
