@@ -38,10 +38,11 @@ from monitor.watched import Watched
 
 HOLD_S: Final = 15
 """An alert stands so long at least, or six scrapes: a rule with `for` must see it on some of them."""
-_COMPILE: Final = (
-    "import os; os.nice(15); import numpy as np; from anomaly.fleet import Fleet; "
+COMPILE: Final = (
+    "import os; os.nice(5); import numpy as np; from anomaly.fleet import Fleet; "
     "Fleet(1).advance(np.ones(1, np.int64), np.ones(1))"
 )
+"""A program that compiles the detectors and leaves the machine code on disk."""
 EXPLAINED: Final = Duration(5 * MINUTE)
 """For so long after a turn of the phase the calendar explains a change: what was before it is no measure so long."""
 _LOG_SECRETS: Final = ("admin", "webhook", "trade")
@@ -106,7 +107,7 @@ async def compile_beside(stop: asyncio.Event, log: Log) -> None:
     probe meanwhile, and be taken for one that hangs. It gives way to everything else on the machine. Where it was done
     before this costs a second.
     """
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", _COMPILE, stderr=asyncio.subprocess.DEVNULL)
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", COMPILE, stderr=asyncio.subprocess.DEVNULL)
     done, told = asyncio.create_task(child.wait()), asyncio.create_task(stop.wait())
     await asyncio.wait([done, told], return_when=asyncio.FIRST_COMPLETED)
     told.cancel()
