@@ -28,7 +28,7 @@ PENDING: Final = Duration(60 * SECOND)
 """For so long after a word it is looked whether it lasts."""
 LONGEST: Final = Duration(10 * MINUTE)
 """What lasts longer has become usual."""
-MARGIN: Final = 0.75
+MARGIN: Final = 1.0
 """Widths of the band outside of it at which something lasts."""
 BACK: Final = 0.25
 """Widths at which it is back."""
@@ -119,8 +119,12 @@ class Lasting:
             confirmed=self.confirmed, channel=self.channel, why=self._why,
         )  # fmt: skip
 
-    def take(self, at: Instant, value: float, *, word: bool) -> bool:
-        """Take in a reading, NaN for a missed one, and whether the detector said a word; tell whether it lasts now."""
+    def take(self, at: Instant, value: float, *, word: bool, patience: float = 1.0) -> bool:
+        """Take in a reading, NaN for a missed one; tell whether a departure lasts now.
+
+        A `word` begins to look for one, and gives up after a minute; whoever looks always says it with each reading.
+        What asked in vain before is met with `patience`: the margin is so many times larger.
+        """
         self._at[self._next], self._values[self._next] = at, value
         self._next = (self._next + 1) % KEPT
         if word and self.band is None:
@@ -133,8 +137,9 @@ class Lasting:
         if self.confirmed:
             if not far >= BACK or at - band.since > LONGEST:
                 self.forget()
-        elif far >= MARGIN:
+        elif far >= MARGIN * patience:
             self.confirmed = True
+            self.channel = self.channel or ("level_up" if self.middle > band.high else "level_down")
         elif at - band.since > PENDING:
             self.forget()
         return self.confirmed
@@ -153,7 +158,7 @@ class Lasting:
 
     def forget(self) -> None:
         """Let the word that stands be over."""
-        self.band, self.confirmed = None, False
+        self.band, self.confirmed, self.channel, self._why = None, False, "", ""
 
     def _before(self, at: Instant) -> Band | None:
         looked = (self._at >= at - BEFORE) & (self._at < at - APART) & np.isfinite(self._values)

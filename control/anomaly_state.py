@@ -37,6 +37,8 @@ class Seat(msgspec.Struct, kw_only=True):
     """Its last reading."""
     begun: Instant = Instant(0)
     """Its first reading, and the first after its past was forgotten."""
+    patience: float = 1.0
+    """How many times farther than usual it must depart: doubled by each answer that it was a false alarm."""
     due_until: Instant = Instant(0)
     """The detector asked for attention and nobody was told: until then a row that matters tells."""
     paging: bool = False

@@ -41,6 +41,7 @@ DUE: Final = Duration(10 * MINUTE)
 USUAL_ROWS: Final = 300
 """Rows whose mean is what is usual, when it is asked whether a departure matters."""
 DAY: Final = Duration(24 * HOUR)
+PATIENCE_MAX: Final = 8.0
 PAGES_KEPT: Final = 1_000
 LIVES_KEPT: Final = 512
 _MINUTES_A_DAY: Final = 1_440
@@ -214,10 +215,12 @@ class AnomalyWatch:
             seat.due_until = Instant(0)
         value = self._values.get(key, math.nan)
         ongoing, counts = bool(scores.episode[index] or word), bool(scores.score[index] >= THRESHOLD)
-        lasting = self._lasts(key, seat, value, word=word, explained=explained)
+        # What lasts is looked for without a word, too: after one that came to nothing a detector is silent for long.
+        lasting = self._lasts(key, seat, value, looks=kind is not Kind.HISTORY and not explained)
         if lasting is not None:
             ongoing = counts = lasting.confirmed
             counts = counts and not seat.paging
+            seat.due_until = Instant(self.at + DUE)
         if not ongoing:
             seat.paging = False
         matters = _harms(entry, value, index, scores) and _matters(entry, value, seat.usual)
@@ -240,22 +243,20 @@ class AnomalyWatch:
         seat.page = page.id
         return page
 
-    def _lasts(self, key: Key, seat: Seat, value: float, *, word: bool, explained: bool) -> Lasting | None:
-        """Return whether what the detector spoke of lasts; None where its word alone counts."""
+    def _lasts(self, key: Key, seat: Seat, value: float, *, looks: bool) -> Lasting | None:
+        """Return whether a departure lasts; None where a detector's word alone counts."""
         if self._lasting is None:
             return None
         known = self._lasting.get(key)
         if known is None:
             known = self._lasting[key] = Lasting(self.watched[key.series].harm)
-        if word and not explained and known.band is None:
-            finding = self._fleet.finding(seat.index)
-            known.hear(
-                "" if finding is None else finding.channel.name.lower(), "" if finding is None else finding.sentence
-            )
-        if explained:
+        if not looks:
             known.forget()
+        finding = self._fleet.finding(seat.index) if looks else None
+        if finding is not None:
+            known.hear(finding.channel.name.lower(), finding.sentence)
         filling = self.at - seat.begun < FILLING
-        known.take(self.at, math.nan if filling else value, word=word and not explained)
+        known.take(self.at, math.nan if filling else value, word=looks, patience=seat.patience)
         return known
 
     # --- seats ------------------------------------------------------------------------------------------------------
@@ -342,9 +343,11 @@ class AnomalyWatch:
             about = page or next((one for one in reversed(self.pages) if Key(one.series, one.item) == key), None)
             if about is not None:
                 about.answer = "false" if false_alarm else "true"
+            seat.patience = min(2 * seat.patience, PATIENCE_MAX) if false_alarm else 1.0
             if false_alarm:
                 seat.paging, seat.due_until, seat.hold_until = False, Instant(0), Instant(0)
-                self._forget(key)
+                if self._lasting is not None and key in self._lasting:
+                    self._lasting[key].forget()
         return len(seated)
 
     # --- what is seen -----------------------------------------------------------------------------------------------
