@@ -21,12 +21,22 @@ LAYOUT: Final = hashlib.blake2b(repr(STATE.descr).encode(), digest_size=8).hexdi
 
 def pack(states: Any, settings: Settings) -> bytes:
     """Return states and settings as bytes: a line of JSON, then the numbers, with a checksum of both."""
-    body = states.tobytes()
+    body: bytes = states.tobytes()
     head: dict[str, Any] = {
         "what": _WHAT, "version": VERSION, "layout": LAYOUT, "count": len(states), "byteorder": "little",
-        "settings": dataclasses.asdict(settings), "digest": hashlib.blake2b(body, digest_size=16).hexdigest(),
+        "settings": dataclasses.asdict(settings),
     }  # fmt: skip
-    return json.dumps(head, sort_keys=True).encode() + b"\n" + body
+    line = _line({**head, "digest": _digest(head, body)})
+    return line + b"\n" + body
+
+
+def _line(head: dict[str, Any]) -> bytes:
+    return json.dumps(head, sort_keys=True).encode()
+
+
+def _digest(head: dict[str, Any], body: bytes) -> str:
+    """Return the checksum of the head, without the checksum in it, and of the numbers."""
+    return hashlib.blake2b(_line(head) + b"\n" + body, digest_size=16).hexdigest()
 
 
 def unpack(kept: bytes) -> tuple[Any, Settings]:
@@ -38,15 +48,21 @@ def unpack(kept: bytes) -> tuple[Any, Settings]:
     line, _, body = kept.partition(b"\n")
     try:
         head = json.loads(line)
-        count, settings = int(head["count"]), Settings(**head["settings"])
-        version, layout, digest = head["version"], head["layout"], head["digest"]
-    except (ValueError, KeyError, TypeError) as error:
+        version, layout, digest = head["version"], head["layout"], head.pop("digest")
+        known = head["what"] == _WHAT and _line({**head, "digest": digest}) == line
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("state of detectors", "is not one", right="what `save` returned") from error
+    if not known:
+        raise InputError("state of detectors", "is not one", right="what `save` returned")
     if version != VERSION or layout != LAYOUT:
         raise InputError(
             "state of detectors", f"is of version {version}, layout {layout}",
             right=f"version {VERSION}, layout {LAYOUT}; begin anew from history",
         )  # fmt: skip
-    if len(body) != count * STATE.itemsize or hashlib.blake2b(body, digest_size=16).hexdigest() != digest:
+    if digest != _digest(head, body) or len(body) != head["count"] * STATE.itemsize:
         raise InputError("state of detectors", "is damaged", right="the bytes as they were saved")
+    try:
+        settings = Settings(**head["settings"])
+    except TypeError as error:
+        raise InputError("state of detectors", "has other settings", right="begin anew from history") from error
     return np.frombuffer(bytearray(body), STATE), settings  # a copy that may be written, padding and all

@@ -12,7 +12,7 @@ False
 >>> score.alert, score.channel.name, score.score >= 0.5
 (True, 'NOVELTY', True)
 >>> score.finding.sentence
-'100, expected 7.56 to 12.32: outside everything seen lately; highest in 7 hours'
+'100, expected 7.654 to 11.99: outside everything seen lately; highest in 7 hours'
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ class Series:
             words.finding_of(self._state) if score >= THRESHOLD else None,
         )  # fmt: skip
 
-    def run(
-        self, at: NDArray[np.int64], values: NDArray[np.float64], slots: NDArray[np.int32] | None = None
-    ) -> Scores:
+    def run(self, at: NDArray[np.int64], values: NDArray[np.float64], slots: NDArray[np.int32] | None = None) -> Scores:
         """Score rows one after the other, as `update` would; `at` in nanoseconds. Returns arrays of their length."""
         n = len(values)
         out, paged, marks = np.zeros((n, 3)), np.zeros(n, np.bool_), np.zeros((n, 3), np.int8)
@@ -101,7 +99,7 @@ def scores_of(out: NDArray[np.float64], paged: NDArray[np.bool_], marks: NDArray
 def patience_after(patience: float, *, false_alarm: bool) -> float:
     """Return how far beyond the bar a series must be from now on: more after a false alarm, by degrees as before.
 
-    A false alarm adds half of what a usual page shows (a tenth of the range) to a bar of a two-hundredth, and doubles from there; a
-    confirmed one takes the last step back.
+    The first false alarm raises the bar twentyfold, to about a tenth of the usual range, and each further one doubles
+    it; a confirmed one takes one step back.
     """
     return min(max(patience, 10.0) * 2, 1000.0) if false_alarm else max(patience / 2, 1.0)

@@ -3,8 +3,8 @@
 Three answers about a value of a channel, all from its own past and free of its unit:
 
 * the **quantiles** of its past, by a merging t-digest whose weights fade;
-* its **margin**: how far beyond the record it lies, in units of the range between the 1 % and the 99 % quantile, where a
-  record moves back to the usual range little by little, so that what was long ago may be news again;
+* its **margin**: how far beyond the record it lies, in units of the range between the 1 % and the 99 % quantile, where
+  a record moves back to the usual range little by little, so that what was long ago may be news again;
 * its **recurrence**: the faded count of earlier peaks at least as high. A daily job's peak is high, but never new.
 
 The last two give a rate of false alarms that needs no distribution: where values are exchangeable, one as high as
@@ -115,7 +115,7 @@ def _read(tail: Any, total: float) -> None:
 
 
 @part
-def margin(tail: Any, value: float, two_sided: bool, floor: float) -> tuple[float, int]:  # noqa: FBT001 - compiled
+def margin(tail: Any, value: float, two_sided: bool, floor: float) -> tuple[float, int]:
     """Return how far beyond the record `value` lies, in units of the usual range, and on which side: 0 high, 1 low.
 
     `floor` is the least range, in the channel's unit: below it a difference is rounding.
@@ -128,9 +128,13 @@ def margin(tail: Any, value: float, two_sided: bool, floor: float) -> tuple[floa
 
 
 @part
-def recurrence(tail: Any, value: float, side: int, row: int, memory: float) -> float:
-    """Return the faded count of earlier peaks at least as far out as `value`; the present one is not counted."""
+def recurrence(tail: Any, value: float, side: int, row: int, memory: float, alike: float) -> float:
+    """Return the faded count of earlier peaks as far out as `value`; the present one is not counted.
+
+    A peak counts as as far out when it lies lower by no more than the share `alike` of the distance to the median.
+    """
     count = 0.0
+    value -= alike * (value - tail.quantile[Q50])
     for i in range(PEAKS):
         age = row - tail.row[side, i]
         if tail.row[side, i] != NEVER and age > APART:
@@ -141,11 +145,11 @@ def recurrence(tail: Any, value: float, side: int, row: int, memory: float) -> f
 
 
 @part
-def surprise(tail: Any, value: float, two_sided: bool) -> float:  # noqa: FBT001 - compiled code
+def surprise(tail: Any, value: float, two_sided: bool) -> float:
     """Return about -log10 of the share of the past that was as far out: 2 at the 99 % quantile, then a Pareto tail.
 
-    The shape of the tail is Pickands' idea on three quantiles: how much wider its outer part is than its inner one, kept
-    between 0 and 1/2.
+    The shape of the tail is Pickands' idea on three quantiles: how much wider its outer part is than its inner one,
+    kept between 0 and 1/2.
     """
     quantile = tail.quantile
     far = _surprise(value, quantile[Q50], quantile[Q90], quantile[Q97], quantile[Q99])

@@ -1,14 +1,15 @@
 """Flatline: a series that always moved stands still. A frozen exporter repeats its last value and looks healthy.
 
 Formula: rows in a row with the very same value, over the longest such run before (at least 4); a run of ten rows is
-needed. The longest run fades by a hundredth with each run that is longer than half of it, so one long night is not for ever.
+needed. Rest at the lowest value, as of a counter of events at night, is not standing still. The longest run fades by
+a hundredth with each run that is longer than half of it, so one long night is not for ever.
 
 Paper: the run rule of W. A. Shewhart's control charts; Western Electric, Statistical Quality Control Handbook (1956).
 Cost: a few ns a row.
 
 >>> import numpy as np
 >>> state = np.zeros(1, FLATLINE)[0]
->>> for x in np.random.default_rng(7).normal(0.0, 1.0, 200): _ = step(state, x)
+>>> for x in np.random.default_rng(7).normal(0.0, 1.0, 400): _ = step(state, x)
 >>> [round(float(step(state, 1.5)), 2) for _ in range(20)][-1]
 4.75
 """

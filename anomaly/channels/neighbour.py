@@ -1,7 +1,7 @@
 """Neighbour: the last eight values look like nothing seen before, wherever their level and order came from.
 
-Formula: the L1 distance from the last 8 values to the nearest of 96 remembered stretches (every seventh row is remembered, the
-oldest forgotten), over its usual value.
+Formula: the L1 distance from the last 8 values to the nearest of 96 remembered stretches (every seventh or eighth row
+is remembered, the oldest forgotten), over its usual value.
 
 Paper: E. Burnaev, V. Ishimtsev: Conformalized density- and distance-based anomaly detection in time-series data,
 arXiv:1608.04585 (KNN-CAD).
@@ -26,7 +26,8 @@ from anomaly.compiled import part
 
 LENGTH: Final = 8
 REMEMBERED: Final = 96
-EVERY: Final = 7
+PACE: Final = 0.1318
+"""Share of rows whose stretch is remembered: no simple fraction, so that every phase of a period has its turn."""
 
 NEIGHBOUR: Final = np.dtype(
     [
@@ -66,7 +67,7 @@ def step(state: Any, value: float, floor: float) -> float:
     if held > 0:
         most = nearest if held < 60 else min(nearest, 6 * state.usual + floor)
         state.usual += max(1 / 400, 1.0 / (held + 1)) * (most - state.usual)
-    if state.rows % EVERY == 0:
+    if int((state.rows + 1) * PACE) != int(state.rows * PACE):
         slot = state.held % REMEMBERED
         for i in range(LENGTH):
             memory[slot, i] = last[i]

@@ -1,9 +1,10 @@
 """Shape: the last sixteen values are no mixture of the few patterns that the series is made of (Sub-PCA on its past).
 
-Formula: the norm of the part of the window (less its mean window) that the leading principal components do not explain;
-covariance and mean fade over 2,000 rows, the components are found anew every 288 rows from the past only.
+Formula: the norm of the part of the window (less its mean window) that the leading principal components do not
+explain; covariance and mean fade over 2,000 rows, the components are found anew every 288 rows from the past only.
 
-Paper: P. Boniol, Q. Liu, M. Huang, T. Palpanas, J. Paparrizos: Dive into time-series anomaly detection, arXiv:2412.20512 (Sub-PCA).
+Paper: P. Boniol, Q. Liu, M. Huang, T. Palpanas, J. Paparrizos: Dive into time-series anomaly detection,
+arXiv:2412.20512 (Sub-PCA).
 Cost: about 0.3 us a row.
 
 >>> import numpy as np
