@@ -19,8 +19,9 @@ FIELDS = 15
 
 
 @entry
-def _trace(tail, values, forget, fade, memory, floor, seen):
+def _trace(tail, values, forget, fade, asked, seen):
     """Before each value is learnt: quantiles, record, margin and side, recurrence high and low, surprises."""
+    memory, floor, alike = asked
     for i in range(len(values)):
         x = values[i]
         for level in range(LEVELS):
@@ -29,15 +30,15 @@ def _trace(tail, values, forget, fade, memory, floor, seen):
         seen[i, 9], seen[i, 10] = tails.margin(tail, x, True, floor)
         seen[i, 11], seen[i, 12] = 0.0, 0.0
         if i > 0:
-            seen[i, 11] = tails.recurrence(tail, x, 0, i, memory, ALIKE)
-            seen[i, 12] = tails.recurrence(tail, x, 1, i, memory, ALIKE)
+            seen[i, 11] = tails.recurrence(tail, x, 0, i, memory, alike)
+            seen[i, 12] = tails.recurrence(tail, x, 1, i, memory, alike)
         seen[i, 13], seen[i, 14] = tails.surprise(tail, x, False), tails.surprise(tail, x, True)
         tails.learn(tail, x, i, forget, fade)
 
 
 def _traced(values, fade=1.0):
     tail, seen = np.zeros(1, TAIL)[0], np.zeros((len(values), FIELDS))
-    _trace(tail, np.asarray(values, float), FORGET, fade, MEMORY, FLOOR, seen)
+    _trace(tail, np.asarray(values, float), FORGET, fade, (MEMORY, FLOOR, ALIKE), seen)
     return tail, seen
 
 
@@ -188,7 +189,7 @@ def test_what_lies_within_the_record_has_no_margin_and_beyond_it_grows_with_the_
 def _asked(tail, x):
     """Ask one value of a copy of the past."""
     seen = np.zeros((1, FIELDS))
-    _trace(tail.copy(), np.array([x]), FORGET, 1.0, MEMORY, FLOOR, seen)
+    _trace(tail.copy(), np.array([x]), FORGET, 1.0, (MEMORY, FLOOR, ALIKE), seen)
     return seen[0]
 
 
