@@ -27,10 +27,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from anomaly.movement import Move, Track, Verdict, Window, judge, step_of
+from anomaly.movement import Move, Track, Verdict, Window, judge, known_to_move, step_of
 from kernel.graph import Graph, upstream
 from kernel.time import MINUTE, SECOND, Duration, Instant
 
@@ -133,7 +133,13 @@ class Case:
 
 
 def rank(
-    tracks: Sequence[Track], graph: Graph, window: Window, *, about: str = "", changes: Sequence[Change] = ()
+    tracks: Sequence[Track],
+    graph: Graph,
+    window: Window,
+    *,
+    about: str = "",
+    changes: Sequence[Change] = (),
+    known: Collection[tuple[str, str]] = (),
 ) -> Case:
     """Rank which service moved first and most.
 
@@ -143,13 +149,14 @@ def rank(
         window: The time that is looked at.
         about: The service of the incident; unknown when empty.
         changes: What was done to services; only what came shortly before a movement is told of it.
+        known: Service and metric of series of which a detector has said that they left their usual range.
 
     Returns:
         The case, the same for the same input in whatever order.
     """
     ordered = sorted(tracks, key=lambda track: (track.service, track.metric))
     looked = ordered[:SERIES_MAX]
-    verdicts = [(track, judge(track, window)) for track in looked]
+    verdicts = [(track, _judged(track, window, known)) for track in looked]
     judged = [(track, verdict) for track, verdict in verdicts if isinstance(verdict, Move) or verdict is Verdict.STILL]
     moves = [(track, verdict) for track, verdict in judged if isinstance(verdict, Move)]
     gone = sum(move.gone for _, move in moves)
@@ -169,6 +176,14 @@ def rank(
         left_out=len(ordered) - len(looked),
         blind=blind,
     )
+
+
+def _judged(track: Track, window: Window, known: Collection[tuple[str, str]]) -> Move | Verdict:
+    verdict = judge(track, window)
+    found = known_to_move(track, window) if (track.service, track.metric) in known else None
+    if found is None or (isinstance(verdict, Move) and (verdict.gone or verdict.size > found.size)):
+        return verdict
+    return found
 
 
 def _tolerance(tracks: Sequence[Track]) -> Duration:

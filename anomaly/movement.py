@@ -138,6 +138,33 @@ def judge(track: Track, window: Window) -> Move | Verdict:
     return Verdict.STILL if first < len(at) else Verdict.EMPTY
 
 
+def known_to_move(track: Track, window: Window) -> Move | None:
+    """Return how a series moved of which a detector has said that it left its usual range; None without a past.
+
+    `judge` lets a growth go on that was steady from the beginning. A leak is one, too: who knows that the growth is
+    unusual asks only since when and how far, with the time until a minute before the alert as the usual.
+    """
+    at, values = readings(track)
+    inside = (at >= window.start) & (at <= window.end)
+    at, values = at[inside], values[inside]
+    first = int(np.searchsorted(at, window.alert - MINUTE))
+    if first < SAMPLES_BEFORE or first >= len(at):
+        return None
+    low, usual, high = (float(value) for value in np.percentile(values[:first], (5, 50, 95)))
+    newest = float(np.median(values[-max(1, min(20, len(values) - first)) :]))
+    lag = max(1, first // 4)
+    slope = float(np.median(values[lag:first] - values[: first - lag])) / lag
+    apart = values - usual - slope * (np.arange(len(values)) - (first - 1) / 2)
+    noise = float(np.percentile(np.abs(apart[:first]), 95))
+    up = newest > usual
+    within = np.flatnonzero((apart if up else -apart) <= noise)
+    started = min(int(within[-1]) + 1, len(at) - 1) if len(within) else 0
+    size = abs(newest - usual) / _scale(values[:first] - usual, usual, values)
+    peak = float(np.max(values[started:]) if up else np.min(values[started:]))
+    size = min(max(size, 2 * SIZE_MIN), SIZE_MAX)
+    return Move(Instant(int(at[started])), size, up=up, usual=usual, low=low, high=high, peak=peak)
+
+
 def readings(track: Track) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the readings that are there in time's order, each stamp once; rates of a counter."""
     at, values = np.asarray(track.at, dtype=np.int64), np.asarray(track.values, dtype=np.float64)

@@ -145,7 +145,9 @@ class Investigator:
         tracks = [*tracks_of(curves, self._watched), *_alive(alive)]
         changes = [*changes_of(curves, window), *self._injected(window)]
         about = incident.service if incident.alerts else ""
-        case = await asyncio.to_thread(rank, tracks, DEPENDS_ON, window, about=about, changes=changes)
+        case = await asyncio.to_thread(
+            rank, tracks, DEPENDS_ON, window, about=about, changes=changes, known=known_of(incident, tracks)
+        )
         told = put(case)
         return Ranked(
             sentence=told.sentence,
@@ -194,6 +196,17 @@ def tracks_of(curves: Sequence[Curve], watched: Sequence[Watched]) -> list[Track
         name = f"{one.id} of {item}" if item and item != service else one.id
         found.append(_track(curve, service or "unknown", name, one.unit))
     return found
+
+
+def known_of(incident: Incident, tracks: Sequence[Track]) -> set[tuple[str, str]]:
+    """Return service and metric of the series that detectors found unusual: their alerts carry its name."""
+    names = {
+        f"{series} of {item}" if item else series
+        for alert in incident.alerts.values()
+        if (series := alert.labels.get("series", ""))
+        for item in (alert.labels.get("item", ""), "")
+    }
+    return {(track.service, track.metric) for track in tracks if track.metric in names}
 
 
 def changes_of(curves: Sequence[Curve], window: Window) -> list[Change]:
