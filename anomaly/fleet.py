@@ -72,7 +72,9 @@ class Fleet:
 
     def grow(self, count: int) -> None:
         """Add `count` series without a past at the end."""
-        self._take(np.concatenate((self._states, kernel.blank(count))))
+        # As bytes: records joined as records would carry chance in their padding into what is saved.
+        whole = np.concatenate((self._states.view(np.uint8), kernel.blank(count).view(np.uint8)))
+        self._take(whole.view(kernel.STATE))
 
     def save(self) -> bytes:
         """Return the whole state: versioned, no code in it."""

@@ -38,8 +38,8 @@ IMAGES: Final = {
     "watchdog": Image(18740, ("aiohttp", "websockets")),
     "control": Image(
         18700,
-        ("aiohttp", "fastapi", "jinja2", "jsonschema", "kubernetes", "pyyaml", "sqlalchemy"),
-        ("incidents",),
+        ("aiohttp", "fastapi", "jinja2", "jsonschema", "kubernetes", "numpy", "pyyaml", "sqlalchemy"),
+        ("anomaly", "incidents"),
     ),
     "kube-state": Image(18760, ("kubernetes",)),
 }

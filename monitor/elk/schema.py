@@ -108,6 +108,7 @@ ECS: Final = (
 
 _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "alert": (_K, "The alert a page or a rule is about."),
+    "answer": (_K, "What a person said of a detector's page: false, true, or unknown."),
     "bytes": (_L, "Size of what was cut or sent."),
     "channel": (_K, "The channel a page goes by."),
     "channels": (_K, "The channels that are configured."),
@@ -129,6 +130,7 @@ _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "name": (_K, "What the event is about, by name."),
     "offset": (_L, "Where in a file, in bytes."),
     "outcome": (_K, "How a run or a request ended."),
+    "page": (_K, "A detector's page."),
     "parent": (_K, "The delivery that a page was escalated from."),
     "pid": (_L, "A process of the estate, as its supervisor saw it."),
     "replayed": (_L, "Commands replayed at the start."),
@@ -137,6 +139,7 @@ _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "run": (_K, "The runbook's run."),
     "seconds": (_D, "How long it took."),
     "seq": (_L, "Sequence number in the journal."),
+    "series": (_K, "The watched series, and which one of its kind."),
     "symbol": (_K, "The instrument."),
     "to_channel": (_K, "The channel a page was escalated to."),
     "trades": (_L, "How many trades the event is about."),

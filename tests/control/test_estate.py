@@ -105,7 +105,7 @@ def test_a_signal_stops_everything_in_order_and_leaves_nothing(tmp_path, number)
     with Up(tmp_path / "s") as up:
         pids = up.pids()
         node = shutil.which(load_settings().node_exporter) is not None  # runs where it is installed
-        assert len(pids) == 11 + node
+        assert len(pids) == 12 + node
         os.kill(up.process.pid, number)
         assert up.rest() == 0
     gone(pids)

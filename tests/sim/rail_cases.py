@@ -54,11 +54,12 @@ class Case:
     history: list[PastRun] = field(default_factory=list)
     active: list[str] = field(default_factory=list)
     kill_switch: bool = False
+    alert: str = "X"
 
     def granted(self) -> bool:
         """Tell whether the run may begin and the action start."""
         begun = policy.admit(
-            self.runbook, target(self.runbook), self.history, self.active, self.kill_switch, NOW
+            self.runbook, target(self.runbook), self.history, self.active, self.kill_switch, NOW, self.alert
         )  # fmt: skip
         answer = policy.permit(
             self.action, runbook=self.runbook, facts=self.facts, history=self.history, kill_switch=self.kill_switch,
@@ -155,6 +156,7 @@ def _out(*names: str) -> tuple[NodeStatus, ...]:
 Hazard = Callable[[random.Random], Case]
 HAZARDS: dict[str, Hazard] = {
     "kill switch": lambda c: replace(harmless(c), kill_switch=True),
+    "a detector alone": lambda c: replace(harmless(c), alert="SeriesAnomalous"),
     "another one leads": lambda c: known(harmless(c), leader="control-b leads"),
     "no such target": lambda c: wish(
         RestartReplica("gateway", c.choice(["", "gateway-9", "*", "a,b"])), radius=BlastRadius(replicas=3)
