@@ -99,8 +99,10 @@ EVENTS = {
     "anomaly_fresh_seconds",
     "anomaly_lag_seconds",
     "anomaly_warming_ratio",
+    "tapewatch_log_templates_timestamp_seconds",
 }
-"""Set by events that a minute of an estate need not bring; detectors are compiled before their first step."""
+"""Set by events that a minute of an estate need not bring; detectors are compiled before their first step, and kinds of
+log lines are counted by the minute."""
 ALWAYS = {"exchange_book_depth_lots", "exchange_symbol_acks_total", "exchange_symbol_commands_total",
           "exchange_symbol_last_trade_timestamp_seconds", "tapewatch_market_phase", "tapewatch_build_info",
           "tapewatch_log_records_total"}  # fmt: skip
