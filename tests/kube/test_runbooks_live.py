@@ -379,6 +379,20 @@ async def test_a_gap_halts_the_symbol_here_too(kube, ns, plant):
     assert asked == [("halt", "TWA")]
 
 
+@pytest.mark.parametrize("helps", [True, False])
+async def test_what_only_a_detector_finds_changes_nothing_on_the_cluster(kube, ns, plant, helps):
+    make_engine(plant)
+    before = (
+        plant.get(plant.apps("statefulsets", "engine"))["spec"],
+        plant.pods("engine")["engine-0"]["metadata"]["uid"],
+    )
+    ended, asked = await drive(kube, ns, "series-anomalous", {"series": "feed-messages"}, helps=helps)
+    assert ended.outcome is (Outcome.MENDED if helps else Outcome.NOT_PROVEN), ended.detail
+    assert asked == [("snapshot", None)]
+    after = plant.get(plant.apps("statefulsets", "engine"))["spec"], plant.pods("engine")["engine-0"]["metadata"]["uid"]
+    assert after == before
+
+
 def test_every_runbook_for_kubernetes_is_run_here():
     from pathlib import Path
 
