@@ -1,6 +1,6 @@
 """Neighbour: the last eight values look like nothing seen before, wherever their level and order came from.
 
-Formula: the L1 distance from the last 8 values to the nearest of 48 remembered stretches (every seventh or eighth row
+Formula: the L1 distance from the last 8 values to the nearest of 96 remembered stretches (every seventh or eighth row
 is remembered, the oldest forgotten), over its usual value.
 
 Paper: E. Burnaev, V. Ishimtsev: Conformalized density- and distance-based anomaly detection in time-series data,
@@ -25,7 +25,7 @@ import numpy as np
 from anomaly.compiled import part
 
 LENGTH: Final = 8
-REMEMBERED: Final = 48
+REMEMBERED: Final = 96
 PACE: Final = 0.1318
 """Share of rows whose stretch is remembered: no simple fraction, so that every phase of a period has its turn."""
 
