@@ -190,10 +190,11 @@ def _instant(text: str) -> Instant:
 
 
 def _facts(told: Told, series: Series) -> dict[str, Any]:
+    range_of = told.score.finding or told.score  # as in the words: of a finding, the range that was left
     return {
         "at": to_rfc3339(told.at), "row": told.row + 1, "score": told.score.score, "alert": told.score.alert,
         "channel": told.score.channel.name.lower(), "verdict": told.score.verdict.name.lower(),
-        "low": _finite(told.score.low), "high": _finite(told.score.high), "sentence": told.sentence,
+        "low": _finite(range_of.low), "high": _finite(range_of.high), "sentence": told.sentence,
         "columns": list(told.blamed) if len(series.columns) > 1 else [],
     }  # fmt: skip
 
@@ -251,6 +252,9 @@ def backtest(  # noqa: PLR0913, PLR0917 - the options of a verb
     """Tell what would have paged: how often a day, with which sentence, and how much of the budget that would be."""
     from control.series_backtest import from_folder, from_prometheus, look_back
 
+    if folder is not None and (query or prometheus):
+        err.print("[bold red]tapewatch:[/] a folder is read or a Prometheus is asked, not both; leave one out")
+        raise typer.Exit(USAGE)
     start = guarded(lambda: _instant(since)) if since else None
     end = guarded(lambda: _instant(until)) if until else None
     if start is not None and end is not None and start >= end:

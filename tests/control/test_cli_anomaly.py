@@ -174,6 +174,9 @@ def test_looking_back_without_anything_to_look_at_says_what_to_name(tmp_path):
     ran = _tapewatch("backtest", "--prometheus", "http://127.0.0.1:9", "--query", "up", "--from", "1h")
     assert ran.exit_code == 4
     assert "http://127.0.0.1:9" in ran.stderr
+    ran = _tapewatch("backtest", tmp_path, "--query", "up")
+    assert ran.exit_code == 2
+    assert "not both" in ran.stderr
     ran = _tapewatch("backtest", tmp_path, "--from", "2026-03-04", "--to", "2026-03-03")
     assert ran.exit_code == 2
 
