@@ -31,7 +31,9 @@ LONGEST: Final = Duration(10 * MINUTE)
 MARGIN: Final = 1.0
 """Widths of the band outside of it at which something lasts."""
 BACK: Final = 0.25
-"""Widths at which it is back."""
+"""Widths at which it is back, or this share of how far it has been: what was far away is over when most of it is,"""
+BACK_MAX: Final = 0.75
+"""but not so many widths away, where what barely lasts would come and go."""
 LEAST_SHARE: Final = 0.05
 """The band is at least so wide, as a share of its middle: departures of hundredths are nobody's business."""
 SPAN_MIN: Final = Duration(2 * MINUTE)
@@ -75,6 +77,7 @@ class LastingKept(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: bool
     channel: str
     why: str
+    farthest: float = 0.0
 
 
 class Lasting:
@@ -89,6 +92,7 @@ class Lasting:
         self.confirmed = False
         self.channel = ""
         self._why = ""
+        self._farthest = 0.0
         self.middle = math.nan
         """The median of the newest readings, while a word stands."""
 
@@ -105,8 +109,8 @@ class Lasting:
             raise ValueError(f"{len(at)} instants for {len(values)} readings")
         lasting._at[: len(at)], lasting._values[: len(values)] = at, values
         lasting._next = len(at) % KEPT
-        lasting.band, lasting.confirmed, lasting.channel, lasting._why = (
-            kept.band, kept.confirmed, kept.channel, kept.why,
+        lasting.band, lasting.confirmed, lasting.channel, lasting._why, lasting._farthest = (
+            kept.band, kept.confirmed, kept.channel, kept.why, kept.farthest,
         )  # fmt: skip
         return lasting
 
@@ -116,7 +120,7 @@ class Lasting:
         looked = order[(self._at[order] > 0) & (self._at[order] > self._at.max() - BEFORE - APART)]
         return LastingKept(
             at=self._at[looked].tobytes(), values=self._values[looked].tobytes(), band=self.band,
-            confirmed=self.confirmed, channel=self.channel, why=self._why,
+            confirmed=self.confirmed, channel=self.channel, why=self._why, farthest=self._farthest,
         )  # fmt: skip
 
     def take(self, at: Instant, value: float, *, word: bool, patience: float = 1.0) -> bool:
@@ -135,7 +139,8 @@ class Lasting:
         self.middle = self._middle(at)
         far = band.outside(self.middle, self._harm)
         if self.confirmed:
-            if not far >= BACK or at - band.since > LONGEST:
+            self._farthest = max(self._farthest, far)
+            if not far >= min(max(BACK, BACK * self._farthest), BACK_MAX) or at - band.since > LONGEST:
                 self.forget()
         elif far >= MARGIN * patience:
             self.confirmed = True
@@ -158,7 +163,7 @@ class Lasting:
 
     def forget(self) -> None:
         """Let the word that stands be over."""
-        self.band, self.confirmed, self.channel, self._why = None, False, "", ""
+        self.band, self.confirmed, self.channel, self._why, self._farthest = None, False, "", "", 0.0
 
     def _before(self, at: Instant) -> Band | None:
         looked = (self._at >= at - BEFORE) & (self._at < at - APART) & np.isfinite(self._values)

@@ -93,3 +93,17 @@ def test_what_lasts_for_long_has_become_usual_and_what_ends_is_not_told_of_any_m
     again.calm(240)
     assert [again.read(200.0, word=True), *(again.read(200.0) for _ in range(30))][-1]
     assert not [again.read(math.nan) for _ in range(15)][-1]
+
+
+@pytest.mark.parametrize(("far", "back", "stands"), [
+    (200.0, 109.0, False), (200.0, 115.0, True), (117.5, 109.0, True), (117.5, 103.0, False),
+])  # fmt: skip
+def test_what_was_far_away_is_over_when_most_of_it_is_though_a_little_stays(far, back, stands):
+    series = Series()
+    series.calm(240)
+    assert [series.read(far, word=True), *(series.read(far) for _ in range(40))][-1]
+    kept = Lasting.restore(Harm.UP, series.lasting.kept())
+    told = [series.read(back) for _ in range(25)]
+    assert told[-1] is stands
+    again = [kept.take(Instant((series.now_s - 24 + n) * SECOND), back, word=False) for n in range(25)]
+    assert again == told, "a restart changes nothing"
