@@ -58,6 +58,8 @@ _STRAIGHT: Final = 0.5
 """A line is followed when it halves what is left."""
 _TREND: Final = 0.5
 """A usual growth that stops comes to two deviations, which is no movement; one three times as fast comes to four."""
+_MATTERS: Final = 0.5
+"""What departs by half of what matters may be the cause of what does."""
 _GONE_STEPS: Final = 3
 _DENSE: Final = 0.7
 """A series ended only when it had at least this share of its readings before."""
@@ -77,6 +79,10 @@ class Track:
     at: NDArray[np.int64]
     values: NDArray[np.float64]
     counter: bool = False
+    least: float = 0.0
+    """Departures from the usual value below this one matter to nobody, in the series' own unit,"""
+    least_share: float = 0.0
+    """or as a share of the usual value; the larger of the two counts."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,11 +137,17 @@ def judge(track: Track, window: Window) -> Move | Verdict:
     started = _onset(deviation, first)
     if started is not None:
         move = _move(at, values, deviation, started, (usual, low, high))
-        return move if move.size >= SIZE_MIN else Verdict.STILL
+        return move if move.size >= SIZE_MIN and _matters(track, values[started:], usual) else Verdict.STILL
     ended = _ended(at, first, window)
     if ended is not None:
         return Move(ended, GONE_SIZE, up=False, usual=usual, low=low, high=high, peak=float("nan"), gone=True)
     return Verdict.STILL if first < len(at) else Verdict.EMPTY
+
+
+def _matters(track: Track, values: NDArray[np.float64], usual: float) -> bool:
+    """Tell whether the farthest third of the readings since an onset departs by anything that matters."""
+    far = np.sort(np.abs(values - usual))[-max(1, len(values) // 3) :]
+    return float(np.median(far)) >= _MATTERS * max(track.least, track.least_share * abs(usual))
 
 
 def known_to_move(track: Track, window: Window) -> Move | None:

@@ -8,6 +8,7 @@ look first, once more at its end, when everything was seen, and when somebody as
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -194,7 +195,8 @@ def tracks_of(curves: Sequence[Curve], watched: Sequence[Watched]) -> list[Track
         service = curve.labels.get("job", "") if one.service == BY_JOB else one.service
         item = curve.labels.get("item", "")
         name = f"{one.id} of {item}" if item and item != service else one.id
-        found.append(_track(curve, service or "unknown", name, one.unit))
+        track = _track(curve, service or "unknown", name, one.unit)
+        found.append(dataclasses.replace(track, least=one.least, least_share=one.least_share))
     return found
 
 

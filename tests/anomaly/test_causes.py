@@ -236,3 +236,18 @@ def test_a_small_movement_that_stands_alone_does_not_take_the_blame_for_a_later_
     ]
     told = put(rank(tracks, GRAPH, WINDOW, about="watchdog"))
     assert told.hypotheses[0].service == "market-data"
+
+
+@pytest.mark.parametrize(("more", "first"), [
+    ({}, "engine"), ({"least": 5.0}, "settlement"), ({"least_share": 0.5}, "settlement"), ({"least": 2.0}, "engine"),
+])  # fmt: skip
+def test_a_departure_that_matters_to_nobody_is_no_rival_however_early_it_was(more, first):
+    early = track(shifted(1, 90, 2.0), "engine", "commit-time", **more)
+    leak = track(shifted(2, 100, 30.0), "settlement", "memory", least=5.0)
+    graph = {"settlement": ("engine",)}
+    assert rank([early, leak], graph, WINDOW, about="settlement").suspects[0].service == first
+
+
+def test_an_end_is_a_movement_whatever_matters():
+    ended = track(noisy(3)[:100], "engine", "commit-time", least=1e9)
+    assert isinstance(judge(ended, WINDOW), Move)

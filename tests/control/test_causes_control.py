@@ -198,3 +198,9 @@ def test_series_are_named_by_the_list_and_foreign_ones_are_left_out():
     assert ("gateway", "process-memory of gateway-1") in names
     assert ("engine", "engine-commit-time") in names
     assert len(names) == 6
+
+
+def test_what_matters_to_nobody_by_the_list_is_said_with_the_series():
+    tracks = {one.metric: one for one in tracks_of(SLOW_DISK, WATCHED)}
+    assert tracks["engine-commit-time"].least == 0.005
+    assert tracks["process-memory of gateway-1"].least_share == 0.1
