@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from control.anomaly_reading import window_of
-from control.series_files import SUFFIXES
+from control.series_files import SUFFIXES, SeriesFile
 from control.series_joint import FileDetector, ours
 from control.series_scoring import series_in
+from control.series_stamps import UNREADABLE
 from control.series_story import Series, Told, load, tell
 from kernel.errors import InputError, TapewatchError
 from kernel.time import DAY, SECOND, Duration, Instant, to_rfc3339
@@ -172,6 +173,26 @@ def from_folder(folder: Path) -> Past:
             yield series
 
     return Past(each(), troubles)
+
+
+def newest_in(folder: Path) -> Instant:
+    """Return the newest time in the series of a folder: of recorded series it is what "ago" means.
+
+    Raises:
+        InputError: there is no such folder, no series in it, or no time in any of them.
+    """
+    newest: int | None = None
+    for name in series_in(folder):
+        try:
+            for block in SeriesFile(folder / name).blocks():
+                told = block.at[block.at != UNREADABLE]
+                if len(told):
+                    newest = int(told.max()) if newest is None else max(newest, int(told.max()))
+        except (InputError, OSError):
+            continue  # whoever reads it says what is wrong with it
+    if newest is None:
+        raise InputError(str(folder), "no series in it has a time, so nothing can be counted back from its end")
+    return Instant(newest)
 
 
 def from_prometheus(url: str, queries: Sequence[str], start: Instant, end: Instant, step: Duration) -> Past:

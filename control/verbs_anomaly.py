@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -143,7 +144,10 @@ def _write_causes(path: Path, found: Sequence[FileReport]) -> None:
 @ANOMALY.command("explain", epilog="Example: tapewatch anomaly explain orders.csv --at 2026-03-02T09:30:00Z")
 def explain(
     file: Annotated[Path, typer.Argument(help="A series: .csv or .csv.gz with time and value.")],
-    at: Annotated[str, typer.Option(help="This time instead of every page.", show_default=False)] = "",
+    at: Annotated[
+        str,
+        typer.Option(help="This time, or so long before the file's newest, instead of every page.", show_default=False),
+    ] = "",
     plot: Plot = None,
     *,
     as_json: AsJson = False,
@@ -159,7 +163,7 @@ def explain(
     told: Sequence[Told] = story.pages
     first, last = 0, len(series.at)
     if at:
-        row = guarded(lambda: row_at(series, _instant(at)))
+        row = guarded(lambda: row_at(series, _instant(at, lambda: Instant(int(series.at.max())))))
         told = at_rows(series, [row])
         first, last = max(0, row - _ROUND), min(last, row + _ROUND + 1)
     if plot is not None:
@@ -175,14 +179,16 @@ def explain(
         out.print(f"drawn: {escape(str(plot))}", soft_wrap=True)
 
 
-def _instant(text: str) -> Instant:
-    """Read a time as files write it, or a length of time ago such as 6h."""
+def _instant(text: str, end: Callable[[], Instant]) -> Instant:
+    """Read a time as files write it, or a length of time such as 6h, which counts back from `end`."""
     from control.series_stamps import UNREADABLE, stamp_of
 
     try:
-        return Instant(now() - parse_duration(text))
+        ago = parse_duration(text)
     except ValueError:
         pass
+    else:
+        return Instant(end() - ago)
     at = stamp_of(text.encode())
     if at == UNREADABLE:
         raise InputError(text, "is no time", right="write it as 2026-03-02T09:30:00Z, or how long ago, such as 6h")
@@ -231,11 +237,15 @@ def backtest(  # noqa: PLR0913, PLR0917 - the options of a verb
     since: Annotated[
         str,
         typer.Option(
-            "--from", help="From this time, or so long ago; else 24h, or a file's beginning.", show_default=False
+            "--from",
+            help="From this time, or so long (24h) before now, of files before their newest time. "
+            "Else 24h before now, or a file's beginning.",
+            show_default=False,
         ),
     ] = "",
     until: Annotated[
-        str, typer.Option("--to", help="To this time; else now, or a file's end.", show_default=False)
+        str,
+        typer.Option("--to", help="To this time, counted as --from; else now, or a file's end.", show_default=False),
     ] = "",
     prometheus: Annotated[
         str, typer.Option(help="Address of a Prometheus; else that of the running estate.", show_default=False)
@@ -255,8 +265,9 @@ def backtest(  # noqa: PLR0913, PLR0917 - the options of a verb
     if folder is not None and (query or prometheus):
         err.print("[bold red]tapewatch:[/] a folder is read or a Prometheus is asked, not both; leave one out")
         raise typer.Exit(USAGE)
-    start = guarded(lambda: _instant(since)) if since else None
-    end = guarded(lambda: _instant(until)) if until else None
+    newest = _end_of(folder)
+    start = guarded(lambda: _instant(since, newest)) if since else None
+    end = guarded(lambda: _instant(until, newest)) if until else None
     if start is not None and end is not None and start >= end:
         err.print("[bold red]tapewatch:[/] --from lies after --to")
         raise typer.Exit(USAGE)
@@ -270,14 +281,29 @@ def backtest(  # noqa: PLR0913, PLR0917 - the options of a verb
         return from_prometheus(url, list(query or ()), begin, finish, spacing)
 
     found = guarded(past)
-    for trouble in found.troubles:
-        err.print(f"[yellow]{escape(trouble)}[/]")
     told = guarded(lambda: look_back(found, start, end, plots=plots))
+    for trouble in found.troubles:  # of files they are known only when all are read
+        err.print(f"[yellow]{escape(trouble)}[/]")
     if as_json:
         print_json(told.facts())
     else:
         _print_backtest(told)
     raise typer.Exit(FAILED if found.troubles or not told.lines else DONE)
+
+
+def _end_of(folder: Path | None) -> Callable[[], Instant]:
+    """Return what tells the time that a length of time counts back from: now, or the newest of a folder, said once."""
+    from control.series_backtest import newest_in
+
+    @functools.cache
+    def newest() -> Instant:
+        if folder is None:
+            return Instant(now())
+        found = newest_in(folder)
+        err.print(f"counted back from {to_rfc3339(found)[:19]}Z, the newest time in {escape(str(folder))}")
+        return found
+
+    return newest
 
 
 def _duration(text: str) -> Duration:
@@ -351,8 +377,6 @@ def bench(
 
 
 def _contestants(others: Sequence[str]) -> list[Contestant]:
-    import functools
-
     from anomaly.baselines import BASELINES
     from control.series_joint import alone, ours
     from control.yardstick import Contestant

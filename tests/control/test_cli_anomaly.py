@@ -167,6 +167,27 @@ def test_looking_back_tells_pages_a_day_and_the_budget(folder, tmp_path):
     assert any(page["at"].startswith("2026-03-04T0") for page in told["pages"])
 
 
+def test_a_length_of_time_counts_back_from_the_newest_time_of_the_files(folder):
+    """Recorded on days long past, or to come: now has nothing to do with it."""
+    (folder / "older.csv").write_text(_text(_values("day")[:288]))
+    ran = _tapewatch("backtest", folder, "--json", "--from", "24h", "--to", "6h")
+    told = json.loads(ran.stdout)
+    # The folder's newest time is 2026-03-04T23:55:00Z, and it is the same for every file of it.
+    assert [(one["name"], one["rows"]) for one in told["series"]] == [("deep/orders.csv", 217)]
+    assert "counted back from 2026-03-04T23:55:00Z" in " ".join(ran.stderr.split())
+    assert "older.csv: no reading in that time" in ran.stderr
+    asked = json.loads(_tapewatch("explain", folder / "deep" / "orders.csv", "--json", "--at", "5m").stdout)
+    assert asked["told"][0]["at"].startswith("2026-03-04T23:50:00")
+    assert _tapewatch("backtest", folder, "--from", "6h", "--to", "24h").exit_code == 2
+
+
+def test_without_a_time_in_any_file_nothing_can_be_counted_back(tmp_path):
+    (tmp_path / "bad.csv").write_text("timestamp,value\nnever,1\n")
+    ran = _tapewatch("backtest", tmp_path, "--from", "24h")
+    assert ran.exit_code == 2
+    assert "no series in it has a time" in " ".join(ran.stderr.split())
+
+
 def test_looking_back_without_anything_to_look_at_says_what_to_name(tmp_path):
     ran = _tapewatch("backtest", "--state", tmp_path, "--from", "1h")
     assert ran.exit_code == 2
