@@ -30,10 +30,11 @@ from kernel.errors import InputError, PermanentError, TapewatchError
 HEADER: Final = b"timestamp,score,alert\n"
 _GZIP_LEVEL: Final = 4
 """Half the time of the usual 6 for a twentieth more bytes."""
-_WORDS: Final = {
-    Verdict.DUPLICATE: ("repeated", "the stamp of the row before, left aside"),
-    Verdict.BACKWARD: ("backward", "the time goes back, left aside; sort the file by time"),
+LEFT_ASIDE: Final = {
+    Verdict.DUPLICATE: "the stamp of the row before, left aside",
+    Verdict.BACKWARD: "the time goes back, left aside; sort the file by time",
 }
+"""Why a row has no score of its own: of one column the result repeats that of the row before it, of several it is 0."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class FileReport:
     notes: list[Note] = dataclasses.field(default_factory=list)
     error: str = ""
     causes: list[Cause] = dataclasses.field(default_factory=list)
+    left_aside: dict[str, Note] = dataclasses.field(default_factory=dict)
+    """Rows without a score of their own, by the name of the verdict."""
 
     @property
     def whole(self) -> bool:
@@ -258,10 +261,12 @@ def _count(report: FileReport, series: SeriesFile, block: Block, found: Scores) 
     report.rows += len(block.lines)
     report.alerts += int(found.alert.sum())
     report.scored += int(((found.verdict == Verdict.SCORED) | (found.verdict == Verdict.WARMING)).sum())
-    for verdict, (kind, what) in _WORDS.items():
+    for verdict, what in LEFT_ASIDE.items():
         rows = np.flatnonzero(found.verdict == verdict)
         if len(rows):
+            kind = verdict.name.lower()
             series.note(kind, what, int(block.lines[rows[0]]), len(rows))
+            report.left_aside[kind] = series.notes[kind]
 
 
 def _refuse_nothing(report: FileReport) -> None:

@@ -36,9 +36,13 @@ VERDICTS: Final = {
     Verdict.SCORED: "scored",
     Verdict.WARMING: "scored against a short past: only what is far outside anything seen pages",
     Verdict.MISSED: "there was no value",
-    Verdict.DUPLICATE: "its time is that of the row before, it was left aside",
-    Verdict.BACKWARD: "its time lies before that of the row before, it was left aside",
+    Verdict.DUPLICATE: "it was left aside: its time is that of the row before",
+    Verdict.BACKWARD: "it was left aside: its time lies before that of a row before it",
 }
+LEFT_ASIDE: Final = frozenset({Verdict.DUPLICATE, Verdict.BACKWARD})
+"""Of a row that is neither scored nor learnt from; of one column it keeps the score of the row before."""
+ROWS_OF_ONE_TIME: Final = 20
+"""Rows told of for one time at most."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,23 +117,29 @@ def at_rows(series: Series, rows: Sequence[int], make: Callable[[int], FileDetec
             detector.run(series.at[done:row], series.values[done:row])
         spoken = detector.update(int(series.at[row]), series.values[row], series.columns)
         blamed = tuple(series.columns[column] for column in detector.blamed()[-1].tolist() if column != NOBODY)
-        sentence = spoken.sentence or _calm(spoken.score, float(series.values[row, spoken.column]))
-        told.append(Told(row, Instant(int(series.at[row])), spoken.score, sentence, blamed))
+        score, sentence = spoken.score, spoken.sentence
+        if score.verdict in LEFT_ASIDE:  # what is found then speaks of a row before
+            score, sentence, blamed = dataclasses.replace(score, channel=Channel.NONE, finding=None), "", ()
+        sentence = sentence or _calm(score, float(series.values[row, spoken.column]))
+        told.append(Told(row, Instant(int(series.at[row])), score, sentence, blamed))
         done = row + 1
     return told
 
 
-def row_at(series: Series, at: Instant) -> int:
-    """Return the row at a time, else the last one before it.
+def rows_at(series: Series, at: Instant) -> list[int]:
+    """Return the rows of a time, else those of the last time before it, in the file's order.
+
+    More than one row has a time that is repeated, `ROWS_OF_ONE_TIME` are told at most; where times go back, they may
+    lie far apart.
 
     Raises:
         InputError: the time lies outside the series.
     """
-    before = np.flatnonzero(series.at <= at)
+    before = series.at[series.at <= at]
     if not len(before) or at > series.at.max():
         span = f"it goes from {to_rfc3339(int(series.at.min()))} to {to_rfc3339(int(series.at.max()))}"
         raise InputError(to_rfc3339(at), f"lies outside {series.name}", right=span)
-    return int(before[-1])
+    return [int(row) for row in np.flatnonzero(series.at == before.max())[:ROWS_OF_ONE_TIME]]
 
 
 def _calm(score: Score, value: float) -> str:

@@ -43,6 +43,10 @@ ANOMALY = typer.Typer(
     no_args_is_help=True, help="Find what is unusual in series, and say why in words.", epilog=EXIT_CODES
 )
 SCORED: Final = "Exit codes: 0 all scored, 1 some rows or files were not, 2 wrong usage."
+LEFT_ASIDE_WORDS: Final = {
+    "duplicate": "with the time of the row before",
+    "backward": "with a time before that of a row before",
+}
 _SAY_EVERY_S: Final = 5.0
 _ROUND: Final = 300
 """Rows on each side of the one asked for, in a picture."""
@@ -96,6 +100,13 @@ def score(
             f"scored, {summary['alerts']:,} alerts, {summary['seconds']:.1f} s: {escape(str(out_dir))}",
             soft_wrap=True,
         )
+        for kind, one in summary["left_aside"].items():
+            rows = "one row was" if one["rows"] == 1 else f"{one['rows']:,} rows were"
+            out.print(
+                f"{rows} left aside, {LEFT_ASIDE_WORDS[kind]}, first {escape(one['first'])}; "
+                "the result has no score of its own there, and no alert",
+                soft_wrap=True,
+            )
     raise typer.Exit(DONE if whole else FAILED)
 
 
@@ -115,15 +126,25 @@ def _summary(found: Sequence[FileReport], taken_s: float) -> dict[str, Any]:
     return {
         "files": len(found), "files_scored": sum(not one.error for one in found),
         "rows": sum(one.rows for one in found), "rows_scored": sum(one.scored for one in found),
-        "alerts": sum(one.alerts for one in found), "seconds": round(taken_s, 3),
+        "alerts": sum(one.alerts for one in found), "seconds": round(taken_s, 3), "left_aside": _left_aside(found),
         "series": [
             {
                 "name": one.name, "columns": one.columns, "rows": one.rows, "scored": one.scored, "alerts": one.alerts,
-                "troubles": one.sentences(),
+                "left_aside": _left_aside([one]), "troubles": one.sentences(),
             }
             for one in found
         ],
     }  # fmt: skip
+
+
+def _left_aside(found: Sequence[FileReport]) -> dict[str, dict[str, Any]]:
+    """Return by verdict how many rows have no score of their own, and `file:line` of the first."""
+    told: dict[str, dict[str, Any]] = {}
+    for report in found:
+        for kind, note in report.left_aside.items():
+            one = told.setdefault(kind, {"rows": 0, "first": f"{report.name}:{note.line}"})
+            one["rows"] += note.rows
+    return told
 
 
 def _write_causes(path: Path, found: Sequence[FileReport]) -> None:
@@ -154,7 +175,7 @@ def explain(
 ) -> None:
     """Say in words why a series pages, and when; or what is thought of it at one time."""
     from control.series_plot import draw
-    from control.series_story import at_rows, load, row_at, tell
+    from control.series_story import at_rows, load, rows_at, tell
 
     series, troubles = guarded(lambda: load(file))
     for trouble in troubles:
@@ -163,9 +184,9 @@ def explain(
     told: Sequence[Told] = story.pages
     first, last = 0, len(series.at)
     if at:
-        row = guarded(lambda: row_at(series, _instant(at, lambda: Instant(int(series.at.max())))))
-        told = at_rows(series, [row])
-        first, last = max(0, row - _ROUND), min(last, row + _ROUND + 1)
+        rows = guarded(lambda: rows_at(series, _instant(at, lambda: Instant(int(series.at.max())))))
+        told = at_rows(series, rows)
+        first, last = max(0, rows[0] - _ROUND), min(last, rows[0] + _ROUND + 1)
     if plot is not None:
         guarded(lambda: draw(story, plot, first=first, last=last))
     if as_json:
@@ -196,12 +217,14 @@ def _instant(text: str, end: Callable[[], Instant]) -> Instant:
 
 
 def _facts(told: Told, series: Series) -> dict[str, Any]:
+    from control.series_story import LEFT_ASIDE
+
     range_of = told.score.finding or told.score  # as in the words: of a finding, the range that was left
     return {
         "at": to_rfc3339(told.at), "row": told.row + 1, "score": told.score.score, "alert": told.score.alert,
         "channel": told.score.channel.name.lower(), "verdict": told.score.verdict.name.lower(),
         "low": _finite(range_of.low), "high": _finite(range_of.high), "sentence": told.sentence,
-        "columns": list(told.blamed) if len(series.columns) > 1 else [],
+        "columns": list(told.blamed) if len(series.columns) > 1 else [], "left_aside": told.score.verdict in LEFT_ASIDE,
     }  # fmt: skip
 
 
@@ -210,11 +233,14 @@ def _finite(value: float) -> float | None:
 
 
 def _print_told(told: Told, series: Series) -> None:
-    from control.series_story import CHANNELS, VERDICTS
+    from control.series_story import CHANNELS, LEFT_ASIDE, VERDICTS
     from incidents.plot import figure
 
     colour = "bold red" if told.score.alert else "yellow" if told.score.finding is not None else "green"
     out.print(f"[{colour}]{to_rfc3339(told.at)[:19]}Z[/]  {escape(told.sentence)}", soft_wrap=True)
+    if told.score.verdict in LEFT_ASIDE:
+        out.print(f"  score     none of its own, the result has {told.score.score:.3f}; row {told.row + 1:,}")
+        return
     # Of a finding the range that was left; else what the last rows lead one to expect.
     range_of = told.score.finding or told.score
     expected = "none told"

@@ -81,6 +81,34 @@ def test_the_summary_is_json_and_troubles_are_on_standard_error(folder, tmp_path
     assert "odd.csv:122: " in ran.stderr
 
 
+def test_rows_left_aside_are_marked_in_the_summary_and_where_one_asks(folder, tmp_path):
+    """The result itself keeps its three columns and the file's rows: whoever reads it counts on that."""
+    lines = _text(_values("noise")).splitlines()
+    day = "2026-03-03T0"
+    lines[400:400] = [lines[399], lines[399]]  # lines 401 and 402 of the file repeat line 400
+    lines[700:700] = [f"{day}0:00:00Z,7"]  # line 701 goes back
+    (folder / "odd.csv").write_text("\n".join(lines) + "\n")
+    ran = _tapewatch("score", folder, tmp_path / "out", "--jobs", 1, "--json")
+    assert ran.exit_code == 1
+    told = json.loads(ran.stdout)
+    aside = {"duplicate": {"rows": 2, "first": "odd.csv:401"}, "backward": {"rows": 1, "first": "odd.csv:701"}}
+    assert told["left_aside"] == aside
+    assert {one["name"]: one["left_aside"] for one in told["series"]} == {"deep/orders.csv": {}, "odd.csv": aside}
+    rows = _rows(tmp_path / "out" / "odd.csv")
+    assert (list(rows[0]), len(rows)) == (["timestamp", "score", "alert"], 867)
+    assert rows[399]["score"] == rows[400]["score"] == rows[398]["score"]
+    said = " ".join(_tapewatch("score", folder, tmp_path / "out", "--jobs", 1).stdout.split())
+    assert "2 rows were left aside, with the time of the row before, first odd.csv:401" in said
+    assert "one row was left aside, with a time before that of a row before, first odd.csv:701" in said
+
+    stamp = lines[399].split(",")[0]
+    asked = json.loads(_tapewatch("explain", folder / "odd.csv", "--json", "--at", stamp).stdout)["told"]
+    assert [(one["row"], one["left_aside"]) for one in asked] == [(399, False), (400, True), (401, True)]
+    said = " ".join(_tapewatch("explain", folder / "odd.csv", "--at", f"{day}0:00:00Z").stdout.split())
+    assert "it was left aside: its time lies before that of a row before it" in said
+    assert "score none of its own, the result has 0." in said
+
+
 @pytest.mark.parametrize(
     "words", [("nowhere", "out"), (".", "out"), ("in", "in/out"), ("in",), ("in", "out", "--jobs", "0")]
 )

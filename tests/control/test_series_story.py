@@ -7,9 +7,9 @@ import pytest
 
 from anomaly.baselines.ewma import Ewma
 from anomaly.detector import Verdict
-from control.series_joint import alone
+from control.series_joint import alone, ours
 from control.series_plot import draw
-from control.series_story import Series, at_rows, load, row_at, tell
+from control.series_story import Series, at_rows, load, rows_at, tell
 from kernel.errors import InputError
 from kernel.time import MINUTE, Instant
 
@@ -52,11 +52,36 @@ def test_any_row_can_be_asked_about():
 
 def test_a_time_names_the_row_at_or_before_it():
     series = _series(10)
-    assert row_at(series, Instant(3 * MINUTE)) == 3
-    assert row_at(series, Instant(4 * MINUTE - 1)) == 3
+    assert rows_at(series, Instant(3 * MINUTE)) == [3]
+    assert rows_at(series, Instant(4 * MINUTE - 1)) == [3]
     for outside in (-1, 10 * MINUTE):
         with pytest.raises(InputError, match=r"it goes from 1970-01-01T00:00:00.000000Z to 1970-01-01T00:09"):
-            row_at(series, Instant(outside))
+            rows_at(series, Instant(outside))
+
+
+def test_a_time_that_is_repeated_or_goes_back_names_all_rows_of_it_and_no_other():
+    series = _series(10)
+    series.at[:] = np.array([0, 1, 2, 2, 5, 3, 6, 2, 8, 9]) * MINUTE
+    assert rows_at(series, Instant(2 * MINUTE)) == [2, 3, 7]
+    assert rows_at(series, Instant(6 * MINUTE)) == [6]
+    assert rows_at(series, Instant(7 * MINUTE)) == [6]
+    series.at[:] = MINUTE
+    assert rows_at(series, Instant(MINUTE)) == list(range(10))
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_row_that_was_left_aside_says_so_also_within_an_episode(columns, quiet):
+    series = _series(columns=columns)
+    if not quiet:
+        series.values[300:] = 160.0
+    series.at[302], series.at[304] = series.at[301], series.at[10]
+    repeated, backward = at_rows(series, [302, 304])
+    assert repeated.sentence == "it was left aside: its time is that of the row before"
+    assert backward.sentence == "it was left aside: its time lies before that of a row before it"
+    scores = ours(columns).run(series.at, series.values).score
+    for one, row in ((repeated, 302), (backward, 304)):
+        assert (one.score.finding, one.blamed, one.score.score) == (None, (), scores[row - 1] if columns == 1 else 0.0)
 
 
 def test_a_file_is_loaded_with_what_is_wrong_with_it(tmp_path):
