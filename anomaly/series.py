@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly import keep, kernel, words
+from anomaly.contributions import Contribution, contributions_of
 from anomaly.detector import NO_SLOT, THRESHOLD, Channel, Sample, Score, Scores, Verdict
 from anomaly.settings import DEFAULT, Settings
 
@@ -55,6 +56,12 @@ class Series:
             sample.at, score, bool(self._paged[0]), bool(episode), _CHANNELS[channel], low, high, _VERDICTS[verdict],
             words.finding_of(self._state) if score >= THRESHOLD else None,
         )  # fmt: skip
+
+    def explain(self, sample: Sample) -> tuple[Score, tuple[Contribution, ...]]:
+        """Score a sample as `update` does, and say what each channel gave to it; nothing of one that is not judged."""
+        before = self._states.copy()[0]
+        score = self.update(sample)
+        return score, contributions_of(before, self._state, self._numbers, paged=score.alert)
 
     def run(self, at: NDArray[np.int64], values: NDArray[np.float64], slots: NDArray[np.int32] | None = None) -> Scores:
         """Score rows one after the other, as `update` would; `at` in nanoseconds. Returns arrays of their length."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -14,6 +13,7 @@ from anomaly.detector import THRESHOLD, Channel, Detector, Sample, Score, Scores
 from kernel.time import Instant
 
 if TYPE_CHECKING:
+    from anomaly.contributions import Contribution
     from anomaly.settings import Settings
 
 PLACES: Final = 3
@@ -36,6 +36,8 @@ class Spoken:
     score: Score
     sentence: str
     column: int
+    contributions: tuple[Contribution, ...] = ()
+    """What each channel gave to it; none of a machine, of a baseline, or of a row that was not judged."""
 
 
 class FileDetector(Protocol):
@@ -77,6 +79,25 @@ class Single:
     def blamed(self) -> NDArray[np.int32]:
         """See `FileDetector`."""
         return np.zeros((self._rows, 1), dtype=np.int32)
+
+
+class Ours(Single):
+    """One column, judged by our detector: its words say what each channel gave."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Score with these settings."""
+        from anomaly.series import Series  # compiled code, which the terminal's other verbs need not load
+
+        self._own = Series(settings)
+        super().__init__(lambda: self._own)
+
+    def update(self, at: int, values: NDArray[np.float64], names: Sequence[str]) -> Spoken:
+        """See `FileDetector`."""
+        del names
+        self._rows = 1
+        score, contributions = self._own.explain(Sample(Instant(at), float(values[0])))
+        sentence = score.finding.sentence if score.finding is not None else ""
+        return Spoken(score, sentence, 0, contributions)
 
 
 class Several:
@@ -130,7 +151,7 @@ class Together:
 
     def __init__(self, count: int) -> None:
         """Judge `count` columns."""
-        from anomaly.joint import Joint  # compiled code, which the terminal's other verbs need not load
+        from anomaly.joint import Joint  # as above
 
         self._joint = Joint(count)
         self._blamed = np.zeros((0, PLACES), dtype=np.int32)
@@ -177,7 +198,6 @@ def alone(make: Callable[[], Streamed], columns: int) -> FileDetector:
 
 def ours(columns: int, settings: Settings | None = None) -> FileDetector:
     """Return our detector of a file with so many columns of values."""
-    from anomaly.series import Series  # as above
     from anomaly.settings import Settings
 
-    return Single(functools.partial(Series, settings or Settings())) if columns == 1 else Together(columns)
+    return Ours(settings or Settings()) if columns == 1 else Together(columns)

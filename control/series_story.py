@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from control.series_joint import NOBODY, FileDetector, ours
 from control.series_stamps import UNREADABLE
 from kernel.errors import InputError
 from kernel.time import DAY, Instant, to_rfc3339
+
+if TYPE_CHECKING:  # compiled code
+    from anomaly.contributions import Contribution
 
 CHANNELS: Final = {
     Channel.NONE: "nothing unusual",
@@ -70,6 +73,8 @@ class Told:
     sentence: str
     blamed: tuple[str, ...]
     """The columns to blame, the most first; of one column that one."""
+    contributions: tuple[Contribution, ...] = ()
+    """What each channel gave to it; of a file of several columns nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ def at_rows(series: Series, rows: Sequence[int], make: Callable[[int], FileDetec
         if score.verdict in LEFT_ASIDE:  # what is found then speaks of a row before
             score, sentence, blamed = dataclasses.replace(score, channel=Channel.NONE, finding=None), "", ()
         sentence = sentence or _calm(score, float(series.values[row, spoken.column]))
-        told.append(Told(row, Instant(int(series.at[row])), score, sentence, blamed))
+        told.append(Told(row, Instant(int(series.at[row])), score, sentence, blamed, spoken.contributions))
         done = row + 1
     return told
 

@@ -34,6 +34,7 @@ from kernel.errors import InputError, PermanentError, TapewatchError
 from kernel.time import DAY, HOUR, Duration, Instant, parse_duration, to_rfc3339
 
 if TYPE_CHECKING:  # they load compiled code, which the terminal's other verbs need not wait for
+    from anomaly.contributions import Contribution
     from control.series_backtest import Backtest, Past
     from control.series_scoring import FileReport
     from control.series_story import Series, Told
@@ -48,6 +49,8 @@ LEFT_ASIDE_WORDS: Final = {
     "backward": "with a time before that of a row before",
 }
 _SAY_EVERY_S: Final = 5.0
+_COUNTED: Final = 1_000_000
+"""Beyond one row in so many a rarity is a guess about a tail."""
 _ROUND: Final = 300
 """Rows on each side of the one asked for, in a picture."""
 
@@ -225,6 +228,14 @@ def _facts(told: Told, series: Series) -> dict[str, Any]:
         "channel": told.score.channel.name.lower(), "verdict": told.score.verdict.name.lower(),
         "low": _finite(range_of.low), "high": _finite(range_of.high), "sentence": told.sentence,
         "columns": list(told.blamed) if len(series.columns) > 1 else [], "left_aside": told.score.verdict in LEFT_ASIDE,
+        "contributions": [
+            {
+                "channel": one.channel, "value": _finite(one.value), "record_low": _finite(one.low),
+                "record_high": _finite(one.high), "beyond": _finite(one.beyond), "one_in": _finite(one.one_in),
+                "votes": one.votes, "why": one.why,
+            }
+            for one in told.contributions
+        ],
     }  # fmt: skip
 
 
@@ -253,6 +264,36 @@ def _print_told(told: Told, series: Series) -> None:
     out.print(f"  why       {CHANNELS[told.score.channel]} ({VERDICTS[told.score.verdict]})", soft_wrap=True)
     if len(series.columns) > 1 and told.blamed:
         out.print(f"  columns   {escape(', '.join(told.blamed))}", soft_wrap=True)
+    _print_contributions(told.contributions)
+
+
+def _print_contributions(each: Sequence[Contribution]) -> None:
+    """Print what each channel gave: its statistic, the record, how far beyond in usual ranges, how rare, its vote."""
+    from incidents.plot import figure
+
+    if not each:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title, side in (
+        ("  channel", "left"), ("value", "right"), ("record", "right"), ("beyond", "right"), ("one in", "right"),
+        ("votes", "left"),
+    ):  # fmt: skip
+        table.add_column(title, justify="right" if side == "right" else "left", no_wrap=title != "votes")
+    for one in each:
+        record = f"{figure(one.low)} to {figure(one.high)}" if math.isfinite(one.low) else f"to {figure(one.high)}"
+        vote = "-" if one.votes is None else "[bold]yes[/]" if one.votes else "no"
+        table.add_row(
+            f"  {one.channel}", figure(one.value) if math.isfinite(one.value) else "-",
+            record if math.isfinite(one.high) else "-", f"{one.beyond:+.2f}" if math.isfinite(one.beyond) else "-",
+            _rarity(one.one_in), f"{vote}: {one.why}",
+        )  # fmt: skip
+    out.print(table)
+
+
+def _rarity(one_in: float) -> str:
+    if not math.isfinite(one_in):
+        return "-"
+    return f"{one_in:,.0f}" if one_in <= _COUNTED else f"over {_COUNTED:,}"
 
 
 @ANOMALY.command(

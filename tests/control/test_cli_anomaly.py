@@ -167,6 +167,25 @@ def test_each_page_is_explained_and_drawn(folder, tmp_path):
     assert told["told"][0]["low"] < told["told"][0]["high"]
 
 
+def test_each_channel_says_what_it_gave_to_a_page_and_to_a_row_asked_about(folder):
+    file = folder / "deep" / "orders.csv"
+    (page, *_) = json.loads(_tapewatch("explain", file, "--json").stdout)["told"]
+    each = {one["channel"]: one for one in page["contributions"]}
+    assert len(each) == 11
+    assert each["novelty"]["value"] == pytest.approx(_values("noise")[600], abs=1e-4)
+    assert each["novelty"]["record_low"] < 100 < each["novelty"]["record_high"] < each["novelty"]["value"]
+    assert sum(one["votes"] is True for one in each.values()) >= 3
+    assert (each["spike"]["votes"], each["same clock"]["value"]) == (None, None)
+    lines = _tapewatch("explain", file).stdout.splitlines()
+    shown = next(line for line in lines if line.split()[:1] == ["novelty"])
+    assert shown.split()[-5:] == ["1,000,000", "yes:", "beyond", "its", "record"]
+    calm = _tapewatch("explain", file, "--at", "2026-03-03T12:00:00Z").stdout
+    assert "no: within its record" in calm
+    assert "yes:" not in calm
+    missed = json.loads(_tapewatch("explain", file, "--json", "--at", "2026-03-03T01:00:00Z").stdout)["told"]
+    assert (missed[0]["verdict"], missed[0]["contributions"]) == ("missed", [])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
