@@ -24,6 +24,15 @@ _WHY: Final = {
 }
 
 
+_INSIDE: Final = {
+    Channel.LEVEL_UP: "its last rows together lie above their usual level",
+    Channel.LEVEL_DOWN: "its last rows together lie below their usual level",
+    Channel.SAME_CLOCK: "its last rows together are unlike this time of the day",
+    Channel.NOVELTY: "the average of its last rows is outside everything seen lately",
+}
+"""The reason where the value itself lies in the expected range; of the other channels it says nothing of the range."""
+
+
 def figure(value: float) -> str:
     """Write a value as people read it: four digits that count, thousands apart."""
     if not math.isfinite(value):
@@ -53,8 +62,14 @@ def finding_of(state: Any) -> Finding | None:
     if channel == Channel.NONE:
         return None
     value, low, high = float(state["value"]), *expected(state, channel)
-    sentence = f"{figure(value)}, expected {figure(low)} to {figure(high)}{_clock(channel)}: {_WHY[channel]}"
-    return Finding(Instant(int(state["at"])), channel, value, low, high, sentence + _since(state, channel, value))
+    span_ = f"{figure(low)} to {figure(high)}{_clock(channel)}"
+    if not low <= value <= high:
+        sentence = f"{figure(value)}, expected {span_}: {_WHY[channel]}{_since(state, channel, value)}"
+    elif int(state["last_page"]) == int(state["tick"]):
+        sentence = f"{figure(value)}, within the usual {span_}: {_INSIDE.get(channel, _WHY[channel])}"
+    else:  # the reason was that of an earlier row
+        sentence = f"{figure(value)}, within the usual {span_}, and not yet calm after: {_WHY[channel]}"
+    return Finding(Instant(int(state["at"])), channel, value, low, high, sentence)
 
 
 def expected(state: Any, channel: Channel) -> tuple[float, float]:
