@@ -73,6 +73,8 @@ class AnomalyTuning(msgspec.Struct, frozen=True, kw_only=True):
     scrape_s: int = 1
     """How often Prometheus scrapes; the windows of rates follow it."""
     history_s: int = 3600
+    url: str = ""
+    """Where the process answers; empty: there is none, and incidents do not tell what it found."""
 
 
 class Tracing(msgspec.Struct, frozen=True, kw_only=True):

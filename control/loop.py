@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from control import killswitch, tell
+from control.anomaly_found import Finder
 from control.causes import Investigator
 from control.config import ControlTuning
 from control.consent import consent_for
@@ -78,6 +79,8 @@ class LoopParts:
     clock: Clock
     causes: Investigator | None = None
     """Ranks what moved first; None: nobody does."""
+    found: Finder | None = None
+    """Reads what the detectors found; None: nobody does."""
 
 
 class Loop:
@@ -157,6 +160,8 @@ class Loop:
                 self._arrived.setdefault(signal.fingerprint, signal.received_at)
         for incident in told.incidents.values():
             if incident.unresolved:
+                if self._p.found is not None:
+                    self._p.found.begin(incident)
                 await self._advance(incident, now)
         return len(pending)
 
@@ -244,11 +249,12 @@ class Loop:
             self._closing.pop(incident.id, None)
 
     async def _ranked(self, incident: Incident) -> list[Draft]:
-        """Return what the last look at an incident's causes adds."""
-        if self._p.causes is None:
+        """Return what the last look at an incident's causes adds, and at what the detectors found."""
+        if self._p.causes is None and self._p.found is None:
             return []
         entries = await self._p.store.call(lambda store: store.timeline(incident.id))
-        return await self._p.causes.at_end(incident, entries)
+        found = await self._p.found.at_end(incident, entries) if self._p.found is not None else []
+        return [*found, *(await self._p.causes.at_end(incident, entries) if self._p.causes is not None else [])]
 
     def _cleared(self, store: IncidentStore, incident_id: str, evidence: Sequence[Draft], at: Instant) -> bool:
         """Clear an incident when it is still quiet: alerts, runs and people go on while evidence is gathered."""
@@ -452,8 +458,9 @@ class Loop:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._p.causes is not None:
-            await self._p.causes.stop()
+        for beside in (self._p.causes, self._p.found):
+            if beside is not None:
+                await beside.stop()
 
 
 def undecidable(signal: AlertSignal, now: Instant) -> AlertSignal:

@@ -256,6 +256,7 @@ def _role_config(
         anomaly=AnomalyTuning(
             watched=str(settings.anomaly_watched.absolute()) if settings.anomaly_watched is not None else "",
             step_s=settings.anomaly_step_s, scrape_s=settings.scrape_interval_s, history_s=settings.anomaly_history_s,
+            url=url_of(ports.anomaly) if settings.anomaly else "",
         ),
         tracing=Tracing(url=settings.otlp_url, share=settings.trace_share, slow_s=settings.trace_slow_s)
         if settings.otlp_url else None,

@@ -16,6 +16,7 @@ import msgspec
 from starlette.types import ASGIApp
 
 from control.addresses import url_of
+from control.anomaly_found import Finder
 from control.api import ApiParts, make_app
 from control.bindings import LivePlant
 from control.causes import Investigator, patient
@@ -129,6 +130,9 @@ async def wire(
             log=base.log,
             clock=base.clock,
             causes=causes,
+            found=Finder(
+                base.store, url=config.anomaly.url, kept=layout.anomaly / "state.bin", clock=base.clock, log=base.log
+            ),
         ),
         wake,
     )

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape as markup
 
 from control.terminal import AsJson, State, guarded, layout_of, out, print_json
+from incidents.found import found_of
 from incidents.ranked import Ranked, ranked_of
 from incidents.timeline import Entry, EntryKind
 from incidents.words import clean
@@ -52,6 +53,20 @@ def print_ranked(ranked: Ranked) -> None:
         for mark, colour, texts in (("+", "green", one.speaks_for), ("-", "red", one.speaks_against)):
             for text in texts:
                 out.print(f"   [{colour}]{mark}[/] {markup(clean(text, 500))}", soft_wrap=True)
+
+
+def print_found(entries: tuple[Entry, ...]) -> None:
+    """Print what the detectors found, the latest of each series; nothing when no detector's alert is among them."""
+    made = {
+        found.name: found for entry in entries if entry.kind is EntryKind.ANOMALY_FOUND for found in (found_of(entry),)
+    }
+    for place, found in enumerate(made.values()):
+        text = f"could not be read: {found.trouble}" if found.trouble else found.sentence
+        said = markup(clean(f"{found.name}: {text}", 500))
+        out.print(f"{'' if place else 'found':10}{said}", soft_wrap=True)
+        if found.page:
+            ask = f"page {found.page}; right or not: tapewatch anomaly feedback {found.page} --true|--false"
+            out.print(f"{'':10}{markup(ask)}", soft_wrap=True)
 
 
 def print_in_short(entries: tuple[Entry, ...]) -> None:

@@ -300,6 +300,7 @@ def _print_incident(one: Incident, told: Told, desk: Desk) -> None:
         lines.append(("report", markup(str(desk.report(one.id)))))
     for name, text in lines:
         out.print(f"{name:10}{text}", soft_wrap=True)
+    verbs_causes.print_found(told.entries)
     verbs_causes.print_in_short(told.entries)
     _print_alerts(one)
     _print_runs(one)

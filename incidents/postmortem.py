@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Final
 
+from incidents.found import found_of, told_of
 from incidents.incident import Incident
 from incidents.lessons import follow_ups, went_poorly, went_well
 from incidents.plot import figure
@@ -36,6 +38,9 @@ from incidents.words import (
     spell,
 )
 from kernel.time import Instant
+
+FOUND_TOLD: Final = 8
+"""Series that detectors found, told one by one."""
 
 
 def build_report(incident: Incident, entries: Sequence[Entry], now: Instant, *, tamper: str | None = None) -> Report:
@@ -235,6 +240,7 @@ def _causes(story: Story) -> Iterator[Sentence]:
         annotations = cause.data.get("annotations")
         if isinstance(annotations, dict) and annotations.get("summary"):
             yield say(f"The alert says: “{clean(annotations['summary'])}”.", cause)
+    yield from _found(story)
     for changed in story.all(EntryKind.CAUSE_CHANGED):
         yield say(
             f"The cause was taken to be {clean(changed.data.get('alertname'), 80)}: {as_sentence(clean(changed.data.get('why')))}",  # noqa: E501 - a sentence or a table row stays whole
@@ -247,6 +253,17 @@ def _causes(story: Story) -> Iterator[Sentence]:
             yield say(f"The guard “{clean(entry.data.get('name'), 80)}” had no answer: {why}.", entry)
     for entry in story.relapses():
         yield say(f"At {clock(entry.at)} UTC it came back after it had been mended.", entry)
+
+
+def _found(story: Story) -> Iterator[Sentence]:
+    """Tell what the detectors found, each series in their own words."""
+    last = {(found.fingerprint, found.starts_at): (entry, found)
+            for entry in story.all(EntryKind.ANOMALY_FOUND) for found in (found_of(entry),)}  # fmt: skip
+    told = list(last.values())
+    for entry, found in told[:FOUND_TOLD]:
+        yield say(as_sentence(told_of(found)), entry)
+    if len(told) > FOUND_TOLD:
+        yield say(f"They were asked about {figure(len(told))} alerts in all.", *(entry for entry, _ in told))
 
 
 def _moved(story: Story) -> Iterator[Sentence]:

@@ -46,6 +46,7 @@ class EntryKind(StrEnum):
     CAUSES_RANKED = (
         "causes_ranked"  # sentence, basis, stands_out, hypotheses [{service, metric, score, at, …}], trouble
     )
+    ANOMALY_FOUND = "anomaly_found"  # fingerprint, starts_at, series, item, page, found_at, channel, value, …, trouble
     CURVE = "curve"  # name, unit, query, points [[instant_ns, value], …], marks {name: instant_ns}
 
 
@@ -60,7 +61,8 @@ class Entry(msgspec.Struct, frozen=True):
     at: Instant
     kind: EntryKind
     source: str
-    """Who says so: `alertmanager`, `prometheus`, `control`, `runbook:NAME`, `person:NAME`, `exchange`, `estate`."""
+    """Who says so: `alertmanager`, `prometheus`, `detectors`, `control`, `runbook:NAME`, `person:NAME`, `exchange`,
+    `estate`."""
     text: str
     """One sentence for people."""
     data: Mapping[str, object]
