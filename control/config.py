@@ -124,6 +124,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The bridge's file (`docs/receivers.md`); empty: there is no bridge."""
     log_rules: str = ""
     """The log rules; empty: the house's own."""
+    log_kinds: bool = True
+    """Whether kinds of log lines are judged beside the rules; false: no detector is loaded."""
     anomaly: AnomalyTuning = AnomalyTuning()
     kube: KubeAccess | None = None
     """None: the exchange is local processes."""

@@ -58,8 +58,10 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         store = _store(config, layout, rules, clock)
         stack.callback(store.close)
         alerts = await stack.enter_async_context(AlertmanagerApi(config.alertmanager_url))
-        late = LATE if config.shipping is None else SHIPPED_LATE
-        kinds = KindWatch(KindParts(store, exporter, log, clock, layout.log_rules.with_name("kinds"), late))
+        kinds = None
+        if config.log_kinds:
+            late = LATE if config.shipping is None else SHIPPED_LATE
+            kinds = KindWatch(KindParts(store, exporter, log, clock, layout.log_rules.with_name("kinds"), late))
         watch = LogWatch(WatchParts(rules, store, alerts, exporter, log, clock, layout.log_rules, kinds))
 
         def ready() -> tuple[bool, str]:
@@ -71,8 +73,9 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         log.event("log-watch-started", count=len(rules))
         if config.shipping is None:
             await asyncio.to_thread(_learn, watch, layout, Instant(clock.now()))
-        preparing = asyncio.create_task(kinds.prepare(), name="kinds of lines")
-        stack.callback(preparing.cancel)
+        if kinds is not None:
+            preparing = asyncio.create_task(kinds.prepare(), name="kinds of lines")
+            stack.callback(preparing.cancel)
         work = asyncio.create_task(watch.run())
         told = asyncio.create_task(stop.wait())
         await asyncio.wait([work, told], return_when=asyncio.FIRST_COMPLETED)
@@ -80,7 +83,8 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
             task.cancel()
         ended = await asyncio.gather(work, told, return_exceptions=True)
         watch.save()
-        kinds.save()
+        if kinds is not None:
+            kinds.save()
         if isinstance(ended[0], Exception):
             raise ended[0]
     return 0

@@ -253,6 +253,7 @@ def _role_config(
         bridge=str(settings.bridge.absolute()) if settings.bridge is not None else "",
         shipping=_shipping(settings) if role == "shipper" or (role == "log-watch" and settings.elastic_url) else None,
         log_rules=str(settings.log_rules.absolute()) if settings.log_rules is not None else "",
+        log_kinds=settings.log_kinds,
         anomaly=AnomalyTuning(
             watched=str(settings.anomaly_watched.absolute()) if settings.anomaly_watched is not None else "",
             step_s=settings.anomaly_step_s, scrape_s=settings.scrape_interval_s, history_s=settings.anomaly_history_s,

@@ -126,6 +126,8 @@ class Settings(BaseSettings):
     """Whether the log rules run: over the local files, or over `elastic_url` where it is named."""
     log_rules: Path | None = None
     """A file or directory of log rules (`docs/log-alerts.md`); None: the house's own, `alerts/logs`."""
+    log_kinds: bool = True
+    """Whether log-watch also sorts lines by their kind and judges the rates; false saves it 140 MB of compiled code."""
     anomaly: bool = True
     """Whether detectors watch the series of `anomaly_watched`; what they find are metrics that rules decide on."""
     anomaly_watched: Path | None = None
