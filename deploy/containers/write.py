@@ -27,7 +27,7 @@ class Image:
     needs: tuple[str, ...] = ()
     """Packages beside the server's; what those need follows from the lock."""
     rooms: tuple[str, ...] = ()
-    """Rooms beside those that every role has."""
+    """Rooms beside those that every role has, and data that it reads."""
 
 
 IMAGES: Final = {
@@ -39,8 +39,9 @@ IMAGES: Final = {
     "control": Image(
         18700,
         ("aiohttp", "fastapi", "jinja2", "jsonschema", "kubernetes", "numpy", "pyyaml", "sqlalchemy"),
-        ("anomaly", "incidents"),
+        ("alerts/anomaly", "anomaly", "incidents"),
     ),
+    "anomaly": Image(18795, ("aiohttp", "numba", "numpy", "pyyaml"), ("alerts/anomaly", "anomaly")),
     "kube-state": Image(18760, ("kubernetes",)),
 }
 
@@ -81,13 +82,14 @@ def containerfile(role: str) -> str:
 
 
 def entries(lock: str) -> dict[str, tuple[str, frozenset[str]]]:
-    """Return each package of a lock: its lines, and who needs it."""
-    found = {}
+    """Return each package of a lock: its lines, and who needs it; pins for several versions of Python stay together."""
+    found: dict[str, tuple[str, frozenset[str]]] = {}
     for text in re.split(r"\n(?=[a-z0-9])", lock.strip()):
         name = re.match(r"[a-z0-9.-]+", text)
         assert name is not None, f"no package: {text[:60]}"
         pins, _, via = text.partition("    # via")
-        found[name[0]] = (pins.rstrip() + "\n", frozenset(re.findall(r"[a-z][a-z0-9.-]+", via)))
+        before, needs = found.get(name[0], ("", frozenset()))
+        found[name[0]] = (before + pins.rstrip() + "\n", needs | frozenset(re.findall(r"[a-z][a-z0-9.-]+", via)))
     return found
 
 

@@ -16,14 +16,14 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from control.addresses import write_atomically  # noqa: E402 - found from the root
-from control.config import KubeAccess, RoleConfig  # noqa: E402 - found from the root
+from control.config import AnomalyTuning, KubeAccess, RoleConfig  # noqa: E402 - found from the root
 from control.settings import Settings  # noqa: E402 - likewise
 from control.state_dir import generate_instruments  # noqa: E402 - likewise
 
 BASE: Final = Path("deploy/kubernetes/base")
 PORTS: Final = {
     "engine": 18710, "gateway": 18800, "market-data": 18720, "settlement": 18730, "watchdog": 18740,
-    "control": 18700, "kube-state": 18760,
+    "control": 18700, "kube-state": 18760, "anomaly": 18795,
 }  # fmt: skip
 """The HTTP port of each role; a pod has its address to itself, so every gateway has the same."""
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a pod's address is not known before; network policies say who may come
@@ -46,6 +46,15 @@ CLUSTER: Final = {
     "kube-state": KubeAccess(kubeconfig=""),
 }
 """Who speaks to the API server, each as the account of its pod."""
+PLANE: Final = frozenset({*CLUSTER, "anomaly"})
+"""The roles of the control plane; the others are the exchange's."""
+DETECTORS: Final = AnomalyTuning(url=f"http://anomaly.tapewatch.svc:{PORTS['anomaly']}")
+"""Where control reads what detectors found."""
+
+
+def room(role: str) -> str:
+    """Return the directory of the base that a role belongs to."""
+    return "control" if role in PLANE else "exchange"
 
 
 def write(root: Path) -> list[Path]:
@@ -62,9 +71,9 @@ def write(root: Path) -> list[Path]:
             estate_port=defaults.port_estate,
             prometheus_url="http://prometheus.monitoring:9090", alertmanager_url="http://alertmanager.monitoring:9093",
             instruments=instruments, gateway_capacity_per_s=defaults.gateway_capacity_per_s, kube=CLUSTER.get(role),
+            anomaly=DETECTORS if role == "control" else AnomalyTuning(),
         )  # fmt: skip
-        room = "control" if role in CLUSTER else "exchange"
-        written.append(root / BASE / room / "config" / f"{role}.json")
+        written.append(root / BASE / room(role) / "config" / f"{role}.json")
         write_atomically(written[-1], msgspec.json.format(msgspec.json.encode(_said(config)), indent=2) + b"\n")
     return written
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from packaging.markers import Marker
 
 from control.config import KubeAccess, load_config, save_config
 from deploy.containers import write as containers
@@ -102,6 +104,20 @@ def test_packages_come_by_their_hashes_and_are_those_that_the_project_is_tested_
     assert not {"pytest", "mypy", "ruff", "hypothesis", "typer"} & set(pins(lock))
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_every_package_is_installed_on_the_python_of_the_image(role):
+    """A lock for several versions of Python pins some packages twice; an image needs the pin for its own."""
+    python = next(value for name, value in instructions(role) if name == "FROM").removeprefix("python:")
+    version = python.partition("-")[0]
+    lock = (CONTAINERS / f"{role}.lock").read_text()
+    lines = re.findall(r"^([a-z0-9.-]+)==[^ \\]+(?: ; ([^\\\n]+))?", lock, re.MULTILINE)
+    here = {"python_full_version": f"{version}.9", "python_version": version, "sys_platform": "linux"}
+    installed = [name for name, marker in lines if not marker or Marker(marker.strip()).evaluate(here)]
+    assert sorted(installed) == sorted({name for name, _ in lines})
+    if "numpy" in containers.IMAGES[role].needs:
+        assert "numpy" in installed
+
+
 BOOT = """
 import runpy, sys
 sys.path[:0] = sys.argv[1:3]
@@ -174,12 +190,12 @@ def lives(process, url):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_starts_from_what_its_image_holds_with_the_configuration_that_its_pod_mounts(role, image, tmp_path):
-    room = "control" if role in configs.CLUSTER else "exchange"
-    config = local(load_config(KUBERNETES / "base" / room / "config" / f"{role}.json"), tmp_path)
+    config = local(load_config(KUBERNETES / "base" / configs.room(role) / "config" / f"{role}.json"), tmp_path)
     save_config(config, tmp_path / "config.json")
     process = subprocess.Popen(
-        image(role, "control.roles", str(tmp_path / "config.json")), stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    )
+        image(role, "control.roles", str(tmp_path / "config.json")), stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba")},
+    )  # fmt: skip
     try:
         assert lives(process, f"http://{HERE}:{config.port}/health/live")
         if role == "engine":
@@ -198,3 +214,13 @@ def test_the_check_of_an_image_can_fail(image):
 def test_whoever_speaks_to_the_api_server_has_what_that_needs(role, image):
     done = subprocess.run(image(role, "runbooks.adapters.kubernetes.api"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("role", "module"),
+    [("anomaly", "anomaly.fleet"), ("control", "control.causes"), ("control", "anomaly.causes")],
+)
+def test_what_is_loaded_later_is_in_the_image_as_well(role, module, image, tmp_path):
+    done = subprocess.run(image(role, module), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tapewatch" / "alerts" / "anomaly" / "watched.yaml").is_file(), "the list that both read"
