@@ -157,7 +157,11 @@ class FleetDetector(Protocol):
         ...
 
     def restart(self, index: int) -> None:
-        """Forget the past of one series, as after a deploy that changes what is normal."""
+        """Forget the past of one series, as after a deploy that changes what is normal; what people said is kept."""
+        ...
+
+    def vacate(self, index: int) -> None:
+        """Forget one series whole, what people said of it too: its place is another's from now on."""
         ...
 
     def save(self) -> bytes:

@@ -67,8 +67,12 @@ class Fleet:
     def restart(self, index: int) -> None:
         """Forget the past of one series, as after a deploy that changes what is normal; feedback is kept."""
         patience = float(self._states[index]["patience"])
-        self._states[index] = kernel.blank(1)[0]
+        self.vacate(index)
         self._states[index]["patience"] = patience
+
+    def vacate(self, index: int) -> None:
+        """Forget one series whole, feedback too: its place is another's from now on."""
+        self._states[index] = kernel.blank(1)[0]
 
     def grow(self, count: int) -> None:
         """Add `count` series without a past at the end."""

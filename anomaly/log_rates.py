@@ -183,7 +183,7 @@ class LogWatcher:
         known = {one.id: one for one in self.templates.all()}
         for name in [name for name in self._slots if name not in known]:
             slot = self._slots.pop(name)
-            self._fleet.restart(slot)
+            self._fleet.vacate(slot)
             self._opinion.forget(slot)
             self._free.append(slot)
         for name, one in known.items():

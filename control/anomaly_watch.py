@@ -280,7 +280,7 @@ class AnomalyWatch:
                 continue
             held[key.series] = held.get(key.series, 0) + 1
             index = self._free.pop()
-            self._fleet.restart(index)
+            self._fleet.vacate(index)
             service = step.values[key].service
             self._seats[key] = Seat(
                 index=index, series=key.series, item=key.item, service=service, seen_at=step.at, begun=step.at

@@ -179,6 +179,24 @@ def test_feedback_is_kept_through_a_restart(warm):
     assert struck(fleet, 18.0, 2 * PAST + 100)[1] is False
 
 
+def test_a_place_that_is_given_to_another_series_keeps_neither_its_past_nor_its_feedback(warm):
+    fleet = Fleet.restore(warm)
+    for _ in range(8):
+        fleet.feedback(1, false_alarm=True)
+    fleet.vacate(1)
+    advanced(fleet, stamps(PAST, PAST), noise(5))
+    assert struck(fleet, 18.0, 2 * PAST + 100)[1] is True
+    table = np.random.default_rng(4).normal(500.0, 1.0, (60, 3))
+    fleet, plain = Fleet.restore(warm), Fleet.restore(warm)
+    fleet.feedback(1, false_alarm=True)
+    fleet.vacate(1)
+    found, others = (advanced(one, stamps(60, PAST), table) for one in (fleet, plain))
+    alone = Series().run(stamps(60, PAST), table[:, 1])
+    for name in NAMES:
+        assert found[name][:, 1].tobytes() == getattr(alone, name).tobytes()
+        assert found[name][:, [0, 2]].tobytes() == others[name][:, [0, 2]].tobytes()
+
+
 def test_a_series_far_outside_pages_even_after_one_false_alarm(warm):
     fleet = Fleet.restore(warm)
     fleet.feedback(0, false_alarm=True)

@@ -21,7 +21,6 @@ class Plain:
     def __init__(self, count):
         self.past = [[] for _ in range(count)]
         self.given = []
-        self.restarted = []
 
     def __len__(self):
         return len(self.past)
@@ -54,7 +53,9 @@ class Plain:
         raise AssertionError("nobody asked")
 
     def restart(self, index):
-        self.restarted.append(index)
+        raise AssertionError("a place in a log's fleet is given on, never begun anew")
+
+    def vacate(self, index):
         self.past[index] = []
 
     def save(self):

@@ -82,6 +82,10 @@ class PlainFleet:
         self.restarted.append(index)
         self._clear(index)
 
+    def vacate(self, index):
+        self._clear(index)
+        self.state[index, 5] = 1.0
+
     def save(self):
         return json.dumps(self.state.tolist()).encode()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from anomaly.detector import NO_SLOT, Channel
-from control.anomaly_state import decode, encode
+from control.anomaly_state import Life, decode, encode
 from control.anomaly_watch import GONE, AnomalyWatch, Key, Kind
 from exchange.calendar import calendar_of
 from kernel.time import MINUTE, SECOND, Duration, from_rfc3339
@@ -187,6 +187,29 @@ def test_a_deploy_begins_its_series_anew_and_a_mere_restart_only_what_lives_in_t
     watch.advance(living(7, since=0.0, build="2"), Kind.LIVE)
     assert len(watch._fleet.restarted) == 3, "what is not said for a scrape has not changed"
     assert [watch.renewed[one] for one in watch.renewed] == [2, 1]
+
+
+def test_a_seat_given_to_another_series_begins_without_what_was_said_and_a_deploy_keeps_it():
+    def of(row, replica, build="1"):
+        lives = {replica: Life("gateway", build, 1.0)}
+        return step(row, {("latency", replica): 5.0}, lives=lives)
+
+    watch = watch_of()
+    for row in range(1, 4):
+        watch.advance(of(row, "gateway-1"), Kind.LIVE)
+    seat = watch._seats[GATEWAY].index
+    assert watch.answer("latency/gateway-1", false_alarm=True) == 1
+    told = watch._fleet.state[seat, 5]
+    assert told > 1
+    watch.advance(of(4, "gateway-1", build="2"), Kind.LIVE)
+    assert (watch._fleet.restarted, watch._fleet.state[seat, 5]) == ([seat], told), "a deploy keeps it"
+    later = 4 + GONE // STEP + 2
+    watch.advance(of(later, "gateway-2"), Kind.LIVE)
+    watch.advance(of(later + 1, "gateway-2"), Kind.LIVE)
+    other = watch._seats[Key("latency", "gateway-2")]
+    assert (other.index, other.patience) == (seat, 1.0)
+    assert watch._fleet.state[seat, 5] == 1.0
+    assert watch._fleet.restarted == [seat]
 
 
 def test_the_calendar_tells_the_minute_of_the_phase_to_what_follows_the_session_alone():
