@@ -20,6 +20,7 @@ from anomaly.channels.neighbour import NEIGHBOUR
 from anomaly.channels.shape import SHAPE
 from anomaly.channels.spread import SPREAD
 from anomaly.compiled import entry, part
+from anomaly.detector import Channel
 from anomaly.settings import VOTERS
 from anomaly.tail import Q01, Q03, Q90, Q99, TAIL
 
@@ -40,7 +41,13 @@ STEP_S: Final = 300.0
 _SWITCH: Final = (U_NOVELTY, U_SMOOTH, U_LEVEL, U_DRIFT, U_NEIGHBOUR, U_SPREAD)
 
 # Channel and Verdict as numbers: compiled code knows no enumerations.
-C_NONE, C_SPIKE, C_UP, C_DOWN, C_SPREAD, C_CLOCK, C_NOVELTY, C_NEIGHBOUR, C_SHAPE, C_FLATLINE, C_MISSED = range(11)
+# The channels that a page can have: spike and shape count for the score alone.
+C_NONE, C_UP, C_DOWN, C_SPREAD, C_CLOCK, C_NOVELTY, C_NEIGHBOUR, C_FLATLINE, C_MISSED = map(
+    int, (
+        Channel.NONE, Channel.LEVEL_UP, Channel.LEVEL_DOWN, Channel.SPREAD, Channel.SAME_CLOCK, Channel.NOVELTY,
+        Channel.NEIGHBOUR, Channel.FLATLINE, Channel.MISSED,
+    )
+)  # fmt: skip
 V_SCORED, V_WARMING, V_MISSED, V_DUPLICATE, V_BACKWARD = range(5)
 GRANTED: Final = 2.5
 """E-folds by which agreement and recurrence hold records of chance down."""

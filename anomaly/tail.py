@@ -21,7 +21,6 @@ import math
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from anomaly.compiled import part
 
@@ -214,8 +213,3 @@ def _note_peak(tail: Any, value: float, row: int) -> None:
     last = tail.peaks[side] % PEAKS
     tail.row[side, last], tail.peak[side, last] = row, value
     tail.peaks[side] += 1
-
-
-def quantiles(tail: Any) -> NDArray[np.float64]:
-    """Return the quantiles at 1, 3, 10, 50, 90, 97 and 99 %, as a copy."""
-    return np.array(tail["quantile"], copy=True)
