@@ -6,7 +6,7 @@ import dataclasses
 import msgspec
 import pytest
 
-from control import anomaly_found, plan, verbs_causes
+from control import anomaly_found, plan, verbs_causes, verbs_incident
 from control.anomaly_found import Finder, page_of
 from control.anomaly_state import Page, encode, save_kept
 from control.anomaly_view import view_of
@@ -247,7 +247,8 @@ def test_control_is_told_where_the_detectors_answer(tmp_path, on):
     assert load_config(layout.config("control-1")).anomaly.url == (f"http://127.0.0.1:{ports.anomaly}" if on else "")
 
 
-async def test_incident_show_has_the_sentence_and_how_to_answer_it(bench, answers, capsys):
+async def test_incident_show_has_the_sentence_and_how_to_answer_it(bench, answers, capsys, tmp_path):
+    layout = Layout(tmp_path)
     bench.fire(series="latency", item="gateway-1")
     bench.fire(fingerprint="g", series="flow")
     await bench.begin()
@@ -260,3 +261,6 @@ async def test_incident_show_has_the_sentence_and_how_to_answer_it(bench, answer
     assert third == "          flow: could not be read: they know of no page of it at that time"
     verbs_causes.print_found(())
     assert capsys.readouterr().out == ""
+    entries = tuple(bench.store.timeline("INC-1"))
+    verbs_incident._print_incident(bench.incident, verbs_incident.Told(entries), verbs_incident.Desk(layout))
+    assert first in capsys.readouterr().out.splitlines()
