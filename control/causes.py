@@ -1,8 +1,8 @@
 """What moved first, for an incident: series of its time from Prometheus, ranked, and written into its timeline.
 
-It goes on beside the control loop and holds nothing up: one ranking at a time, two questions to Prometheus, all within
-`PATIENCE_S`; when that fails, the timeline gets a line that says so. It runs soon after an incident opened, when people
-look first, once more at its end, when everything was seen, and when somebody asks.
+It goes on beside the control loop and holds nothing up: one ranking at a time, a handful of questions to Prometheus,
+all within `PATIENCE_S`; when that fails, the timeline gets a line that says so. It runs soon after an incident opened,
+when people look first, once more at its end, when everything was seen, and when somebody asks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kernel.time import MINUTE, SECOND, Clock, Duration, Instant
 from monitor.adapters.prometheus_api import PrometheusApi
 from monitor.ports import Curve, Metrics
 from monitor.service_graph import DEPENDS_ON
-from monitor.watched import BUILDS, BY_JOB, PROCESSES, Watched, union
+from monitor.watched import BUILDS, BY_JOB, PROCESSES, Watched, labelled, lives
 
 SETTLE_S: Final = 3.0
 """From the opening of an incident to its first ranking: what follows from a cause must have time to follow."""
@@ -41,6 +41,8 @@ BEFORE: Final = Duration(20 * MINUTE)
 """How far before the alert the usual is looked for."""
 AFTER: Final = Duration(5 * MINUTE)
 """How long after the alert movements still tell of its cause."""
+AT_ONCE: Final = 6
+"""Entries of the list in one question: an answer for all of them at once would widen control for good."""
 READINGS_MAX: Final = 240_000
 """Readings of one answer at most, by the parts that the list allows; the step of the question follows."""
 REACTION: Final = Duration(2 * SECOND)
@@ -141,10 +143,15 @@ class Investigator:
         window = window_of(incident, self._clock.now())
         points = max(100, READINGS_MAX // sum(one.most for one in self._watched))
         step = Duration(max(self._step_s, -(-(window.end - window.start) // (points * SECOND))) * SECOND)
-        curves = await self._metrics.curve(union(self._watched, self._window_s), window.start, window.end, step)
-        alive = await self._metrics.curve(_UP, window.start, window.end, step)
-        tracks = [*tracks_of(curves, self._watched), *_alive(alive)]
-        changes = [*changes_of(curves, window), *self._injected(window)]
+        tracks: list[Track] = []
+        for first in range(0, len(self._watched), AT_ONCE):
+            part = self._watched[first : first + AT_ONCE]
+            question = " or ".join(labelled(one, self._window_s) for one in part)
+            curves = await self._metrics.curve(question, window.start, window.end, step)
+            tracks += tracks_of(curves, part)
+        changes = changes_of(await self._metrics.curve(lives(), window.start, window.end, step), window)
+        changes += self._injected(window)
+        tracks += _alive(await self._metrics.curve(_UP, window.start, window.end, step))
         about = incident.service if incident.alerts else ""
         case = await asyncio.to_thread(
             rank, tracks, DEPENDS_ON, window, about=about, changes=changes, known=known_of(incident, tracks)

@@ -69,10 +69,14 @@ class Watched:
 
 def union(watched: Sequence[Watched], window_s: int) -> str:
     """Return the one question for all of them, and for versions and starts of processes."""
-    parts = [labelled(one, window_s) for one in watched]
-    parts.append(_named(BUILDS, 'max by (job, replica, version) (tapewatch_build_info{job!=""})', "replica"))
-    parts.append(_named(PROCESSES, 'max by (job, replica) (process_start_time_seconds{replica!=""})', "replica"))
-    return " or ".join(parts)
+    return " or ".join([*(labelled(one, window_s) for one in watched), lives()])
+
+
+def lives() -> str:
+    """Return the question which version of each process runs, and since when."""
+    builds = _named(BUILDS, 'max by (job, replica, version) (tapewatch_build_info{job!=""})', "replica")
+    processes = _named(PROCESSES, 'max by (job, replica) (process_start_time_seconds{replica!=""})', "replica")
+    return f"{builds} or {processes}"
 
 
 def labelled(one: Watched, window_s: int) -> str:

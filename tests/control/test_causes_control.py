@@ -45,7 +45,9 @@ class Prometheus:
         await asyncio.sleep(self.takes_s)
         if self.error is not None:
             raise self.error
-        return self.alive if query.startswith("max by (job, replica) (up)") else self.curves
+        if query.startswith("max by (job, replica) (up)"):
+            return self.alive
+        return [one for one in self.curves if f'"{one.labels["series"]}"' in query]
 
 
 def curve(series, level, *, item="", job="", moved_to=None, since_s=-20, n=120, **labels):
@@ -110,7 +112,9 @@ async def test_a_detector_opened_incident_gets_its_ranking_as_a_chained_entry(tm
     assert [one.service for one in ranked.hypotheses[:2]] == ["engine", "gateway"]
     assert bench.store.verify("INC-1") is None
     assert bench.incident.likely_cause == ranked.sentence
-    assert len(bench.metrics.asked) == 2
+    questions = [query for query, *_ in bench.metrics.asked]
+    assert all(sum(f'"{one.id}"' in query for query in questions) == 1 for one in WATCHED), "each series once"
+    assert len(questions) == -(-len(WATCHED) // causes.AT_ONCE) + 2
     await bench.investigator.stop()
     await bench.thread.close()
 
