@@ -54,6 +54,8 @@ _HALF: Final = 0.5
 _FLOW: Final = 0.5
 _NO_WAY: Final = 0.6
 """What has no way to the alert's service in the graph keeps this share of its points."""
+_REPEATS: Final = Duration(MINUTE)
+"""What a series follows may be seen to move so much later: it may be the noisier one."""
 _CHANGE_BEFORE: Final = Duration(2 * MINUTE)
 _BLIND: Final = 0.8
 """When this share of all series ends at once, it is their reader that failed."""
@@ -85,6 +87,8 @@ class Moved:
     metric: str
     unit: str
     move: Move
+    follows: str = ""
+    """As `Track.follows`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class Suspect:
 
     service: str
     moved: tuple[Moved, ...]
-    """The leading one first: of those that moved first, the one that moved most."""
+    """The leading one first: of those that moved first, the one that moved most, and none before what it follows."""
     judged: int
     """How many of its series could be judged."""
     at: Instant | None
@@ -210,7 +214,7 @@ class _Plant:
             self._judged[track.service] = self._judged.get(track.service, 0) + 1
         self._moved: dict[str, list[Moved]] = {}
         for track, move in moves:
-            self._moved.setdefault(track.service, []).append(Moved(track.metric, track.unit, move))
+            self._moved.setdefault(track.service, []).append(Moved(track.metric, track.unit, move, track.follows))
         self._size = {name: max(one.move.size for one in moved) for name, moved in self._moved.items()}
         self._at = {name: self._began(name) for name in self._moved}
         largest = max(self._size.values(), default=0.0)
@@ -314,9 +318,13 @@ class _Plant:
 
     def _leading(self, name: str) -> tuple[Moved, ...]:
         soon = self._at[name] + self._tolerance
-        return tuple(
-            sorted(self._moved[name], key=lambda one: (one.move.at > soon, -one.move.size, one.move.at, one.metric))
-        )
+        moved = {one.metric: one.move.at for one in self._moved[name]}
+
+        def place(one: Moved) -> tuple[bool, bool, float, Instant, str]:
+            repeats = moved.get(one.follows, math.inf) <= one.move.at + _REPEATS
+            return repeats, one.move.at > soon, -one.move.size, one.move.at, one.metric
+
+        return tuple(sorted(self._moved[name], key=place))
 
     def _rivals(self) -> list[str]:
         """Return the services that could be the cause although they did not move, the nearest first."""

@@ -83,6 +83,8 @@ class Track:
     """Departures from the usual value below this one matter to nobody, in the series' own unit,"""
     least_share: float = 0.0
     """or as a share of the usual value; the larger of the two counts."""
+    follows: str = ""
+    """The metric of the same service whose movements this one repeats, such as a queue those of what it waits for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ from monitor.watched import BUILDS, BY_JOB, PROCESSES, Watched, labelled, lives
 
 SETTLE_S: Final = 3.0
 """From the opening of an incident to its first ranking: what follows from a cause must have time to follow."""
+SECOND_LOOK_S: Final = 30.0
+"""From the first ranking to the second: what was restless before takes longer to be told from chance."""
 PATIENCE_S: Final = 8.0
 """For one ranking, all in all."""
 ASK_S: Final = 6.0
@@ -72,12 +74,13 @@ class Investigator:
         clock: Clock,
         log: Log,
         settle_s: float = SETTLE_S,
+        second_look_s: float = SECOND_LOOK_S,
     ) -> None:
         """Read `watched` from `metrics`; `faults` is the record of faults injected on purpose."""
         self._store, self._metrics, self._watched = store, metrics, tuple(watched)
         self._window_s = max(5, 4 * scrape_s)
         self._step_s, self._faults, self._clock, self._log = scrape_s, faults, clock, log
-        self._settle_s = settle_s
+        self._settle_s, self._second_look_s = settle_s, second_look_s
         self._one = asyncio.Lock()
         self._waiting: dict[str, asyncio.Task[None]] = {}
 
@@ -130,14 +133,25 @@ class Investigator:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _soon(self, incident_id: str) -> None:
-        await asyncio.sleep(self._settle_s)
+        said = Ranked()
         try:
-            incident = await self._store.call(lambda store: store.incident(incident_id))
-            if incident is not None and incident.unresolved:
-                ranked = await self.again(incident)
-                self._log.event("causes-ranked", incident=incident_id, message=ranked.sentence or ranked.trouble)
+            for wait_s in (self._settle_s, self._second_look_s):
+                await asyncio.sleep(wait_s)
+                incident = await self._store.call(lambda store: store.incident(incident_id))
+                if incident is None or not incident.unresolved:
+                    return
+                said = await self._said_anew(incident, said)
         except TapewatchError as error:
             self._log.event("causes-not-kept", severity="warning", incident=incident_id, message=str(error))
+
+    async def _said_anew(self, incident: Incident, said: Ranked) -> Ranked:
+        """Rank, and write it down where it says something else than was `said`; return what is said now."""
+        ranked = await self.look(incident)
+        if said.hypotheses and (ranked.trouble or _first(ranked) == _first(said)):
+            return said
+        await self._store.call(lambda store: store.append(incident.id, [ranked_draft(ranked, self._clock.now())]))
+        self._log.event("causes-ranked", incident=incident.id, message=ranked.sentence or ranked.trouble)
+        return ranked
 
     async def _ranked(self, incident: Incident) -> Ranked:
         window = window_of(incident, self._clock.now())
@@ -203,7 +217,7 @@ def tracks_of(curves: Sequence[Curve], watched: Sequence[Watched]) -> list[Track
         item = curve.labels.get("item", "")
         name = f"{one.id} of {item}" if item and item != service else one.id
         track = _track(curve, service or "unknown", name, one.unit)
-        found.append(dataclasses.replace(track, least=one.least, least_share=one.least_share))
+        found.append(dataclasses.replace(track, least=one.least, least_share=one.least_share, follows=one.follows))
     return found
 
 
@@ -250,6 +264,12 @@ def _alive(curves: Sequence[Curve]) -> list[Track]:
 def _track(curve: Curve, service: str, name: str, unit: str) -> Track:
     at = np.array([at for at, _ in curve.points], dtype=np.int64)
     return Track(service, name, unit, at, np.array([value for _, value in curve.points], dtype=np.float64))
+
+
+def _first(ranked: Ranked) -> tuple[str, str, bool]:
+    """Return which service and which series come first, and whether they stand out."""
+    leader = ranked.hypotheses[0] if ranked.hypotheses else None
+    return (leader.service, leader.metric, ranked.stands_out) if leader else ("", "", False)
 
 
 def _kept(one: Told) -> Hypothesis:

@@ -63,6 +63,8 @@ class Watched:
     session: bool = False
     """Whether it follows the phases of the market, so that the calendar explains its changes."""
     renews: Renews = Renews.BUILD
+    follows: str = ""
+    """The entry of the same service whose movements this one repeats; a ranking of causes names that one first."""
     where: str = ""
     """File and line."""
 

@@ -21,7 +21,7 @@ HOUSE: Final = Path(__file__).resolve().parents[2] / "alerts" / "anomaly" / "wat
 PARTS_MAX: Final = 200
 """Parts of one entry."""
 _MUST: Final = ("id", "query", "service", "unit", "reason")
-_MAY: Final = ("by", "most", "harm", "least", "session", "renews")
+_MAY: Final = ("by", "most", "harm", "least", "session", "renews", "follows")
 _ID: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9-]{0,40}")
 _LABEL: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
@@ -47,6 +47,17 @@ def load_watched(path: Path) -> tuple[Watched, ...]:
         if one.id in found:
             raise InputError(one.where, f"{one.id} is also in {found[one.id].where}", right="another id")
         found[one.id] = one
+    for one in found.values():
+        known = [
+            other.id for other in found.values() if other.service == one.service and other.id != one.id and not other.by
+        ]
+        if one.follows and one.follows not in known:
+            right = f"of {one.service} there are {', '.join(known) or 'no others'}"
+            raise InputError(
+                one.where,
+                f"{one.id} follows {one.follows[:40]!r}, which is no other series of its service",
+                right=right,
+            )
     total = sum(one.most for one in found.values())
     if total > WATCHED_MAX:
         raise InputError(str(path), f"the entries may have {total:,} series", right=f"at most {WATCHED_MAX:,} in all")
@@ -70,7 +81,7 @@ class _Entry:
         for key in _MUST:
             if key not in given:
                 raise self._wrong((), f"the entry lacks {key}", f"it has {', '.join(_MUST)}")
-        parts: dict[str, Any] = {key: self._text(key, given[key]) for key in (*_MUST, "by") if key in given}
+        parts: dict[str, Any] = {key: self._text(key, given[key]) for key in (*_MUST, "by", "follows") if key in given}
         for key, pattern, right in (("id", _ID, "lower-case words joined by -"), ("by", _LABEL, "one label's name")):
             if key in parts and not pattern.fullmatch(parts[key]):
                 raise self._wrong((key,), f"{parts[key][:40]!r} is no {key}", right)

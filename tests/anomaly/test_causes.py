@@ -251,3 +251,17 @@ def test_a_departure_that_matters_to_nobody_is_no_rival_however_early_it_was(mor
 def test_an_end_is_a_movement_whatever_matters():
     ended = track(noisy(3)[:100], "engine", "commit-time", least=1e9)
     assert isinstance(judge(ended, WINDOW), Move)
+
+
+@pytest.mark.parametrize(("follows", "late_s", "leading"), [
+    ("", 0, "queue-time"), ("commit-time", 0, "commit-time"), ("commit-time", 30, "commit-time"),
+    ("commit-time", 100, "queue-time"), ("something else", 0, "queue-time"),
+])  # fmt: skip
+def test_what_repeats_the_movements_of_another_series_does_not_lead_before_it(follows, late_s, leading):
+    many = 300
+    window = Window(Instant(BEGAN), Instant(BEGAN + 170 * SECOND), Instant(BEGAN + (many - 1) * SECOND))
+    commit = track(shifted(4, 150 + late_s, 6.0, many), metric="commit-time")
+    queue = track(shifted(5, 150, 30.0, many), metric="queue-time", follows=follows)
+    case = rank([commit, queue], GRAPH, window, about="engine")
+    assert case.suspects[0].moved[0].metric == leading
+    assert {one.metric for one in case.suspects[0].moved} == {"commit-time", "queue-time"}

@@ -101,11 +101,11 @@ class Bench:
 
 
 async def test_a_detector_opened_incident_gets_its_ranking_as_a_chained_entry(tmp_path):
-    bench = Bench(tmp_path, Prometheus(SLOW_DISK, ALIVE), settle_s=0.0)
+    bench = Bench(tmp_path, Prometheus(SLOW_DISK, ALIVE), settle_s=0.0, second_look_s=0.0)
     bench.investigator.begin("INC-1")
     bench.investigator.begin("INC-1")  # told twice is ranked once
     await asyncio.gather(*bench.investigator._waiting.values())
-    (ranked,) = bench.ranked
+    (ranked,) = bench.ranked  # the second look says the same, and is not written
     assert ranked.stands_out
     assert ranked.leader == "engine"
     assert ranked.hypotheses[0].metric == "engine-commit-time"
@@ -113,8 +113,9 @@ async def test_a_detector_opened_incident_gets_its_ranking_as_a_chained_entry(tm
     assert bench.store.verify("INC-1") is None
     assert bench.incident.likely_cause == ranked.sentence
     questions = [query for query, *_ in bench.metrics.asked]
-    assert all(sum(f'"{one.id}"' in query for query in questions) == 1 for one in WATCHED), "each series once"
-    assert len(questions) == -(-len(WATCHED) // causes.AT_ONCE) + 2
+    looks = 2
+    assert all(sum(f'"{one.id}"' in query for query in questions) == looks for one in WATCHED), "each series once"
+    assert len(questions) == looks * (-(-len(WATCHED) // causes.AT_ONCE) + 2)
     await bench.investigator.stop()
     await bench.thread.close()
 
@@ -208,3 +209,18 @@ def test_what_matters_to_nobody_by_the_list_is_said_with_the_series():
     tracks = {one.metric: one for one in tracks_of(SLOW_DISK, WATCHED)}
     assert tracks["engine-commit-time"].least == 0.005
     assert tracks["process-memory of gateway-1"].least_share == 0.1
+    assert tracks["engine-commit-time"].follows == ""
+
+
+async def test_half_a_minute_later_it_is_looked_again_and_written_only_when_it_says_something_else(tmp_path):
+    bench = Bench(tmp_path, Prometheus(SLOW_DISK[1:2], ALIVE), settle_s=0.0, second_look_s=0.05)
+    bench.investigator.begin("INC-1")
+    await asyncio.sleep(0.02)
+    bench.metrics.curves = SLOW_DISK
+    await asyncio.gather(*bench.investigator._waiting.values())
+    assert [ranked.leader for ranked in bench.ranked] == ["", "engine"]
+    bench.investigator.begin("INC-1")
+    await asyncio.gather(*bench.investigator._waiting.values())
+    assert [ranked.leader for ranked in bench.ranked] == ["", "engine", "engine"], "the second look said the same"
+    await bench.investigator.stop()
+    await bench.thread.close()

@@ -124,3 +124,15 @@ def test_all_of_them_are_one_sound_question_and_each_is_one_alone(tmp_path):
     assert f'"series", "{BUILDS}"' in asked[0]
     assert f'"series", "{PROCESSES}"' in asked[0]
     assert "$window" not in asked[0]
+
+
+def test_a_series_follows_another_one_of_its_service_or_is_refused(tmp_path):
+    other = GOOD.split("series:")[1].replace("id: gateway-latency", "id: gateway-queue")
+    other = "\n".join(line for line in other.split("\n") if "by:" not in line and "most:" not in line)
+    (_, queue) = load_watched(write(tmp_path, GOOD + other))
+    assert queue.follows == ""
+    (first, _) = load_watched(write(tmp_path, GOOD + "    follows: gateway-queue" + other))
+    assert first.follows == "gateway-queue"
+    with pytest.raises(InputError) as caught:
+        load_watched(write(tmp_path, GOOD + "    follows: gateway-queues" + other))
+    assert "of gateway there are gateway-queue" in (caught.value.right or "")
