@@ -43,8 +43,8 @@ BEFORE: Final = Duration(20 * MINUTE)
 """How far before the alert the usual is looked for."""
 AFTER: Final = Duration(5 * MINUTE)
 """How long after the alert movements still tell of its cause."""
-AT_ONCE: Final = 6
-"""Entries of the list in one question: an answer for all of them at once would widen control for good."""
+AT_ONCE: Final = 12
+"""Series in one question, by the parts that the list allows: an answer for all at once would widen control for good."""
 READINGS_MAX: Final = 240_000
 """Readings of one answer at most, by the parts that the list allows; the step of the question follows."""
 REACTION: Final = Duration(2 * SECOND)
@@ -158,8 +158,7 @@ class Investigator:
         points = max(100, READINGS_MAX // sum(one.most for one in self._watched))
         step = Duration(max(self._step_s, -(-(window.end - window.start) // (points * SECOND))) * SECOND)
         tracks: list[Track] = []
-        for first in range(0, len(self._watched), AT_ONCE):
-            part = self._watched[first : first + AT_ONCE]
+        for part in grouped(self._watched):
             question = " or ".join(labelled(one, self._window_s) for one in part)
             curves = await self._metrics.curve(question, window.start, window.end, step)
             tracks += tracks_of(curves, part)
@@ -203,6 +202,16 @@ def window_of(incident: Incident, now: Instant) -> Window:
     alert = min(starts, default=incident.reopened_at or incident.opened_at)
     end = min(incident.mitigated_at or incident.resolved_at or now, now, alert + AFTER)
     return Window(Instant(alert - BEFORE), alert, Instant(max(end, alert)))
+
+
+def grouped(watched: Sequence[Watched]) -> list[list[Watched]]:
+    """Return the entries in groups of at most `AT_ONCE` series each, in their order; a larger entry is a group."""
+    groups: list[list[Watched]] = [[]]
+    for one in watched:
+        if groups[-1] and sum(other.most for other in groups[-1]) + one.most > AT_ONCE:
+            groups.append([])
+        groups[-1].append(one)
+    return groups
 
 
 def tracks_of(curves: Sequence[Curve], watched: Sequence[Watched]) -> list[Track]:

@@ -1,6 +1,7 @@
 """What moved first, gathered for an incident: from the series of its time, beside the loop, and never in its way."""
 
 import asyncio
+import itertools
 import random
 
 import msgspec
@@ -115,7 +116,7 @@ async def test_a_detector_opened_incident_gets_its_ranking_as_a_chained_entry(tm
     questions = [query for query, *_ in bench.metrics.asked]
     looks = 2
     assert all(sum(f'"{one.id}"' in query for query in questions) == looks for one in WATCHED), "each series once"
-    assert len(questions) == looks * (-(-len(WATCHED) // causes.AT_ONCE) + 2)
+    assert len(questions) == looks * (len(causes.grouped(WATCHED)) + 2)
     await bench.investigator.stop()
     await bench.thread.close()
 
@@ -224,3 +225,10 @@ async def test_half_a_minute_later_it_is_looked_again_and_written_only_when_it_s
     assert [ranked.leader for ranked in bench.ranked] == ["", "engine", "engine"], "the second look said the same"
     await bench.investigator.stop()
     await bench.thread.close()
+
+
+def test_no_question_holds_more_series_than_one_may_unless_a_single_entry_does():
+    groups = causes.grouped(WATCHED)
+    assert [one for group in groups for one in group] == list(WATCHED)
+    assert all(len(group) == 1 or sum(one.most for one in group) <= causes.AT_ONCE for group in groups)
+    assert all(sum(one.most for one in [*a, b[0]]) > causes.AT_ONCE for a, b in itertools.pairwise(groups))
