@@ -93,10 +93,10 @@ class Finding:
 class Score:
     """What a detector says of one sample.
 
-    `score` is 0 to 1, calibrated: 0.5 is the threshold of every series, and it stays high through an anomaly. `alert`
+    `score` is 0 to 1, calibrated: 0.5 is the threshold of every series, reached in an episode only. `alert`
     is true on the one row of an episode that pages. `episode` is true from there until the series is calm again.
     `channel` is the winning channel, NONE when nothing is unusual. `low` and `high` are the expected range, NaN before
-    there is one. `finding` is set when the score reaches the threshold.
+    there is one. `finding` is set all through an episode, and when the score reaches the threshold.
     """
 
     at: Instant

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from anomaly import strangeness
 from anomaly import tail as tails
 from anomaly.channels import averages, clock, flatline, neighbour, shape, spread
 from anomaly.channels.averages import AVERAGES
@@ -22,6 +23,7 @@ from anomaly.channels.spread import SPREAD
 from anomaly.compiled import entry, part
 from anomaly.detector import Channel
 from anomaly.settings import VOTERS
+from anomaly.strangeness import STRANGENESS
 from anomaly.tail import Q01, Q03, Q90, Q99, TAIL
 
 # Statistics, each with a past of its own. The first six vote.
@@ -31,6 +33,8 @@ CLOCK_WARM_UP: Final = 300
 _TWO_SIDED: Final = (True, True, True, True, False, False, True, True, True, False, False)
 STEP_S: Final = 300.0
 """The step at which a memory is as many rows as the settings say; at a shorter one it is as long in time."""
+TWO_WEEKS: Final = 4032.0
+"""Rows after which a value counts 1/e among those of its channel."""
 
 # Places of the settings in the array that `Settings.numbers` gives.
 (
@@ -79,6 +83,7 @@ STATE: Final = np.dtype(
         ("episode", "i1"),
         ("calm", "i8"),
         ("rank", "f8"),
+        ("strangeness", STRANGENESS),
         ("season_short", "f8"),
         ("score", "f8"),
         ("channel", "i1"),
@@ -236,7 +241,7 @@ def _clock_vote(s: Any, p: Any, stat: Any, trust: float, memory: float, far: Any
 @part
 def _learn(s: Any, p: Any, stat: Any, trust: float, scale: float) -> None:
     forget = p[S_FORGET] / scale
-    fade = 1.0 - tails.FRESH / (4032.0 * scale)
+    fade = 1.0 - tails.FRESH / (TWO_WEEKS * scale)
     for j in range(STATISTICS - 1):
         clocked = j in (CLOCK_NOW, CLOCK_SHORT)
         if stat[j] == stat[j] and not (clocked and trust >= p[S_CLOCK_TRUST]):
@@ -257,12 +262,33 @@ def _page(s: Any, p: Any, margin: float, scale: float) -> bool:
 
 @part
 def _rank(s: Any, far: Any) -> float:
-    """Follow how strange the series has been in the last rows; returns it."""
+    """Follow how strange the series has been in the last rows, which ends an episode; returns it."""
     total = 0.0
     for j in range(RANK):
         total += far[j]
     s.rank += (total - s.rank) / 24
     return float(s.rank)
+
+
+@part
+def _stood(s: Any, value: float) -> float:
+    """Return how long the series has stood still over the longest before; 0 for a young one, and at rest."""
+    stood = flatline.step(s.flatline, value)
+    if stood < STOOD:
+        s.told = 0
+    usual = s.tail[NOVEL].quantile
+    resting = usual[Q01] <= value <= usual[Q03]
+    return 0.0 if resting or s.rows < CLOCK_WARM_UP else float(stood)
+
+
+@part
+def _strange(s: Any, value: float, far: Any, stood: float, scale: float) -> float:
+    """Return how strange this row is, for the score; nothing of it decides about pages."""
+    beyond = 0
+    for j in range(STATISTICS, STATISTICS + VOTERS):
+        if far[j] > 0:
+            beyond += 1
+    return strangeness.step(s.strangeness, value, far, beyond, stood, TWO_WEEKS * scale)
 
 
 @part
@@ -322,19 +348,17 @@ def step(s: Any, p: Any, at: int, value: float, slot: int, stat: Any, far: Any) 
     scale = max(1.0, STEP_S / s.step_s) if s.step_s > 0 else 1.0
     trust = _statistics(s, at, value, slot, stat)
     margin, channel = _judge(s, p, stat, trust, scale, far)
-    if p[U_FLATLINE] != 0.0:
-        stood = flatline.step(s.flatline, value)
-        if stood < STOOD:
-            s.told = 0
-        news = stood >= STOOD and s.told == 0 and s.rows >= CLOCK_WARM_UP
-        usual = s.tail[NOVEL].quantile
-        resting = usual[Q01] <= value <= usual[Q03]
-        if news and margin < 0 and not resting:
-            margin, channel = stood - STOOD, C_FLATLINE
+    stood = _stood(s, value) if p[U_FLATLINE] != 0.0 else 0.0
+    if stood >= STOOD and s.told == 0 and margin < 0:
+        margin, channel = stood - STOOD, C_FLATLINE
     paged = _page(s, p, margin, scale)
     if paged and channel == C_FLATLINE:
         s.told = 1
+    strange = _strange(s, value, far, stood, scale)
     _outcome(s, p, channel, paged, far)
+    s.score = strangeness.score(strange, s.episode)
+    if paged:
+        s.score = max(s.score, 0.5)
     _learn(s, p, stat, trust, scale)
     s.rows += 1
     s.verdict = V_WARMING if s.rows <= p[S_WARM_UP] else V_SCORED
@@ -354,8 +378,6 @@ def _outcome(s: Any, p: Any, channel: int, paged: bool, far: Any) -> None:
     else:
         s.channel = C_NONE
     tails.learn(s.tail[RANK], rank, s.tick, p[S_FORGET], 0.999)
-    part_ = rank / (rank + 8.0)
-    s.score = 0.5 + 0.5 * part_ if s.episode == 1 else 0.5 * part_
     _expect(s)
 
 

@@ -159,9 +159,11 @@ class LogWatcher:
                 for name, slot in self._slots.items():
                     values[slot] = self._counts.get(name, 0)
         scores = self._fleet.advance(np.full(self._rated + 1, at, dtype=np.int64), values)
-        score = np.where(self._opinion.step(values), scores.score, scores.score / 2)
-        self.score = float(np.nanmax(score, initial=0.0))
         going = scores.episode | scores.alert
+        # In an episode a score may sink below the threshold; what both call unusual is unusual.
+        said = np.where(going, np.fmax(scores.score, THRESHOLD), scores.score)
+        score = np.where(self._opinion.step(values), said, scores.score / 2)
+        self.score = float(np.nanmax(score, initial=0.0))
         self._paged = {slot for slot in self._paged if going[slot]}
         findings = [*self._rates(at, score, going), *self._fresh(at)]
         findings.sort(key=lambda one: (not one.alert, -one.score, one.template))

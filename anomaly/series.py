@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from anomaly import keep, kernel, words
 from anomaly.contributions import Contribution, contributions_of
-from anomaly.detector import NO_SLOT, THRESHOLD, Channel, Sample, Score, Scores, Verdict
+from anomaly.detector import NO_SLOT, Channel, Sample, Score, Scores, Verdict
 from anomaly.settings import DEFAULT, Settings
 
 _CHANNELS: Final = tuple(Channel)
@@ -54,7 +54,7 @@ class Series:
         channel, episode, verdict = self._marks[0].tolist()
         return Score(
             sample.at, score, bool(self._paged[0]), bool(episode), _CHANNELS[channel], low, high, _VERDICTS[verdict],
-            words.finding_of(self._state) if score >= THRESHOLD else None,
+            words.finding_of(self._state),
         )  # fmt: skip
 
     def explain(self, sample: Sample) -> tuple[Score, tuple[Contribution, ...]]:

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.detector import NO_SLOT, THRESHOLD, Channel, FleetDetector, Scores, Verdict
+from anomaly.detector import NO_SLOT, Channel, FleetDetector, Scores, Verdict
 from control.anomaly_lasting import Lasting
 from control.anomaly_state import Kept, Life, Page, Seat
 from exchange.calendar import Calendar, Phase, PhaseName
@@ -214,7 +214,7 @@ class AnomalyWatch:
         if explained:
             seat.due_until = Instant(0)
         value = self._values.get(key, math.nan)
-        ongoing, counts = bool(scores.episode[index] or word), bool(scores.score[index] >= THRESHOLD)
+        ongoing = counts = bool(scores.episode[index] or word)
         # What lasts is looked for without a word, too: after one that came to nothing a detector is silent for long.
         lasting = self._lasts(key, seat, value, looks=kind is not Kind.HISTORY and not explained)
         if lasting is not None:
@@ -367,7 +367,7 @@ class AnomalyWatch:
 
     def _row(self, key: Key, seat: Seat, scores: Scores) -> Row:
         index, entry = seat.index, self.watched[key.series]
-        finding = self._fleet.finding(index) if scores.score[index] >= THRESHOLD else None
+        finding = self._fleet.finding(index)
         return Row(
             key=key, entry=entry, service=seat.service, at=self.at, value=self._values.get(key, math.nan),
             low=float(scores.low[index]), high=float(scores.high[index]), score=float(scores.score[index]),

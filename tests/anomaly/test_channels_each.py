@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from anomaly import strangeness
 from anomaly.channels import averages, clock, flatline, neighbour, shape, spread
 from anomaly.compiled import entry
 from kernel.time import DAY, MINUTE
@@ -339,3 +340,48 @@ def test_stamps_before_1970_and_slots_of_any_size_have_their_place():
     at = np.arange(-A_DAY, A_DAY, dtype=np.int64) * STEP
     found = clock_of(at, np.ones(len(at)), slots=np.arange(len(at)) * 1_000_003)
     assert np.isfinite(found[A_DAY:, 2]).all()
+
+
+# Strangeness: the score.
+
+
+def strangeness_of(values, surprises, beyond=0, stood=0.0):
+    state = np.zeros(1, strangeness.STRANGENESS)[0]
+    return np.array(
+        [strangeness.step(state, x, np.full(10, u), beyond, stood, 4032.0)
+         for x, u in zip(values, surprises, strict=True)]
+    )  # fmt: skip
+
+
+def test_one_wild_row_is_strange_at_once_and_leaves_no_long_tail():
+    values, surprises = RNG.normal(0.0, 1.0, 700), np.full(700, 0.3)
+    values[600], surprises[600] = 60.0, 9.0
+    found = strangeness_of(values, surprises, beyond=3)
+    assert found[600] > 100 * found[500:600].max()
+    assert found[601:].max() < found[600] / 100
+
+
+def test_what_is_faint_is_stranger_the_longer_it_goes_on():
+    surprises = np.full(700, 0.3)
+    surprises[600:] = 1.5
+    found = strangeness_of(RNG.normal(0.0, 1.0, 700), surprises)
+    assert found[640] > 2 * found[601] > 2 * found[500:600].max()
+
+
+def test_strangeness_is_free_of_the_unit_and_rises_with_votes_and_with_standing_still():
+    values, surprises = RNG.normal(0.0, 1.0, 300), RNG.uniform(0.0, 2.0, 300)
+    plain = strangeness_of(values, surprises)
+    assert strangeness_of(values * 1024, surprises) == pytest.approx(plain)
+    voted = [strangeness_of(values, surprises, beyond=n)[-1] for n in range(5)]
+    assert voted[0] < voted[1] < voted[2] < voted[3] == voted[4]
+    assert strangeness_of(values, surprises, stood=2.0) == pytest.approx(plain + 120.0)
+
+
+def test_a_score_keeps_the_order_and_reaches_a_half_in_an_episode_only():
+    rising = np.array([0.0, 1.0, 50.0, 89.0, 91.0, 99.9, 100.0, 101.0, 1e3, 1e5])
+    inside, outside = ([strangeness.score(x, episode) for x in rising] for episode in (1, 0))
+    assert (np.diff(inside) > 0).all()
+    assert (np.diff(outside) > 0).all()
+    assert (inside[6], inside[:4]) == (0.5, outside[:4])
+    assert max(outside) < 0.5 <= inside[6]
+    assert max(inside) < 1.0

@@ -203,11 +203,12 @@ def test_a_series_far_outside_pages_even_after_one_false_alarm(warm):
     assert struck(fleet, 1000.0) == [True, True, True]
 
 
-def test_a_finding_is_there_while_the_score_is_at_the_threshold_and_not_before(warm):
+def test_a_finding_is_there_in_an_episode_and_not_before(warm):
     fleet = Fleet.restore(warm)
     assert [fleet.finding(i) for i in range(3)] == [None] * 3
     found = fleet.advance(np.full(3, (PAST + 100) * STEP), np.array([10.0, 60.0, 10.0]))
-    assert (found.score >= 0.5).tolist() == [fleet.finding(i) is not None for i in range(3)]
+    assert found.episode.tolist() == [fleet.finding(i) is not None for i in range(3)] == [False, True, False]
+    assert (found.score >= 0.5).tolist() == [False, True, False]
     told = fleet.finding(1)
     assert told is not None
     assert (told.value, told.at) == (60.0, (PAST + 100) * STEP)
