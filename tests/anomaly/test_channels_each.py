@@ -377,6 +377,18 @@ def test_strangeness_is_free_of_the_unit_and_rises_with_votes_and_with_standing_
     assert strangeness_of(values, surprises, stood=2.0) == pytest.approx(plain + 120.0)
 
 
+def test_a_value_far_from_the_mean_is_no_news_where_the_same_clock_knows_it():
+    values, expected, unexpected = np.append(RNG.normal(0.0, 1.0, 600), 6.0), np.full(10, 1.0), np.full(10, 1.0)
+    expected[6], unexpected[6] = 0.1, 0.0
+    found = []
+    for last in (expected, unexpected):
+        state = np.zeros(1, strangeness.STRANGENESS)[0]
+        for x in values[:-1]:
+            strangeness.step(state, x, np.full(10, 0.3), 0, 0.0, 4032.0)
+        found.append(strangeness.step(state, values[-1], last, 3, 0.0, 4032.0))
+    assert found[0] < found[1] / 3
+
+
 def test_a_score_keeps_the_order_and_reaches_a_half_in_an_episode_only():
     rising = np.array([0.0, 1.0, 50.0, 89.0, 91.0, 99.9, 100.0, 101.0, 1e3, 1e5])
     inside, outside = ([strangeness.score(x, episode) for x in rising] for episode in (1, 0))
