@@ -15,12 +15,14 @@ from exchange.types import (
     ClientId,
     HaltReason,
     Lots,
+    Money,
     OrderId,
     RejectReason,
     Side,
     Symbol,
     Ticks,
     TradeId,
+    TradingPhase,
 )
 from kernel.time import Instant
 
@@ -73,7 +75,10 @@ class Traded(msgspec.Struct, frozen=True, gc=False, tag="traded"):
     buyer: AccountId
     seller: AccountId
     maker_left: Lots
-    """What the maker still shows in the book; 0 means it left."""
+    """What the maker still shows in the book; 0 means it left, or shows a new part, as told next."""
+    buyer_fee: Money = Money(0)
+    """Negative: a rebate."""
+    seller_fee: Money = Money(0)
 
 
 class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):
@@ -91,6 +96,8 @@ class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):
     """How much left."""
     reason: CancelReason
     resting: bool
+    left: Lots = Lots(0)
+    """What is still to trade of it; more than 0 only where self-trade prevention took a part."""
 
 
 class Replaced(msgspec.Struct, frozen=True, gc=False, tag="replaced"):
@@ -137,6 +144,102 @@ class Resumed(msgspec.Struct, frozen=True, gc=False, tag="resumed"):
     symbol_seq: int
 
 
+class Replenished(msgspec.Struct, frozen=True, gc=False, tag="replenished"):
+    """The shown part of an iceberg was used up; a new one stands behind all others at its price."""
+
+    order_id: OrderId
+    symbol: Symbol
+    symbol_seq: int
+    side: Side
+    price: Ticks
+    quantity: Lots
+    """What it shows now."""
+
+
+class Triggered(msgspec.Struct, frozen=True, gc=False, tag="triggered"):
+    """A stop's trigger was reached; its trades follow."""
+
+    order_id: OrderId
+    symbol: Symbol
+    symbol_seq: int
+
+
+class Crossed(msgspec.Struct, frozen=True, gc=False, tag="crossed"):
+    """An auction found its price; its trades follow."""
+
+    symbol: Symbol
+    symbol_seq: int
+    price: Ticks
+    quantity: Lots
+    surplus: int
+    """What is left at the price; positive: more to buy."""
+
+
+class PhaseChanged(msgspec.Struct, frozen=True, gc=False, tag="phase_changed"):
+    """The market, or one symbol, is in another phase."""
+
+    symbol: Symbol | None
+    symbol_seq: int
+    phase: TradingPhase
+
+
+class LimitState(msgspec.Struct, frozen=True, gc=False, tag="limit_state"):
+    """The best price stands at the end of the moving band (`entered`), or no longer does."""
+
+    symbol: Symbol
+    symbol_seq: int
+    entered: bool
+    lower: Ticks
+    upper: Ticks
+
+
+class Paused(msgspec.Struct, frozen=True, gc=False, tag="paused"):
+    """A symbol, or the whole market when it is None, gathers orders until a reopening cross."""
+
+    symbol: Symbol | None
+    symbol_seq: int
+    until: Instant
+
+
+class Breaker(msgspec.Struct, frozen=True, gc=False, tag="breaker"):
+    """The market as a whole fell by the share of a level."""
+
+    level: int
+    """1, 2 or 3."""
+
+
+class MassCanceled(msgspec.Struct, frozen=True, gc=False, tag="mass_canceled"):
+    """All that a mass cancel or a kill switch cancelled has been told."""
+
+    account: AccountId
+    client_id: ClientId
+    count: int
+
+
+class Funded(msgspec.Struct, frozen=True, gc=False, tag="funded"):
+    """An account was given an asset, or it was taken."""
+
+    account: AccountId
+    asset: str
+    amount: int
+
+
+class AccountDisabled(msgspec.Struct, frozen=True, gc=False, tag="account_disabled"):
+    """The kill switch of an account was thrown; its cancels come before."""
+
+    account: AccountId
+
+
+class AccountEnabled(msgspec.Struct, frozen=True, gc=False, tag="account_enabled"):
+    """An account may send orders again."""
+
+    account: AccountId
+
+
+class Ticked(msgspec.Struct, frozen=True, gc=False, tag="ticked"):
+    """Time went on; what was due came before."""
+
+
 class SessionClosed(msgspec.Struct, frozen=True, gc=False, tag="session_closed"):
     """The day ended."""
 
@@ -153,6 +256,18 @@ Event = (
     | Canceled
     | Replaced
     | Expired
+    | Replenished
+    | Triggered
+    | Crossed
+    | PhaseChanged
+    | LimitState
+    | Paused
+    | Breaker
+    | MassCanceled
+    | Funded
+    | AccountDisabled
+    | AccountEnabled
+    | Ticked
     | Halted
     | Resumed
     | SessionClosed
