@@ -38,11 +38,14 @@ class Accepted(msgspec.Struct, frozen=True, gc=False, tag="accepted"):
     side: Side
     quantity: Lots
     price: Ticks | None
-    """None for a market order."""
+    """None for an order without a limit price."""
 
 
 class Rested(msgspec.Struct, frozen=True, gc=False, tag="rested"):
-    """What was left after matching entered the book, behind all others at its price."""
+    """What was left after matching entered the book, behind all others at its price: `quantity` is what it shows.
+
+    Not told of what the book does not show: all-or-none orders, stops, market orders that wait for a cross.
+    """
 
     order_id: OrderId
     symbol: Symbol
@@ -75,14 +78,19 @@ class Traded(msgspec.Struct, frozen=True, gc=False, tag="traded"):
     buyer: AccountId
     seller: AccountId
     maker_left: Lots
-    """What the maker still shows in the book; 0 means it left, or shows a new part, as told next."""
+    """What the maker still shows in the book (of a market order in a cross: what is left of it).
+
+    0 means it left, or shows a new part, as told next.
+    """
     buyer_fee: Money = Money(0)
     """Negative: a rebate."""
     seller_fee: Money = Money(0)
+    hidden: Lots = Lots(0)
+    """How much of `quantity` the book did not show: all of it when the maker was all-or-none."""
 
 
 class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):
-    """The rest of an order left without trading. `resting` tells whether it stood in the book before."""
+    """The rest of an order left without trading. `resting` tells whether the book showed it before."""
 
     order_id: OrderId
     account: AccountId
@@ -98,10 +106,12 @@ class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):
     resting: bool
     left: Lots = Lots(0)
     """What is still to trade of it; more than 0 only where self-trade prevention took a part."""
+    hidden: Lots = Lots(0)
+    """How much of `quantity` the book did not show."""
 
 
 class Replaced(msgspec.Struct, frozen=True, gc=False, tag="replaced"):
-    """A resting order changed. When `kept_priority` is False it left the book and was matched anew, as told next."""
+    """A live order changed. When `kept_priority` is False it left the book and was matched anew, as told next."""
 
     order_id: OrderId
     account: AccountId
@@ -114,10 +124,14 @@ class Replaced(msgspec.Struct, frozen=True, gc=False, tag="replaced"):
     price: Ticks
     quantity: Lots
     kept_priority: bool
+    old_hidden: Lots = Lots(0)
+    """How much of `old_quantity` the book did not show."""
+    hidden: Lots = Lots(0)
+    """How much of `quantity` it does not show now, where the order kept its place."""
 
 
 class Expired(msgspec.Struct, frozen=True, gc=False, tag="expired"):
-    """A day order left the book because the session ended."""
+    """An order's time was over: of a day order with the session, of a good-till-time order at its instant."""
 
     order_id: OrderId
     account: AccountId
@@ -125,7 +139,10 @@ class Expired(msgspec.Struct, frozen=True, gc=False, tag="expired"):
     symbol_seq: int
     side: Side
     price: Ticks
+    """Of an order without a limit its trigger; 0 for a market order."""
     quantity: Lots
+    hidden: Lots = Lots(0)
+    """How much of `quantity` the book did not show."""
 
 
 class Halted(msgspec.Struct, frozen=True, gc=False, tag="halted"):
@@ -145,7 +162,10 @@ class Resumed(msgspec.Struct, frozen=True, gc=False, tag="resumed"):
 
 
 class Replenished(msgspec.Struct, frozen=True, gc=False, tag="replenished"):
-    """The shown part of an iceberg was used up; a new one stands behind all others at its price."""
+    """The shown part of an iceberg was used up; a new one stands behind all others at its price.
+
+    After a cross it stands where the old one stood.
+    """
 
     order_id: OrderId
     symbol: Symbol
@@ -173,6 +193,9 @@ class Crossed(msgspec.Struct, frozen=True, gc=False, tag="crossed"):
     quantity: Lots
     surplus: int
     """What is left at the price; positive: more to buy."""
+    bids: tuple[tuple[Ticks, Lots], ...] = ()
+    """Each bid price of which something traded, best first, and what it shows after the trades (0: nothing)."""
+    asks: tuple[tuple[Ticks, Lots], ...] = ()
 
 
 class PhaseChanged(msgspec.Struct, frozen=True, gc=False, tag="phase_changed"):

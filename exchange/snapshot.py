@@ -13,7 +13,7 @@ from exchange.engine import Engine, Frozen
 from exchange.types import Instrument
 from kernel.errors import PermanentError
 
-VERSION: Final = 1
+VERSION: Final = 2
 _MAGIC: Final = b"TWSNAP"
 _HEAD: Final = struct.Struct(">6sH16s")
 _ENCODER: Final = msgspec.msgpack.Encoder()

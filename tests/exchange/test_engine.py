@@ -296,7 +296,7 @@ def test_filled_and_cancelled_orders_leave_no_cycles():
         for _ in range(300):
             desk.buy(100, 2)
             desk.sell(100, 1)
-            desk.cancel(desk.engine._orders_made - 1)
+            desk.cancel(desk.engine.orders_made - 1)
             desk.buy(99, 1)
             desk.sell(99, 1)
         assert desk.engine.resting_orders == 0
