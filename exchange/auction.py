@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from exchange.book import MARKET, Book, BookSide, Order
 from exchange.events import Crossed, Event, Traded
-from exchange.floor import FEES, Floor, fee
+from exchange.floor import Floor, fee
+from exchange.ledger import FEES
 from exchange.types import AccountId, CancelReason, Lots, Money, Side, Ticks, TradeId
 
 
@@ -157,7 +158,7 @@ def _take(floor: Floor, order: Order, lots: int, emptied: list[Order]) -> int:
             emptied.append(order)
     if floor.holds:
         floor.hold(order)
-    return order.quantity
+    return 0 if order.kind == MARKET else order.quantity
 
 
 def _tell(floor: Floor, events: list[Event], bid: Order, ask: Order, lots: int, price: int, maker_left: int) -> None:

@@ -10,9 +10,10 @@ from typing import Final
 from exchange.bands import edges
 from exchange.book import ALL_OR_NONE, MARKET, STOP, STOP_LIMIT, Book, Order
 from exchange.commands import Limit, Market, PlaceOrder, ReplaceOrder, Stop, StopLimit
-from exchange.floor import GATHERING, Floor, need
+from exchange.floor import Floor, need
 from exchange.matching import would_trade
 from exchange.types import (
+    GATHERING,
     MAX_ID_LENGTH,
     MAX_PRICE_TICKS,
     MAX_QUANTITY_LOTS,

@@ -48,7 +48,7 @@ from exchange.events import (
     Rejected,
     Ticked,
 )
-from exchange.floor import GATHERING, Floor
+from exchange.floor import Floor
 from exchange.frozen import Frozen, Known, fingerprint, floor_of, frame_of
 from exchange.ledger import CASH
 from exchange.orders import cancel, cancel_all, mass_cancel, place, replace
@@ -63,6 +63,7 @@ from exchange.session import (
     turn,
 )
 from exchange.types import (
+    GATHERING,
     AccountId,
     CancelReason,
     ClientId,

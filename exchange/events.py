@@ -78,9 +78,9 @@ class Traded(msgspec.Struct, frozen=True, gc=False, tag="traded"):
     buyer: AccountId
     seller: AccountId
     maker_left: Lots
-    """What the maker still shows in the book (of a market order in a cross: what is left of it).
+    """What the maker still shows in the book; 0 means it left, or shows a new part, as told next.
 
-    0 means it left, or shows a new part, as told next.
+    A market order in a cross shows nothing.
     """
     buyer_fee: Money = Money(0)
     """Negative: a rebate."""

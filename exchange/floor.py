@@ -12,7 +12,9 @@ from typing import Final
 
 from exchange.book import LIMIT, MARKET, STOP, Book, BookSide, Order
 from exchange.events import Canceled, Event, Replenished, Rested, Traded
+from exchange.ledger import FEES
 from exchange.types import (
+    GATHERING,
     AccountId,
     CancelReason,
     ClientId,
@@ -30,8 +32,6 @@ from exchange.types import (
 )
 from kernel.errors import InputError
 
-FEES: Final = AccountId("$fees")
-"""The account all fees are paid to."""
 NEVER: Final = 1 << 62
 """Later than every instant."""
 EXPIRY: Final = 0
@@ -41,15 +41,6 @@ PAUSE_END: Final = 2
 MARKET_PAUSE_END: Final = 3
 MILLION: Final = 1_000_000
 
-GATHERING: Final = frozenset(
-    {
-        TradingPhase.PRE_OPEN,
-        TradingPhase.OPENING_AUCTION,
-        TradingPhase.INTRADAY_AUCTION,
-        TradingPhase.CLOSING_AUCTION,
-    }
-)
-"""The phases in which orders come in and are not matched."""
 AUCTIONS: Final = GATHERING - {TradingPhase.PRE_OPEN}
 
 _BUY: Final = Side.BUY

@@ -86,6 +86,7 @@ class Books(msgspec.Struct, frozen=True, tag="books"):
     seq: int
     market_halted: bool
     books: tuple[Snapshot, ...]
+    market_paused_until: Instant = Instant(0)
 
 
 class Stream(msgspec.Struct, frozen=True, tag="stream"):

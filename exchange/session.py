@@ -26,7 +26,6 @@ from exchange.events import (
 from exchange.floor import (
     AUCTIONS,
     EXPIRY,
-    GATHERING,
     LIMIT_STATE_END,
     MARKET_PAUSE_END,
     NEVER,
@@ -34,7 +33,7 @@ from exchange.floor import (
     Floor,
 )
 from exchange.stops import begin
-from exchange.types import HaltReason, Lots, OrderId, Symbol, Ticks, TimeInForce, TradingPhase
+from exchange.types import GATHERING, HaltReason, Lots, OrderId, Symbol, Ticks, TimeInForce, TradingPhase
 from kernel.time import SECOND, Instant
 
 BREAKER_PERCENTS: Final = (7, 13, 20)

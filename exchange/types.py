@@ -78,6 +78,17 @@ class TradingPhase(StrEnum):
     CLOSED = "closed"
 
 
+GATHERING: Final = frozenset(
+    {
+        TradingPhase.PRE_OPEN,
+        TradingPhase.OPENING_AUCTION,
+        TradingPhase.INTRADAY_AUCTION,
+        TradingPhase.CLOSING_AUCTION,
+    }
+)
+"""The phases in which orders come in and wait for a cross: the book may be crossed."""
+
+
 class RejectReason(StrEnum):
     """Why a command was refused by a rule: value, log field, metric label and report word at once."""
 

@@ -346,8 +346,19 @@ class EngineServer:
         images = []
         for symbol in sorted(engine.instruments):
             depth = engine.depth(symbol, MAX_QUANTITY_LOTS)
-            images.append(Snapshot(symbol, engine.symbol_seq(symbol), depth.bids, depth.asks, symbol in halted))
-        return Books(engine.sequence, engine.market_halted, tuple(images))
+            images.append(
+                Snapshot(
+                    symbol,
+                    engine.symbol_seq(symbol),
+                    depth.bids,
+                    depth.asks,
+                    symbol in halted,
+                    engine.gathers(symbol),
+                    engine.phase(symbol),
+                    engine.paused_until(symbol),
+                )
+            )
+        return Books(engine.sequence, engine.market_halted, tuple(images), engine.market_paused_until)
 
     # --- connections -----------------------------------------------------------------------------------------------
 
