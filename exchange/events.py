@@ -87,6 +87,8 @@ class Traded(msgspec.Struct, frozen=True, gc=False, tag="traded"):
     seller_fee: Money = Money(0)
     hidden: Lots = Lots(0)
     """How much of `quantity` the book did not show: all of it when the maker was all-or-none."""
+    whole: bool = False
+    """The taker was all-or-none: it may have passed over orders of its own account."""
 
 
 class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from heapq import heapify, heappush
 from typing import Final
 
-from exchange.book import LIMIT, MARKET, STOP, Book, BookSide, Order
+from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, Book, BookSide, Order
 from exchange.events import Canceled, Event, Replenished, Rested, Traded
 from exchange.ledger import FEES
 from exchange.types import (
@@ -296,6 +296,7 @@ class Floor:
                 Money(buyer_fee),
                 Money(seller_fee),
                 Lots(unseen),
+                taker.kind == ALL_OR_NONE,
             )
         )
         if self.holds and level is not None:

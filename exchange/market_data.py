@@ -59,7 +59,7 @@ class Print(msgspec.Struct, frozen=True, gc=False, array_like=True):
     quoted: bool = True
     """Whether it had to respect the quotes published before its update.
 
-    Not so in a cross, against an order that was not shown, and after another order of the same command.
+    Not so in a cross, of or against an all-or-none order, and after another order of the same command.
     """
 
 
@@ -195,6 +195,7 @@ class MarketData:
         """The last command folded in."""
         self.market_halted = False
         self.market_paused_until = 0
+        self.market_phase = TradingPhase.CONTINUOUS
         self._gathering: tuple[Symbol, ...] = ()
 
     def snapshot(self, symbol: Symbol) -> Snapshot:
@@ -233,7 +234,13 @@ class MarketData:
         return MarketStatus(self.market_halted, at, self._gathering)
 
     def restore(
-        self, journal_seq: int, books: Iterable[Snapshot], *, market_halted: bool = False, market_paused_until: int = 0
+        self,
+        journal_seq: int,
+        books: Iterable[Snapshot],
+        *,
+        market_halted: bool = False,
+        market_paused_until: int = 0,
+        market_phase: TradingPhase = TradingPhase.CONTINUOUS,
     ) -> None:
         """Begin from whole books as of `journal_seq` instead of from the first event."""
         for snapshot in books:
@@ -242,6 +249,7 @@ class MarketData:
         self.journal_seq = journal_seq
         self.market_halted = market_halted
         self.market_paused_until = market_paused_until
+        self.market_phase = market_phase
         self._gathering = self._gathering_now()
 
     def fold(self, happened: Happened) -> tuple[FeedMessage, ...]:
@@ -258,7 +266,7 @@ class MarketData:
         for event in happened.events:
             symbol = getattr(event, "symbol", None)
             if symbol is None:
-                turned = self._market(event) or turned
+                turned = self._market(event, happened.at) or turned
                 told = told or isinstance(event, Halted | Resumed)
                 continue
             symbol_seq: int = getattr(event, "symbol_seq", 0)
@@ -270,6 +278,8 @@ class MarketData:
                 step = steps[symbol] = _Step(book.seq)
             assert symbol_seq == book.seq + 1, f"{symbol}: event {symbol_seq} follows {book.seq}"
             book.seq = symbol_seq
+            if isinstance(event, Resumed) and book.halted:
+                book.phase = self.market_phase
             step.take(book, event)
         for symbol in self._books if turned else steps:
             book = self._books[symbol]
@@ -283,7 +293,7 @@ class MarketData:
             self._gathering = self._gathering_now()
         return tuple(messages)
 
-    def _market(self, event: Event) -> bool:
+    def _market(self, event: Event, at: Instant) -> bool:
         """Take in an event of the whole market; tell whether it can change what symbols gather."""
         phase: TradingPhase | None = None
         match event:
@@ -291,6 +301,8 @@ class MarketData:
                 self.market_halted = isinstance(event, Halted)
             case Paused():
                 self.market_paused_until = event.until
+            case PhaseChanged() if 0 < self.market_paused_until <= at:
+                self.market_paused_until = 0  # told that the pause is over: symbols keep their own phases
             case PhaseChanged():
                 phase = event.phase
             case SessionClosed():
@@ -300,6 +312,7 @@ class MarketData:
             case _:
                 return False
         if phase is not None:
+            self.market_phase = phase
             for book in self._books.values():
                 book.phase = phase
         return True
@@ -308,7 +321,8 @@ class MarketData:
         paused = book.paused_until > at or self.market_paused_until > at
         if book.phase in GATHERING or (paused and book.phase is TradingPhase.CONTINUOUS):
             return True
-        trades = book.phase is TradingPhase.CONTINUOUS and not book.halted and not self.market_halted
+        stands = book.halted or self.market_halted or self.market_phase is TradingPhase.CLOSED
+        trades = book.phase is TradingPhase.CONTINUOUS and not stands
         # What was gathered before a halt or a close is crossed when trading begins again, not before.
         return book.gathering and not trades
 
@@ -356,7 +370,7 @@ class _Step:
                 _turn(book, event)
 
     def _traded(self, book: LevelBook, event: Traded) -> None:
-        quoted = not (self._moved or event.hidden)
+        quoted = not (self._moved or event.hidden or event.whole)
         self._trades.append(Print(event.trade_id, event.price, event.quantity, event.taker_side, quoted))
         if self._cross_left:
             self._cross_left -= event.quantity

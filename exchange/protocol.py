@@ -17,7 +17,7 @@ from exchange.commands import ParticipantCommand
 from exchange.events import Event, Happened
 from exchange.market_data import Snapshot
 from exchange.ports import Refusal
-from exchange.types import AccountId, ClientId
+from exchange.types import AccountId, ClientId, TradingPhase
 from kernel.time import Instant
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
@@ -87,6 +87,7 @@ class Books(msgspec.Struct, frozen=True, tag="books"):
     market_halted: bool
     books: tuple[Snapshot, ...]
     market_paused_until: Instant = Instant(0)
+    market_phase: TradingPhase = TradingPhase.CONTINUOUS
 
 
 class Stream(msgspec.Struct, frozen=True, tag="stream"):

@@ -358,7 +358,8 @@ class EngineServer:
                     engine.paused_until(symbol),
                 )
             )
-        return Books(engine.sequence, engine.market_halted, tuple(images), engine.market_paused_until)
+        paused_until, phase = engine.market_paused_until, engine.market_phase
+        return Books(engine.sequence, engine.market_halted, tuple(images), paused_until, phase)
 
     # --- connections -----------------------------------------------------------------------------------------------
 

@@ -174,6 +174,7 @@ class MarketDataServer:
                     message.books,
                     market_halted=message.market_halted,
                     market_paused_until=message.market_paused_until,
+                    market_phase=message.market_phase,
                 )
                 self._restored = True
                 self._publish([*self._all_snapshots(), self._data.status(self._clock.now())])
