@@ -66,9 +66,13 @@ def refuse_account(floor: Floor, account: AccountId) -> RejectReason | None:
 def refuse_phase(floor: Floor, book: Book | None, *, at_once: bool) -> RejectReason | None:
     """Return why the phase refuses an order; `at_once`: it could not wait for a cross (C5)."""
     phase = floor.phase if book is None else book.phase
-    if floor.phase is _CLOSED or phase is _CLOSED:
+    if floor.phase is _CLOSED:
         return RejectReason.SESSION_CLOSED
-    if floor.halt is not None or (book is not None and book.halt is not None):
+    if floor.halt is not None:
+        return RejectReason.HALTED
+    if phase is _CLOSED:
+        return RejectReason.SESSION_CLOSED
+    if book is not None and book.halt is not None:
         return RejectReason.HALTED
     if phase is TradingPhase.POST_CLOSE:
         return RejectReason.WRONG_PHASE
