@@ -33,9 +33,7 @@ def limit_price(book: Book, order: Order) -> int:
 
 
 def look(floor: Floor, events: list[Event], book: Book) -> None:
-    """Move the band after trades, and enter or leave the limit state; to be called after each command."""
-    if book.unlooked:
-        _move(floor, book)
+    """Enter or leave the limit state; to be called after each command, when nothing else is to come."""
     lower, upper = edges(book)
     bids, asks = book.bids.keys, book.asks.keys
     limited = book.trading and bool((bids and bids[-1] >= upper) or (asks and -asks[-1] <= lower))
@@ -49,8 +47,15 @@ def look(floor: Floor, events: list[Event], book: Book) -> None:
     events.append(LimitState(book.symbol, book.symbol_seq, limited, Ticks(lower), Ticks(upper)))
 
 
+def move_all(floor: Floor) -> None:
+    """Move the band of every symbol that traded (B2)."""
+    for book in floor.moving:
+        if book.unlooked:
+            _move(floor, book)
+
+
 def look_at_all(floor: Floor, events: list[Event]) -> None:
-    """Look at every symbol with a moving band."""
+    """Look at every symbol with a moving band (B4)."""
     for book in floor.moving:
         look(floor, events, book)
 

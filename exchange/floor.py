@@ -255,21 +255,12 @@ class Floor:
             (book.bids if maker.side is _BUY else book.asks).remove(maker)
             del self.orders[maker.order_id]
             maker.quantity = 0
-        if taker.side is _BUY:
-            buyer, seller = taker.account, maker.account
-        else:
-            buyer, seller = maker.account, taker.account
+        buyer, seller = (taker.account, maker.account) if taker.side is _BUY else (maker.account, taker.account)
         cash, positions = self.cash, book.positions
         cost = price * lots * book.money
         buyer_fee = seller_fee = 0
         if book.fees:
-            instrument = book.instrument
-            if taker.side is _BUY:
-                buyer_fee = fee(cost, instrument.taker_fee_ppm)
-                seller_fee = fee(cost, instrument.maker_fee_ppm)
-            else:
-                buyer_fee = fee(cost, instrument.maker_fee_ppm)
-                seller_fee = fee(cost, instrument.taker_fee_ppm)
+            buyer_fee, seller_fee = fees(book, cost, taker.side)
             cash[FEES] = cash.get(FEES, 0) + buyer_fee + seller_fee
         cash[buyer] = cash.get(buyer, 0) - cost - buyer_fee
         cash[seller] = cash.get(seller, 0) + cost - seller_fee
@@ -355,6 +346,13 @@ def fee(notional: int, ppm: int) -> int:
     product = notional * ppm
     whole = (2 * abs(product) + MILLION) // (2 * MILLION)
     return whole if product >= 0 else -whole
+
+
+def fees(book: Book, notional: int, taker_side: Side) -> tuple[int, int]:
+    """Return what buyer and seller of a trade in continuous trading pay."""
+    instrument = book.instrument
+    taker, maker = fee(notional, instrument.taker_fee_ppm), fee(notional, instrument.maker_fee_ppm)
+    return (taker, maker) if taker_side is _BUY else (maker, taker)
 
 
 def need(book: Book, side: Side, price: int, lots: int) -> int:

@@ -10,7 +10,7 @@ from heapq import heappop
 from typing import Final
 
 from exchange.auction import cross
-from exchange.bands import look, look_at_all
+from exchange.bands import look_at_all, move_all
 from exchange.book import STOP, Book, Order
 from exchange.events import (
     Breaker,
@@ -227,8 +227,6 @@ def let_due_happen(floor: Floor, events: list[Event], now: int) -> None:
         if kind == EXPIRY:
             order = floor.orders[order_id]
             _expire(floor, events, order)
-            if order.book.luld_ppm:
-                look(floor, events, order.book)
         elif kind == LIMIT_STATE_END:
             _pause(floor, events, floor.books[symbol])
         elif kind == PAUSE_END:
@@ -285,10 +283,10 @@ def _end_market_pause(floor: Floor, events: list[Event]) -> None:
 
 def look_after(floor: Floor, events: list[Event], traded: int) -> None:
     """Look at bands and breakers once something was carried out; `traded` is how many trades there were before."""
-    if floor.moving:
-        look_at_all(floor, events)
+    move_all(floor)
     if floor.venue.breakers and floor.trades_made > traded:
         _look_at_index(floor, events)
+    look_at_all(floor, events)
 
 
 def _look_at_index(floor: Floor, events: list[Event]) -> None:
@@ -309,5 +307,3 @@ def _look_at_index(floor: Floor, events: list[Event]) -> None:
         floor.schedule(floor.paused_until, MARKET_PAUSE_END, _NO_ORDER, _NO_SYMBOL)
         floor.refresh()
         events.append(Paused(None, 0, Instant(floor.paused_until)))
-    if floor.moving:
-        look_at_all(floor, events)
