@@ -25,6 +25,7 @@ from exchange.conflation import Conflation
 from exchange.engine import Engine
 from exchange.events import Happened, Traded
 from exchange.market_data import Delta, Follower, MarketData, MarketStatus, Snapshot, trade_throughs
+from exchange.snapshot import dump, load
 from exchange.types import HaltReason, Instrument, SelfTrade, Side, TimeInForce, TradingPhase, Venue
 from kernel.time import SECOND
 from tests.exchange.desk import AAA, Desk
@@ -134,6 +135,33 @@ def restored(engine, symbol):
         engine.phase(symbol),
         engine.paused_until(symbol),
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_frozen_engine_goes_on_the_same_and_a_replay_ends_in_the_same_state(seed):
+    rng, engine, at = random.Random(seed), Engine(INSTRUMENTS, VENUE), 0
+    other, items = Engine(INSTRUMENTS, VENUE), []
+    for seq in range(1, 1_000):
+        at += rng.choice((0, 0, SECOND // 3, SECOND))
+        items.append(Sequenced(seq, at, command(rng, seq, engine)))
+        if seq % 7 == 0:
+            other = load(dump(other), INSTRUMENTS, VENUE)
+        assert other.apply(items[-1]) == engine.apply(items[-1])
+        assert other.state_hash() == engine.state_hash()
+        assert other.due_at() == engine.due_at()
+    again = Engine(INSTRUMENTS, VENUE)
+    for item in items:
+        again.apply(item)
+    assert again.state_hash() == engine.state_hash()
+
+
+def test_an_engine_can_be_taken_back_to_a_snapshot():
+    desk = Desk()
+    desk.buy(3, 100)
+    kept, right = desk.engine.snapshot(), desk.engine.state_hash()
+    desk.sell(3, 100)
+    desk.engine.restore(kept)
+    assert (desk.engine.state_hash(), desk.bids()) == (right, ((100, 3),))
 
 
 @pytest.mark.parametrize("flags", [{"all_or_none": True}, {"display": 1}, {"trigger": 140}])
