@@ -228,6 +228,9 @@ def look_at_all_or_none(floor: Floor, events: list[Event], side: BookSide) -> No
     place = 0
     while place < len(side.all_or_none):
         order = side.all_or_none[place]
+        other = order.book.asks if side.sign > 0 else order.book.bids
+        if not other.keys or other.keys[-1] < order.price * other.sign:
+            return  # nothing is offered at its price, and those after it ask for a better one
         if try_to_fill(floor, events, order):
             place = 0
         else:

@@ -168,6 +168,24 @@ def test_the_best_price_is_found_without_looking_at_every_level():
     assert cost(10_000) < 10 * cost(10)
 
 
+def test_waiting_orders_out_of_reach_cost_nothing():
+    """Beside 3,000 unseen orders that nothing reaches, an order that rests costs what it costs beside none."""
+
+    def cost(waiting):
+        engine = Engine((WIDE,))
+        for number in range(waiting):
+            engine.apply(PlaceOrder("p", f"w{number}", "AAA", Side.BUY, 9, Limit(1_000, all_or_none=True)))
+        best = float("inf")
+        for turn in range(300):
+            place = PlaceOrder("p", f"a{turn}", "AAA", Side.SELL, 1, Limit(2_000 + turn))
+            began = time.perf_counter_ns()
+            engine.apply(place)
+            best = min(best, time.perf_counter_ns() - began)
+        return best
+
+    assert cost(3_000) < 10 * cost(1)
+
+
 @pytest.mark.parametrize("kind", ["plain", "iceberg", "all_or_none", "stop", "gtt"])
 def test_orders_that_end_leave_nothing_behind(kind):
     flags = {"iceberg": {"display": 1}, "all_or_none": {"all_or_none": True}, "stop": {"trigger": 140}}.get(kind, {})
