@@ -12,9 +12,10 @@ from typing import Final
 
 from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, Book, BookSide, Order
 from exchange.events import Canceled, Event, Replenished, Rested, Traded
-from exchange.ledger import FEES
+from exchange.ledger import FEES, money_per_tick
 from exchange.types import (
     GATHERING,
+    MAX_QUANTITY_LOTS,
     AccountId,
     CancelReason,
     ClientId,
@@ -39,6 +40,8 @@ EXPIRY: Final = 0
 LIMIT_STATE_END: Final = 1
 PAUSE_END: Final = 2
 MARKET_PAUSE_END: Final = 3
+MAX_MONEY: Final = (1 << 63) - 1
+"""What a journal and a ledger hold of money, in millionths."""
 MILLION: Final = 1_000_000
 
 AUCTIONS: Final = GATHERING - {TradingPhase.PRE_OPEN}
@@ -356,6 +359,9 @@ def _check(instruments: Sequence[Instrument], venue: Venue) -> None:
             raise InputError(where, "limits are not negative, and a moving band is at most the whole reference")
         if max(abs(one.maker_fee_ppm), abs(one.taker_fee_ppm), abs(one.auction_fee_ppm)) > MILLION:
             raise InputError(where, "a fee is at most the whole notional")
+        largest = (one.reference + one.band) * min(one.max_quantity, MAX_QUANTITY_LOTS) * money_per_tick(one)
+        if largest > MAX_MONEY:
+            raise InputError(where, f"a trade could be worth {largest} millionths, more than a ledger's 64 bits hold")
     times = (venue.limit_state_seconds, venue.pause_seconds, venue.reopening_seconds, venue.breaker_seconds)
     if min(times) < 1 or venue.orders_per_second < 0:
         raise InputError("venue", "states and pauses last a second at least; orders_per_second is not negative")

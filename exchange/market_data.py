@@ -281,16 +281,18 @@ class MarketData:
             if isinstance(event, Resumed) and book.halted:
                 book.phase = self.market_phase
             step.take(book, event)
+        changed = False
         for symbol in self._books if turned else steps:
             book = self._books[symbol]
-            book.gathering = self._gathers(book, happened.at)
+            gathering = self._gathers(book, happened.at)
+            changed = changed or gathering is not book.gathering
+            book.gathering = gathering
+        if changed:
+            self._gathering = self._gathering_now()
         messages: list[FeedMessage] = []
-        before, self._gathering = self._gathering, self._gathering_now() if turned else self._gathering
-        if told or self._gathering != before:
+        if told or (turned and changed):
             messages.append(self.status(happened.at))
         messages.extend(step.delta(symbol, self._books[symbol], happened.at) for symbol, step in steps.items())
-        if steps and not turned:
-            self._gathering = self._gathering_now()
         return tuple(messages)
 
     def _market(self, event: Event, at: Instant) -> bool:

@@ -285,6 +285,7 @@ def test_an_engine_needs_instruments_each_once():
         {"reference": 0},
         {"band": -1},
         {"luld_ppm": -1},
+        {"band": 10**9},
         {"taker_fee_ppm": 2_000_000},
     ],
 )

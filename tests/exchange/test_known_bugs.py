@@ -13,7 +13,7 @@ from exchange.engine import Engine
 from exchange.types import Instrument, Side, TimeInForce
 from tests.exchange.desk import Desk, cancels, kinds, reason, trades
 
-WIDE = Instrument("AAA", 500_000_000, 499_999_999)
+WIDE = Instrument("AAA", 500_000_000, 499_999_999, max_quantity=900_000)
 
 
 def test_a_partial_fill_does_not_send_the_maker_to_the_back():
