@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from exchange.adapters.connection import LOOPBACK
-from exchange.types import Instrument
+from exchange.types import Instrument, Venue
 from runbooks.model import Consent
 
 
@@ -114,6 +114,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     prometheus_url: str
     alertmanager_url: str
     instruments: tuple[Instrument, ...]
+    venue: Venue = Venue()
     gateway_capacity_per_s: int = 400
     load_rate_per_s: float = 0.0
     load_by_phase: bool = False

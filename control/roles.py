@@ -60,6 +60,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
         parts = EngineParts(
             paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
             instruments=config.instruments,
+            venue=config.venue,
             clock=SystemClock(),
             telemetry=EngineInstruments(exporter, [one.symbol for one in config.instruments]),
             log=_log(config, stack, exporter),

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from exchange.answers import OrderAnswer, Status, answer_of
-from exchange.commands import CancelOrder, PlaceOrder, ReplaceOrder, Sequenced
+from exchange.commands import CancelOrder, MassCancel, PlaceOrder, ReplaceOrder, Sequenced
 from exchange.engine import Engine
 from exchange.events import Rejected
 from exchange.ports import ClientOutcome
@@ -79,7 +79,7 @@ def replayed(engine: Engine, items: Iterable[Sequenced]) -> Replayed:
     for item in items:
         events = engine.apply(item)
         command = item.command
-        if not isinstance(command, PlaceOrder | CancelOrder | ReplaceOrder):
+        if not isinstance(command, PlaceOrder | CancelOrder | ReplaceOrder | MassCancel):
             continue
         key = (str(command.account), str(command.client_id))
         if any(isinstance(one, Rejected) and one.reason is RejectReason.DUPLICATE_CLIENT_ID for one in events):

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from exchange.events import Accepted, Canceled, Event, Expired, Rejected, Replaced, Rested, Traded
+from exchange.events import Accepted, Canceled, Event, MassCanceled, Rejected, Replaced, Traded
 from exchange.types import CancelReason, ClientId, RejectReason
 
 
@@ -31,7 +31,7 @@ class Fill(msgspec.Struct, frozen=True):
 
 
 class OrderAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The body of an answer to an order, a cancel or a replace. Prices in ticks, quantities in lots."""
+    """The body of an answer to an order, a replace, a cancel or a mass cancel. Prices in ticks, quantities in lots."""
 
     status: Status
     seq: int
@@ -41,7 +41,7 @@ class OrderAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     filled: int = 0
     """Traded at once."""
     resting: int = 0
-    """Now open in the book."""
+    """Now open: in the book, shown or not, or waiting for its trigger or a cross."""
     canceled: int = 0
     """Left without trading, by this request."""
     fills: tuple[Fill, ...] = ()
@@ -49,7 +49,7 @@ class OrderAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> OrderAnswer:
-    """Read the events one participant's command caused as its answer.
+    """Read the events one participant's command caused as its answer; what was due before it is not its own.
 
     Raises:
         ValueError: the events are not those of a participant's command.
@@ -57,26 +57,27 @@ def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> Order
     status: Status | None = None
     reason: RejectReason | None = None
     order_id: int | None = None
-    resting = canceled = 0
+    left = canceled = 0
     fills: list[Fill] = []
     for event in events:
         match event:
             case Rejected():
                 status, reason = Status.REJECTED, event.reason
             case Accepted():
-                status, order_id = Status.ACCEPTED, event.order_id
+                status, order_id, left = Status.ACCEPTED, event.order_id, event.quantity
             case Replaced():
-                status, order_id = Status.REPLACED, event.order_id
-                resting = event.quantity if event.kept_priority else 0
-            case Traded():
+                status, order_id, left = Status.REPLACED, event.order_id, event.quantity
+            case Traded() if order_id is not None and order_id in {event.taker_order_id, event.maker_order_id}:
                 fills.append(Fill(event.trade_id, event.price, event.quantity))
-            case Rested():
-                resting = event.quantity
-            case Canceled():
+                left -= event.quantity
+            case Canceled() if event.reason is CancelReason.REQUESTED:
+                status, order_id, canceled = Status.CANCELED, event.order_id, event.quantity
+            case Canceled() if event.reason is CancelReason.MASS_CANCEL or event.order_id == order_id:
                 canceled += event.quantity
-                if event.reason is CancelReason.REQUESTED:
-                    status, order_id = Status.CANCELED, event.order_id
-            case Expired() | _:
+                left -= event.quantity
+            case MassCanceled():
+                status, order_id, left = Status.CANCELED, None, 0
+            case _:
                 pass
     if status is None:
         raise ValueError(f"journal number {seq} is no participant's command: nothing answers it")
@@ -86,7 +87,7 @@ def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> Order
         client_id=client_id,
         order_id=order_id,
         filled=sum(fill.quantity for fill in fills),
-        resting=resting,
+        resting=left,
         canceled=canceled,
         fills=tuple(fills),
         reason=reason,

@@ -103,4 +103,5 @@ def merged(first: Delta, second: Delta) -> Delta:
         changes=tuple(changes.values()),
         trades=(*first.trades, *second.trades),
         halted=second.halted,
+        gathering=second.gathering,
     )

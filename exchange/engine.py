@@ -1,60 +1,69 @@
 """The exchange's state machine: sequenced commands in, events out, nothing else.
 
 The same commands always give the same events and the same `state_hash`. A command the rules refuse comes back as
-`Rejected` and changes nothing but the memory of its client id.
+`Rejected` and changes nothing but the memory of its client id. `docs/exchange-rules.md` is the table of the rules; the
+modules beside this one each hold a part of them and cite its numbers:
 
-Order of the checks: shape of the ids, duplicate id, session and halts, symbol, quantity, price, band, liquidity.
-
-Choices where exchanges differ:
-  - A market order that meets an empty side is `Rejected(no_liquidity)`; one filled in part is `Canceled` for the rest.
-  - A replace whose quantity is not greater at the same price keeps its place in the queue.
-  - Halts refuse new orders and every replace; cancels still pass.
-  - Client ids are remembered for the session: `OpenSession` forgets them (unless the session is already open).
-  - Halting what is halted and resuming what is open changes nothing but is answered like the first time.
+    checks      what an order must be           orders   place, replace, cancel
+    matching    continuous trading              stops    triggers and cascades
+    auction     crosses                         bands    moving band, limit state
+    session     phases, halts, what is due      floor    the state all of them work on
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import Final, assert_never
+from typing import Final, NamedTuple
 
 import msgspec
 
-from exchange.book import Book, Depth, Order, Top
+from exchange.auction import equilibrium
+from exchange.book import LIMIT, STOP, STOP_LIMIT, BookSide, Depth, Order, Top
+from exchange.checks import is_id, refuse_phase
 from exchange.commands import (
-    AdminCommand,
     CancelOrder,
     CloseSession,
     Command,
+    DisableAccount,
+    EnableAccount,
+    Fund,
     Halt,
-    Limit,
-    Market,
+    MassCancel,
     OpenSession,
     PlaceOrder,
     ReplaceOrder,
     Resume,
     Sequenced,
+    SetPhase,
+    Tick,
 )
 from exchange.events import (
-    Accepted,
-    Canceled,
+    AccountDisabled,
+    AccountEnabled,
     Event,
-    Expired,
-    Halted,
+    Funded,
+    MassCanceled,
     Rejected,
-    Replaced,
-    Rested,
-    Resumed,
-    SessionClosed,
-    SessionOpened,
-    Traded,
+    Ticked,
+)
+from exchange.floor import Floor
+from exchange.frozen import Frozen, Known, fingerprint, floor_of, frame_of
+from exchange.ledger import CASH
+from exchange.orders import cancel, cancel_all, mass_cancel, place, replace
+from exchange.session import (
+    close_session,
+    halt,
+    let_due_happen,
+    look_after,
+    next_due,
+    open_session,
+    resume,
+    turn,
 )
 from exchange.types import (
-    MAX_ID_LENGTH,
-    MAX_PRICE_TICKS,
-    MAX_QUANTITY_LOTS,
+    GATHERING,
     AccountId,
     CancelReason,
     ClientId,
@@ -66,62 +75,53 @@ from exchange.types import (
     Side,
     Symbol,
     Ticks,
-    TimeInForce,
-    TradeId,
+    TradingPhase,
+    Venue,
 )
-from kernel.errors import InputError, PermanentError
+from exchange.views import BookView, Indicative, LevelView, OrderStatus, OrderView
+from kernel.errors import PermanentError
+from kernel.time import Instant
 
 ADMIN: Final = AccountId("")
 """The account under which the keys of admin commands are remembered; no participant can have it."""
+MAX_FUND: Final = 10**18
+"""The largest amount `Fund` moves: sums of many of them still fit into a ledger's 64 bits."""
 
-_WORST_KEY: Final = -(MAX_PRICE_TICKS + 1)
-"""Below the key of every level: the limit of a market order."""
-
+_BAD_CLIENT_ID: Final = RejectReason.BAD_CLIENT_ID
+_PARTICIPANTS: Final = (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
-
-class Known(msgspec.Struct, frozen=True, gc=False):
-    """What is remembered of a request under its client id."""
-
-    seq: int
-    fingerprint: bytes
-    events: tuple[Event, ...]
-    """The first answer, to be given again."""
+__all__ = ["ADMIN", "Engine", "Frozen", "Known", "Queued", "fingerprint", "identity"]
 
 
-def fingerprint(command: Command) -> bytes:
-    """Return 16 bytes that are equal for equal commands and, for all practical purposes, for no others."""
-    return hashlib.blake2b(_encode(command), digest_size=16).digest()
+class Queued(NamedTuple):
+    """An order in its place: price, id, and what it shows."""
+
+    price: Ticks
+    order_id: OrderId
+    shown: Lots
 
 
 def identity(command: Command) -> tuple[AccountId, ClientId]:
     """Return under which account and id a command is remembered."""
-    if isinstance(command, PlaceOrder | CancelOrder | ReplaceOrder):
+    if isinstance(command, _PARTICIPANTS):
         return command.account, command.client_id
     return ADMIN, command.key
 
 
 class Engine:
-    """A deterministic exchange: all books, halts, the session and the memory of client ids."""
+    """A deterministic exchange: all books, accounts, phases, timers and the memory of client ids."""
 
-    def __init__(self, instruments: Sequence[Instrument]) -> None:
-        if not instruments:
-            raise InputError("instruments", "there are none", right="name at least one")
+    __slots__ = ("_floor", "_known", "_known_hash", "_known_hashed", "_sequence", "instruments")
+
+    def __init__(self, instruments: Sequence[Instrument], venue: Venue | None = None) -> None:
+        self._floor = Floor(instruments, Venue() if venue is None else venue)
         self.instruments: Final = {instrument.symbol: instrument for instrument in instruments}
-        if len(self.instruments) != len(instruments):
-            raise InputError("instruments", "a symbol stands twice", right="name each symbol once")
-        self._books: Final = {symbol: Book(symbol) for symbol in self.instruments}
-        self._orders: Final[dict[OrderId, Order]] = {}
         # Keyed by one string, not a tuple: a dict of values the collector need not visit is skipped by it as a whole.
         self._known: dict[str, Known] = {}
         self._known_hash = hashlib.blake2b()
         self._known_hashed = 0
         self._sequence = 0
-        self._orders_made = 0
-        self._trades_made = 0
-        self._market_halt: HaltReason | None = None
-        self._halts: Final[dict[Symbol, HaltReason]] = {}
-        self._session_open = True
 
     # --- what is asked ---------------------------------------------------------------------------------------------
 
@@ -131,55 +131,166 @@ class Engine:
         return self._sequence
 
     @property
+    def venue(self) -> Venue:
+        """The conventions this exchange keeps."""
+        return self._floor.venue
+
+    @property
+    def clock(self) -> Instant:
+        """The latest instant the engine was given."""
+        return Instant(self._floor.clock)
+
+    @property
     def session_open(self) -> bool:
-        """Whether new orders are taken, halts aside."""
-        return self._session_open
+        """Whether the market is in any phase but closed, halts aside."""
+        return self._floor.phase is not TradingPhase.CLOSED
 
     @property
     def market_halted(self) -> bool:
         """Whether the whole market stands still."""
-        return self._market_halt is not None
+        return self._floor.halt is not None
 
     @property
     def market_halt_reason(self) -> HaltReason | None:
         """Why the whole market stands still; None when it does not."""
-        return self._market_halt
+        return self._floor.halt
+
+    @property
+    def market_phase(self) -> TradingPhase:
+        """The phase of the whole market."""
+        return self._floor.phase
+
+    @property
+    def market_paused_until(self) -> Instant:
+        """When the market-wide pause ends; 0 when there is none."""
+        return Instant(self._floor.paused_until)
 
     @property
     def resting_orders(self) -> int:
-        """How many orders rest in all books."""
-        return len(self._orders)
+        """How many orders live: in all books, and waiting beside them."""
+        return len(self._floor.orders)
+
+    @property
+    def orders_made(self) -> int:
+        """How many order ids were given out."""
+        return self._floor.orders_made
 
     def open_notional(self) -> int:
         """Return price times quantity of all that rests in the books, in ticks times lots.
 
         It looks at every level when it is asked, so that matching pays nothing for it.
         """
-        return sum(book.bids.notional() + book.asks.notional() for book in self._books.values())
+        return sum(book.bids.notional() + book.asks.notional() for book in self._floor.sorted_books)
 
     def halted_symbols(self) -> tuple[Symbol, ...]:
         """Return the symbols that stand still on their own, sorted."""
-        return tuple(sorted(self._halts))
+        return tuple(book.symbol for book in self._floor.sorted_books if book.halt is not None)
 
     def top(self, symbol: Symbol) -> Top:
         """Return a symbol's best bid and offer.
 
         Raises:
-            KeyError: the symbol is unknown.
+            KeyError: the symbol is unknown (so with every question about a symbol).
         """
-        return self._books[symbol].top()
+        return self._floor.books[symbol].top()
 
     def depth(self, symbol: Symbol, levels: int) -> Depth:
-        """Return the best `levels` levels of a symbol.
+        """Return the best `levels` levels of a symbol, as they are shown."""
+        return self._floor.books[symbol].depth(levels)
 
-        Raises:
-            KeyError: the symbol is unknown.
+    def book(self, symbol: Symbol) -> BookView:
+        """Return a symbol's shown book with the orders of each price in the order in which they trade."""
+        book = self._floor.books[symbol]
+        return BookView(symbol, _levels(book.bids), _levels(book.asks))
+
+    def queue(self, symbol: Symbol, side: Side) -> tuple[Queued, ...]:
+        """Return the shown orders of a side, best price first, in the order in which they trade."""
+        orders = self._floor.books[symbol].side(side).orders()
+        return tuple(Queued(Ticks(one.price), one.order_id, Lots(one.quantity)) for one in orders)
+
+    def order(self, order_id: OrderId) -> OrderView | None:
+        """Return what is known of an order; None when the id was never given out."""
+        order = self._floor.orders.get(order_id)
+        if order is not None:
+            return _view(order)
+        return OrderView(order_id, OrderStatus.ENDED) if 0 < order_id <= self._floor.orders_made else None
+
+    def orders(self, account: AccountId) -> tuple[OrderView, ...]:
+        """Return an account's live orders by id. Looks at every live order."""
+        mine = [order for order in self._floor.orders.values() if order.account == account]
+        return tuple(_view(order) for order in sorted(mine, key=lambda order: order.order_id))
+
+    def live(self) -> tuple[tuple[OrderId, Lots], ...]:
+        """Return every live order, stops and unseen ones too, by id, with what is open of it."""
+        orders = self._floor.orders
+        return tuple((order_id, Lots(orders[order_id].open)) for order_id in sorted(orders))
+
+    def balance(self, account: AccountId, asset: str) -> int:
+        """Return what an account has: millionths of `$cash`, lots of a symbol."""
+        if asset == CASH:
+            return self._floor.cash.get(account, 0)
+        return self._floor.books[Symbol(asset)].positions.get(account, 0)
+
+    def balances(self) -> dict[tuple[AccountId, str], int]:
+        """Return every balance that is not zero, by account and asset."""
+        found: dict[tuple[AccountId, str], int] = {
+            (account, str(CASH)): amount for account, amount in self._floor.cash.items() if amount
+        }
+        for book in self._floor.sorted_books:
+            for account, lots in book.positions.items():
+                if lots:
+                    found[account, str(book.symbol)] = lots
+        return found
+
+    def held(self, account: AccountId, asset: str) -> int:
+        """Return how much of what an account has its orders hold (M4)."""
+        held = self._floor.cash_held if asset == CASH else self._floor.positions_held[Symbol(asset)]
+        return held.get(account, 0)
+
+    def free(self, account: AccountId, asset: str) -> int:
+        """Return what an account has less what is held (M5)."""
+        return self.balance(account, asset) - self.held(account, asset)
+
+    def disabled_accounts(self) -> tuple[AccountId, ...]:
+        """Return the accounts that are switched off, sorted."""
+        return tuple(sorted(self._floor.disabled))
+
+    def last_price(self, symbol: Symbol) -> Ticks | None:
+        """Return the price of a symbol's last trade; None before the first."""
+        price = self._floor.books[symbol].last_price
+        return Ticks(price) if price else None
+
+    def indicative(self, symbol: Symbol) -> Indicative | None:
+        """Return what a cross of a symbol would do now; None when nothing would trade."""
+        found = equilibrium(self._floor.books[symbol])
+        return None if found is None else Indicative(Ticks(found.price), Lots(found.volume), found.surplus)
+
+    def phase(self, symbol: Symbol) -> TradingPhase:
+        """Return a symbol's phase, its halts and pauses aside."""
+        return self._floor.books[symbol].phase
+
+    def paused_until(self, symbol: Symbol) -> Instant:
+        """Return when a symbol's own pause ends; 0 when there is none."""
+        return Instant(self._floor.books[symbol].paused_until)
+
+    def gathers(self, symbol: Symbol) -> bool:
+        """Tell whether a symbol's orders wait for a cross, so that its book may be crossed."""
+        book = self._floor.books[symbol]
+        return book.gathered or (
+            not book.trading and (book.phase in GATHERING or book.paused_until > 0 or self._floor.paused_until > 0)
+        )
+
+    def due_at(self) -> Instant | None:
+        """Return the next instant at which something happens by itself; None when nothing will.
+
+        A `Tick` then, or any later command, lets it happen.
         """
-        return self._books[symbol].depth(levels)
+        due = next_due(self._floor)
+        return None if due is None else Instant(due)
 
     def symbol_seq(self, symbol: Symbol) -> int:
         """Return the number of the symbol's last event; 0 before the first."""
-        return self._books[symbol].symbol_seq
+        return self._floor.books[symbol].symbol_seq
 
     def known(self, account: AccountId, client_id: ClientId) -> Known | None:
         """Return what is remembered of a request; `account` is `ADMIN` for the keys of admin commands."""
@@ -191,408 +302,218 @@ class Engine:
         For the check before sequencing: whatever this refuses can be sent again later under the same client id.
         """
         if isinstance(command, PlaceOrder):
-            return self._standstill(command.symbol)
+            return refuse_phase(self._floor, self._floor.books.get(command.symbol), at_once=False)
         if isinstance(command, ReplaceOrder):
-            order = self._orders.get(command.order_id)
-            return self._standstill(None if order is None else order.book.symbol)
+            order = self._floor.orders.get(command.order_id)
+            return refuse_phase(self._floor, None if order is None else order.book, at_once=False)
         return None
 
     # --- what is done ----------------------------------------------------------------------------------------------
 
-    def apply(self, item: Sequenced) -> tuple[Event, ...]:
-        """Carry out the next command and return all it caused, in order.
+    def apply(self, item: Sequenced | Command) -> tuple[Event, ...]:
+        """Carry out the next command and return all it caused, in order, what was due before it first.
+
+        A command on its own is taken as the next one, at the instant of the engine's clock.
 
         Raises:
             PermanentError: the sequence number is not the next one; nothing changed.
         """
-        if item.seq != self._sequence + 1:
-            raise PermanentError(
-                f"engine at sequence {self._sequence} was given command {item.seq}; it takes the next one only"
-            )
-        command = item.command
-        account, client_id = identity(command)
-        key = f"{account}\n{client_id}"
-        self._sequence = item.seq
-        if not _is_id(client_id) or not (_is_id(account) or isinstance(command, AdminCommand)):
-            return (Rejected(account, client_id, RejectReason.BAD_CLIENT_ID),)
-        if key in self._known:
-            return (Rejected(account, client_id, RejectReason.DUPLICATE_CLIENT_ID),)
-        events = self._carry_out(command)
-        self._known[key] = Known(item.seq, fingerprint(command), events)
-        return events
-
-    def _carry_out(self, command: Command) -> tuple[Event, ...]:  # noqa: PLR0911 - one return a command
-        match command:
-            case PlaceOrder():
-                return self._place(command)
-            case CancelOrder():
-                return self._cancel(command)
-            case ReplaceOrder():
-                return self._replace(command)
-            case Halt():
-                return self._halt(command)
-            case Resume():
-                return self._resume(command)
-            case CloseSession():
-                return self._close_session()
-            case OpenSession():
-                return self._open_session()
-            case _:
-                assert_never(command)
-
-    # --- orders ----------------------------------------------------------------------------------------------------
-
-    def _place(self, command: PlaceOrder) -> tuple[Event, ...]:
-        reason = self._refusal(command)
-        symbol = command.symbol
-        if reason is not None:
-            known_symbol = symbol if symbol in self._books else None
-            return (Rejected(command.account, command.client_id, reason, known_symbol),)
-        book = self._books[symbol]
-        terms = command.terms
-        price = terms.price if isinstance(terms, Limit) else None
-        self._orders_made += 1
-        order_id = OrderId(self._orders_made)
-        account, client_id, side = command.account, command.client_id, command.side
-        book.symbol_seq += 1
-        accepted = Accepted(order_id, account, client_id, symbol, book.symbol_seq, side, command.quantity, price)
-        events: list[Event] = [accepted]
-        left = self._match(events, book, order_id, account, side, price, command.quantity)
-        if not left:
-            return tuple(events)
-        if price is not None and command.time_in_force is not TimeInForce.IOC:
-            self._rest(events, Order(order_id, account, book, side, price, left, command.time_in_force))
-            return tuple(events)
-        why = CancelReason.MARKET_REMAINDER if price is None else CancelReason.IOC_REMAINDER
-        book.symbol_seq += 1
-        events.append(
-            Canceled(order_id, account, client_id, symbol, book.symbol_seq, side, price, left, why, resting=False)
-        )
-        return tuple(events)
-
-    def _cancel(self, command: CancelOrder) -> tuple[Event, ...]:
-        order = self._orders.get(command.order_id)
-        if order is None or order.account != command.account:
-            return (self._not_there(command, order),)
-        book = order.book
-        self._leave(order)
-        book.symbol_seq += 1
-        return (
-            Canceled(
-                order.order_id,
-                order.account,
-                command.client_id,
-                book.symbol,
-                book.symbol_seq,
-                order.side,
-                order.price,
-                order.quantity,
-                CancelReason.REQUESTED,
-                resting=True,
-            ),
-        )
-
-    def _replace(self, command: ReplaceOrder) -> tuple[Event, ...]:
-        order = self._orders.get(command.order_id)
-        reason = self._standstill(None if order is None else order.book.symbol)
-        if reason is not None:
-            symbol = None if order is None else order.book.symbol
-            return (Rejected(command.account, command.client_id, reason, symbol),)
-        if order is None or order.account != command.account:
-            return (self._not_there(command, order),)
-        book = order.book
-        reason = self._bad_figures(book.symbol, command.quantity, command.price)
-        if reason is not None:
-            return (Rejected(command.account, command.client_id, reason, book.symbol),)
-        keeps = command.price == order.price and command.quantity <= order.quantity
-        book.symbol_seq += 1
-        replaced = Replaced(
-            order.order_id,
-            order.account,
-            command.client_id,
-            book.symbol,
-            book.symbol_seq,
-            order.side,
-            order.price,
-            order.quantity,
-            command.price,
-            command.quantity,
-            kept_priority=keeps,
-        )
-        if keeps:
-            assert order.level is not None, f"order {order.order_id} is live but does not rest"
-            order.level.total -= order.quantity - command.quantity
-            order.quantity = command.quantity
-            return (replaced,)
-        return self._match_anew(replaced, order)
-
-    def _match_anew(self, replaced: Replaced, order: Order) -> tuple[Event, ...]:
-        """Treat a replaced order that lost its place as if it came in now."""
-        self._leave(order)
-        events: list[Event] = [replaced]
-        book, side, price = order.book, order.side, replaced.price
-        left = self._match(events, book, order.order_id, order.account, side, price, replaced.quantity)
-        if left:
-            self._rest(events, Order(order.order_id, order.account, book, side, price, left, order.time_in_force))
-        return tuple(events)
-
-    def _match(
-        self,
-        events: list[Event],
-        book: Book,
-        taker_id: OrderId,
-        taker: AccountId,
-        side: Side,
-        price: Ticks | None,
-        quantity: Lots,
-    ) -> Lots:
-        """Trade against the other side, best price first, oldest first, never past `price`; return what is left."""
-        buys = side is Side.BUY
-        other = book.asks if buys else book.bids
-        sign, keys, levels = other.sign, other.keys, other.levels
-        limit = _WORST_KEY if price is None else price * sign
-        left = quantity
-        while left and keys and keys[-1] >= limit:
-            level = levels[keys[-1]]
-            maker = level.head
-            assert maker is not None, f"empty level {level.key} in {book.symbol}"
-            lots = min(left, maker.quantity)
-            left = Lots(left - lots)
-            maker_left = Lots(maker.quantity - lots)
-            if maker_left:
-                maker.quantity = maker_left
-                level.total -= lots
-            else:
-                other.remove(maker)
-                del self._orders[maker.order_id]
-            self._trades_made += 1
-            book.symbol_seq += 1
-            events.append(
-                Traded(
-                    TradeId(self._trades_made),
-                    book.symbol,
-                    book.symbol_seq,
-                    maker.price,
-                    lots,
-                    maker.order_id,
-                    taker_id,
-                    side,
-                    taker if buys else maker.account,
-                    maker.account if buys else taker,
-                    maker_left,
-                )
-            )
-        return left
-
-    def _rest(self, events: list[Event], order: Order) -> None:
-        book = order.book
-        book.side(order.side).rest(order)
-        self._orders[order.order_id] = order
-        book.symbol_seq += 1
-        events.append(Rested(order.order_id, book.symbol, book.symbol_seq, order.side, order.price, order.quantity))
-
-    def _leave(self, order: Order) -> None:
-        order.book.side(order.side).remove(order)
-        del self._orders[order.order_id]
-
-    # --- checks ----------------------------------------------------------------------------------------------------
-
-    def _standstill(self, symbol: Symbol | None) -> RejectReason | None:
-        if not self._session_open:
-            return RejectReason.SESSION_CLOSED
-        if self._market_halt is not None or symbol in self._halts:
-            return RejectReason.HALTED
-        return None
-
-    def _refusal(self, command: PlaceOrder) -> RejectReason | None:
-        reason = self._standstill(command.symbol)
-        if reason is not None:
-            return reason
-        book = self._books.get(command.symbol)
-        if book is None:
-            return RejectReason.UNKNOWN_SYMBOL
-        terms = command.terms
-        match terms:
-            case Limit():
-                return self._bad_figures(command.symbol, command.quantity, terms.price)
-            case Market():
-                if not 0 < command.quantity <= MAX_QUANTITY_LOTS:
-                    return RejectReason.BAD_QUANTITY
-                other = book.asks if command.side is Side.BUY else book.bids
-                return None if other.keys else RejectReason.NO_LIQUIDITY
-            case _:
-                assert_never(terms)
-
-    def _bad_figures(self, symbol: Symbol, quantity: int, price: int) -> RejectReason | None:
-        if not 0 < quantity <= MAX_QUANTITY_LOTS:
-            return RejectReason.BAD_QUANTITY
-        if not 0 < price <= MAX_PRICE_TICKS:
-            return RejectReason.BAD_PRICE
-        instrument = self.instruments[symbol]
-        if not -instrument.band <= price - instrument.reference <= instrument.band:
-            return RejectReason.PRICE_OUT_OF_BAND
-        return None
-
-    def _not_there(self, command: CancelOrder | ReplaceOrder, order: Order | None) -> Rejected:
-        if order is not None:
-            return Rejected(command.account, command.client_id, RejectReason.NOT_YOUR_ORDER)
-        once_lived = 0 < command.order_id <= self._orders_made
-        reason = RejectReason.TOO_LATE if once_lived else RejectReason.UNKNOWN_ORDER
-        return Rejected(command.account, command.client_id, reason)
-
-    # --- halts and sessions ----------------------------------------------------------------------------------------
-
-    def _halt(self, command: Halt) -> tuple[Event, ...]:
-        if command.symbol is None:
-            self._market_halt = command.reason
-            return (Halted(None, 0, command.reason),)
-        book = self._books.get(command.symbol)
-        if book is None:
-            return (Rejected(ADMIN, command.key, RejectReason.UNKNOWN_SYMBOL),)
-        self._halts[command.symbol] = command.reason
-        book.symbol_seq += 1
-        return (Halted(command.symbol, book.symbol_seq, command.reason),)
-
-    def _resume(self, command: Resume) -> tuple[Event, ...]:
-        if command.symbol is None:
-            self._market_halt = None
-            return (Resumed(None, 0),)
-        book = self._books.get(command.symbol)
-        if book is None:
-            return (Rejected(ADMIN, command.key, RejectReason.UNKNOWN_SYMBOL),)
-        self._halts.pop(command.symbol, None)
-        book.symbol_seq += 1
-        return (Resumed(command.symbol, book.symbol_seq),)
-
-    def _close_session(self) -> tuple[Event, ...]:
-        self._session_open = False
+        floor = self._floor
         events: list[Event] = []
-        for symbol in sorted(self._books):
-            book = self._books[symbol]
-            for order in (*book.bids.orders(), *book.asks.orders()):
-                if order.time_in_force is not TimeInForce.DAY:
-                    continue
-                self._leave(order)
-                book.symbol_seq += 1
-                events.append(
-                    Expired(
-                        order.order_id, order.account, symbol, book.symbol_seq, order.side, order.price, order.quantity
-                    )
+        if type(item) is Sequenced:
+            if item.seq != self._sequence + 1:
+                raise PermanentError(
+                    f"engine at sequence {self._sequence} was given command {item.seq}; it takes the next one only"
                 )
-        events.append(SessionClosed())
-        return tuple(events)
+            command, now = item.command, item.at
+            if now > floor.clock:
+                if now >= floor.next_due:
+                    let_due_happen(floor, events, now)
+                floor.clock = now
+        else:
+            assert not isinstance(item, Sequenced), "commands are no base classes"
+            command = item
+        self._sequence += 1
+        if type(command) is PlaceOrder or isinstance(command, _PARTICIPANTS):
+            account, client_id = command.account, command.client_id
+            good = is_id(account) and is_id(client_id)
+        else:
+            account, client_id = ADMIN, command.key
+            good = is_id(client_id)
+        if not good:
+            events.append(Rejected(account, client_id, _BAD_CLIENT_ID))
+            return tuple(events)
+        key = f"{account}\n{client_id}"
+        if key in self._known:
+            events.append(Rejected(account, client_id, RejectReason.DUPLICATE_CLIENT_ID))
+            return tuple(events)
+        self._carry_out(events, command)
+        told = tuple(events)
+        self._known[key] = Known(self._sequence, command, told)
+        return told
 
-    def _open_session(self) -> tuple[Event, ...]:
-        if not self._session_open:
-            self._session_open = True
+    def _carry_out(self, events: list[Event], command: Command) -> None:
+        floor = self._floor
+        traded = floor.trades_made
+        if type(command) is PlaceOrder:
+            place(floor, events, command)
+        elif type(command) is CancelOrder:
+            cancel(floor, events, command)
+        elif type(command) is ReplaceOrder:
+            replace(floor, events, command)
+        else:
+            self._carry_out_rarer(events, command)
+        if floor.watches:
+            look_after(floor, events, traded)
+
+    def _carry_out_rarer(self, events: list[Event], command: Command) -> None:
+        """Carry out what is rarer than orders and cancels."""
+        floor = self._floor
+        match command:
+            case MassCancel():
+                mass_cancel(floor, events, command)
+            case Tick():
+                events.append(Ticked())
+            case CloseSession():
+                close_session(floor, events)
+            case OpenSession():
+                self._open_session(events)
+            case Fund():
+                self._fund(events, command)
+            case DisableAccount() | EnableAccount():
+                self._switch(events, command)
+            case Halt() | Resume() | SetPhase():
+                self._turn(events, command)
+            case _:
+                raise AssertionError(f"{type(command).__name__} is carried out elsewhere")
+
+    def _turn(self, events: list[Event], command: Halt | Resume | SetPhase) -> None:
+        floor = self._floor
+        symbol = command.symbol
+        book = floor.find(symbol)
+        if symbol is not None and book is None:
+            events.append(Rejected(ADMIN, command.key, RejectReason.UNKNOWN_SYMBOL))
+        elif isinstance(command, Halt) and type(command.reason) is HaltReason:
+            halt(floor, events, book, command.reason)
+        elif isinstance(command, Resume) and type(command.auction) is bool:
+            resume(floor, events, book, auction=command.auction)
+        elif isinstance(command, SetPhase) and type(command.phase) is TradingPhase:
+            turn(floor, events, book, command.phase)
+        else:
+            events.append(Rejected(ADMIN, command.key, RejectReason.BAD_COMBINATION))
+
+    def _open_session(self, events: list[Event]) -> None:
+        if not self.session_open:
             self._known.clear()
             self._known_hash = hashlib.blake2b()
             self._known_hashed = 0
-        return (SessionOpened(),)
+        open_session(self._floor, events)
+
+    def _fund(self, events: list[Event], command: Fund) -> None:
+        """Give an account an asset, or take what is free of it (M3)."""
+        floor, account, asset, amount = self._floor, command.account, command.asset, command.amount
+        book = floor.find(asset)
+        reason: RejectReason | None = None
+        if not is_id(account):
+            reason = _BAD_CLIENT_ID
+        elif book is None and asset != CASH:
+            reason = RejectReason.BAD_ASSET
+        elif type(amount) is not int or not amount or abs(amount) > MAX_FUND:
+            reason = RejectReason.BAD_QUANTITY
+        elif amount < 0 and amount + self.free(account, asset) < 0:
+            reason = RejectReason.INSUFFICIENT_FUNDS if book is None else RejectReason.INSUFFICIENT_POSITION
+        if reason is not None:
+            events.append(Rejected(ADMIN, command.key, reason))
+            return
+        amounts = floor.cash if book is None else book.positions
+        amounts[account] = amounts.get(account, 0) + amount
+        events.append(Funded(account, asset, amount))
+
+    def _switch(self, events: list[Event], command: DisableAccount | EnableAccount) -> None:
+        """Switch an account off, with all its orders, or on again (R7)."""
+        floor, account = self._floor, command.account
+        if not is_id(account):
+            events.append(Rejected(ADMIN, command.key, _BAD_CLIENT_ID))
+        elif isinstance(command, EnableAccount):
+            floor.disabled.discard(account)
+            events.append(AccountEnabled(account))
+        else:
+            floor.disabled.add(account)
+            count = cancel_all(floor, events, account, command.key, CancelReason.KILL_SWITCH)
+            events.append(MassCanceled(account, command.key, count))
+            events.append(AccountDisabled(account))
 
     # --- state as a whole --------------------------------------------------------------------------------------------
 
     def state_hash(self) -> str:
         """Return 64 hexadecimal digits over everything that can change an answer; equal states, equal hashes.
 
-        Takes time in proportion to the resting orders and the requests since the last call.
+        Takes time in proportion to the live orders and the requests since the last call.
         """
-        state = self._frame()
-        digest = hashlib.blake2b(_encode(state), digest_size=32)
-        for entry in islice(self._known.items(), self._known_hashed, None):
-            self._known_hash.update(_encode(entry))
+        digest = hashlib.blake2b(_encode(frame_of(self._floor, self._sequence)), digest_size=32)
+        for key, known in islice(self._known.items(), self._known_hashed, None):
+            self._known_hash.update(_encode((key, known.kept())))
         self._known_hashed = len(self._known)
         digest.update(self._known_hash.digest())
         return digest.hexdigest()
 
     def freeze(self) -> Frozen:
         """Return the whole state as a value."""
-        return Frozen(self._frame(), tuple((key, value) for key, value in self._known.items()))
-
-    def _frame(self) -> Frame:
-        return Frame(
-            tuple(self.instruments[symbol] for symbol in sorted(self.instruments)),
-            self._sequence,
-            self._orders_made,
-            self._trades_made,
-            self._session_open,
-            self._market_halt,
-            tuple(sorted(self._halts.items())),
-            tuple((symbol, self._books[symbol].symbol_seq) for symbol in sorted(self._books)),
-            tuple(
-                RestingOrder(
-                    order.order_id, order.account, symbol, order.side, order.price, order.quantity, order.time_in_force
-                )
-                for symbol in sorted(self._books)
-                for order in (*self._books[symbol].bids.orders(), *self._books[symbol].asks.orders())
-            ),
-        )
+        known = tuple((key, value.kept()) for key, value in self._known.items())
+        return Frozen(frame_of(self._floor, self._sequence), known)
 
     @classmethod
-    def thaw(cls, frozen: Frozen, instruments: Sequence[Instrument]) -> Engine:
+    def thaw(cls, frozen: Frozen, instruments: Sequence[Instrument], venue: Venue | None = None) -> Engine:
         """Return an engine in the state that `freeze` gave.
 
         Raises:
-            InputError: the state belongs to other instruments.
+            InputError: the state belongs to other instruments or another venue.
         """
-        engine = cls(instruments)
-        frame = frozen.frame
-        if frame.instruments != engine._frame().instruments:
-            raise InputError(
-                "engine state", "it belongs to other instruments", right="give the instruments it was made with"
-            )
-        engine._sequence = frame.sequence
-        engine._orders_made = frame.orders_made
-        engine._trades_made = frame.trades_made
-        engine._session_open = frame.session_open
-        engine._market_halt = frame.market_halt
-        engine._halts.update(frame.halts)
-        for symbol, symbol_seq in frame.symbol_seqs:
-            engine._books[symbol].symbol_seq = symbol_seq
-        engine._put(frame.orders)
-        engine._known.update(frozen.known)
+        engine = cls(instruments, venue)
+        engine.restore(frozen)
         return engine
 
-    def _put(self, orders: Iterable[RestingOrder]) -> None:
-        for kept in orders:
-            book = self._books[kept.symbol]
-            order = Order(kept.order_id, kept.account, book, kept.side, kept.price, kept.quantity, kept.time_in_force)
-            book.side(kept.side).rest(order)
-            self._orders[kept.order_id] = order
+    def snapshot(self) -> Frozen:
+        """Return the whole state as a value: `freeze` under the name users look for."""
+        return self.freeze()
+
+    def restore(self, frozen: Frozen) -> None:
+        """Go back (or forth) to the state of a snapshot of the same instruments and venue.
+
+        Raises:
+            InputError: the state belongs to other instruments or another venue; nothing changed.
+        """
+        self._floor = floor_of(frozen.frame, tuple(self.instruments.values()), self.venue)
+        self._sequence = frozen.frame.sequence
+        self._known = {key: Known(one.seq, one.fingerprint, one.events) for key, one in frozen.known}
+        self._known_hash, self._known_hashed = hashlib.blake2b(), 0
 
 
-class RestingOrder(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One resting order of a frozen state; the order of the list is the priority."""
-
-    order_id: OrderId
-    account: AccountId
-    symbol: Symbol
-    side: Side
-    price: Ticks
-    quantity: Lots
-    time_in_force: TimeInForce
-
-
-class Frame(msgspec.Struct, frozen=True, array_like=True):
-    """The state without the memory of client ids."""
-
-    instruments: tuple[Instrument, ...]
-    sequence: int
-    orders_made: int
-    trades_made: int
-    session_open: bool
-    market_halt: HaltReason | None
-    halts: tuple[tuple[Symbol, HaltReason], ...]
-    symbol_seqs: tuple[tuple[Symbol, int], ...]
-    orders: tuple[RestingOrder, ...]
+def _levels(side: BookSide) -> tuple[LevelView, ...]:
+    found: list[LevelView] = []
+    for key in reversed(side.keys):
+        level, ids = side.levels[key], []
+        order = level.head
+        while order is not None:
+            ids.append(order.order_id)
+            order = order.after
+        found.append(LevelView(Ticks(key * side.sign), Lots(level.total), tuple(ids)))
+    return tuple(found)
 
 
-class Frozen(msgspec.Struct, frozen=True, array_like=True):
-    """An engine's whole state as a value."""
-
-    frame: Frame
-    known: tuple[tuple[str, Known], ...]
-
-
-def _is_id(text: str) -> bool:
-    return 0 < len(text) <= MAX_ID_LENGTH and text.isascii() and text.isprintable()
+def _view(order: Order) -> OrderView:
+    stops = order.kind in {STOP, STOP_LIMIT}
+    return OrderView(
+        order.order_id,
+        OrderStatus.RESTING if order.kind == LIMIT else OrderStatus.WAITING,
+        order.account,
+        order.book.symbol,
+        order.side,
+        Ticks(order.price) if order.price else None,
+        Ticks(order.trigger) if stops else None,
+        Lots(order.open),
+        Lots(order.hidden),
+        Lots(order.filled),
+        order.time_in_force,
+        Instant(order.expires_at),
+    )

@@ -15,12 +15,14 @@ from exchange.types import (
     ClientId,
     HaltReason,
     Lots,
+    Money,
     OrderId,
     RejectReason,
     Side,
     Symbol,
     Ticks,
     TradeId,
+    TradingPhase,
 )
 from kernel.time import Instant
 
@@ -36,11 +38,14 @@ class Accepted(msgspec.Struct, frozen=True, gc=False, tag="accepted"):
     side: Side
     quantity: Lots
     price: Ticks | None
-    """None for a market order."""
+    """None for an order without a limit price."""
 
 
 class Rested(msgspec.Struct, frozen=True, gc=False, tag="rested"):
-    """What was left after matching entered the book, behind all others at its price."""
+    """What was left after matching entered the book, behind all others at its price: `quantity` is what it shows.
+
+    Not told of what the book does not show: all-or-none orders, stops, market orders that wait for a cross.
+    """
 
     order_id: OrderId
     symbol: Symbol
@@ -73,11 +78,21 @@ class Traded(msgspec.Struct, frozen=True, gc=False, tag="traded"):
     buyer: AccountId
     seller: AccountId
     maker_left: Lots
-    """What the maker still shows in the book; 0 means it left."""
+    """What the maker still shows in the book; 0 means it left, or shows a new part, as told next.
+
+    A market order in a cross shows nothing.
+    """
+    buyer_fee: Money = Money(0)
+    """Negative: a rebate."""
+    seller_fee: Money = Money(0)
+    hidden: Lots = Lots(0)
+    """How much of `quantity` the book did not show: all of it when the maker was all-or-none."""
+    whole: bool = False
+    """The taker was all-or-none: it may have passed over orders of its own account."""
 
 
 class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):
-    """The rest of an order left without trading. `resting` tells whether it stood in the book before."""
+    """The rest of an order left without trading. `resting` tells whether the book showed it before."""
 
     order_id: OrderId
     account: AccountId
@@ -91,10 +106,14 @@ class Canceled(msgspec.Struct, frozen=True, gc=False, tag="canceled"):
     """How much left."""
     reason: CancelReason
     resting: bool
+    left: Lots = Lots(0)
+    """What is still to trade of it; more than 0 only where self-trade prevention took a part."""
+    hidden: Lots = Lots(0)
+    """How much of `quantity` the book did not show."""
 
 
 class Replaced(msgspec.Struct, frozen=True, gc=False, tag="replaced"):
-    """A resting order changed. When `kept_priority` is False it left the book and was matched anew, as told next."""
+    """A live order changed. When `kept_priority` is False it left the book and was matched anew, as told next."""
 
     order_id: OrderId
     account: AccountId
@@ -107,10 +126,14 @@ class Replaced(msgspec.Struct, frozen=True, gc=False, tag="replaced"):
     price: Ticks
     quantity: Lots
     kept_priority: bool
+    old_hidden: Lots = Lots(0)
+    """How much of `old_quantity` the book did not show."""
+    hidden: Lots = Lots(0)
+    """How much of `quantity` it does not show now, where the order kept its place."""
 
 
 class Expired(msgspec.Struct, frozen=True, gc=False, tag="expired"):
-    """A day order left the book because the session ended."""
+    """An order's time was over: of a day order with the session, of a good-till-time order at its instant."""
 
     order_id: OrderId
     account: AccountId
@@ -118,7 +141,10 @@ class Expired(msgspec.Struct, frozen=True, gc=False, tag="expired"):
     symbol_seq: int
     side: Side
     price: Ticks
+    """Of an order without a limit its trigger; 0 for a market order."""
     quantity: Lots
+    hidden: Lots = Lots(0)
+    """How much of `quantity` the book did not show."""
 
 
 class Halted(msgspec.Struct, frozen=True, gc=False, tag="halted"):
@@ -137,6 +163,108 @@ class Resumed(msgspec.Struct, frozen=True, gc=False, tag="resumed"):
     symbol_seq: int
 
 
+class Replenished(msgspec.Struct, frozen=True, gc=False, tag="replenished"):
+    """The shown part of an iceberg was used up; a new one stands behind all others at its price.
+
+    After a cross it stands where the old one stood.
+    """
+
+    order_id: OrderId
+    symbol: Symbol
+    symbol_seq: int
+    side: Side
+    price: Ticks
+    quantity: Lots
+    """What it shows now."""
+
+
+class Triggered(msgspec.Struct, frozen=True, gc=False, tag="triggered"):
+    """A stop's trigger was reached; its trades follow."""
+
+    order_id: OrderId
+    symbol: Symbol
+    symbol_seq: int
+
+
+class Crossed(msgspec.Struct, frozen=True, gc=False, tag="crossed"):
+    """An auction found its price; its trades follow."""
+
+    symbol: Symbol
+    symbol_seq: int
+    price: Ticks
+    quantity: Lots
+    surplus: int
+    """What is left at the price; positive: more to buy."""
+    bids: tuple[tuple[Ticks, Lots], ...] = ()
+    """Each bid price of which something traded, best first, and what it shows after the trades (0: nothing)."""
+    asks: tuple[tuple[Ticks, Lots], ...] = ()
+
+
+class PhaseChanged(msgspec.Struct, frozen=True, gc=False, tag="phase_changed"):
+    """The market, or one symbol, is in another phase."""
+
+    symbol: Symbol | None
+    symbol_seq: int
+    phase: TradingPhase
+
+
+class LimitState(msgspec.Struct, frozen=True, gc=False, tag="limit_state"):
+    """The best price stands at the end of the moving band (`entered`), or no longer does."""
+
+    symbol: Symbol
+    symbol_seq: int
+    entered: bool
+    lower: Ticks
+    upper: Ticks
+
+
+class Paused(msgspec.Struct, frozen=True, gc=False, tag="paused"):
+    """A symbol, or the whole market when it is None, gathers orders until a reopening cross."""
+
+    symbol: Symbol | None
+    symbol_seq: int
+    until: Instant
+
+
+class Breaker(msgspec.Struct, frozen=True, gc=False, tag="breaker"):
+    """The market as a whole fell by the share of a level."""
+
+    level: int
+    """1, 2 or 3."""
+
+
+class MassCanceled(msgspec.Struct, frozen=True, gc=False, tag="mass_canceled"):
+    """All that a mass cancel or a kill switch cancelled has been told."""
+
+    account: AccountId
+    client_id: ClientId
+    count: int
+
+
+class Funded(msgspec.Struct, frozen=True, gc=False, tag="funded"):
+    """An account was given an asset, or it was taken."""
+
+    account: AccountId
+    asset: str
+    amount: int
+
+
+class AccountDisabled(msgspec.Struct, frozen=True, gc=False, tag="account_disabled"):
+    """The kill switch of an account was thrown; its cancels come before."""
+
+    account: AccountId
+
+
+class AccountEnabled(msgspec.Struct, frozen=True, gc=False, tag="account_enabled"):
+    """An account may send orders again."""
+
+    account: AccountId
+
+
+class Ticked(msgspec.Struct, frozen=True, gc=False, tag="ticked"):
+    """Time went on; what was due came before."""
+
+
 class SessionClosed(msgspec.Struct, frozen=True, gc=False, tag="session_closed"):
     """The day ended."""
 
@@ -153,6 +281,18 @@ Event = (
     | Canceled
     | Replaced
     | Expired
+    | Replenished
+    | Triggered
+    | Crossed
+    | PhaseChanged
+    | LimitState
+    | Paused
+    | Breaker
+    | MassCanceled
+    | Funded
+    | AccountDisabled
+    | AccountEnabled
+    | Ticked
     | Halted
     | Resumed
     | SessionClosed

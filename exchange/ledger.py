@@ -1,7 +1,7 @@
 """Double-entry postings of trades, in whole numbers.
 
-A trade moves a position from the seller to the buyer and money the other way. Each movement is two postings, so the
-postings of one trade, and therefore all postings ever made, sum to zero in every asset.
+A trade moves a position from the seller to the buyer, money the other way, and fees to the exchange. Each movement is
+two postings, so the postings of one trade, and therefore all postings ever made, sum to zero in every asset.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Asset = NewType("Asset", str)
 
 CASH: Final = Asset("$cash")
 """Money in millionths; no symbol can be called like this by accident."""
+FEES: Final = AccountId("$fees")
+"""The account all fees are paid to (rule M2)."""
 MONEY_SCALE: Final = 1_000_000
 
 
@@ -54,15 +56,25 @@ def money_per_tick(instrument: Instrument) -> int:
     return int(value)
 
 
-def postings(trade: Traded, money: int) -> tuple[Posting, Posting, Posting, Posting]:
-    """Return the four postings of a trade; `money` is `money_per_tick` of its instrument."""
+def postings(trade: Traded, money: int) -> tuple[Posting, ...]:
+    """Return the postings of a trade, two a movement: cash, position, and each fee that is not zero.
+
+    `money` is `money_per_tick` of its instrument.
+    """
     cost = trade.price * trade.quantity * money
     position = Asset(trade.symbol)
+    fees = tuple(
+        posting
+        for account, fee in ((trade.buyer, trade.buyer_fee), (trade.seller, trade.seller_fee))
+        if fee
+        for posting in (Posting(trade.trade_id, account, CASH, -fee), Posting(trade.trade_id, FEES, CASH, fee))
+    )
     return (
         Posting(trade.trade_id, trade.buyer, CASH, -cost),
         Posting(trade.trade_id, trade.seller, CASH, cost),
         Posting(trade.trade_id, trade.buyer, position, trade.quantity),
         Posting(trade.trade_id, trade.seller, position, -trade.quantity),
+        *fees,
     )
 
 

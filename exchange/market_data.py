@@ -3,6 +3,9 @@
 Per symbol the feed is a snapshot and then deltas. `seq` is the number of the symbol's last event that is contained,
 `previous` the one before the delta: a subscriber whose own number is not `previous` has lost something. A heartbeat
 names the last number of every symbol, so that the loss of a last message shows too.
+
+While a symbol gathers orders for a cross its book may be crossed; the feed says so (`gathering`). What the engine does
+not show (hidden parts, all-or-none orders, stops) stands in no message: only its trades are told.
 """
 
 from __future__ import annotations
@@ -18,16 +21,23 @@ from exchange.book import Depth, Top
 from exchange.events import (
     Accepted,
     Canceled,
+    Crossed,
     Event,
     Expired,
     Halted,
     Happened,
+    Paused,
+    PhaseChanged,
     Replaced,
+    Replenished,
     Rested,
     Resumed,
+    SessionClosed,
+    SessionOpened,
     Traded,
+    Triggered,
 )
-from exchange.types import Lots, Side, Symbol, Ticks, TradeId
+from exchange.types import GATHERING, Lots, Side, Symbol, Ticks, TradeId, TradingPhase
 from kernel.time import Instant
 
 
@@ -46,6 +56,11 @@ class Print(msgspec.Struct, frozen=True, gc=False, array_like=True):
     price: Ticks
     quantity: Lots
     taker_side: Side
+    quoted: bool = True
+    """Whether it had to respect the quotes published before its update.
+
+    Not so in a cross, of or against an all-or-none order, and after another order of the same command.
+    """
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False, tag="snapshot"):
@@ -58,6 +73,11 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False, tag="snapshot"):
     asks: tuple[tuple[Ticks, Lots], ...]
     halted: bool
     """Whether the symbol stands still on its own."""
+    gathering: bool = False
+    """Whether its orders wait for a cross: the book may be crossed."""
+    phase: TradingPhase = TradingPhase.CONTINUOUS
+    paused_until: Instant = Instant(0)
+    """When the symbol's own pause ends; 0: none."""
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False, tag="delta"):
@@ -71,13 +91,17 @@ class Delta(msgspec.Struct, frozen=True, gc=False, tag="delta"):
     trades: tuple[Print, ...] = ()
     halted: bool = False
     """Whether the symbol stands still on its own, afterwards."""
+    gathering: bool = False
+    """Whether its orders wait for a cross, afterwards."""
 
 
 class MarketStatus(msgspec.Struct, frozen=True, gc=False, tag="market"):
-    """The whole market halted or resumed."""
+    """The whole market halted or resumed, or other symbols than before gather orders."""
 
     halted: bool
     at: Instant
+    gathering: tuple[Symbol, ...] = ()
+    """The symbols whose orders wait for a cross, sorted."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, gc=False, tag="heartbeat"):
@@ -131,13 +155,16 @@ class Levels:
 class LevelBook:
     """One symbol's book by price level."""
 
-    __slots__ = ("asks", "bids", "halted", "seq")
+    __slots__ = ("asks", "bids", "gathering", "halted", "paused_until", "phase", "seq")
 
     def __init__(self) -> None:
         self.bids = Levels(Side.BUY)
         self.asks = Levels(Side.SELL)
         self.seq = 0
         self.halted = False
+        self.gathering = False
+        self.phase = TradingPhase.CONTINUOUS
+        self.paused_until = 0
 
     def side(self, side: Side) -> Levels:
         """Return the bids or the offers."""
@@ -167,6 +194,9 @@ class MarketData:
         self.journal_seq = 0
         """The last command folded in."""
         self.market_halted = False
+        self.market_paused_until = 0
+        self.market_phase = TradingPhase.CONTINUOUS
+        self._gathering: tuple[Symbol, ...] = ()
 
     def snapshot(self, symbol: Symbol) -> Snapshot:
         """Return the whole book of a symbol.
@@ -175,7 +205,16 @@ class MarketData:
             KeyError: the symbol is unknown.
         """
         book = self._books[symbol]
-        return Snapshot(symbol, book.seq, book.bids.depth(), book.asks.depth(), book.halted)
+        return Snapshot(
+            symbol,
+            book.seq,
+            book.bids.depth(),
+            book.asks.depth(),
+            book.halted,
+            book.gathering,
+            book.phase,
+            Instant(book.paused_until),
+        )
 
     def top(self, symbol: Symbol) -> Top:
         """Return a symbol's best bid and offer."""
@@ -190,13 +229,28 @@ class MarketData:
         """Return the sign of life that stands for the present state."""
         return Heartbeat(self.journal_seq, at, {symbol: book.seq for symbol, book in self._books.items()})
 
-    def restore(self, journal_seq: int, books: Iterable[Snapshot], *, market_halted: bool = False) -> None:
+    def status(self, at: Instant) -> MarketStatus:
+        """Return how the whole market stands."""
+        return MarketStatus(self.market_halted, at, self._gathering)
+
+    def restore(
+        self,
+        journal_seq: int,
+        books: Iterable[Snapshot],
+        *,
+        market_halted: bool = False,
+        market_paused_until: int = 0,
+        market_phase: TradingPhase = TradingPhase.CONTINUOUS,
+    ) -> None:
         """Begin from whole books as of `journal_seq` instead of from the first event."""
         for snapshot in books:
             book = self._books[snapshot.symbol] = LevelBook()
             _fill(book, snapshot)
         self.journal_seq = journal_seq
         self.market_halted = market_halted
+        self.market_paused_until = market_paused_until
+        self.market_phase = market_phase
+        self._gathering = self._gathering_now()
 
     def fold(self, happened: Happened) -> tuple[FeedMessage, ...]:
         """Take in what one command caused and return what the feed says of it: at most one delta a symbol.
@@ -207,16 +261,16 @@ class MarketData:
             return ()
         assert happened.seq == self.journal_seq + 1, f"events of {happened.seq} follow those of {self.journal_seq}"
         self.journal_seq = happened.seq
-        messages: list[FeedMessage] = []
         steps: dict[Symbol, _Step] = {}
+        told = turned = False
         for event in happened.events:
-            if isinstance(event, Halted | Resumed) and event.symbol is None:
-                self.market_halted = isinstance(event, Halted)
-                messages.append(MarketStatus(self.market_halted, happened.at))
-                continue
             symbol = getattr(event, "symbol", None)
+            if symbol is None:
+                turned = self._market(event, happened.at) or turned
+                told = told or isinstance(event, Halted | Resumed)
+                continue
             symbol_seq: int = getattr(event, "symbol_seq", 0)
-            if symbol is None or not symbol_seq:
+            if not symbol_seq:
                 continue
             book = self._books[symbol]
             step = steps.get(symbol)
@@ -224,9 +278,58 @@ class MarketData:
                 step = steps[symbol] = _Step(book.seq)
             assert symbol_seq == book.seq + 1, f"{symbol}: event {symbol_seq} follows {book.seq}"
             book.seq = symbol_seq
+            if isinstance(event, Resumed) and book.halted:
+                book.phase = self.market_phase
             step.take(book, event)
+        changed = False
+        for symbol in self._books if turned else steps:
+            book = self._books[symbol]
+            gathering = self._gathers(book, happened.at)
+            changed = changed or gathering is not book.gathering
+            book.gathering = gathering
+        if changed:
+            self._gathering = self._gathering_now()
+        messages: list[FeedMessage] = []
+        if told or (turned and changed):
+            messages.append(self.status(happened.at))
         messages.extend(step.delta(symbol, self._books[symbol], happened.at) for symbol, step in steps.items())
         return tuple(messages)
+
+    def _market(self, event: Event, at: Instant) -> bool:
+        """Take in an event of the whole market; tell whether it can change what symbols gather."""
+        phase: TradingPhase | None = None
+        match event:
+            case Halted() | Resumed():
+                self.market_halted = isinstance(event, Halted)
+            case Paused():
+                self.market_paused_until = event.until
+            case PhaseChanged() if 0 < self.market_paused_until <= at:
+                self.market_paused_until = 0  # told that the pause is over: symbols keep their own phases
+            case PhaseChanged():
+                phase = event.phase
+            case SessionClosed():
+                phase = TradingPhase.CLOSED
+            case SessionOpened():
+                phase = TradingPhase.CONTINUOUS
+            case _:
+                return False
+        if phase is not None:
+            self.market_phase = phase
+            for book in self._books.values():
+                book.phase = phase
+        return True
+
+    def _gathers(self, book: LevelBook, at: Instant) -> bool:
+        paused = book.paused_until > at or self.market_paused_until > at
+        if book.phase in GATHERING or (paused and book.phase is TradingPhase.CONTINUOUS):
+            return True
+        stands = book.halted or self.market_halted or self.market_phase is TradingPhase.CLOSED
+        trades = book.phase is TradingPhase.CONTINUOUS and not stands
+        # What was gathered before a halt or a close is crossed when trading begins again, not before.
+        return book.gathering and not trades
+
+    def _gathering_now(self) -> tuple[Symbol, ...]:
+        return tuple(sorted(symbol for symbol, book in self._books.items() if book.gathering))
 
 
 class _Step:
@@ -236,30 +339,57 @@ class _Step:
         self._previous = previous
         self._changed: dict[tuple[Side, Ticks], None] = {}
         self._trades: list[Print] = []
+        self._cross_left = 0
+        """What is still to come of the trades of a cross."""
+        self._moved = False
+        """Whether the book before this command is the yardstick of its trades no longer."""
 
     def take(self, book: LevelBook, event: Event) -> None:
         match event:
             case Rested():
                 self._add(book, event.side, event.price, event.quantity)
+                self._moved = True
             case Traded():
-                maker_side = Side.SELL if event.taker_side is Side.BUY else Side.BUY
-                self._add(book, maker_side, event.price, -event.quantity)
-                self._trades.append(Print(event.trade_id, event.price, event.quantity, event.taker_side))
+                self._traded(book, event)
             case Canceled():
                 if event.resting and event.price is not None:
-                    self._add(book, event.side, event.price, -event.quantity)
+                    self._add(book, event.side, event.price, event.hidden - event.quantity)
+                    self._moved = True
             case Expired():
-                self._add(book, event.side, event.price, -event.quantity)
+                self._add(book, event.side, event.price, event.hidden - event.quantity)
+                self._moved = True
             case Replaced():
                 # One that lost its place leaves here and comes back with a later `Rested`, if anything is left.
-                stays = event.quantity if event.kept_priority else 0
-                self._add(book, event.side, event.old_price, stays - event.old_quantity)
-            case Halted() | Resumed():
-                book.halted = isinstance(event, Halted)
-            case Accepted() | _:
-                pass
+                stays = event.quantity - event.hidden if event.kept_priority else 0
+                self._add(book, event.side, event.old_price, stays - (event.old_quantity - event.old_hidden))
+            case Replenished():
+                self._add(book, event.side, event.price, event.quantity)
+            case Triggered():
+                self._moved = True
+            case Crossed():
+                self._crossed(book, event)
+            case _:
+                _turn(book, event)
+
+    def _traded(self, book: LevelBook, event: Traded) -> None:
+        quoted = not (self._moved or event.hidden or event.whole)
+        self._trades.append(Print(event.trade_id, event.price, event.quantity, event.taker_side, quoted))
+        if self._cross_left:
+            self._cross_left -= event.quantity
+            return
+        maker_side = Side.SELL if event.taker_side is Side.BUY else Side.BUY
+        self._add(book, maker_side, event.price, event.hidden - event.quantity)
+
+    def _crossed(self, book: LevelBook, event: Crossed) -> None:
+        self._cross_left, self._moved = event.quantity, True
+        for side, levels in ((Side.BUY, event.bids), (Side.SELL, event.asks)):
+            for price, quantity in levels:
+                book.side(side).set(price, quantity)
+                self._changed[side, price] = None
 
     def _add(self, book: LevelBook, side: Side, price: Ticks, quantity: int) -> None:
+        if not quantity and not book.side(side).get(price):
+            return  # of an order that is not shown
         levels = book.side(side)
         total = levels.get(price) + quantity
         assert total >= 0, f"{total} lots would stand at {price}"
@@ -268,7 +398,23 @@ class _Step:
 
     def delta(self, symbol: Symbol, book: LevelBook, at: Instant) -> Delta:
         changes = tuple(LevelChange(side, price, Lots(book.side(side).get(price))) for side, price in self._changed)
-        return Delta(symbol, book.seq, self._previous, at, changes, tuple(self._trades), book.halted)
+        return Delta(symbol, book.seq, self._previous, at, changes, tuple(self._trades), book.halted, book.gathering)
+
+
+def _turn(book: LevelBook, event: Event) -> None:
+    """Take in an event that changes no level."""
+    match event:
+        case Halted():
+            book.halted = True
+            book.paused_until = 0
+        case Resumed():
+            book.halted = False
+        case PhaseChanged():
+            book.phase = event.phase
+        case Paused():
+            book.paused_until = event.until
+        case Accepted() | _:
+            pass
 
 
 class Trouble(StrEnum):
@@ -293,7 +439,7 @@ def trade_throughs(before: Top, trades: Iterable[Print]) -> int:
 
     The first trade of a command happens at the best price of the other side, and none is better than it.
     """
-    prints = list(trades)
+    prints = [one for one in trades if one.quoted]
     if not prints:
         return 0
     best = before.ask if prints[0].taker_side is Side.BUY else before.bid
@@ -345,6 +491,8 @@ class Follower:
             case Heartbeat():
                 return tuple(finding for symbol, seq in message.seqs.items() for finding in self._reached(symbol, seq))
             case MarketStatus():
+                for symbol, book in self._books.items():
+                    book.gathering = symbol in message.gathering
                 return ()
 
     def _snapshot(self, message: Snapshot) -> tuple[Finding, ...]:
@@ -372,6 +520,7 @@ class Follower:
             book.side(change.side).set(change.price, change.quantity)
         book.seq = message.seq
         book.halted = message.halted
+        book.gathering = message.gathering
         return self._look(symbol, book)
 
     def _reached(self, symbol: Symbol, seq: int) -> tuple[Finding, ...]:
@@ -387,7 +536,7 @@ class Follower:
         return (Finding(symbol, Trouble.GAP, expected, got),)
 
     def _look(self, symbol: Symbol, book: LevelBook) -> tuple[Finding, ...]:
-        if not book.crossed():
+        if book.gathering or not book.crossed():
             self._crossed.discard(symbol)
             return ()
         if symbol in self._crossed:
@@ -399,6 +548,9 @@ class Follower:
 def _fill(book: LevelBook, snapshot: Snapshot) -> None:
     book.seq = snapshot.seq
     book.halted = snapshot.halted
+    book.gathering = snapshot.gathering
+    book.phase = snapshot.phase
+    book.paused_until = snapshot.paused_until
     for price, quantity in snapshot.bids:
         book.bids.set(price, quantity)
     for price, quantity in snapshot.asks:

@@ -17,7 +17,7 @@ from exchange.commands import ParticipantCommand
 from exchange.events import Event, Happened
 from exchange.market_data import Snapshot
 from exchange.ports import Refusal
-from exchange.types import AccountId, ClientId
+from exchange.types import AccountId, ClientId, TradingPhase
 from kernel.time import Instant
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
@@ -86,6 +86,8 @@ class Books(msgspec.Struct, frozen=True, tag="books"):
     seq: int
     market_halted: bool
     books: tuple[Snapshot, ...]
+    market_paused_until: Instant = Instant(0)
+    market_phase: TradingPhase = TradingPhase.CONTINUOUS
 
 
 class Stream(msgspec.Struct, frozen=True, tag="stream"):

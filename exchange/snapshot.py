@@ -10,10 +10,10 @@ from typing import Final
 import msgspec
 
 from exchange.engine import Engine, Frozen
-from exchange.types import Instrument
+from exchange.types import Instrument, Venue
 from kernel.errors import PermanentError
 
-VERSION: Final = 1
+VERSION: Final = 2
 _MAGIC: Final = b"TWSNAP"
 _HEAD: Final = struct.Struct(">6sH16s")
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -30,12 +30,12 @@ def dump(engine: Engine) -> bytes:
     return _HEAD.pack(_MAGIC, VERSION, _checksum(VERSION, body)) + body
 
 
-def load(data: bytes, instruments: Sequence[Instrument]) -> Engine:
+def load(data: bytes, instruments: Sequence[Instrument], venue: Venue | None = None) -> Engine:
     """Return an engine in the state that `dump` wrote; its `state_hash` is the same.
 
     Raises:
         SnapshotError: the bytes are damaged, no snapshot, or of another version.
-        InputError: the snapshot belongs to other instruments.
+        InputError: the snapshot belongs to other instruments or another venue.
     """
     if len(data) < _HEAD.size:
         raise SnapshotError(
@@ -55,7 +55,7 @@ def load(data: bytes, instruments: Sequence[Instrument]) -> Engine:
         frozen = _DECODER.decode(body)
     except msgspec.MsgspecError as error:
         raise SnapshotError(f"snapshot: its content does not fit this program ({error}); replay the journal") from error
-    return Engine.thaw(frozen, instruments)
+    return Engine.thaw(frozen, instruments, venue)
 
 
 def _checksum(version: int, body: bytes | memoryview) -> bytes:

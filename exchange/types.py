@@ -23,6 +23,10 @@ Ticks = NewType("Ticks", int)
 """A price, as a whole number of the instrument's tick size."""
 Lots = NewType("Lots", int)
 """A quantity, as a whole number of the instrument's lot size. Always positive in a request."""
+Money = NewType("Money", int)
+"""Millionths of the currency."""
+SessionId = NewType("SessionId", str)
+"""The connection that sent an order, as the gateway names it; empty: none."""
 
 MAX_QUANTITY_LOTS: Final = 1_000_000
 MAX_PRICE_TICKS: Final = 1_000_000_000
@@ -37,10 +41,52 @@ class Side(StrEnum):
 
 
 class TimeInForce(StrEnum):
-    """How long an order stands. GTC and FOK are later cases of the same set."""
+    """How long an order stands."""
 
     DAY = "day"
     IOC = "ioc"
+    """Immediate or cancel: what does not trade at once is cancelled."""
+    FOK = "fok"
+    """Fill or kill: the whole at once, or nothing."""
+    GTC = "gtc"
+    """Good till cancelled."""
+    GTT = "gtt"
+    """Good till the order's `expires_at`."""
+
+
+class SelfTrade(StrEnum):
+    """What happens when an order would trade with one of the same account."""
+
+    NONE = "none"
+    """They trade."""
+    CANCEL_NEWEST = "cancel_newest"
+    CANCEL_OLDEST = "cancel_oldest"
+    CANCEL_BOTH = "cancel_both"
+    DECREMENT = "decrement"
+    """Both lose the smaller quantity, without a trade."""
+
+
+class TradingPhase(StrEnum):
+    """What the market, or one symbol, does with orders."""
+
+    PRE_OPEN = "pre_open"
+    OPENING_AUCTION = "opening_auction"
+    CONTINUOUS = "continuous"
+    INTRADAY_AUCTION = "intraday_auction"
+    CLOSING_AUCTION = "closing_auction"
+    POST_CLOSE = "post_close"
+    CLOSED = "closed"
+
+
+GATHERING: Final = frozenset(
+    {
+        TradingPhase.PRE_OPEN,
+        TradingPhase.OPENING_AUCTION,
+        TradingPhase.INTRADAY_AUCTION,
+        TradingPhase.CLOSING_AUCTION,
+    }
+)
+"""The phases in which orders come in and wait for a cross: the book may be crossed."""
 
 
 class RejectReason(StrEnum):
@@ -58,6 +104,18 @@ class RejectReason(StrEnum):
     HALTED = "halted"
     SESSION_CLOSED = "session_closed"
     NO_LIQUIDITY = "no_liquidity"
+    ACCOUNT_DISABLED = "account_disabled"
+    RATE_LIMITED = "rate_limited"
+    WRONG_PHASE = "wrong_phase"
+    BAD_COMBINATION = "bad_combination"
+    BAD_DISPLAY = "bad_display"
+    BAD_NOTIONAL = "bad_notional"
+    BAD_EXPIRY = "bad_expiry"
+    BAD_ASSET = "bad_asset"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    INSUFFICIENT_POSITION = "insufficient_position"
+    POST_ONLY_WOULD_TRADE = "post_only_would_trade"
+    STOP_REACHED = "stop_reached"
 
 
 class CancelReason(StrEnum):
@@ -66,6 +124,10 @@ class CancelReason(StrEnum):
     REQUESTED = "requested"
     IOC_REMAINDER = "ioc_remainder"
     MARKET_REMAINDER = "market_remainder"
+    FOK_UNFILLED = "fok_unfilled"
+    SELF_TRADE = "self_trade"
+    MASS_CANCEL = "mass_cancel"
+    KILL_SWITCH = "kill_switch"
 
 
 class HaltReason(StrEnum):
@@ -78,10 +140,26 @@ class HaltReason(StrEnum):
     CROSSED_BOOK = "crossed_book"
 
 
-class Instrument(msgspec.Struct, frozen=True):
-    """What is traded, and the limits a price must keep.
+class StopReached(StrEnum):
+    """What becomes of a stop whose trigger is reached when it comes in."""
 
-    `tick_size` and `lot_size` are decimal strings for people and ledgers; the engine never reads them.
+    TRIGGER = "trigger"
+    REJECT = "reject"
+
+
+class ReplaceQuantity(StrEnum):
+    """What the quantity of a replacement counts."""
+
+    OPEN = "open"
+    """What is still to trade."""
+    TOTAL = "total"
+    """The whole order, with what has traded."""
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """What is traded, its steps, limits and fees. `docs/exchange-rules.md` tells what each does.
+
+    `tick_size` and `lot_size` are decimal strings for people and ledgers; the engine reads them for money only.
     """
 
     symbol: Symbol
@@ -90,3 +168,31 @@ class Instrument(msgspec.Struct, frozen=True):
     band: Ticks
     tick_size: str = "0.01"
     lot_size: str = "1"
+    tick_step: int = 1
+    """Prices are multiples of it."""
+    lot_step: int = 1
+    min_quantity: Lots = Lots(1)
+    max_quantity: Lots = Lots(MAX_QUANTITY_LOTS)
+    min_notional: Money = Money(0)
+    max_notional: Money = Money(0)
+    """0: no limit."""
+    luld_ppm: int = 0
+    """Half the width of the moving band in millionths of its reference; 0: none."""
+    maker_fee_ppm: int = 0
+    taker_fee_ppm: int = 0
+    auction_fee_ppm: int = 0
+
+
+class Venue(msgspec.Struct, frozen=True):
+    """Conventions and limits of the whole market."""
+
+    holds: bool = False
+    """Whether orders need free cash or position."""
+    orders_per_second: int = 0
+    stop_reached: StopReached = StopReached.TRIGGER
+    replace_quantity: ReplaceQuantity = ReplaceQuantity.OPEN
+    breakers: bool = False
+    limit_state_seconds: int = 15
+    pause_seconds: int = 300
+    reopening_seconds: int = 300
+    breaker_seconds: int = 900

@@ -24,10 +24,11 @@ from zlib import crc32
 
 import msgspec
 
-from exchange.commands import CancelOrder, PlaceOrder, ReplaceOrder
+from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, PlaceOrder, ReplaceOrder
 from exchange.events import Accepted, Canceled, Event, Happened, Rejected, Replaced, Traded
 from exchange.ports import RequestOutcome
 from exchange.tracing import Answered, Committed, Handled
+from exchange.types import CancelReason
 from kernel.time import Duration, Instant, seconds
 from kernel.trace import derived_span_id, derived_trace_id, is_kept, parse_traceparent
 
@@ -36,9 +37,10 @@ MAX_TRADES_TOLD: Final = 16
 _CRC: Final = 1 << 32
 _FAILED: Final = frozenset({RequestOutcome.UNKNOWN, RequestOutcome.UNAVAILABLE})
 _NOTABLE: Final = frozenset({*_FAILED, RequestOutcome.REJECTED, RequestOutcome.MISMATCH})
+_ASKED_FOR: Final = frozenset({CancelReason.REQUESTED, CancelReason.MASS_CANCEL})
 _MANY: Final = 4
 """Orders in a batch from which on looking for the few that are kept pays."""
-_ORDERS: Final = frozenset({PlaceOrder, CancelOrder, ReplaceOrder})
+_ORDERS: Final = frozenset({PlaceOrder, CancelOrder, ReplaceOrder, MassCancel})
 Value = str | int | float | bool
 
 
@@ -137,7 +139,7 @@ def request_spans(one: Answered, policy: Policy) -> Iterator[Span]:
     )  # fmt: skip
 
 
-def _asked(command: PlaceOrder | CancelOrder | ReplaceOrder) -> dict[str, Value]:
+def _asked(command: ParticipantCommand) -> dict[str, Value]:
     told: dict[str, Value] = {
         "exchange.command": str(type(command).__struct_config__.tag),
         "user.id": command.account,
@@ -147,6 +149,8 @@ def _asked(command: PlaceOrder | CancelOrder | ReplaceOrder) -> dict[str, Value]
         return told | {
             "exchange.symbol": command.symbol, "exchange.side": str(command.side), "exchange.lots": command.quantity
         }  # fmt: skip
+    if isinstance(command, MassCancel):
+        return told | ({} if command.symbol is None else {"exchange.symbol": command.symbol})
     return told | {"exchange.order_id": command.order_id}
 
 
@@ -168,11 +172,11 @@ def commit_spans(one: Committed, policy: Policy) -> Iterator[Span]:
                 type(command := item.command) in _ORDERS
                 and crc32(command.client_id.encode("utf-8", "surrogatepass")) < limit  # type: ignore[union-attr]
             )
-            or (happened.events and type(happened.events[0]) is Rejected)
+            or (happened.events and type(happened.events[-1]) is Rejected)
         ]
     for place in places:
         item, command, events = one.batch[place], one.batch[place].command, one.happened[place].events
-        if not isinstance(command, PlaceOrder | CancelOrder | ReplaceOrder):
+        if not isinstance(command, PlaceOrder | CancelOrder | ReplaceOrder | MassCancel):
             continue  # an order of the market's staff
         slow = seconds(one.waited_s[place]) + common >= policy.slow
         if slow or _is_reject(events) or is_picked(share, command.client_id, item.trace):
@@ -180,12 +184,10 @@ def commit_spans(one: Committed, policy: Policy) -> Iterator[Span]:
 
 
 def _is_reject(events: Sequence[Event]) -> bool:
-    return bool(events) and isinstance(events[0], Rejected)
+    return bool(events) and isinstance(events[-1], Rejected)
 
 
-def _order_spans(
-    one: Committed, number: int, command: PlaceOrder | CancelOrder | ReplaceOrder, *, slow: bool
-) -> Iterator[Span]:
+def _order_spans(one: Committed, number: int, command: ParticipantCommand, *, slow: bool) -> Iterator[Span]:
     item, events = one.batch[number], one.happened[number].events
     place = _place(command.account, command.client_id, item.trace)
     told = _asked(command) | _became(events) | {"exchange.seq": item.seq, "exchange.slow": slow}
@@ -210,7 +212,7 @@ def _order_spans(
 
 def _became(events: Sequence[Event]) -> dict[str, Value]:
     told: dict[str, Value] = {"exchange.trades": sum(isinstance(event, Traded) for event in events)}
-    match events[0] if events else None:
+    match _answer(events):
         case Rejected() as rejected:
             told |= {"exchange.outcome": "rejected", "event.reason": str(rejected.reason)}
         case Accepted() | Canceled() | Replaced() as first:
@@ -219,6 +221,15 @@ def _became(events: Sequence[Event]) -> dict[str, Value]:
         case _:
             pass
     return told
+
+
+def _answer(events: Sequence[Event]) -> Rejected | Accepted | Canceled | Replaced | None:
+    """Return the event that answers an order request; what was due before it came first."""
+    if events and isinstance(events[-1], Rejected):
+        return events[-1]
+    asked = (one for one in events if isinstance(one, Accepted | Replaced))
+    canceled = (one for one in events if isinstance(one, Canceled) and one.reason in _ASKED_FOR)
+    return next(asked, None) or next(canceled, None)
 
 
 def _trades(events: Sequence[Event], at: Instant) -> Iterator[SpanEvent]:
@@ -250,8 +261,8 @@ def settle_spans(one: Handled, policy: Policy) -> Iterator[Span]:
 def _consumer_span(item: Happened, one: Handled, policy: Policy, name: str) -> Iterator[Span]:
     if not item.events:
         return
-    first = item.events[0]
-    if not isinstance(first, Accepted | Canceled | Replaced):
+    first = _answer(item.events)
+    if first is None or isinstance(first, Rejected):
         return  # the market hears of no reject, and halts belong to nobody's order
     slow = one.ended_at - item.at >= policy.slow
     if not (slow or is_picked(policy.share, first.client_id, item.trace)):

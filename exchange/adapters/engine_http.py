@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -14,10 +15,20 @@ from starlette.types import ASGIApp
 from exchange.adapters.engine_server import EngineServer
 from exchange.adapters.http import Endpoint, Faults, common_routes, guarded, json_response, problem, read_body
 from exchange.adapters.sequencer import Declined, Done
-from exchange.commands import AdminCommand, CloseSession, Halt, OpenSession, Resume
+from exchange.commands import (
+    AdminCommand,
+    CloseSession,
+    DisableAccount,
+    EnableAccount,
+    Fund,
+    Halt,
+    OpenSession,
+    Resume,
+    SetPhase,
+)
 from exchange.events import Rejected
 from exchange.ports import Exposition, Refusal
-from exchange.types import ClientId, HaltReason, Symbol
+from exchange.types import AccountId, ClientId, HaltReason, Symbol, TradingPhase
 from kernel.errors import PermanentError
 
 _STATUS: dict[Refusal, int] = {Refusal.MISMATCH: 422, Refusal.IN_FLIGHT: 409, Refusal.UNDECIDED: 504}
@@ -36,6 +47,8 @@ class ResumeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     key: str
     symbol: str | None = None
+    auction: bool = False
+    """Whether orders are gathered for one price first."""
 
 
 class SessionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +56,62 @@ class SessionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     key: str
     open: bool
+
+
+class PhaseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `/admin/phase`."""
+
+    key: str
+    phase: TradingPhase
+    symbol: str | None = None
+
+
+class FundBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `/admin/fund`: millionths of `$cash`, or lots of a symbol; negative takes them."""
+
+    key: str
+    account: str
+    asset: str
+    amount: int
+
+
+class AccountBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `/admin/account`: the kill switch of one account."""
+
+    key: str
+    account: str
+    enabled: bool
+
+
+_Body = HaltBody | ResumeBody | SessionBody | PhaseBody | FundBody | AccountBody
+_BODIES: Final[dict[str, type[_Body]]] = {
+    "halt": HaltBody,
+    "resume": ResumeBody,
+    "session": SessionBody,
+    "phase": PhaseBody,
+    "fund": FundBody,
+    "account": AccountBody,
+}
+"""The routes under `/admin/` that become commands, and what each is sent."""
+
+
+def _command(body: _Body) -> AdminCommand:
+    """Return the command a body asks for."""
+    key = ClientId(body.key)
+    match body:
+        case HaltBody():
+            return Halt(key, _symbol(body.symbol), body.reason)
+        case ResumeBody():
+            return Resume(key, _symbol(body.symbol), body.auction)
+        case SessionBody():
+            return OpenSession(key) if body.open else CloseSession(key)
+        case PhaseBody():
+            return SetPhase(key, body.phase, _symbol(body.symbol))
+        case FundBody():
+            return Fund(key, AccountId(body.account), body.asset, body.amount)
+        case AccountBody():
+            account = AccountId(body.account)
+            return EnableAccount(key, account) if body.enabled else DisableAccount(key, account)
 
 
 def engine_app(server: EngineServer, exposition: Exposition, faults: Faults, admin_secret: str) -> ASGIApp:
@@ -54,24 +123,8 @@ def engine_app(server: EngineServer, exposition: Exposition, faults: Faults, adm
     async def state_hash(_: Request) -> Response:
         return await _or_503(server.state_hash())
 
-    async def halt(request: Request) -> Response:
-        body = msgspec.json.decode(await read_body(request), type=HaltBody)
-        return await carry_out(Halt(ClientId(body.key), _symbol(body.symbol), body.reason))
-
-    async def resume(request: Request) -> Response:
-        body = msgspec.json.decode(await read_body(request), type=ResumeBody)
-        return await carry_out(Resume(ClientId(body.key), _symbol(body.symbol)))
-
-    async def session(request: Request) -> Response:
-        body = msgspec.json.decode(await read_body(request), type=SessionBody)
-        key = ClientId(body.key)
-        return await carry_out(OpenSession(key) if body.open else CloseSession(key))
-
     async def take_snapshot(_: Request) -> Response:
         return await _or_503(_kept(server))
-
-    async def carry_out(command: AdminCommand) -> Response:
-        return _answer(await server.command(command))
 
     def post(path: str, endpoint: Endpoint) -> Route:
         return Route(path, guarded(admin_secret, endpoint), methods=["POST"])
@@ -81,13 +134,21 @@ def engine_app(server: EngineServer, exposition: Exposition, faults: Faults, adm
             *common_routes(exposition, server.ready),
             Route("/v1/status", status, methods=["GET"]),
             Route("/v1/hash", state_hash, methods=["GET"]),
-            post("/admin/halt", halt),
-            post("/admin/resume", resume),
-            post("/admin/session", session),
+            *(post(f"/admin/{name}", _carrying_out(server, body)) for name, body in _BODIES.items()),
             post("/admin/snapshot", take_snapshot),
             *faults.routes(admin_secret),
         ]
     )
+
+
+def _carrying_out(server: EngineServer, kind: type[_Body]) -> Endpoint:
+    """Return an endpoint that reads a body and answers when its command is durable."""
+
+    async def carry_out(request: Request) -> Response:
+        body = msgspec.json.decode(await read_body(request), type=kind)
+        return _answer(await server.command(_command(body)))
+
+    return carry_out
 
 
 class Kept(msgspec.Struct, frozen=True):

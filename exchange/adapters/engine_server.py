@@ -54,7 +54,7 @@ from exchange.protocol import (
     read_request,
 )
 from exchange.tracing import Tracer
-from exchange.types import MAX_QUANTITY_LOTS, ClientId, HaltReason, Instrument
+from exchange.types import MAX_QUANTITY_LOTS, ClientId, HaltReason, Instrument, Venue
 from kernel.errors import PermanentError
 from kernel.time import Clock
 
@@ -115,6 +115,8 @@ class EngineParts:
     disk: Disk | None = None
     snapshot_every: int = SNAPSHOT_EVERY
     tracer: Tracer | None = None
+    venue: Venue | None = None
+    """None: the usual one."""
 
 
 STORAGE_EVERY_S: Final = 5
@@ -206,7 +208,7 @@ class EngineServer:
                 return EXIT_JOURNAL_FAILED
             engine, directory = sequencer.engine, self._parts.paths.snapshots
             write_snapshot(directory, engine.sequence, snapshot.dump(engine))
-            mark_clean_stop(directory, CleanStop(engine.sequence, engine.state_hash()))
+            mark_clean_stop(directory, CleanStop(engine.sequence, engine.state_hash(), snapshot.VERSION))
         except OSError as error:
             self._parts.log.event("clean-stop-not-marked", severity="error", why=str(error))
         finally:
@@ -219,7 +221,7 @@ class EngineServer:
         while True:
             try:
                 return await loop.run_in_executor(
-                    None, partial(recover, parts.paths, parts.instruments, parts.log, parts.disk)
+                    None, partial(recover, parts.paths, parts.instruments, parts.log, parts.disk, parts.venue)
                 )
             except LogHeldError as error:
                 if self._phase is not Phase.WAITING:
@@ -346,8 +348,20 @@ class EngineServer:
         images = []
         for symbol in sorted(engine.instruments):
             depth = engine.depth(symbol, MAX_QUANTITY_LOTS)
-            images.append(Snapshot(symbol, engine.symbol_seq(symbol), depth.bids, depth.asks, symbol in halted))
-        return Books(engine.sequence, engine.market_halted, tuple(images))
+            images.append(
+                Snapshot(
+                    symbol,
+                    engine.symbol_seq(symbol),
+                    depth.bids,
+                    depth.asks,
+                    symbol in halted,
+                    engine.gathers(symbol),
+                    engine.phase(symbol),
+                    engine.paused_until(symbol),
+                )
+            )
+        paused_until, phase = engine.market_paused_until, engine.market_phase
+        return Books(engine.sequence, engine.market_halted, tuple(images), paused_until, phase)
 
     # --- connections -----------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from exchange.adapters.orders_json import (
     PlaceBody,
     ReplaceBody,
     read_cancel,
+    read_mass_cancel,
     read_place,
     read_replace,
 )
@@ -180,7 +181,7 @@ class Gateway(FastAPI):
                 duration_ns=round(seconds * SECOND), trace_id=order_trace_id(command.account, command.client_id, trace),
             )  # fmt: skip
 
-    async def _reply(  # noqa: PLR0911 - one return a route, and one for each way to be turned away before it
+    async def _reply(  # noqa: C901, PLR0911 - one return a route, and one for each way to be turned away before it
         self, scope: Scope, path: str, body: bytes | None, trace: str
     ) -> _Reply:
         if not self._may_trade(scope):
@@ -195,13 +196,14 @@ class Gateway(FastAPI):
             return await self._look_up(path)
         try:
             if path == _ORDERS:
+                if method == "DELETE":
+                    return await self._submit(read_mass_cancel(_query(scope)), trace)
                 if method != "POST":
-                    return _not_allowed("POST")
+                    return _not_allowed("DELETE, POST")
                 return await self._submit(read_place(body), trace)
             order_id = path[len(_ORDER) :]
             if method == "DELETE":
-                query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-                return await self._submit(read_cancel(order_id, query), trace)
+                return await self._submit(read_cancel(order_id, _query(scope)), trace)
             if method == "PATCH":
                 return await self._submit(read_replace(order_id, body), trace)
             return _not_allowed("DELETE, PATCH")
@@ -264,6 +266,10 @@ class Gateway(FastAPI):
         return self.openapi_schema
 
 
+def _query(scope: Scope) -> dict[str, str]:
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+
 def _traceparent(scope: Scope) -> str:
     """Return the client's `traceparent`, or nothing when there is none that means something."""
     for name, value in scope["headers"]:
@@ -320,60 +326,72 @@ def _not_allowed(methods: str) -> _Reply:
     return _problem(405, RequestOutcome.BAD_REQUEST, f"method: only {methods}", ((b"allow", methods.encode()),))
 
 
+def _schema(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _answers(*statuses: str) -> dict[str, Any]:
+    told = {
+        "200": "The first answer.",
+        "201": "Durable, and this is what it did.",
+        "422": "Refused by a rule, or the client id belongs to another request.",
+    }
+    known = {code: {"description": words, "content": _schema("OrderAnswer")} for code, words in told.items()}
+    other = {
+        "400": "The request is malformed.",
+        "401": "The bearer token is missing or wrong.",
+        "404": "Not known.",
+        "409": "Being decided right now.",
+        "413": "Too long.",
+        "503": "Never sequenced: send it again.",
+        "504": "Unknown: look it up by client id.",
+    }
+    problems = {code: {"description": words, "content": _schema("Problem")} for code, words in other.items()}
+    return {code: (known | problems)[code] for code in statuses}
+
+
+def _parameter(where: str, name: str, *, required: bool = True) -> dict[str, Any]:
+    return {"in": where, "name": name, "required": required, "schema": {"type": "string"}}
+
+
 def _order_paths() -> dict[str, Any]:
-    def schema(name: str) -> dict[str, Any]:
-        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-
-    def answers(*statuses: str) -> dict[str, Any]:
-        told = {
-            "200": "The first answer.",
-            "201": "Durable, and this is what it did.",
-            "422": "Refused by a rule, or the client id belongs to another request.",
-        }
-        known = {code: {"description": words, "content": schema("OrderAnswer")} for code, words in told.items()}
-        other = {
-            "400": "The request is malformed.",
-            "401": "The bearer token is missing or wrong.",
-            "404": "Not known.",
-            "409": "Being decided right now.",
-            "413": "Too long.",
-            "503": "Never sequenced: send it again.",
-            "504": "Unknown: look it up by client id.",
-        }
-        problems = {code: {"description": words, "content": schema("Problem")} for code, words in other.items()}
-        return {code: (known | problems)[code] for code in statuses}
-
-    def parameter(where: str, name: str) -> dict[str, Any]:
-        return {"in": where, "name": name, "required": True, "schema": {"type": "string"}}
-
-    order_id = parameter("path", "order_id")
+    order_id = _parameter("path", "order_id")
     usual = ("201", "400", "401", "409", "413", "422", "503", "504")
     return {
         _ORDERS: {
             "post": {
                 "summary": "Place an order",
-                "requestBody": {"required": True, "content": schema("PlaceBody")},
-                "responses": answers(*usual),
-            }
+                "requestBody": {"required": True, "content": _schema("PlaceBody")},
+                "responses": _answers(*usual),
+            },
+            "delete": {
+                "summary": "Cancel all orders of an account, or those of a symbol, side or session",
+                "parameters": [
+                    _parameter("query", "account"),
+                    _parameter("query", "client_id"),
+                    *(_parameter("query", name, required=False) for name in ("symbol", "side", "session")),
+                ],
+                "responses": _answers(*usual),
+            },
         },
         "/v1/orders/{order_id}": {
             "delete": {
                 "summary": "Cancel an order",
-                "parameters": [order_id, parameter("query", "account"), parameter("query", "client_id")],
-                "responses": answers(*usual),
+                "parameters": [order_id, _parameter("query", "account"), _parameter("query", "client_id")],
+                "responses": _answers(*usual),
             },
             "patch": {
                 "summary": "Change an order",
                 "parameters": [order_id],
-                "requestBody": {"required": True, "content": schema("ReplaceBody")},
-                "responses": answers(*usual),
+                "requestBody": {"required": True, "content": _schema("ReplaceBody")},
+                "responses": _answers(*usual),
             },
         },
         "/v1/orders/by-client-id/{account}/{client_id}": {
             "get": {
                 "summary": "What became of a request",
-                "parameters": [parameter("path", "account"), parameter("path", "client_id")],
-                "responses": answers("200", "401", "404", "409", "503", "504"),
+                "parameters": [_parameter("path", "account"), _parameter("path", "client_id")],
+                "responses": _answers("200", "401", "404", "409", "503", "504"),
             }
         },
     }

@@ -28,7 +28,7 @@ from exchange.adapters.http import common_routes, guarded, json_response, proble
 from exchange.adapters.load_account import account
 from exchange.adapters.orders_json import OrderType
 from exchange.answers import OrderAnswer, Status
-from exchange.commands import CancelOrder, Limit, ParticipantCommand, PlaceOrder, ReplaceOrder
+from exchange.commands import CancelOrder, Limit, MassCancel, ParticipantCommand, PlaceOrder, ReplaceOrder
 from exchange.flow import DayShape, OrderFlow, arrivals
 from exchange.pace import always
 from exchange.ports import ClientOutcome, Exposition, LoadTelemetry, Log
@@ -370,6 +370,8 @@ def _http(command: ParticipantCommand) -> tuple[str, str, bytes | None]:
                 "price": command.price,
             }
             return "PATCH", f"/v1/orders/{command.order_id}", msgspec.json.encode(change)
+        case MassCancel():
+            raise AssertionError("the flow of a load sends no mass cancels")
 
 
 def _read(status: int, body: bytes, *, looked_up: bool) -> _Attempt:

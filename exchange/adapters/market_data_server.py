@@ -27,7 +27,7 @@ from exchange.adapters.http import Faults, common_routes, json_response, problem
 from exchange.adapters.wear import LEAK, Leak
 from exchange.conflation import Conflation
 from exchange.events import Happened, Traded
-from exchange.market_data import Delta, FeedMessage, MarketData, MarketStatus
+from exchange.market_data import Delta, FeedMessage, MarketData
 from exchange.ports import BookShape, Exposition, FeedTelemetry, Log
 from exchange.protocol import Books, Stream, Subscribe
 from exchange.tracing import Handled, Tracer
@@ -169,9 +169,15 @@ class MarketDataServer:
         self._may_resume = True
         match message:
             case Books():
-                self._data.restore(message.seq, message.books, market_halted=message.market_halted)
+                self._data.restore(
+                    message.seq,
+                    message.books,
+                    market_halted=message.market_halted,
+                    market_paused_until=message.market_paused_until,
+                    market_phase=message.market_phase,
+                )
                 self._restored = True
-                self._publish([*self._all_snapshots(), MarketStatus(message.market_halted, self._clock.now())])
+                self._publish([*self._all_snapshots(), self._data.status(self._clock.now())])
             case Stream():
                 began_at = self._clock.now()
                 told: list[FeedMessage] = []

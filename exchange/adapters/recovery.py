@@ -24,7 +24,7 @@ from exchange.adapters.file_log import Disk, FileLog, LogHeldError
 from exchange.engine import Engine
 from exchange.events import Happened
 from exchange.ports import Log
-from exchange.types import Instrument
+from exchange.types import Instrument, Venue
 from kernel.errors import PermanentError
 from kernel.time import Instant
 
@@ -82,6 +82,8 @@ class CleanStop(msgspec.Struct, frozen=True):
 
     seq: int
     state_hash: str
+    version: int = 1
+    """Of the state: hashes of different versions say nothing of each other."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,13 @@ class Recovered:
     """The engine stopped in good order, or never ran."""
 
 
-def recover(paths: EnginePaths, instruments: Sequence[Instrument], log: Log, disk: Disk | None = None) -> Recovered:
+def recover(
+    paths: EnginePaths,
+    instruments: Sequence[Instrument],
+    log: Log,
+    disk: Disk | None = None,
+    venue: Venue | None = None,
+) -> Recovered:
     """Bring an engine back to where its journal ends.
 
     Raises:
@@ -118,7 +126,7 @@ def recover(paths: EnginePaths, instruments: Sequence[Instrument], log: Log, dis
         stop = _take_marker(paths.snapshots)
         events = _open_events(paths.events, journal.last_seq, log)
         try:
-            engine = _newest_engine(paths.snapshots, instruments, journal.last_seq, events.last_seq, log)
+            engine = _newest_engine(paths.snapshots, (instruments, venue), journal.last_seq, events.last_seq, log)
             replayed = _replay(engine, journal, events)
             clean = _is_clean(stop, engine, log)
             _remove_marker(paths.snapshots)
@@ -202,7 +210,9 @@ def _is_clean(stop: CleanStop | None, engine: Engine, log: Log) -> bool:
             f"the journal ends with record {engine.sequence}, but the engine stopped at {stop.seq}: "
             "records are missing; restore the journal from a copy"
         )
-    if stop.seq == engine.sequence and stop.state_hash != engine.state_hash():
+    if stop.version != snapshot.VERSION:
+        log.event("clean-stop-of-another-version", seq=stop.seq, version=stop.version)
+    elif stop.seq == engine.sequence and stop.state_hash != engine.state_hash():
         log.event("replay-differs", severity="critical", seq=stop.seq)
         return False
     return stop.seq == engine.sequence
@@ -228,7 +238,11 @@ def _open_events(directory: Path, last_seq: int, log: Log) -> FileLog:
 
 
 def _newest_engine(
-    directory: Path, instruments: Sequence[Instrument], journal_seq: int, events_seq: int, log: Log
+    directory: Path,
+    market: tuple[Sequence[Instrument], Venue | None],
+    journal_seq: int,
+    events_seq: int,
+    log: Log,
 ) -> Engine:
     """Return the engine of the newest snapshot that is whole and not ahead of the event log; else a fresh one."""
     for seq, path in _snapshots(directory):
@@ -240,10 +254,10 @@ def _newest_engine(
         if seq > events_seq:
             continue  # what lies between would be missing from the event log
         try:
-            return snapshot.load(path.read_bytes(), instruments)
+            return snapshot.load(path.read_bytes(), *market)
         except (snapshot.SnapshotError, OSError) as error:
             log.event("snapshot-passed-over", severity="warning", path=str(path), why=str(error))
-    return Engine(instruments)
+    return Engine(*market)
 
 
 def _replay(engine: Engine, journal: FileLog, events: FileLog) -> int:

@@ -11,6 +11,7 @@ again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,17 +20,21 @@ from typing import Final, NamedTuple, TypeVar
 
 from exchange import journal as codec
 from exchange.adapters.file_log import FileLog, LogFailedError
-from exchange.commands import AdminCommand, Command, Sequenced
+from exchange.commands import AdminCommand, Command, Sequenced, Tick
 from exchange.engine import Engine, fingerprint, identity
 from exchange.events import Event, Happened
 from exchange.ports import EngineTelemetry, Log, Refusal
 from exchange.tracing import Committed, Tracer
 from exchange.types import AccountId, ClientId
-from kernel.time import Clock
+from kernel.time import Clock, to_seconds
 
 MAX_QUEUE: Final = 8192
 """About two seconds of what one core can take; longer waiting helps nobody."""
 MAX_BATCH: Final = 1024
+MIN_WAIT_S: Final = 0.001
+"""How long to wait at least for what is due: it would be no wait to spin on the clock."""
+MAX_WAIT_S: Final = 60.0
+"""Then the clock is looked at again: it may have been set."""
 _Result = TypeVar("_Result")
 
 
@@ -159,19 +164,37 @@ class Sequencer:
         while True:
             while self._at_rest:
                 self._at_rest.popleft()()
+            self._tick_if_due()
             if self._queue and self.failure is None:
                 await self._commit()
                 continue
             if self._stopping:
                 break
             self._wake.clear()
-            await self._wake.wait()
+            await self._woken()
         self._thread.shutdown()
 
     def stop(self) -> None:
         """Take nothing more, finish what is queued, then return from `run`."""
         self._stopping = True
         self._wake.set()
+
+    def _tick_if_due(self) -> None:
+        """Write a `Tick` when something is due and no command that waits would bring it about."""
+        if self._queue or self._stopping or self.failure is not None:
+            return
+        due = self.engine.due_at()
+        if due is not None and due <= self._clock.now():
+            # The key is the command's own place in the journal: no other tick can have it.
+            self.submit(Tick(ClientId(f"tick-{self.engine.sequence + 1}")), lambda _outcome: None)
+
+    async def _woken(self) -> None:
+        """Wait until there is something to do, or something is due."""
+        due = None if self.failure is not None else self.engine.due_at()
+        wait_s = None if due is None else min(MAX_WAIT_S, max(MIN_WAIT_S, to_seconds(due - self._clock.now())))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
 
     # --- before the journal ------------------------------------------------------------------------------------------
 

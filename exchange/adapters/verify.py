@@ -2,7 +2,8 @@
 
     python -m exchange.adapters.verify JOURNAL_DIRECTORY --instruments FILE [--until SEQUENCE]
 
-`FILE` is JSON: a list of instruments, or an object with them under `instruments` (such as a role's configuration).
+`FILE` is JSON: a list of instruments, or an object with them under `instruments` and perhaps the venue's conventions
+under `venue` (such as a role's configuration).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from exchange.adapters.file_log import Reader
 from exchange.engine import Engine
 from exchange.journal import decode_command
-from exchange.types import Instrument
+from exchange.types import Instrument, Venue
 from kernel.errors import InputError, PermanentError, TapewatchError
 
 
@@ -33,15 +34,18 @@ class Verification(msgspec.Struct, frozen=True):
 
 class _Instruments(msgspec.Struct, frozen=True):
     instruments: tuple[Instrument, ...]
+    venue: Venue = Venue()
 
 
-def verify(journal: Path, instruments: Sequence[Instrument], until: int | None = None) -> Verification:
+def verify(
+    journal: Path, instruments: Sequence[Instrument], until: int | None = None, venue: Venue | None = None
+) -> Verification:
     """Replay a journal up to and including record `until` (None: to its end). Changes nothing.
 
     Raises:
         PermanentError: the journal is damaged, of another version, not there, or ends before `until`.
     """
-    engine = Engine(instruments)
+    engine = Engine(instruments, venue)
     if not journal.is_dir():
         raise InputError(str(journal), "there is no journal here", right="name the directory of one")
     reader = Reader(journal)
@@ -67,11 +71,21 @@ def read_instruments(path: Path) -> tuple[Instrument, ...]:
     Raises:
         InputError: the file cannot be read or holds none.
     """
+    return read_market(path)[0]
+
+
+def read_market(path: Path) -> tuple[tuple[Instrument, ...], Venue]:
+    """Read instruments and the venue's conventions from a JSON file.
+
+    Raises:
+        InputError: the file cannot be read or holds none.
+    """
     try:
         data = path.read_bytes()
         if data.lstrip().startswith(b"["):
-            return msgspec.json.decode(data, type=tuple[Instrument, ...])
-        return msgspec.json.decode(data, type=_Instruments).instruments
+            return msgspec.json.decode(data, type=tuple[Instrument, ...]), Venue()
+        market = msgspec.json.decode(data, type=_Instruments)
+        return market.instruments, market.venue
     except OSError as error:
         raise InputError(str(path), f"cannot be read: {error.strerror}") from error
     except msgspec.MsgspecError as error:
@@ -88,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", type=int, default=None, help="the last record to apply (default: the last there is)")
     given = parser.parse_args(arguments)
     try:
-        found = verify(given.journal, read_instruments(given.instruments), given.until)
+        instruments, venue = read_market(given.instruments)
+        found = verify(given.journal, instruments, given.until, venue)
     except TapewatchError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -17,7 +17,7 @@ from exchange.adapters.recovery import EnginePaths
 from exchange.commands import Limit, PlaceOrder
 from exchange.recording import RecordingEngine, RecordingLog
 from exchange.tracing import Tracer
-from exchange.types import AccountId, ClientId, Instrument, Lots, Side, Symbol, Ticks
+from exchange.types import AccountId, ClientId, Instrument, Lots, Side, Symbol, Ticks, Venue
 from kernel.adapters.clock import SystemClock
 
 AAA, BBB = Symbol("AAA"), Symbol("BBB")
@@ -65,11 +65,17 @@ def paths(root: Path) -> EnginePaths:
 
 @asynccontextmanager
 async def engine(
-    root: Path, disk: Disk | None = None, port: int = 0, tracer: Tracer | None = None
+    root: Path,
+    disk: Disk | None = None,
+    port: int = 0,
+    tracer: Tracer | None = None,
+    venue: Venue | None = None,
 ) -> AsyncIterator[Running]:
     telemetry, log = RecordingEngine(), RecordingLog()
     faults = Faults(ENGINE_FAULTS, allowed=True)
-    parts = EngineParts(paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer)
+    parts = EngineParts(
+        paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue
+    )
     server, listener = EngineServer(parts), listen(port)
     running = Running(server, telemetry, log, faults, listener.getsockname()[1])
     try:

@@ -5,6 +5,7 @@
 import gc
 
 import pytest
+from msgspec import structs
 
 from exchange.commands import (
     CancelOrder,
@@ -20,7 +21,7 @@ from exchange.commands import (
 )
 from exchange.engine import ADMIN, Engine, fingerprint
 from exchange.events import Accepted, Canceled, Expired, Halted, Rejected, Replaced, Rested, Traded
-from exchange.types import CancelReason, HaltReason, Instrument, RejectReason, Side, TimeInForce
+from exchange.types import CancelReason, HaltReason, Instrument, RejectReason, Side, TimeInForce, Venue
 from kernel.errors import InputError, PermanentError
 
 AAA = Instrument("AAA", 100, 50)
@@ -276,6 +277,29 @@ def test_an_engine_needs_instruments_each_once():
         Engine((AAA, AAA))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tick_step": 0},
+        {"lot_step": -1},
+        {"reference": 0},
+        {"band": -1},
+        {"luld_ppm": -1},
+        {"band": 10**9},
+        {"taker_fee_ppm": 2_000_000},
+    ],
+)
+def test_an_instrument_has_figures_an_exchange_can_work_with(wrong):
+    with pytest.raises(InputError, match=r"^instrument AAA: "):
+        Engine((structs.replace(AAA, **wrong),))
+
+
+@pytest.mark.parametrize("wrong", ["limit_state_seconds", "pause_seconds", "reopening_seconds", "breaker_seconds"])
+def test_no_pause_is_without_an_end_or_a_length(wrong):
+    with pytest.raises(InputError, match=r"^venue: "):
+        Engine((AAA,), structs.replace(Venue(), **{wrong: 0}))
+
+
 def test_the_hash_sees_priority():
     """The same orders at the same price in another order of arrival are another state."""
     one, other = Desk(), Desk()
@@ -296,7 +320,7 @@ def test_filled_and_cancelled_orders_leave_no_cycles():
         for _ in range(300):
             desk.buy(100, 2)
             desk.sell(100, 1)
-            desk.cancel(desk.engine._orders_made - 1)
+            desk.cancel(desk.engine.orders_made - 1)
             desk.buy(99, 1)
             desk.sell(99, 1)
         assert desk.engine.resting_orders == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 
 import pytest
@@ -18,7 +19,7 @@ from exchange.events import Accepted, Halted, Rejected, Traded
 from exchange.ports import Refusal
 from exchange.protocol import Answer, Books, NotFound, Refused, Stream, Subscribe
 from exchange.recording import RecordingLog
-from exchange.types import AccountId, ClientId, HaltReason, Side
+from exchange.types import AccountId, ClientId, HaltReason, Side, Venue
 from kernel.errors import PermanentError
 from tests.exchange.plant import AAA, INSTRUMENTS, FailingDisk, client_of, engine, eventually, order, paths
 
@@ -278,3 +279,23 @@ async def test_a_rejection_is_durable_and_answered_with_its_reason(tmp_path):
         assert isinstance(reply, Answer)
         assert isinstance(reply.events[0], Rejected)
     assert verify(tmp_path / "journal", INSTRUMENTS).last_seq == 1
+
+
+async def test_a_clean_stop_of_a_program_with_another_state_is_still_a_clean_stop(tmp_path):
+    async with engine(tmp_path) as running:
+        await running.stop()
+    marker = paths(tmp_path).snapshots / "clean-stop.json"
+    written = json.loads(marker.read_text())
+    marker.write_text(json.dumps({"seq": written["seq"], "state_hash": "of version 1"}))
+    async with engine(tmp_path) as running:
+        await eventually(lambda: running.server.ready()[0])
+        assert running.server.status().clean_start
+        assert "clean-stop-of-another-version" in running.log.names()
+
+
+async def test_an_engine_keeps_the_conventions_of_its_venue_over_a_restart(tmp_path):
+    venue = Venue(holds=True)
+    for number in range(2):
+        async with engine(tmp_path, venue=venue) as running, client_of(running.port) as client:
+            answer = await client.submit(order(f"c{number}"), 5)
+            assert answer.events[-1].reason == "insufficient_funds"

@@ -156,6 +156,6 @@ def test_a_snapshot_of_other_instruments_or_another_version_is_refused(monkeypat
     data = dump(Engine(INSTRUMENTS))
     with pytest.raises(InputError, match="other instruments"):
         load(data, INSTRUMENTS[:1])
-    monkeypatch.setattr("exchange.snapshot.VERSION", 2)
-    with pytest.raises(SnapshotError, match="version 1"):
+    monkeypatch.setattr("exchange.snapshot.VERSION", 3)
+    with pytest.raises(SnapshotError, match="version 2"):
         load(data, INSTRUMENTS)

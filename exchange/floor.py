@@ -1,0 +1,394 @@
+"""The trading floor: everything the exchange knows, and the few moves all its rules are made of.
+
+The rules themselves stand beside it (`matching`, `stops`, `auction`, `bands`, `session`) as functions over a floor.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from heapq import heapify, heappush
+from typing import Final
+
+from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, Book, BookSide, Order
+from exchange.events import Canceled, Event, Replenished, Rested, Traded
+from exchange.ledger import FEES, money_per_tick
+from exchange.types import (
+    GATHERING,
+    MAX_QUANTITY_LOTS,
+    AccountId,
+    CancelReason,
+    ClientId,
+    HaltReason,
+    Instrument,
+    Lots,
+    Money,
+    OrderId,
+    Side,
+    Symbol,
+    Ticks,
+    TradeId,
+    TradingPhase,
+    Venue,
+)
+from kernel.errors import InputError
+
+NEVER: Final = 1 << 62
+"""Later than every instant."""
+EXPIRY: Final = 0
+"""Kinds of things that become due, in the order of rule T2."""
+LIMIT_STATE_END: Final = 1
+PAUSE_END: Final = 2
+MARKET_PAUSE_END: Final = 3
+MAX_MONEY: Final = (1 << 63) - 1
+"""What a journal and a ledger hold of money, in millionths."""
+MILLION: Final = 1_000_000
+
+AUCTIONS: Final = GATHERING - {TradingPhase.PRE_OPEN}
+
+_BUY: Final = Side.BUY
+_CONTINUOUS: Final = TradingPhase.CONTINUOUS
+
+
+class Floor:
+    """All books, live orders, accounts, phases and timers."""
+
+    __slots__ = (
+        "ages",
+        "books",
+        "breaker_level",
+        "cash",
+        "cash_held",
+        "clock",
+        "disabled",
+        "halt",
+        "holds",
+        "index_reference",
+        "moving",
+        "next_due",
+        "orders",
+        "orders_made",
+        "paused_until",
+        "phase",
+        "positions_held",
+        "rates",
+        "sorted_books",
+        "timers",
+        "trades_made",
+        "venue",
+        "watches",
+    )
+
+    def __init__(self, instruments: Sequence[Instrument], venue: Venue) -> None:
+        if not instruments:
+            raise InputError("instruments", "there are none", right="name at least one")
+        _check(instruments, venue)
+        self.venue: Final = venue
+        self.holds: Final = venue.holds
+        self.books: Final = {instrument.symbol: Book(instrument) for instrument in instruments}
+        if len(self.books) != len(instruments):
+            raise InputError("instruments", "a symbol stands twice", right="name each symbol once")
+        self.sorted_books: Final = [self.books[symbol] for symbol in sorted(self.books)]
+        self.moving: Final = [book for book in self.sorted_books if book.luld_ppm]
+        """The books with a moving band."""
+        self.watches: Final = bool(self.moving) or venue.breakers
+        """Whether anything is to be looked at after each command."""
+        self.index_reference: Final = sum(instrument.reference for instrument in instruments)
+        self.orders: Final[dict[OrderId, Order]] = {}
+        self.clock = 0
+        self.orders_made = 0
+        self.trades_made = 0
+        self.ages = 0
+        self.phase = TradingPhase.CONTINUOUS
+        self.halt: HaltReason | None = None
+        self.paused_until = 0
+        self.breaker_level = 0
+        """The highest that was reached this session."""
+        self.disabled: set[AccountId] = set()
+        self.rates: dict[AccountId, deque[int]] = {}
+        """When each account's last new and replaced orders came in."""
+        self.cash: dict[AccountId, int] = {}
+        self.cash_held: dict[AccountId, int] = {}
+        self.positions_held: dict[Symbol, dict[AccountId, int]] = {symbol: {} for symbol in self.books}
+        self.timers: list[tuple[int, int, OrderId, Symbol]] = []
+        """A heap of (instant, kind, order, symbol); what is no longer so is left in it and passed over."""
+        self.next_due = NEVER
+
+    def find(self, symbol: object) -> Book | None:
+        """Return the book of a symbol, whatever was given for one; None when it is unknown."""
+        return self.books.get(Symbol(symbol)) if isinstance(symbol, str) else None
+
+    # --- phases and time -------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Find out anew which books match orders; to be called whenever a phase, halt or pause changed."""
+        stands = self.halt is not None or self.paused_until > 0 or self.phase is TradingPhase.CLOSED
+        for book in self.sorted_books:
+            book.trading = (
+                not stands and book.halt is None and not book.paused_until and book.phase is TradingPhase.CONTINUOUS
+            )
+
+    def schedule(self, at: int, kind: int, order_id: OrderId, symbol: Symbol) -> None:
+        """Note that something becomes due."""
+        if len(self.timers) > 2 * len(self.orders) + 1_000:
+            self.timers = [timer for timer in self.timers if self.stands(timer)]
+            heapify(self.timers)
+        heappush(self.timers, (at, kind, order_id, symbol))
+        self.next_due = self.timers[0][0]
+
+    def stands(self, timer: tuple[int, int, OrderId, Symbol]) -> bool:
+        """Tell whether what a timer was set for is still to happen then."""
+        at, kind, order_id, symbol = timer
+        if kind == EXPIRY:
+            order = self.orders.get(order_id)
+            return order is not None and order.expires_at == at
+        if kind == MARKET_PAUSE_END:
+            return self.paused_until == at
+        book = self.books[symbol]
+        return at == book.limit_until if kind == LIMIT_STATE_END else at in {book.paused_until, book.reopening_until}
+
+    # --- moves of orders -------------------------------------------------------------------------------------------
+
+    def show(self, events: list[Event], order: Order) -> None:
+        """Put a limit order into its book, behind all others at its price."""
+        book = order.book
+        if order.display and order.quantity > order.display:
+            order.hidden = order.quantity - order.display
+            order.quantity = order.display
+        self.ages += 1
+        order.age = self.ages
+        (book.bids if order.side is _BUY else book.asks).rest(order)
+        self.orders[order.order_id] = order
+        if self.holds:
+            self.hold(order)
+        book.symbol_seq += 1
+        events.append(
+            Rested(order.order_id, book.symbol, book.symbol_seq, order.side, Ticks(order.price), Lots(order.quantity))
+        )
+
+    def wait(self, order: Order) -> None:
+        """Put an order that is not shown where it waits, as the youngest."""
+        self.ages += 1
+        order.age = self.ages
+        order.book.side(order.side).wait(order)
+        self.orders[order.order_id] = order
+        if self.holds:
+            self.hold(order)
+
+    def leave(self, order: Order) -> None:
+        """Take an order from wherever it stands, with its hold."""
+        side: BookSide = order.book.bids if order.side is _BUY else order.book.asks
+        if order.kind == LIMIT:
+            side.remove(order)
+        else:
+            side.forget(order)
+        del self.orders[order.order_id]
+        if order.held:
+            self.release(order)
+
+    def cancel(
+        self, events: list[Event], order: Order, client_id: ClientId, reason: CancelReason, *, live: bool
+    ) -> None:
+        """Cancel all that is open of an order; `live`: it stands or waits somewhere, else it is just coming in."""
+        book = order.book
+        if live:
+            self.leave(order)
+        shown = live and order.kind == LIMIT
+        book.symbol_seq += 1
+        events.append(
+            Canceled(
+                order.order_id,
+                order.account,
+                client_id,
+                book.symbol,
+                book.symbol_seq,
+                order.side,
+                None if order.kind in {MARKET, STOP} else Ticks(order.price),
+                Lots(order.quantity + order.hidden),
+                reason,
+                shown,
+                Lots(0),
+                Lots(order.hidden) if shown else Lots(0),
+            )
+        )
+        order.quantity = order.hidden = 0
+
+    def replenish(self, events: list[Event], order: Order, *, keeps_place: bool) -> None:
+        """Let an iceberg whose shown part is used up show a new one."""
+        book = order.book
+        side = book.side(order.side)
+        if not keeps_place:
+            side.remove(order)
+        part = min(order.display, order.hidden)
+        order.hidden -= part
+        order.quantity += part
+        if keeps_place:
+            assert order.level is not None, f"order {order.order_id} does not rest"
+            order.level.total += part
+            order.level.hidden -= part
+        else:
+            self.ages += 1
+            order.age = self.ages
+            side.rest(order)
+        book.symbol_seq += 1
+        events.append(
+            Replenished(
+                order.order_id, book.symbol, book.symbol_seq, order.side, Ticks(order.price), Lots(order.quantity)
+            )
+        )
+
+    # --- trades and money --------------------------------------------------------------------------------------------
+
+    def trade(self, events: list[Event], maker: Order, taker: Order, lots: int) -> None:
+        """Let a resting order trade with one that comes in, at the maker's price (F1, F2)."""
+        book = maker.book
+        price = maker.price
+        left = maker.quantity - lots
+        taker.quantity -= lots
+        taker.filled += lots
+        maker.filled += lots
+        unseen = 0
+        level = maker.level
+        if level is None:
+            unseen = lots
+            self.leave(maker)
+        elif left or maker.hidden:
+            maker.quantity = left
+            level.total -= lots
+        else:
+            (book.bids if maker.side is _BUY else book.asks).remove(maker)
+            del self.orders[maker.order_id]
+            maker.quantity = 0
+        buyer, seller = (taker.account, maker.account) if taker.side is _BUY else (maker.account, taker.account)
+        cash, positions = self.cash, book.positions
+        cost = price * lots * book.money
+        buyer_fee = seller_fee = 0
+        if book.fees:
+            buyer_fee, seller_fee = fees(book, cost, taker.side)
+            cash[FEES] = cash.get(FEES, 0) + buyer_fee + seller_fee
+        cash[buyer] = cash.get(buyer, 0) - cost - buyer_fee
+        cash[seller] = cash.get(seller, 0) + cost - seller_fee
+        positions[buyer] = positions.get(buyer, 0) + lots
+        positions[seller] = positions.get(seller, 0) - lots
+        if book.luld_ppm:
+            self.note_trade(book, price)
+        book.last_price = price
+        self.trades_made += 1
+        book.symbol_seq += 1
+        events.append(
+            Traded(
+                TradeId(self.trades_made),
+                book.symbol,
+                book.symbol_seq,
+                Ticks(price),
+                Lots(lots),
+                maker.order_id,
+                taker.order_id,
+                taker.side,
+                buyer,
+                seller,
+                Lots(left),
+                Money(buyer_fee),
+                Money(seller_fee),
+                Lots(unseen),
+                taker.kind == ALL_OR_NONE,
+            )
+        )
+        if self.holds and level is not None:
+            self.hold(maker)
+        if not left and maker.hidden:
+            self.replenish(events, maker, keeps_place=False)
+
+    def note_trade(self, book: Book, price: int) -> None:
+        """Remember a trade for the moving band (B2)."""
+        book.unlooked = True
+        recent = book.recent
+        if recent and recent[-1][0] == self.clock:
+            at, total, count = recent[-1]
+            recent[-1] = (at, total + price, count + 1)
+        else:
+            recent.append((self.clock, price, 1))
+
+    def needed(self, order: Order) -> int:
+        """Return what an order as it stands must hold (M4)."""
+        return need(order.book, order.side, order.price, order.quantity + order.hidden)
+
+    def hold(self, order: Order) -> None:
+        """Hold what an order needs now, and give back what it does not need any more (M5)."""
+        wanted = self.needed(order)
+        change = wanted - order.held
+        if change:
+            held = self.cash_held if order.side is _BUY else self.positions_held[order.book.symbol]
+            total = held.get(order.account, 0) + change
+            if total:
+                held[order.account] = total
+            else:
+                held.pop(order.account, None)
+            order.held = wanted
+
+    def release(self, order: Order) -> None:
+        """Give back all that is held for an order."""
+        held = self.cash_held if order.side is _BUY else self.positions_held[order.book.symbol]
+        total = held.get(order.account, 0) - order.held
+        if total:
+            held[order.account] = total
+        else:
+            held.pop(order.account, None)
+        order.held = 0
+
+    def free_cash(self, account: AccountId) -> int:
+        """Return the millionths an account has less those held."""
+        return self.cash.get(account, 0) - self.cash_held.get(account, 0)
+
+    def free_position(self, book: Book, account: AccountId) -> int:
+        """Return the lots an account has less those held."""
+        return book.positions.get(account, 0) - self.positions_held[book.symbol].get(account, 0)
+
+
+def _check(instruments: Sequence[Instrument], venue: Venue) -> None:
+    """Refuse figures no exchange can work with.
+
+    Raises:
+        InputError: a step, a limit, a share or a time is out of its range.
+    """
+    for one in instruments:
+        where = f"instrument {one.symbol}"
+        if min(one.reference, one.tick_step, one.lot_step, one.min_quantity) < 1 or one.band < 0:
+            raise InputError(where, "reference, steps and min_quantity are at least 1, band at least 0")
+        if min(one.max_quantity, one.min_notional, one.max_notional) < 0 or not 0 <= one.luld_ppm <= MILLION:
+            raise InputError(where, "limits are not negative, and a moving band is at most the whole reference")
+        if max(abs(one.maker_fee_ppm), abs(one.taker_fee_ppm), abs(one.auction_fee_ppm)) > MILLION:
+            raise InputError(where, "a fee is at most the whole notional")
+        largest = (one.reference + one.band) * min(one.max_quantity, MAX_QUANTITY_LOTS) * money_per_tick(one)
+        if largest > MAX_MONEY:
+            raise InputError(where, f"a trade could be worth {largest} millionths, more than a ledger's 64 bits hold")
+    times = (venue.limit_state_seconds, venue.pause_seconds, venue.reopening_seconds, venue.breaker_seconds)
+    if min(times) < 1 or venue.orders_per_second < 0:
+        raise InputError("venue", "states and pauses last a second at least; orders_per_second is not negative")
+
+
+def fee(notional: int, ppm: int) -> int:
+    """Return a share of a notional, rounded half away from zero to a millionth (M2)."""
+    product = notional * ppm
+    whole = (2 * abs(product) + MILLION) // (2 * MILLION)
+    return whole if product >= 0 else -whole
+
+
+def fees(book: Book, notional: int, taker_side: Side) -> tuple[int, int]:
+    """Return what buyer and seller of a trade in continuous trading pay."""
+    instrument = book.instrument
+    taker, maker = fee(notional, instrument.taker_fee_ppm), fee(notional, instrument.maker_fee_ppm)
+    return (taker, maker) if taker_side is _BUY else (maker, taker)
+
+
+def need(book: Book, side: Side, price: int, lots: int) -> int:
+    """Return what an order holds: lots of a sell; of a buy its cost and the highest fee, rounded up (M4).
+
+    Without a price the upper end of the static band counts.
+    """
+    if side is not _BUY:
+        return lots
+    instrument = book.instrument
+    ppm = max(instrument.maker_fee_ppm, instrument.taker_fee_ppm, instrument.auction_fee_ppm, 0)
+    notional = (price or book.high) * lots * book.money
+    return notional + -(-notional * ppm // MILLION)

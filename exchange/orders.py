@@ -1,0 +1,279 @@
+"""Requests of participants: new orders, replacements, cancels (rules F15, F16, R6)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, STOP_LIMIT, Book, Order
+from exchange.checks import new_open, refuse_new, refuse_replacement, refuse_replacement_now
+from exchange.commands import CancelOrder, Limit, MassCancel, PlaceOrder, ReplaceOrder, Stop, StopLimit
+from exchange.events import Accepted, Event, MassCanceled, Rejected, Replaced
+from exchange.floor import EXPIRY, Floor
+from exchange.matching import enter, try_to_fill
+from exchange.stops import trigger_all
+from exchange.types import (
+    AccountId,
+    CancelReason,
+    ClientId,
+    Lots,
+    OrderId,
+    RejectReason,
+    Side,
+    Symbol,
+    Ticks,
+)
+
+_REQUESTED: Final = CancelReason.REQUESTED
+
+
+def place(floor: Floor, events: list[Event], command: PlaceOrder) -> None:
+    """Take a new order."""
+    symbol = command.symbol
+    book = floor.find(symbol)
+    reason = refuse_new(floor, command, book)
+    if reason is not None:
+        events.append(Rejected(command.account, command.client_id, reason, None if book is None else book.symbol))
+        return
+    assert book is not None, "an unknown symbol was refused"
+    order = _made(floor, book, command)
+    book.symbol_seq += 1
+    price = Ticks(order.price) if order.price else None
+    events.append(
+        Accepted(
+            order.order_id,
+            order.account,
+            order.client_id,
+            symbol,
+            book.symbol_seq,
+            order.side,
+            command.quantity,
+            price,
+        )
+    )
+    if floor.venue.orders_per_second:
+        _count(floor, order.account)
+    _come_in(floor, events, order)
+    if order.expires_at and order.order_id in floor.orders:
+        floor.schedule(order.expires_at, EXPIRY, order.order_id, symbol)
+
+
+def _made(floor: Floor, book: Book, command: PlaceOrder) -> Order:
+    """Make an order of a request that passed every check."""
+    floor.orders_made += 1
+    terms = command.terms
+    order = Order(
+        OrderId(floor.orders_made),
+        command.account,
+        command.client_id,
+        book,
+        command.side,
+        LIMIT,
+        command.quantity,
+        command.time_in_force,
+        command.self_trade,
+        command.session,
+    )
+    if command.expires_at:
+        order.expires_at = command.expires_at
+    if type(terms) is Limit:
+        order.price = terms.price
+        order.display = terms.display
+        order.post_only = terms.post_only
+        if terms.all_or_none:
+            order.kind = ALL_OR_NONE
+    elif type(terms) is Stop:
+        order.kind = STOP
+        order.trigger = terms.trigger
+    elif type(terms) is StopLimit:
+        order.kind = STOP_LIMIT
+        order.trigger = terms.trigger
+        order.price = terms.price
+        order.display = terms.display
+    else:
+        order.kind = MARKET
+    return order
+
+
+def _come_in(floor: Floor, events: list[Event], order: Order) -> None:
+    """Let an order in, and everything that follows from it."""
+    book = order.book
+    if order.kind >= STOP:
+        floor.wait(order)
+    elif book.trading:
+        enter(floor, events, order)
+    else:
+        book.gathered = True
+        if order.kind == LIMIT:
+            floor.show(events, order)
+        else:
+            floor.wait(order)
+        return
+    if book.bids.stops or book.asks.stops:
+        trigger_all(floor, events, book)
+
+
+def _count(floor: Floor, account: AccountId) -> None:
+    """Note that an account had an order taken (C4)."""
+    sent = floor.rates.get(account)
+    if sent is None:
+        sent = floor.rates[account] = deque()
+    sent.append(floor.clock)
+
+
+def cancel(floor: Floor, events: list[Event], command: CancelOrder) -> None:
+    """Take an order away as its owner asks."""
+    order = _found(floor, command.order_id)
+    if order is None or order.account != command.account:
+        events.append(_not_there(floor, command, order))
+        return
+    floor.cancel(events, order, command.client_id, _REQUESTED, live=True)
+
+
+def _found(floor: Floor, order_id: object) -> Order | None:
+    return floor.orders.get(OrderId(order_id)) if type(order_id) is int else None
+
+
+def _not_there(floor: Floor, command: CancelOrder | ReplaceOrder, order: Order | None) -> Rejected:
+    if order is not None:
+        return Rejected(command.account, command.client_id, RejectReason.NOT_YOUR_ORDER)
+    once_lived = type(command.order_id) is int and 0 < command.order_id <= floor.orders_made
+    reason = RejectReason.TOO_LATE if once_lived else RejectReason.UNKNOWN_ORDER
+    return Rejected(command.account, command.client_id, reason)
+
+
+def replace(floor: Floor, events: list[Event], command: ReplaceOrder) -> None:
+    """Change a live order as its owner asks."""
+    order = _found(floor, command.order_id)
+    reason = refuse_replacement_now(floor, command, order)
+    if reason is None and (order is None or order.account != command.account):
+        events.append(_not_there(floor, command, order))
+        return
+    if reason is None and order is not None:
+        reason = refuse_replacement(floor, command, order)
+    if reason is not None or order is None:
+        assert reason is not None, "an order that is not there was answered above"
+        symbol = None if order is None else order.book.symbol
+        events.append(Rejected(command.account, command.client_id, reason, symbol))
+        return
+    if floor.venue.orders_per_second:
+        _count(floor, order.account)
+    order.client_id = command.client_id
+    quantity = new_open(floor, order, command.quantity)
+    if order.kind >= STOP:
+        _replace_stop(floor, events, command, order, quantity)
+    elif order.kind == MARKET:
+        keeps = quantity <= order.quantity
+        _tell(events, order, quantity, 0, keeps=keeps)
+        if keeps:
+            order.quantity = quantity
+            if floor.holds:
+                floor.hold(order)
+        else:
+            floor.leave(order)
+            order.quantity = quantity
+            floor.wait(order)
+    elif command.price == order.price and quantity <= order.quantity + order.hidden:
+        _shrink(floor, events, order, quantity)
+    else:
+        _tell(events, order, quantity, command.price, keeps=False)
+        floor.leave(order)
+        order.price = command.price
+        order.quantity = quantity
+        order.hidden = 0
+        _come_in(floor, events, order)
+
+
+def _shrink(floor: Floor, events: list[Event], order: Order, quantity: int) -> None:
+    """Take away from a limit order that keeps its place, hidden quantity first."""
+    book = order.book
+    old_shown, old_hidden = order.quantity, order.hidden
+    hidden = max(0, quantity - old_shown)
+    _tell(events, order, quantity, order.price, keeps=True, hidden=hidden)
+    order.quantity = quantity - hidden
+    order.hidden = hidden
+    if order.level is not None:
+        order.level.total -= old_shown - order.quantity
+        order.level.hidden -= old_hidden - hidden
+    if floor.holds:
+        floor.hold(order)
+    if order.kind == ALL_OR_NONE and book.trading and try_to_fill(floor, events, order):
+        trigger_all(floor, events, book)
+
+
+def _replace_stop(floor: Floor, events: list[Event], command: ReplaceOrder, order: Order, quantity: int) -> None:
+    price = command.price if order.kind == STOP_LIMIT else 0
+    trigger = order.trigger if command.trigger is None else command.trigger
+    _tell(events, order, quantity, price or trigger, keeps=True)
+    side = order.book.side(order.side)
+    side.forget(order)
+    order.quantity, order.price, order.trigger = quantity, price, trigger
+    side.wait(order)
+    if floor.holds:
+        floor.hold(order)
+    trigger_all(floor, events, order.book)
+
+
+def _tell(events: list[Event], order: Order, quantity: int, price: int, *, keeps: bool, hidden: int = 0) -> None:
+    book = order.book
+    old_open = order.quantity + order.hidden
+    unseen = order.kind != LIMIT
+    book.symbol_seq += 1
+    events.append(
+        Replaced(
+            order.order_id,
+            order.account,
+            order.client_id,
+            book.symbol,
+            book.symbol_seq,
+            order.side,
+            Ticks(order.price or order.trigger),
+            Lots(old_open),
+            Ticks(price),
+            Lots(quantity),
+            keeps,
+            Lots(old_open if unseen else order.hidden),
+            Lots(quantity if unseen and keeps else hidden),
+        )
+    )
+
+
+def mass_cancel(floor: Floor, events: list[Event], command: MassCancel) -> None:
+    """Cancel all live orders of an account that fit (R6)."""
+    side, session = command.side, command.session
+    if not (side is None or type(side) is Side) or not (session is None or type(session) is str):
+        events.append(Rejected(command.account, command.client_id, RejectReason.BAD_COMBINATION))
+        return
+    count = cancel_all(
+        floor, events, command.account, command.client_id, CancelReason.MASS_CANCEL, command.symbol, side, session
+    )
+    events.append(MassCanceled(command.account, command.client_id, count))
+
+
+def cancel_all(  # noqa: PLR0913, PLR0917 - whose, why, and which of them
+    floor: Floor,
+    events: list[Event],
+    account: AccountId,
+    client_id: ClientId,
+    reason: CancelReason,
+    symbol: Symbol | None = None,
+    side: Side | None = None,
+    session: str | None = None,
+) -> int:
+    """Cancel an account's live orders that fit, by order id; return how many. Looks at every live order."""
+    fitting = [
+        order
+        for order in floor.orders.values()
+        if order.account == account
+        and (symbol is None or order.book.symbol == symbol)
+        and (side is None or order.side is side)
+        and (session is None or order.session == session)
+    ]
+    fitting.sort(key=_by_id)
+    for order in fitting:
+        floor.cancel(events, order, client_id, reason, live=True)
+    return len(fitting)
+
+
+def _by_id(order: Order) -> int:
+    return order.order_id

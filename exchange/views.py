@@ -1,0 +1,66 @@
+"""What the engine shows when it is asked: values, no part of its state."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from exchange.types import AccountId, Lots, OrderId, Side, Symbol, Ticks, TimeInForce
+from kernel.time import Instant
+
+
+class OrderStatus(StrEnum):
+    """Where an order is."""
+
+    RESTING = "resting"
+    """In the shown book."""
+    WAITING = "waiting"
+    """For its trigger, for a cross, or for enough on the other side; not shown."""
+    ENDED = "ended"
+    """Filled, cancelled or expired: the events told which."""
+
+
+class OrderView(msgspec.Struct, frozen=True):
+    """An order as its owner may see it. Of one that ended only the id and the status are known."""
+
+    order_id: OrderId
+    status: OrderStatus
+    account: AccountId = AccountId("")
+    symbol: Symbol = Symbol("")
+    side: Side | None = None
+    price: Ticks | None = None
+    trigger: Ticks | None = None
+    open: Lots = Lots(0)
+    """What is still to trade, hidden or not."""
+    hidden: Lots = Lots(0)
+    filled: Lots = Lots(0)
+    time_in_force: TimeInForce = TimeInForce.DAY
+    expires_at: Instant = Instant(0)
+
+
+class LevelView(msgspec.Struct, frozen=True):
+    """One price of the shown book."""
+
+    price: Ticks
+    quantity: Lots
+    """What is shown."""
+    order_ids: tuple[OrderId, ...]
+    """In the order in which they trade."""
+
+
+class BookView(msgspec.Struct, frozen=True):
+    """The shown book of a symbol, best prices first."""
+
+    symbol: Symbol
+    bids: tuple[LevelView, ...]
+    asks: tuple[LevelView, ...]
+
+
+class Indicative(msgspec.Struct, frozen=True, array_like=True):
+    """What a cross would do now (A7)."""
+
+    price: Ticks
+    volume: Lots
+    surplus: int
+    """Positive: more to buy."""
