@@ -1,0 +1,151 @@
+# mypy: disallow-untyped-calls=False, check-untyped-defs=False, disable-error-code="arg-type"
+"""The engine beside the naive one: the first difference of a walk, and the shortest script that still shows it."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from exchange.commands import Sequenced
+from exchange.engine import Engine
+from exchange.events import Funded
+from exchange.types import Side
+from tests.exchange.naive import NaiveEngine
+from tests.exchange.random_commands import Profile, Script
+from tests.exchange.told_book import ToldBook
+
+
+class Pair:
+    """Both engines, and what must be true of them after every command."""
+
+    def __init__(self, profile: Profile, kind=Engine):
+        self.profile, self.kind = profile, kind
+        self.naive = NaiveEngine(profile.instruments, profile.venue)
+        self.engine = kind(profile.instruments, profile.venue)
+        self.funded: Counter[str] = Counter()
+        self.followed = ToldBook()
+        self.seq = 0
+
+    def step(self, at, command):
+        """Carry a command out in both; what differs, or None."""
+        self.seq += 1
+        item = Sequenced(self.seq, at, command)
+        right, told = self.naive.apply(item), self.engine.apply(item)
+        if told != right:
+            return f"events: engine {told}, naive {right}"
+        for event in told:
+            self.followed.take(event)
+            if isinstance(event, Funded):
+                self.funded[event.asset] += event.amount
+        return self.books() or self.orders() or self.money()
+
+    def thaw(self):
+        """Go on with an engine made of the frozen one."""
+        before = self.engine.state_hash()
+        self.engine = self.kind.thaw(self.engine.freeze(), self.profile.instruments, self.profile.venue)
+        return None if self.engine.state_hash() == before else "the thawed engine has another hash"
+
+    def books(self):
+        for symbol in self.naive.symbols:
+            for side in Side:
+                right, shown = self.naive.shown(symbol, side), list(map(tuple, self.engine.queue(symbol, side)))
+                if shown != right:
+                    return f"book {symbol} {side}: engine {shown}, naive {right}"
+                levels: Counter[int] = Counter()
+                for price, _, lots in right:
+                    levels[price] += lots
+                if self.followed.levels(symbol, side) != tuple(levels.items()):
+                    return f"book {symbol} {side} as told: {self.followed.levels(symbol, side)}, naive {right}"
+            if self.naive.state(symbol) == "continuous":
+                bid, ask = self.engine.queue(symbol, Side.BUY)[:1], self.engine.queue(symbol, Side.SELL)[:1]
+                if bid and ask and bid[0][0] >= ask[0][0]:
+                    return f"book {symbol} stands crossed: {bid} {ask}"
+            if self.naive.state(symbol) == "gather":
+                right, found = self.naive.indicative(symbol), self.engine.indicative(symbol)
+                if (found if found is None else tuple(found)) != right:
+                    return f"indicative {symbol}: engine {found}, naive {right}"
+        return None
+
+    def orders(self):
+        right = sorted((order.order_id, order.quantity) for order in self.naive.orders)
+        live = list(map(tuple, self.engine.live()))
+        return None if live == right else f"live: engine {live}, naive {right}"
+
+    def money(self):
+        right = {key: amount for key, amount in self.naive.balances.items() if amount}
+        balances = {key: amount for key, amount in self.engine.balances().items() if amount}
+        if balances != right:
+            return f"balances: engine {balances}, naive {right}"
+        sums: Counter[str] = Counter()
+        for (_, asset), amount in balances.items():
+            sums[asset] += amount
+        if any(sums[asset] != self.funded[asset] for asset in sums | self.funded):
+            return f"assets are not kept: {sums}, funded {self.funded}"
+        if self.naive.venue.holds:
+            for account, asset in self.naive.balances:
+                right, free = self.naive.free(account, asset), self.engine.free(account, asset)
+                if right != free:
+                    return f"free {asset} of {account}: engine {free}, naive {right}"
+        return None
+
+
+def walk(profile, seed, steps, kind=Engine, thaws=0.0):
+    """Commands up to the first difference, and that difference (None: none within `steps`)."""
+    pair, commands, rng = Pair(profile, kind), [], random.Random(seed)
+    script = Script(profile, random.Random(seed), pair.naive)
+    for _ in range(steps):
+        commands.append(script.next())
+        difference = pair.step(*commands[-1])
+        if difference is None and rng.random() < thaws:
+            difference = pair.thaw()
+        if difference is not None:
+            return commands, difference
+    return commands, None
+
+
+def agree(profile, seed, steps, thaws=0.0):
+    """Walk, and fail with the shortest script that shows a difference."""
+    commands, difference = walk(profile, seed, steps, thaws=thaws)
+    if difference is not None:
+        short = shortest(profile, commands) if differs(profile, commands) else commands[-1:]
+        _, told = differs(profile, short) or (0, difference)
+        lines = "\n".join(f"{at} {command}" for at, command in short)
+        pytest.fail(f"profile {profile.name}, seed {seed}, command {len(commands)}: {told}\n{lines}")
+
+
+def hashes(profile, seed, steps):
+    """The hash of the engine's state after each command of a walk."""
+    pair = Pair(profile)
+    script, found = Script(profile, random.Random(seed), pair.naive), []
+    for _ in range(steps):
+        assert pair.step(*script.next()) is None
+        found.append(pair.engine.state_hash())
+    return found
+
+
+def differs(profile, commands, kind=Engine):
+    """The first difference over a script, and after how many commands."""
+    pair = Pair(profile, kind)
+    for number, (at, command) in enumerate(commands, 1):
+        difference = pair.step(at, command)
+        if difference is not None:
+            return number, difference
+    return None
+
+
+def shortest(profile, commands, kind=Engine):
+    """Leave out what is not needed for a difference: halves, quarters, and so on down to single commands."""
+    part = len(commands) // 2
+    while part:
+        start = 0
+        while start < len(commands):
+            fewer = commands[:start] + commands[start + part :]
+            found = differs(profile, fewer, kind)
+            if found is None:
+                start += part
+            else:
+                commands = fewer[: found[0]]
+        part //= 2
+    return commands
