@@ -413,14 +413,15 @@ class NaiveEngine(NaiveState):
             )
 
     def look(self):
-        traded, self.traded = sorted(self.traded), set()
-        for symbol in traded:
-            self.move_reference(symbol)
-        for symbol in self.symbols:
-            self.limit_state(symbol)
-        if traded and self.breakers():
+        """B2, B4, B6; again when closing by a breaker crossed what had gathered."""
+        while True:
+            traded, self.traded = sorted(self.traded), set()
+            for symbol in traded:
+                self.move_reference(symbol)
             for symbol in self.symbols:
                 self.limit_state(symbol)
+            if not traded or not self.breakers():
+                return
 
     def limit_state(self, symbol):
         band = self.band(symbol)

@@ -48,7 +48,7 @@ PROFILES = (
     Profile(
         "holds",
         (
-            Instrument("AAA", 10, 8, tick_size="0.000101", maker_fee_ppm=-1_235, taker_fee_ppm=2_505),
+            Instrument("AAA", 10, 8, tick_size="0.0001", maker_fee_ppm=-2_500, taker_fee_ppm=12_500),
             Instrument("BBB", 20, 6, lot_size="5", taker_fee_ppm=50_000, auction_fee_ppm=1_505),
         ),
         Venue(holds=True),
