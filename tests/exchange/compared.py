@@ -7,10 +7,11 @@ import random
 from collections import Counter
 
 import pytest
+from msgspec import structs
 
-from exchange.commands import Sequenced
+from exchange.commands import CancelOrder, ReplaceOrder, Sequenced
 from exchange.engine import Engine
-from exchange.events import Funded
+from exchange.events import Accepted, Funded
 from exchange.types import Side
 from tests.exchange.naive import NaiveEngine
 from tests.exchange.random_commands import Profile, Script
@@ -68,7 +69,7 @@ class Pair:
                     return f"book {symbol} stands crossed: {bid} {ask}"
             if self.naive.state(symbol) == "gather":
                 right, found = self.naive.indicative(symbol), self.engine.indicative(symbol)
-                if (found if found is None else tuple(found)) != right:
+                if (found and (found.price, found.volume, found.surplus)) != right:
                     return f"indicative {symbol}: engine {found}, naive {right}"
         return None
 
@@ -113,10 +114,9 @@ def agree(profile, seed, steps, thaws=0.0):
     """Walk, and fail with the shortest script that shows a difference."""
     commands, difference = walk(profile, seed, steps, thaws=thaws)
     if difference is not None:
-        short = shortest(profile, commands) if differs(profile, commands) else commands[-1:]
-        _, told = differs(profile, short) or (0, difference)
-        lines = "\n".join(f"{at} {command}" for at, command in short)
-        pytest.fail(f"profile {profile.name}, seed {seed}, command {len(commands)}: {told}\n{lines}")
+        shown = shortest(profile, commands) if differs(profile, commands) else (0, difference, commands[-1:])
+        lines = "\n".join(f"{at} {command}" for at, command in shown[2])
+        pytest.fail(f"profile {profile.name}, seed {seed}, command {len(commands)}: {shown[1]}\n{lines}")
 
 
 def hashes(profile, seed, steps):
@@ -129,27 +129,49 @@ def hashes(profile, seed, steps):
     return found
 
 
-def differs(profile, commands, kind=Engine):
-    """The first difference over a script, and after how many commands."""
-    pair = Pair(profile, kind)
-    for number, (at, command) in enumerate(commands, 1):
+def placed_by(profile, commands):
+    """By order id, the place in the script of the command that placed it."""
+    naive, found = NaiveEngine(profile.instruments, profile.venue), {}
+    for number, (at, command) in enumerate(commands):
+        for event in naive.apply(Sequenced(number + 1, at, command)):
+            if isinstance(event, Accepted):
+                found[event.order_id] = number
+    return found
+
+
+def differs(profile, commands, kept=None, kind=Engine):
+    """The first difference of a script of which only some places are kept, and at which place.
+
+    Orders are then others by number; a cancel or a replacement means the same order as in the whole script.
+    """
+    placed, now = placed_by(profile, commands), {}
+    pair, script = Pair(profile, kind), []
+    for number in range(len(commands)) if kept is None else kept:
+        at, command = commands[number]
+        if isinstance(command, CancelOrder | ReplaceOrder) and command.order_id in placed:
+            command = structs.replace(command, order_id=now.get(placed[command.order_id], 10**6))
+        script.append((at, command))
+        made = pair.naive.made
         difference = pair.step(at, command)
         if difference is not None:
-            return number, difference
+            return number, difference, script
+        if pair.naive.made > made:
+            now[number] = pair.naive.made
     return None
 
 
 def shortest(profile, commands, kind=Engine):
     """Leave out what is not needed for a difference: halves, quarters, and so on down to single commands."""
+    kept = list(range(len(commands)))
     part = len(commands) // 2
     while part:
         start = 0
-        while start < len(commands):
-            fewer = commands[:start] + commands[start + part :]
-            found = differs(profile, fewer, kind)
+        while start < len(kept):
+            fewer = kept[:start] + kept[start + part :]
+            found = differs(profile, commands, fewer, kind)
             if found is None:
                 start += part
             else:
-                commands = fewer[: found[0]]
+                kept = [number for number in fewer if number <= found[0]]
         part //= 2
-    return commands
+    return differs(profile, commands, kept, kind)

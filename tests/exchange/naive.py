@@ -137,6 +137,8 @@ class NaiveEngine(NaiveState):
                 self.told_price(would_be),
                 would_be.quantity,
                 keeps,
+                order.quantity - order.shown,
+                max(0, would_be.quantity - order.shown) if keeps else 0,
             )
         )
         order.client_id = client_id
@@ -146,6 +148,8 @@ class NaiveEngine(NaiveState):
             self.carry_out(order)
         elif not order.waits:
             order.shown = min(order.shown, order.quantity)
+            if order.aon and self.state(order.symbol) == "continuous":
+                self.all_or_nones(order.symbol, order.side)
 
     def mass_cancel(self, command):
         gone = [
@@ -257,8 +261,12 @@ class NaiveEngine(NaiveState):
         found = cross_price(orders, self.cross_reference(symbol))
         if found is not None:
             price, volume, surplus = found
-            self.tell(e.Crossed(symbol, self.number(symbol), price, volume, surplus))
+            place, number = len(self.told), self.number(symbol)
+            before = {one.order_id: one.quantity for one in orders}
             self.trade_at(price, volume, orders)
+            touched = {(one.side, one.price) for one in orders if one.quantity < before[one.order_id]}
+            bids, asks = (self.levels_after(orders, side, touched) for side in Side)
+            self.told.insert(place, e.Crossed(symbol, number, price, volume, surplus, bids, asks))
         for order in orders:
             if order.quantity == 0:
                 self.drop(order)
@@ -268,6 +276,14 @@ class NaiveEngine(NaiveState):
             if order.hollow:
                 self.replenish(order)
         return None if found is None else found[0]
+
+    def levels_after(self, orders, side, touched):
+        """The prices of a side at which something traded, best first, and what they show then."""
+        prices = sorted({price for which, price in touched if which is side and price is not None})
+        return tuple(
+            (price, sum(one.shown for one in orders if one.side is side and one.price == price))
+            for price in (reversed(prices) if side is Side.BUY else prices)
+        )
 
     def trade_at(self, price, volume, orders):
         while volume:
@@ -287,15 +303,16 @@ class NaiveEngine(NaiveState):
 
     # Phases
 
-    def turn(self, symbols, change, announce):
+    def turn(self, symbols, change, announce, reopens=None):
         """Change phases, halts or pauses; cross what gathered, expire what closes, then look at stops."""
         before = {symbol: (self.state(symbol), self.phase[symbol]) for symbol in symbols}
         change()
-        prices = {}
         for symbol in symbols:
             self.gathered[symbol] = self.gathered[symbol] or before[symbol][0] == "gather"
             if self.crosses(symbol, *before[symbol]):
-                prices[symbol] = self.cross(symbol)
+                price = self.cross(symbol)
+                if price is not None and symbol == reopens:
+                    self.reopened(symbol, price)
         self.expire_day([symbol for symbol in symbols if self.phase[symbol] is TradingPhase.CLOSED])
         announce()
         for symbol in symbols:
@@ -303,12 +320,11 @@ class NaiveEngine(NaiveState):
                 self.all_or_nones(symbol, Side.BUY)
                 self.all_or_nones(symbol, Side.SELL)
                 self.stops(symbol)
-        return prices
 
     def crosses(self, symbol, state, phase):
         """Whether what was gathered is crossed, now that `state` and `phase` are left (P4, P5)."""
         now = self.state(symbol)
-        if self.market_halted or symbol in self.halted or not self.gathered[symbol]:
+        if self.market_halted or symbol in self.halted or symbol in self.paused or not self.gathered[symbol]:
             return False
         if now != "gather":
             return True
@@ -332,6 +348,7 @@ class NaiveEngine(NaiveState):
             self.levels_used = set()
         self.market_phase = phase
         self.phase = dict.fromkeys(self.phase, phase)
+        self.reopening = {}
 
     def set_phase(self, command):
         symbol, phase = command.symbol, command.phase
@@ -344,7 +361,7 @@ class NaiveEngine(NaiveState):
         elif symbol not in self.instruments:
             self.reject("", command.key, RejectReason.UNKNOWN_SYMBOL)
         else:
-            self.turn([symbol], lambda: self.phase.update({symbol: phase}), lambda: self.tell_phase(symbol))
+            self.turn([symbol], lambda: self.set_symbol(symbol, phase), lambda: self.tell_phase(symbol))
 
     def tell_phase(self, symbol):
         self.tell(e.PhaseChanged(symbol, self.number(symbol), self.phase[symbol]))
@@ -401,10 +418,8 @@ class NaiveEngine(NaiveState):
 
             self.turn([what], pause, lambda: self.tell(e.Paused(what, self.number(what), until)))
         elif kind == 2:
-            luld = what in self.paused
-            prices = self.turn([what], lambda: self.end_pause(what), lambda: self.tell_phase(what))
-            if luld and prices.get(what) is not None:
-                self.reopened(what, prices[what])
+            reopens = what if what in self.paused else None
+            self.turn([what], lambda: self.end_pause(what), lambda: self.tell_phase(what), reopens)
         else:
             self.turn(
                 self.symbols,
@@ -468,6 +483,8 @@ class NaiveEngine(NaiveState):
         asset, amount = command.asset, command.amount
         if asset != "$cash" and asset not in self.instruments:
             self.reject("", command.key, RejectReason.BAD_ASSET)
+        elif amount == 0:
+            self.reject("", command.key, RejectReason.BAD_QUANTITY)
         elif amount < 0 and self.free(command.account, asset) + amount < 0:
             cash = asset == "$cash"
             reason = RejectReason.INSUFFICIENT_FUNDS if cash else RejectReason.INSUFFICIENT_POSITION

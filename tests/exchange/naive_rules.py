@@ -34,7 +34,7 @@ def c3_to_c5(engine, account, order, symbol):
     limit = engine.venue.orders_per_second
     if limit and sum(1 for who, at in engine.sent if who == account and engine.now - SECOND < at) >= limit:
         return RejectReason.RATE_LIMITED
-    at_auction_refused = order is not None and (order.lasts in AT_ONCE or order.post_only is True or order.aon is True)
+    at_auction_refused = order is not None and (order.lasts in AT_ONCE or order.post_only or order.aon)
     return {
         "closed": RejectReason.SESSION_CLOSED,
         "halted": RejectReason.HALTED,
@@ -87,12 +87,12 @@ def prices_of(order):
     return prices
 
 
-def c9_to_c12(order, instrument, money):
+def c9_to_c12(order, instrument, money, new):
     for price in prices_of(order):
         if not whole(price) or not 1 <= price <= MAX_PRICE_TICKS or price % instrument.tick_step:
             return RejectReason.BAD_PRICE
     display = order.display
-    if not whole(display) or not 0 <= display <= order.quantity or display % instrument.lot_step:
+    if new and (not whole(display) or not 0 <= display <= order.quantity or display % instrument.lot_step):
         return RejectReason.BAD_DISPLAY
     if any(abs(price - instrument.reference) > instrument.band for price in prices_of(order)):
         return RejectReason.PRICE_OUT_OF_BAND
@@ -119,7 +119,7 @@ def c15_c16(engine, order):
     if engine.state(order.symbol) != "continuous":
         return None
     others = engine.opposite(order)
-    if order.kind == "market" and not others:
+    if order.kind == "market" and not any(not one.aon or one.quantity <= order.quantity for one in others):
         return RejectReason.NO_LIQUIDITY
     if order.kind == "limit" and order.post_only and meet(order, others, engine.reach(order))[0]:
         return RejectReason.POST_ONLY_WOULD_TRADE
@@ -129,7 +129,7 @@ def c15_c16(engine, order):
 def refused(engine, order, instead_of=None):
     """C8 to C16 for an order as it would be."""
     instrument, money = engine.instruments[order.symbol], engine.money[order.symbol]
-    reason = c8_quantity(order, instrument) or c9_to_c12(order, instrument, money)
+    reason = c8_quantity(order, instrument) or c9_to_c12(order, instrument, money, instead_of is None)
     if reason is None and order.lasts is TimeInForce.GTT and order.expires_at <= engine.now:
         reason = RejectReason.BAD_EXPIRY
     return reason or c14_holds(engine, order, instead_of) or c15_c16(engine, order)

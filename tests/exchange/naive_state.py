@@ -60,10 +60,12 @@ class NaiveState:
     def state(self, symbol):
         """What the symbol (None: the market) does with orders now (table P)."""
         phase = self.market_phase if symbol is None else self.phase[symbol]
-        if phase is TradingPhase.CLOSED:
+        if self.market_phase is TradingPhase.CLOSED:
             return "closed"
         if self.market_halted or symbol in self.halted:
             return "halted"
+        if phase is TradingPhase.CLOSED:
+            return "closed"
         if phase is TradingPhase.POST_CLOSE:
             return "post_close"
         if phase in GATHERING or self.market_paused is not None or self.paused_now(symbol):
@@ -71,7 +73,7 @@ class NaiveState:
         return "continuous"
 
     def paused_now(self, symbol):
-        return symbol in self.paused or symbol in self.reopening or self.market_paused is not None
+        return symbol in self.paused or self.market_paused is not None
 
     def band(self, symbol):
         """The moving band (B2): lower and upper end, None without one."""
@@ -122,12 +124,20 @@ class NaiveState:
         self.end_pause(symbol)
 
     def resume_symbol(self, symbol, auction):
-        self.halted.discard(symbol)
+        """Back to the phase of the market, through an auction if that is wanted."""
+        if symbol in self.halted:
+            self.halted.discard(symbol)
+            self.phase[symbol] = TradingPhase.INTRADAY_AUCTION if auction else self.market_phase
         if auction:
             self.reopening[symbol] = self.now + self.venue.reopening_seconds * SECOND
 
     def end_pause(self, symbol):
         self.paused.pop(symbol, None)
+        self.reopening.pop(symbol, None)
+        self.phase[symbol] = self.market_phase
+
+    def set_symbol(self, symbol, phase):
+        self.phase[symbol] = phase
         self.reopening.pop(symbol, None)
 
     def end_market_pause(self):
@@ -181,6 +191,7 @@ class NaiveState:
 
     def tell_canceled(self, order, client_id, lots, reason, left):
         resting = order.place > 0 and not order.aon and order.kind != "market"
+        hidden = order.quantity - order.shown if resting and not left else 0
         self.tell(
             e.Canceled(
                 order.order_id,
@@ -194,6 +205,7 @@ class NaiveState:
                 reason,
                 resting,
                 left,
+                hidden,
             )
         )
 
@@ -218,6 +230,7 @@ class NaiveState:
                 order.side,
                 self.told_price(order),
                 order.quantity,
+                order.quantity - order.shown,
             )
         )
 
@@ -261,5 +274,6 @@ class NaiveState:
                 maker.shown,
                 fees[buyer.order_id],
                 fees[seller.order_id],
+                lots if maker.aon else 0,
             )
         )

@@ -21,10 +21,8 @@ class ToldBook:
             case e.Traded():
                 self.less(event.maker_order_id, event.quantity)
                 self.less(event.taker_order_id, event.quantity)
-                if event.maker_left:
+                if event.maker_order_id in self.shown:
                     assert self.shown[event.maker_order_id][3] == event.maker_left
-                else:
-                    assert event.maker_order_id not in self.shown
             case e.Canceled(resting=True):
                 if event.left:
                     self.less(event.order_id, event.quantity)
