@@ -11,9 +11,18 @@ from copy import copy
 
 from exchange import commands as c
 from exchange import events as e
-from exchange.types import CancelReason, RejectReason, SelfTrade, Side, StopReached, TimeInForce, TradingPhase
+from exchange.types import (
+    CancelReason,
+    HaltReason,
+    RejectReason,
+    SelfTrade,
+    Side,
+    StopReached,
+    TimeInForce,
+    TradingPhase,
+)
 from tests.exchange.naive_orders import cross_price, fills_whole, hold_of, in_line, meet, order_of
-from tests.exchange.naive_rules import SECOND, c3_to_c5, good_text, open_quantity, refused, refused_place
+from tests.exchange.naive_rules import SECOND, c3_to_c5, good_text, open_quantity, refused, refused_place, whole
 from tests.exchange.naive_state import GATHERING, NaiveState
 
 NAMES = {
@@ -88,7 +97,7 @@ class NaiveEngine(NaiveState):
     def absent(self, command, order):
         if order is not None:
             return RejectReason.NOT_YOUR_ORDER
-        known = 1 <= command.order_id <= self.made
+        known = whole(command.order_id) and 1 <= command.order_id <= self.made
         return RejectReason.TOO_LATE if known else RejectReason.UNKNOWN_ORDER
 
     def cancel(self, command):
@@ -152,6 +161,9 @@ class NaiveEngine(NaiveState):
                 self.all_or_nones(order.symbol, order.side)
 
     def mass_cancel(self, command):
+        if not isinstance(command.side, Side | None) or not isinstance(command.session, str | None):
+            self.reject(command.account, command.client_id, RejectReason.BAD_COMBINATION)
+            return
         gone = [
             order
             for order in sorted(self.orders, key=lambda one: one.order_id)
@@ -324,12 +336,13 @@ class NaiveEngine(NaiveState):
     def crosses(self, symbol, state, phase):
         """Whether what was gathered is crossed, now that `state` and `phase` are left (P4, P5)."""
         now = self.state(symbol)
-        if self.market_halted or symbol in self.halted or symbol in self.paused or not self.gathered[symbol]:
+        stands = self.market_halted or symbol in self.halted or self.paused_now(symbol)
+        if stands or not self.gathered[symbol]:
             return False
-        if now != "gather":
-            return True
+        if now == "continuous" or state != "gather":
+            return now == "continuous"
         auction = phase in GATHERING and phase is not TradingPhase.PRE_OPEN
-        return state == "gather" and auction and phase is not self.phase[symbol] and not self.paused_now(symbol)
+        return now != "gather" or (auction and phase is not self.phase[symbol])
 
     def expire_day(self, symbols):
         for symbol in symbols:
@@ -352,14 +365,14 @@ class NaiveEngine(NaiveState):
 
     def set_phase(self, command):
         symbol, phase = command.symbol, command.phase
+        if self.wrong(command, symbol, isinstance(phase, TradingPhase)):
+            return
         if symbol is None:
             self.turn(
                 self.symbols,
                 lambda: self.set_market(phase),
                 lambda: self.tell(e.PhaseChanged(None, 0, phase)),
             )
-        elif symbol not in self.instruments:
-            self.reject("", command.key, RejectReason.UNKNOWN_SYMBOL)
         else:
             self.turn([symbol], lambda: self.set_symbol(symbol, phase), lambda: self.tell_phase(symbol))
 
@@ -377,10 +390,10 @@ class NaiveEngine(NaiveState):
 
     def halt(self, command):
         symbol = command.symbol
+        if self.wrong(command, symbol, isinstance(command.reason, HaltReason)):
+            return
         if symbol is None:
             self.turn(self.symbols, self.halt_market, lambda: self.tell(e.Halted(None, 0, command.reason)))
-        elif symbol not in self.instruments:
-            self.reject("", command.key, RejectReason.UNKNOWN_SYMBOL)
         else:
             self.turn(
                 [symbol],
@@ -389,20 +402,36 @@ class NaiveEngine(NaiveState):
             )
 
     def resume(self, command):
+        """P9: an auction first, where that is wanted, something was halted, and the market trades."""
         symbol = command.symbol
+        if self.wrong(command, symbol, isinstance(command.auction, bool)):
+            return
+        auctions = []
+        if command.auction and self.market_phase is TradingPhase.CONTINUOUS:
+            if symbol is None and self.market_halted:
+                auctions = [one for one in self.symbols if one not in self.halted]
+            elif symbol in self.halted:
+                auctions = [symbol]
+
+        def announce():
+            self.tell(e.Resumed(symbol, 0 if symbol is None else self.number(symbol)))
+            for one in auctions:
+                self.tell_phase(one)
+
         if symbol is None:
-            self.turn(self.symbols, self.resume_market, lambda: self.tell(e.Resumed(None, 0)))
-        elif symbol not in self.instruments:
-            self.reject("", command.key, RejectReason.UNKNOWN_SYMBOL)
+            self.turn(self.symbols, lambda: self.resume_market(auctions), announce)
         else:
-            auction = command.auction and symbol in self.halted
+            self.turn([symbol], lambda: self.resume_symbol(symbol, bool(auctions)), announce)
 
-            def announce():
-                self.tell(e.Resumed(symbol, self.number(symbol)))
-                if auction:
-                    self.tell(e.PhaseChanged(symbol, self.number(symbol), TradingPhase.INTRADAY_AUCTION))
-
-            self.turn([symbol], lambda: self.resume_symbol(symbol, auction), announce)
+    def wrong(self, command, symbol, members):
+        """Whether an admin command names no symbol, or no member of a set; it is then refused."""
+        if symbol is not None and symbol not in self.instruments:
+            self.reject("", command.key, RejectReason.UNKNOWN_SYMBOL)
+        elif not members:
+            self.reject("", command.key, RejectReason.BAD_COMBINATION)
+        else:
+            return False
+        return True
 
     # What comes due (T2), and what is looked at after each command
 
@@ -483,7 +512,7 @@ class NaiveEngine(NaiveState):
         asset, amount = command.asset, command.amount
         if asset != "$cash" and asset not in self.instruments:
             self.reject("", command.key, RejectReason.BAD_ASSET)
-        elif amount == 0:
+        elif not whole(amount) or not 0 < abs(amount) <= 10**18:
             self.reject("", command.key, RejectReason.BAD_QUANTITY)
         elif amount < 0 and self.free(command.account, asset) + amount < 0:
             cash = asset == "$cash"

@@ -8,7 +8,7 @@ from decimal import Decimal
 from exchange import events as e
 from exchange.types import CancelReason, Side, TimeInForce, TradingPhase, Venue
 from tests.exchange.naive_orders import cross_price, fee_of, in_line
-from tests.exchange.naive_rules import SECOND
+from tests.exchange.naive_rules import SECOND, whole
 
 GATHERING = (
     TradingPhase.PRE_OPEN,
@@ -43,7 +43,7 @@ class NaiveState:
     # Questions
 
     def find(self, order_id):
-        return next((order for order in self.orders if order.order_id == order_id), None)
+        return next((one for one in self.orders if whole(order_id) and one.order_id == order_id), None)
 
     def book(self, symbol, side):
         """One side's orders in the book, all-or-nones among them, in no order."""
@@ -80,8 +80,10 @@ class NaiveState:
         ppm = self.instruments[symbol].luld_ppm
         if not ppm:
             return None
-        width = self.moving[symbol] * ppm // 1_000_000
-        return self.moving[symbol] - width, self.moving[symbol] + width
+        width, step = self.moving[symbol] * ppm // 1_000_000, self.instruments[symbol].tick_step
+        lower, upper = self.moving[symbol] - width, self.moving[symbol] + width
+        inside = [price for price in range(lower, upper + 1) if price % step == 0]
+        return max(1, inside[0] if inside else lower), inside[-1] if inside else upper
 
     def reach(self, order):
         """How far an order may trade: its own price, the band, the moving band."""
@@ -106,7 +108,7 @@ class NaiveState:
                 yield order.expires_at, 0, order.order_id
         for symbol, since in self.limit_since.items():
             yield since + self.venue.limit_state_seconds * SECOND, 1, symbol
-        for symbol, until in (self.paused | self.reopening).items():
+        for symbol, until in [*self.paused.items(), *self.reopening.items()]:
             yield until, 2, symbol
         if self.market_paused is not None:
             yield self.market_paused, 3, ""
@@ -116,8 +118,14 @@ class NaiveState:
     def halt_market(self):
         self.market_halted = True
 
-    def resume_market(self):
+    def resume_market(self, auctions):
         self.market_halted = False
+        for symbol in auctions:
+            self.reopen_by_auction(symbol)
+
+    def reopen_by_auction(self, symbol):
+        self.phase[symbol] = TradingPhase.INTRADAY_AUCTION
+        self.reopening[symbol] = self.now + self.venue.reopening_seconds * SECOND
 
     def halt_symbol(self, symbol):
         self.halted.add(symbol)
@@ -127,9 +135,9 @@ class NaiveState:
         """Back to the phase of the market, through an auction if that is wanted."""
         if symbol in self.halted:
             self.halted.discard(symbol)
-            self.phase[symbol] = TradingPhase.INTRADAY_AUCTION if auction else self.market_phase
+            self.phase[symbol] = self.market_phase
         if auction:
-            self.reopening[symbol] = self.now + self.venue.reopening_seconds * SECOND
+            self.reopen_by_auction(symbol)
 
     def end_pause(self, symbol):
         self.paused.pop(symbol, None)

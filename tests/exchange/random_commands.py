@@ -84,7 +84,7 @@ PROFILES = (
         "all",
         (
             Instrument("AAA", 50, 20, luld_ppm=80_000, maker_fee_ppm=-333, taker_fee_ppm=1_005, auction_fee_ppm=55),
-            Instrument("BBB", 40, 20, tick_step=2, taker_fee_ppm=9_999),
+            Instrument("BBB", 40, 20, tick_step=2, luld_ppm=90_000, taker_fee_ppm=9_999),
         ),
         Venue(
             holds=True, orders_per_second=20, breakers=True, limit_state_seconds=5, pause_seconds=20, breaker_seconds=40
@@ -141,6 +141,8 @@ class Script:
         """The order that `owner` chose, or any other near the last ones."""
         if self.chosen is not None and not self.off():
             return self.chosen.order_id
+        if self.off():
+            return self.rng.choice(CONTRARY)
         return self.rng.randrange(max(0, self.naive.made - 20), self.naive.made + 2)
 
     def owner(self):
@@ -249,7 +251,12 @@ class Script:
         rng = self.rng
         asset = rng.choice(("$cash", *self.naive.symbols)) if not self.off() else "ZZZ"
         size = 3_000_000 if asset == "$cash" else 12
-        return c.Fund(self.client_id(), rng.choice(ACCOUNTS), asset, rng.randrange(-size // 4, size))
+        return c.Fund(
+            self.client_id(),
+            rng.choice(ACCOUNTS),
+            asset,
+            rng.randrange(-size // 4, size) if not self.off() else rng.choice((*CONTRARY, 10**18, 10**18 + 1)),
+        )
 
     def rare(self):
         rng, key = self.rng, self.client_id()
@@ -257,7 +264,13 @@ class Script:
         kind = rng.random()
         if kind < 0.3:
             symbol = rng.choice((None, *self.naive.symbols, "ZZZ"))
-            return c.MassCancel(account, key, symbol, rng.choice((None, *Side)), rng.choice((None, None, *SESSIONS)))
+            return c.MassCancel(
+                account,
+                key,
+                symbol,
+                rng.choice((None, *Side)) if not self.off() else "north",
+                rng.choice((None, None, *SESSIONS)) if not self.off() else 7,
+            )
         if kind < 0.36:
             return c.DisableAccount(key, account)
         if kind < 0.7:
@@ -287,9 +300,11 @@ class Script:
         symbol = rng.choice((None, *self.naive.symbols)) if not self.off() else "ZZZ"
         kind = rng.random()
         if kind < 0.15:
-            return c.Halt(key, symbol, rng.choice(tuple(HaltReason)))
+            return c.Halt(key, symbol, rng.choice(tuple(HaltReason)) if not self.off() else "fun")
         if kind < 0.3:
-            return c.Resume(key, symbol, rng.random() < 0.4)
+            return c.Resume(key, symbol, rng.random() < 0.4 if not self.off() else 1)
         if kind < 0.85:
+            if self.off():
+                return c.SetPhase(key, "lunch", symbol)
             return c.SetPhase(key, rng.choice((*TradingPhase, *GATHERING, TradingPhase.CONTINUOUS)), symbol)
         return c.CloseSession(key) if kind < 0.93 else c.OpenSession(key)
