@@ -11,7 +11,8 @@ from msgspec import structs
 
 from exchange.commands import CancelOrder, ReplaceOrder, Sequenced
 from exchange.engine import Engine
-from exchange.events import Accepted, Funded
+from exchange.events import Accepted, Funded, Happened
+from exchange.market_data import Follower, MarketData
 from exchange.types import Side
 from tests.exchange.naive import NaiveEngine
 from tests.exchange.random_commands import Profile, Script
@@ -27,6 +28,9 @@ class Pair:
         self.engine = kind(profile.instruments, profile.venue)
         self.funded: Counter[str] = Counter()
         self.followed = ToldBook()
+        self.data, self.follower = MarketData(self.naive.symbols), Follower()
+        for symbol in self.naive.symbols:
+            self.follower.take(self.data.snapshot(symbol))
         self.seq = 0
 
     def step(self, at, command):
@@ -44,7 +48,7 @@ class Pair:
             self.followed.take(event)
             if isinstance(event, Funded):
                 self.funded[event.asset] += event.amount
-        return self.books() or self.orders() or self.money()
+        return self.books() or self.feed(item, told) or self.orders() or self.money()
 
     def thaw(self):
         """Go on with an engine made of the frozen one."""
@@ -71,6 +75,26 @@ class Pair:
                 right, found = self.naive.indicative(symbol), self.engine.indicative(symbol)
                 if (found and (found.price, found.volume, found.surplus)) != right:
                     return f"indicative {symbol}: engine {found}, naive {right}"
+        return None
+
+    def feed(self, item, told):
+        """The public feed, and what a subscriber makes of it."""
+        for message in self.data.fold(Happened(item.seq, item.at, told)):
+            found = self.follower.take(message)
+            if found:
+                return f"feed: {found} of {message}"
+        for symbol in self.naive.symbols:
+            right = tuple(self.followed.levels(symbol, side) for side in Side)
+            book = self.follower.book(symbol)
+            for who, depth in (
+                ("engine", self.engine.depth(symbol, 1_000)),
+                ("market data", self.data.depth(symbol, 1_000)),
+                ("follower", (book.bids.depth(), book.asks.depth())),
+            ):
+                if tuple(depth) != right:
+                    return f"feed {symbol}: {who} {depth}, naive {right}"
+            if not book.seq == self.engine.symbol_seq(symbol) == self.naive.seqs[symbol]:
+                return f"feed {symbol}: numbers {book.seq}, engine {self.engine.symbol_seq(symbol)}"
         return None
 
     def orders(self):

@@ -457,15 +457,14 @@ class NaiveEngine(NaiveState):
             )
 
     def look(self):
-        """B2, B4, B6; again when closing by a breaker crossed what had gathered."""
-        while True:
+        """B2, B6 (again when closing by a breaker crossed what had gathered), then B4."""
+        while self.traded:
             traded, self.traded = sorted(self.traded), set()
             for symbol in traded:
                 self.move_reference(symbol)
-            for symbol in self.symbols:
-                self.limit_state(symbol)
-            if not traded or not self.breakers():
-                return
+            self.breakers()
+        for symbol in self.symbols:
+            self.limit_state(symbol)
 
     def limit_state(self, symbol):
         band = self.band(symbol)
@@ -486,25 +485,24 @@ class NaiveEngine(NaiveState):
 
     def breakers(self):
         if not self.venue.breakers or self.state(None) != "continuous":
-            return False
+            return
         before = sum(one.reference for one in self.instruments.values())
         now = sum(self.last.get(symbol, one.reference) for symbol, one in self.instruments.items())
         fallen = [level for level, share in ((1, 7), (2, 13), (3, 20)) if (before - now) * 100 >= before * share]
         if not fallen or (fallen[-1] in self.levels_used and fallen[-1] < 3):
-            return False
+            return
         level = fallen[-1]
         self.levels_used |= set(fallen)
         self.tell(e.Breaker(level))
         if level == 3:
             self.close_session(None)
-            return True
+            return
         until = self.now + self.venue.breaker_seconds * SECOND
         self.turn(
             self.symbols,
             lambda: setattr(self, "market_paused", until),
             lambda: self.tell(e.Paused(None, 0, until)),
         )
-        return True
 
     # Accounts
 
