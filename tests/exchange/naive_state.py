@@ -62,10 +62,12 @@ class NaiveState:
         phase = self.market_phase if symbol is None else self.phase[symbol]
         if self.market_phase is TradingPhase.CLOSED:
             return "closed"
-        if self.market_halted or symbol in self.halted:
+        if self.market_halted:
             return "halted"
         if phase is TradingPhase.CLOSED:
             return "closed"
+        if symbol in self.halted:
+            return "halted"
         if phase is TradingPhase.POST_CLOSE:
             return "post_close"
         if phase in GATHERING or self.market_paused is not None or self.paused_now(symbol):
@@ -129,7 +131,8 @@ class NaiveState:
 
     def halt_symbol(self, symbol):
         self.halted.add(symbol)
-        self.end_pause(symbol)
+        self.paused.pop(symbol, None)
+        self.reopening.pop(symbol, None)
 
     def resume_symbol(self, symbol, auction):
         """Back to the phase of the market, through an auction if that is wanted."""
@@ -283,5 +286,6 @@ class NaiveState:
                 fees[buyer.order_id],
                 fees[seller.order_id],
                 lots if maker.aon else 0,
+                taker.aon,
             )
         )
