@@ -474,7 +474,7 @@ class NaiveEngine(NaiveState):
         bids = [one.price for one in self.book(symbol, Side.BUY) if not one.aon and one.price is not None]
         asks = [one.price for one in self.book(symbol, Side.SELL) if not one.aon and one.price is not None]
         at_limit = self.state(symbol) == "continuous" and (
-            max(bids, default=lower) >= upper or min(asks, default=upper) <= lower
+            any(price >= upper for price in bids) or any(price <= lower for price in asks)
         )
         if at_limit != (symbol in self.limit_since):
             if at_limit:

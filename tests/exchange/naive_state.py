@@ -58,21 +58,21 @@ class NaiveState:
         return [(one.price, one.order_id, one.shown) for one in line]
 
     def state(self, symbol):
-        """What the symbol (None: the market) does with orders now (table P)."""
+        """What the symbol (None: the market) does with orders now (table P): the first that is so."""
         phase = self.market_phase if symbol is None else self.phase[symbol]
-        if self.market_phase is TradingPhase.CLOSED:
-            return "closed"
-        if self.market_halted:
-            return "halted"
-        if phase is TradingPhase.CLOSED:
-            return "closed"
-        if symbol in self.halted:
-            return "halted"
-        if phase is TradingPhase.POST_CLOSE:
-            return "post_close"
-        if phase in GATHERING or self.market_paused is not None or self.paused_now(symbol):
-            return "gather"
-        return "continuous"
+        return next(
+            state
+            for state, so in (
+                ("closed", self.market_phase is TradingPhase.CLOSED),
+                ("halted", self.market_halted),
+                ("closed", phase is TradingPhase.CLOSED),
+                ("halted", symbol in self.halted),
+                ("post_close", phase is TradingPhase.POST_CLOSE),
+                ("gather", phase in GATHERING or self.paused_now(symbol)),
+                ("continuous", True),
+            )
+            if so
+        )
 
     def paused_now(self, symbol):
         return symbol in self.paused or self.market_paused is not None
