@@ -7,6 +7,7 @@ which stays as it is. `python -m tests.exchange.planting` writes the table into 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ SHARED = {"exchange.commands", "exchange.events", "exchange.types"}
 """Both engines must speak of the same commands and events."""
 STEPS = 2_000
 """So many commands a script."""
+SECONDS = 5.0
+"""So much processor time a script may take."""
 SCRIPTS = 8
 """So many scripts until a bug counts as not found."""
 
@@ -87,6 +90,22 @@ def set_aside() -> Iterator[None]:
                 setattr(package, name.removeprefix("exchange."), module)
 
 
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise `TimeoutError` where the program stands when it has computed so long: a bug may never end."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError("it does not end")
+
+    old = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, old)
+
+
 def engine_with(plant: Plant) -> Any:
     """Return the class of an engine that has the bug."""
     finder = PlantedFinder(plant)
@@ -103,7 +122,8 @@ def hunt(plant: Plant, scripts: int = SCRIPTS) -> Caught | None:
     kind = engine_with(plant)
     profile = next(one for one in PROFILES if one.name == plant.profile)
     for seed in range(scripts):
-        commands, difference = walk(profile, seed, STEPS, kind)
+        with at_most(SECONDS):
+            commands, difference = walk(profile, seed, STEPS, kind)
         if difference is not None:
             return Caught(difference.split(" ", 1)[0].rstrip(":"), seed * STEPS + len(commands))
     return None
