@@ -383,8 +383,8 @@ PLANTS: tuple[Plant, ...] = (
         "the close expires gtc orders",
         "P2",
         "session",
-        "for order in (*book.bids.all_orders(), *book.asks.all_orders()):\n            if order.time_in_force is TimeInForce.DAY:",
-        "for order in (*book.bids.all_orders(), *book.asks.all_orders()):\n            if order.time_in_force is not TimeInForce.GTT:",
+        "*book.asks.all_orders()):\n            if order.time_in_force is TimeInForce.DAY:",
+        "*book.asks.all_orders()):\n            if order.time_in_force is not TimeInForce.GTT:",
     ),
     Plant(
         "what is due now is due later",
@@ -409,7 +409,7 @@ PLANTS: tuple[Plant, ...] = (
         "fitting.sort(key=_by_id, reverse=True)",
     ),
     Plant("client ids are never forgotten", "C2", "engine", "self._known.clear()\n", "pass\n", "auctions"),
-    # Bands and breakers
+    # The moving band, breakers
     Plant(
         "the mean looks at four minutes",
         "B2",
