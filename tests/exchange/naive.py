@@ -22,7 +22,16 @@ from exchange.types import (
     TradingPhase,
 )
 from tests.exchange.naive_orders import cross_price, fills_whole, hold_of, in_line, meet, order_of
-from tests.exchange.naive_rules import SECOND, c3_to_c5, good_text, open_quantity, refused, refused_place, whole
+from tests.exchange.naive_rules import (
+    SECOND,
+    c3_to_c5,
+    good_text,
+    keeps_place,
+    open_quantity,
+    refused,
+    refused_place,
+    whole,
+)
 from tests.exchange.naive_state import GATHERING, NaiveState
 
 NAMES = {
@@ -132,7 +141,7 @@ class NaiveEngine(NaiveState):
         self.stops(symbol)
 
     def replaced(self, order, would_be, client_id):
-        keeps = order.waits or (would_be.price == order.price and would_be.quantity <= order.quantity)
+        keeps = keeps_place(would_be, order)
         self.tell(
             e.Replaced(
                 order.order_id,

@@ -115,8 +115,8 @@ def c14_holds(engine, order, instead_of):
     return RejectReason.INSUFFICIENT_FUNDS if order.buys else RejectReason.INSUFFICIENT_POSITION
 
 
-def c15_c16(engine, order):
-    if engine.state(order.symbol) != "continuous":
+def c15_c16(engine, order, instead_of):
+    if engine.state(order.symbol) != "continuous" or (instead_of is not None and keeps_place(order, instead_of)):
         return None
     others = engine.opposite(order)
     if order.kind == "market" and not any(not one.aon or one.quantity <= order.quantity for one in others):
@@ -126,13 +126,18 @@ def c15_c16(engine, order):
     return None
 
 
+def keeps_place(order, instead_of):
+    """F15, F16: a waiting stop does, and what is not larger at the same price."""
+    return order.waits or (order.price == instead_of.price and order.quantity <= instead_of.quantity)
+
+
 def refused(engine, order, instead_of=None):
     """C8 to C16 for an order as it would be."""
     instrument, money = engine.instruments[order.symbol], engine.money[order.symbol]
     reason = c8_quantity(order, instrument) or c9_to_c12(order, instrument, money, instead_of is None)
     if reason is None and order.lasts is TimeInForce.GTT and order.expires_at <= engine.now:
         reason = RejectReason.BAD_EXPIRY
-    return reason or c14_holds(engine, order, instead_of) or c15_c16(engine, order)
+    return reason or c14_holds(engine, order, instead_of) or c15_c16(engine, order, instead_of)
 
 
 def refused_place(engine, order):

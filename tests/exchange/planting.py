@@ -18,7 +18,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from tests.exchange.compared import walk
+from tests.exchange.compared import differs, walk
 from tests.exchange.planted_bugs import PLANTS, Plant
 from tests.exchange.random_commands import PROFILES
 
@@ -125,6 +125,8 @@ def hunt(plant: Plant, scripts: int = SCRIPTS) -> Caught | None:
         with at_most(SECONDS):
             commands, difference = walk(profile, seed, STEPS, kind)
         if difference is not None:
+            right = differs(profile, commands)
+            assert right is None, f"{plant.name}: the engine differs without it, too: {right}"
             return Caught(difference.split(" ", 1)[0].rstrip(":"), seed * STEPS + len(commands))
     return None
 

@@ -66,9 +66,7 @@ PROFILES = (
         pace=(1, SECOND // 3, SECOND, 2 * SECOND, 8 * SECOND),
         leap=0.02,
     ),
-    Profile(
-        "auctions", (Instrument("AAA", 10, 8, auction_fee_ppm=777), Instrument("BBB", 30, 5)), admin=0.05, spread=4
-    ),
+    Profile("auctions", (Instrument("AAA", 10, 8, auction_fee_ppm=777), Instrument("BBB", 30, 5)), admin=0.1, spread=4),
     Profile(
         "steps",
         (
@@ -306,5 +304,8 @@ class Script:
         if kind < 0.85:
             if self.off():
                 return c.SetPhase(key, "lunch", symbol)
-            return c.SetPhase(key, rng.choice((*TradingPhase, *GATHERING, TradingPhase.CONTINUOUS)), symbol)
+            phase = rng.choice((*TradingPhase, *GATHERING, TradingPhase.CONTINUOUS))
+            if self.naive.state(None) == "gather" and rng.random() < 0.3:
+                phase = rng.choice((TradingPhase.POST_CLOSE, TradingPhase.CLOSED))
+            return c.SetPhase(key, phase, symbol)
         return c.CloseSession(key) if kind < 0.93 else c.OpenSession(key)
