@@ -1,6 +1,6 @@
 # Everything a person or a machine runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup drill drill-kube kube testbed servers elastic test test-kube test-long lint bench bench-anomaly lock check-dashboards mutate-alerts
+.PHONY: help setup drill drill-kube kube testbed servers elastic test test-kube test-long lint bench bench-anomaly compiled lock check-dashboards mutate-alerts
 
 BIN := .venv/bin
 # In CI nothing is left out: the Kubernetes test bed is built, and its tests must not be skipped.
@@ -62,6 +62,9 @@ bench: setup ## Measure; prints ratios and distributions
 
 bench-anomaly: setup ## Detectors on labelled series beside well-known ones; writes bench/anomaly.md (some minutes)
 	@$(BIN)/python bench/detectors.py --whole
+
+compiled: setup ## Compile the matching into build/compiled; TAPEWATCH_COMPILED=1 runs it (needs a C compiler)
+	@$(BIN)/python scripts/compiled.py
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
