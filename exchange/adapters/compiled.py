@@ -58,7 +58,7 @@ def overlay(package: list[str]) -> None:
     folder = _chosen()
     if folder is None:
         return
-    wrong = _fault(folder / "exchange")
+    wrong = fault(folder / "exchange")
     if wrong:
         warnings.warn(f"{CHOICE} is set, but {wrong}; the sources run. `make compiled` compiles them.",
                       RuntimeWarning, stacklevel=2)  # fmt: skip
@@ -75,11 +75,11 @@ def running(package: list[str]) -> Build:
         if not (path / MANIFEST).is_file():
             continue
         manifest = _read(path / MANIFEST)
-        wrong = _fault(path) or _unused(manifest, package)
+        wrong = fault(path) or _unused(manifest, package)
         told = f"compiled by mypyc {manifest.mypy} from sources {manifest.source_hash}, in {path}"
         return Build(compiled=True, ok=not wrong, found=f"{told}{wrong and f': {wrong}'}")
     if folder is not None:
-        return Build(compiled=False, ok=False, found=f"pure Python: {_fault(folder / 'exchange') or 'not taken'}")
+        return Build(compiled=False, ok=False, found=f"pure Python: {fault(folder / 'exchange') or 'not taken'}")
     return Build(compiled=False, ok=True, found="pure Python")
 
 
@@ -94,7 +94,7 @@ def _read(path: Path) -> Manifest:
     return msgspec.json.decode(path.read_bytes(), type=Manifest)
 
 
-def _fault(place: Path) -> str:
+def fault(place: Path) -> str:
     """Return what is wrong with the extensions in `place`; nothing when they belong to the sources."""
     try:
         manifest = _read(place / MANIFEST)
