@@ -1,10 +1,11 @@
 """Compiles the modules that matching runs through with mypyc: the same source, faster.
 
-    python scripts/compiled.py [FOLDER] [ROOT]
+    python scripts/compiled.py [--quick] [FOLDER]
 
-fills FOLDER (`build/compiled`) from the sources below ROOT (this checkout); `TAPEWATCH_COMPILED=1` runs it, and nothing
-lies beside the sources. As a hook of the build back end it puts the same extensions into a wheel for this platform when
-`TAPEWATCH_COMPILE=1`; without the variable the wheel is pure Python.
+fills FOLDER (`build/compiled`) from the sources of this checkout; `TAPEWATCH_COMPILED=1` runs it, and nothing lies
+beside the sources. `--quick` leaves out the C compiler's optimizing: half the time, for tests. As a hook of the build
+back end it puts the same extensions into a wheel for this platform when `TAPEWATCH_COMPILE=1`; without the variable the
+wheel is pure Python.
 
 Which modules are compiled is written in `pyproject.toml`. A module can be one of them if it holds functions and plain
 classes only: a `msgspec.Struct` would silently lose the options of its class line, an enumeration gains nothing.
@@ -100,7 +101,7 @@ def refuse(root: Path, modules: Iterable[str]) -> None:
             )
 
 
-def compile_into(folder: Path, root: Path, modules: list[str]) -> list[Path]:
+def compile_into(folder: Path, root: Path, modules: list[str], *, optimize: str = "3") -> list[Path]:
     """Compile `modules` of `root` into `folder`, with a manifest beside them; return what lies there.
 
     Raises:
@@ -114,7 +115,7 @@ def compile_into(folder: Path, root: Path, modules: list[str]) -> list[Path]:
 
         extensions = mypycify(
             [*_MYPY, f"--cache-dir={scratch}/cache", *modules],
-            opt_level="3",
+            opt_level=optimize,
             debug_level="0",
             group_name=GROUP,
             target_dir=f"{scratch}/c",
@@ -173,11 +174,11 @@ class CompiledHook(BuildHookInterface[BuilderConfig]):
 
 def main() -> None:
     """Compile into the folder that was named."""
-    given = [Path(word).absolute() for word in sys.argv[1:]]
-    root = given[1] if given[1:] else Path(__file__).absolute().parents[1]
-    folder = given[0] if given else root / "build" / "compiled"
+    given = [word for word in sys.argv[1:] if word != "--quick"]
+    root = Path(__file__).absolute().parents[1]
+    folder = Path(given[0]).absolute() if given else root / "build" / "compiled"
     modules = modules_of(root)
-    compile_into(folder, root, modules)
+    compile_into(folder, root, modules, optimize="0" if "--quick" in sys.argv else "3")
     print(f"compiled {', '.join(modules)} into {folder}; TAPEWATCH_COMPILED=1 runs it")
 
 

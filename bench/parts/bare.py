@@ -5,20 +5,36 @@ Compiled for the bench as the engine is (`scripts/compiled.py`), so it holds pla
 
 from __future__ import annotations
 
-from exchange.book import Book, Order
-from exchange.types import AccountId, Lots, OrderId, Side, Symbol, Ticks, TimeInForce
+from typing import Final
 
-NOBODY = AccountId("")
-DAY = TimeInForce.DAY
-BUY = Side.BUY
-SELL = Side.SELL
+from exchange.book import LIMIT, Book, Order
+from exchange.types import (
+    AccountId,
+    ClientId,
+    Instrument,
+    OrderId,
+    SelfTrade,
+    SessionId,
+    Side,
+    Symbol,
+    Ticks,
+    TimeInForce,
+)
+
+NOBODY: Final = AccountId("")
+NOTHING: Final = ClientId("")
+NONE: Final = SessionId("")
+DAY: Final = TimeInForce.DAY
+ALLOWED: Final = SelfTrade.NONE
+BUY: Final = Side.BUY
+SELL: Final = Side.SELL
 
 
 class Bare:
     """One book; what it traded."""
 
     def __init__(self) -> None:
-        self.book = Book(Symbol("AAA"))
+        self.book = Book(Instrument(Symbol("AAA"), Ticks(1), Ticks(0)))
         self.orders: dict[int, Order] = {}
         self.lots = 0
         self.turnover = 0
@@ -29,21 +45,23 @@ class Bare:
         keys, levels = other.keys, other.levels
         limit = -price * sign
         while quantity and keys and keys[-1] >= limit:
-            maker = levels[keys[-1]].head
+            level = levels[keys[-1]]
+            maker = level.head
             assert maker is not None
             lots = min(quantity, maker.quantity)
             quantity -= lots
             self.lots += lots
             self.turnover += lots * maker.price
             if lots < maker.quantity:
-                maker.quantity = Lots(maker.quantity - lots)
-                levels[keys[-1]].total -= lots
+                maker.quantity -= lots
+                level.total -= lots
             else:
                 other.remove(maker)
                 del self.orders[maker.order_id]
         if quantity:
             side = BUY if sign > 0 else SELL
-            order = Order(OrderId(order_id), NOBODY, book, side, Ticks(price), Lots(quantity), DAY)
+            order = Order(OrderId(order_id), NOBODY, NOTHING, book, side, LIMIT, quantity, DAY, ALLOWED, NONE)
+            order.price = price
             own = book.bids if sign > 0 else book.asks
             own.rest(order)
             self.orders[order_id] = order

@@ -1,36 +1,38 @@
-"""A long seeded flow through the engine: prints what state it reached, and which build reached it.
+"""Long seeded flows through the engine: prints what states they reach, what was told, and which build told it.
 
-python tests/exchange/flow_hash.py COMMANDS
+    python tests/exchange/flow_hash.py COMMANDS
 """
 
 import json
 import sys
+from collections import Counter
+from itertools import islice
 
-import exchange.book
+import exchange.engine
 from exchange.commands import Sequenced
 from exchange.engine import Engine
-from exchange.events import Traded
-from exchange.flow import OrderFlow
-from exchange.types import AccountId, Instrument, Symbol, Ticks
-from kernel.time import Instant
+from exchange.events import Rejected
+from tests.exchange.every_kind import INSTRUMENTS, VENUE, EveryKind
 
 EVERY = 1_000
-INSTRUMENTS = [Instrument(Symbol(name), Ticks(10_000), Ticks(2_000)) for name in ("AAA", "BBB", "CCC", "DDD")]
+SEEDS = (1, 2)
 
 
 def main():
-    engine = Engine(INSTRUMENTS)
-    flow = OrderFlow(7, INSTRUMENTS, [AccountId(f"account-{number}") for number in range(20)])
-    hashes, trades = [], 0
-    for seq in range(1, int(sys.argv[1]) + 1):
-        events = engine.apply(Sequenced(seq, Instant(seq * 1_000), next(flow)))
-        flow.observe(events)
-        trades += sum(isinstance(event, Traded) for event in events)
-        if seq % EVERY == 0:
-            hashes.append(engine.state_hash())
-    sys.stdout.write(
-        json.dumps({"compiled": exchange.book.__file__.endswith(".so"), "trades": trades, "hashes": hashes})
-    )
+    hashes, told = [], Counter()
+    for seed in SEEDS:
+        engine, flow = Engine(INSTRUMENTS, VENUE), EveryKind(seed)
+        for seq, (at, command) in enumerate(islice(flow, int(sys.argv[1])), 1):
+            events = engine.apply(Sequenced(seq, at, command))
+            flow.observe(events)
+            for event in events:
+                told[type(event).__name__] += 1
+                if isinstance(event, Rejected):
+                    told[event.reason] += 1
+            if seq % EVERY == 0:
+                hashes.append(engine.state_hash())
+    compiled = exchange.engine.__file__.endswith(".so")
+    sys.stdout.write(json.dumps({"compiled": compiled, "told": told, "hashes": hashes}))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from exchange.adapters import compiled
+from exchange.events import Event
 from scripts.compiled import modules_of, refuse, sources_of
 
 ROOT = Path(__file__).parents[2]
 FLOW = "tests/exchange/flow_hash.py"
 COMMANDS = 20_000
+EVERY_EVENT = {one.__name__ for one in get_args(Event)}
 COMPILER = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0])
 HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 needs_compiler = pytest.mark.skipif(
@@ -23,16 +26,19 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Compile once for all tests of this file; the sources stay as they are."""
-    folder = tmp_path_factory.mktemp("built") / "compiled"
+def compiled_into(folder, *words):
     done = subprocess.run(
-        [sys.executable, "scripts/compiled.py", str(folder)],
+        [sys.executable, "scripts/compiled.py", *words, str(folder)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Compile once for the tests of this file, without optimizing; the sources stay as they are."""
+    return compiled_into(tmp_path_factory.mktemp("built") / "compiled", "--quick")
 
 
 def ask(folder, *words, **environment):
@@ -48,18 +54,23 @@ def ask(folder, *words, **environment):
     return done.stdout
 
 
-@needs_compiler
-def test_both_builds_reach_the_same_state_whatever_the_hash_seed(built):
+def same_states(folder):
+    """Run the flow on both builds under two hash seeds; all must reach the same states and tell the same."""
     told = {
-        (build, seed): json.loads(ask(folder, FLOW, str(COMMANDS), PYTHONHASHSEED=seed))
-        for build, folder in (("sources", None), ("compiled", built))
+        (build, seed): json.loads(ask(place, FLOW, str(COMMANDS), PYTHONHASHSEED=seed))
+        for build, place in (("sources", None), ("compiled", folder))
         for seed in ("1", "4711")
     }
-    assert {build for build, _ in told} == {"sources", "compiled"}
     for (build, _), each in told.items():
         assert each["compiled"] == (build == "compiled")
-        assert each["trades"] > COMMANDS / 50, "a flow that hardly trades proves little"
-    assert len({tuple(each["hashes"]) for each in told.values()}) == 1, told
+        missing = EVERY_EVENT - set(each["told"])
+        assert not missing, f"a flow that never saw {missing} proves little"
+    assert len({json.dumps([each["told"], each["hashes"]]) for each in told.values()}) == 1, told
+
+
+@needs_compiler
+def test_both_builds_reach_the_same_state_whatever_the_hash_seed(built):
+    same_states(built)
 
 
 @needs_compiler
@@ -73,13 +84,15 @@ def test_every_module_that_shall_be_compiled_is(built):
 
 @needs_compiler
 @pytest.mark.long
-def test_the_compiled_build_passes_the_tests_of_the_engine(built):
+def test_the_optimized_build_reaches_the_same_states_and_passes_the_tests_of_the_exchange(tmp_path):
+    folder = compiled_into(tmp_path / "compiled")
+    same_states(folder)
     names = sorted(
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests" / "exchange").glob("test_*.py")
-        if path.name != Path(__file__).name
+        if path.name not in {Path(__file__).name, "test_planted_bugs.py"}  # those are planted into the sources
     )
-    said = ask(built, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not long and not estate", *names)
+    said = ask(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not long and not estate", *names)
     assert " passed" in said
 
 
