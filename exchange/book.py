@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from exchange.ledger import money_per_tick
 from exchange.types import (
+    MAX_QUANTITY_LOTS,
     AccountId,
     ClientId,
     HaltReason,
@@ -270,11 +271,15 @@ class Book:
         "high",
         "instrument",
         "last_price",
+        "least",
         "limit_until",
         "limited",
+        "lot_step",
         "low",
         "luld_ppm",
         "money",
+        "most",
+        "notional_limits",
         "paused_until",
         "phase",
         "positions",
@@ -282,6 +287,7 @@ class Book:
         "reopening_until",
         "symbol",
         "symbol_seq",
+        "tick_step",
         "trading",
         "unlooked",
     )
@@ -293,6 +299,11 @@ class Book:
         """Millionths that one lot costs per tick."""
         self.low: Final = instrument.reference - instrument.band
         self.high: Final = instrument.reference + instrument.band
+        self.tick_step: Final[int] = instrument.tick_step
+        self.lot_step: Final[int] = instrument.lot_step
+        self.least: Final[int] = max(1, instrument.min_quantity)
+        self.most: Final[int] = min(MAX_QUANTITY_LOTS, instrument.max_quantity)
+        self.notional_limits: Final = bool(instrument.min_notional or instrument.max_notional)
         self.luld_ppm: Final = instrument.luld_ppm
         self.fees: Final = bool(instrument.maker_fee_ppm or instrument.taker_fee_ppm or instrument.auction_fee_ppm)
         self.symbol_seq = 0

@@ -32,7 +32,7 @@ from exchange.types import (
 )
 from kernel.errors import InputError
 
-NEVER: Final = 1 << 62
+NEVER: Final = (1 << 62) - 1
 """Later than every instant."""
 EXPIRY: Final = 0
 """Kinds of things that become due, in the order of rule T2."""
@@ -44,6 +44,7 @@ MILLION: Final = 1_000_000
 AUCTIONS: Final = GATHERING - {TradingPhase.PRE_OPEN}
 
 _BUY: Final = Side.BUY
+_WITHOUT_PRICE: Final = frozenset({MARKET, STOP})
 _CONTINUOUS: Final = TradingPhase.CONTINUOUS
 
 
@@ -68,6 +69,7 @@ class Floor:
         "paused_until",
         "phase",
         "positions_held",
+        "rated",
         "rates",
         "sorted_books",
         "timers",
@@ -82,6 +84,7 @@ class Floor:
         _check(instruments, venue)
         self.venue: Final = venue
         self.holds: Final = venue.holds
+        self.rated: Final = venue.orders_per_second > 0
         self.books: Final = {instrument.symbol: Book(instrument) for instrument in instruments}
         if len(self.books) != len(instruments):
             raise InputError("instruments", "a symbol stands twice", right="name each symbol once")
@@ -200,7 +203,7 @@ class Floor:
                 book.symbol,
                 book.symbol_seq,
                 order.side,
-                None if order.kind in {MARKET, STOP} else Ticks(order.price),
+                None if order.kind in _WITHOUT_PRICE else Ticks(order.price),
                 Lots(order.quantity + order.hidden),
                 reason,
                 shown,

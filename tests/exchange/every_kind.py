@@ -5,6 +5,9 @@ It hears which orders were taken, never what became of them: one that it replace
 """
 
 import random
+from math import nan
+
+from msgspec.structs import replace
 
 from exchange import commands as c
 from exchange.events import Accepted
@@ -23,12 +26,16 @@ RARE = 0.002
 """Share of halts, phases, sessions and the like. An exchange that stands still would hide the rest."""
 
 
+WRONG = 0.02
+"""Share of commands with a field of a wrong type or value."""
+
+
 class EveryKind:
     """The flow of one seed: yields an instant and a command."""
 
-    def __init__(self, seed, *, rare=RARE):
+    def __init__(self, seed, *, rare=RARE, wrong=WRONG):
         self.rng = random.Random(seed)
-        self.rare = rare
+        self.rare, self.wrong = rare, wrong
         self.at = 0
         self.made = 0
         self.orders = []
@@ -41,7 +48,19 @@ class EveryKind:
                 yield self.at, c.Fund(self.key(), account, asset, amount)
         while True:
             self.at += self.rng.choice((0, 50_000, 200_000, 1_000_000))
-            yield self.at, self.command()
+            command = self.command()
+            yield self.at, self.spoiled(command) if self.rng.random() < self.wrong else command
+
+    def spoiled(self, command):
+        """Return the command with one field, or one of its terms, that is not what it says."""
+        spoiled = self.rng.choice(
+            (0, -1, 2**63, "5", True, 1.5, None, "", "x" * 65, "\u00e9", b"x", ["x"], {"x": 1}, nan)
+        )
+        terms = getattr(command, "terms", None)
+        inner = terms is not None and terms.__struct_fields__
+        if inner and self.rng.random() < 0.4:
+            return replace(command, terms=replace(terms, **{self.rng.choice(inner): spoiled}))
+        return replace(command, **{self.rng.choice(command.__struct_fields__): spoiled})
 
     def observe(self, events):
         """Remember the orders that were taken."""
