@@ -1,7 +1,8 @@
 """The matching against other books on one flow: speed, latency, memory, growth.
 
-    python bench/matching.py [REQUESTS] [ROUNDS]
-    python bench/matching.py --whole        also ten million requests and the plot; writes bench/exchange.md
+    python bench/matching.py [REQUESTS] [ROUNDS] [REQUESTS OF THE LONG FLOW]
+    python bench/matching.py --whole        more rounds, ten million requests; writes the figures of bench/exchange.md
+    python bench/matching.py --growth       cost by depth and by symbols; writes its part of bench/exchange.md, the plot
 
 One generated flow (60 % orders that rest, 30 % cancels, 10 % orders that meet the other side) goes through our bare
 book and our whole engine, each from source and compiled by mypyc, `lightmatchingengine` and `order-matching` from PyPI,
@@ -23,7 +24,7 @@ from typing import Any, Final
 
 from bench.parts.field import ROOT, Entry, Result, compile_ours, contest, liquibook, ours, peers
 from bench.parts.figures import verdict
-from bench.parts.growth import DEPTHS, SYMBOLS, Curve, deep, draw, measure, symbols, wide
+from bench.parts.growth import COUNT, DEPTHS, ROUNDS, SYMBOLS, Curve, deep, draw, measure, symbols, wide
 from bench.parts.plain_flow import Flow
 from bench.parts.plant import folder
 
@@ -99,7 +100,7 @@ def memory(entry: Entry, count: int) -> list[str]:
     return [f"| {entry.title} | {count:,} | {before} | {after} | {blocks} | {garbage} |"]
 
 
-def grow(entries: Sequence[Entry], scratch: Path, rounds: int) -> list[tuple[str, str, list[Curve]]]:
+def grow(entries: Sequence[Entry], scratch: Path) -> list[tuple[str, str, list[Curve]]]:
     """Measure the three growths."""
     panels = []
     for title, unit, sizes, flow in (
@@ -108,7 +109,7 @@ def grow(entries: Sequence[Entry], scratch: Path, rounds: int) -> list[tuple[str
         ("ten orders a symbol", "symbols", SYMBOLS, symbols),
     ):
         print(f"growth, {title}, by {unit}:")
-        panels.append((title, unit, measure(entries, sizes, flow, rounds, scratch)))
+        panels.append((title, unit, measure(entries, sizes, flow, scratch)))
     return panels
 
 
@@ -125,13 +126,14 @@ def growth_table(panels: Sequence[tuple[str, str, Sequence[Curve]]]) -> list[str
     return lines
 
 
-def report(lines: Sequence[str]) -> None:
-    """Keep the figures between the marks of the report; what people wrote around them stays."""
-    text = REPORT.read_text()
-    head, _, rest = text.partition("<!-- figures -->\n")
-    _, mark, tail = rest.partition("<!-- end of figures -->\n")
-    assert mark, f"{REPORT} has lost its marks"
-    REPORT.write_text(f"{head}<!-- figures -->\n" + "\n".join(lines) + f"\n<!-- end of figures -->\n{tail}")
+def report(part: str, lines: Sequence[str]) -> None:
+    """Keep the figures between the marks of a part of the report; what people wrote around them stays."""
+    first, last = f"<!-- {part} -->\n", f"<!-- end of {part} -->\n"
+    head, mark, rest = REPORT.read_text().partition(first)
+    _, end, tail = rest.partition(last)
+    assert mark, f"{REPORT} has lost the marks of its {part}"
+    assert end, f"{REPORT} has lost the marks of its {part}"
+    REPORT.write_text(head + first + "\n" + "\n".join(lines) + "\n\n" + last + tail)
 
 
 def machine() -> str:
@@ -145,11 +147,20 @@ def machine() -> str:
     )
 
 
+def show_growth(own: Sequence[Entry], native: Sequence[Entry], scratch: Path) -> None:
+    """Measure and draw the growth, and keep it."""
+    about = f"{machine()}; {COUNT:,} requests at each size, best of {ROUNDS} rounds (of one from 100,000 orders on)."
+    panels = grow([*(one for one in own if one.argv[-1] != "plain_engine"), *native], scratch)
+    draw(PLOT, panels)
+    report("growth", [about, *growth_table(panels)])
+
+
 def main() -> None:
     whole = "--whole" in sys.argv[1:]
     figures = [int(word) for word in sys.argv[1:] if word.isdecimal()]
     count = figures[0] if figures else 100_000
     rounds = figures[1] if figures[1:] else (7 if whole else 3)
+    steady = figures[2] if figures[2:] else (10_000_000 if whole else 200_000)
     missing = compile_ours()
     if missing:
         print(f"the compiled builds are left out: {missing}")
@@ -160,6 +171,9 @@ def main() -> None:
         for each in (why, why_native):
             if each:
                 print(each)
+        if "--growth" in sys.argv[1:]:
+            show_growth(own, native, scratch)
+            return
         flow = Flow(count)
         results = contest([*own, *native, *strangers], flow, rounds, scratch)
         lines = [f"{machine()}; {count:,} requests, {flow.resting:,} orders resting, best of {rounds} rounds.", ""]
@@ -168,11 +182,10 @@ def main() -> None:
         judge(results)
         lines += ["", *MEMORY_HEAD]
         for entry in own:
-            lines += memory(entry, 10_000_000 if whole else 200_000)
+            if entry.argv[-1] != "plain_engine":
+                lines += memory(entry, steady)
         if whole:
-            panels = grow([*own, *native], scratch, 3)
-            draw(PLOT, panels)
-            report([*lines, *growth_table(panels)])
+            report("figures", lines)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """One contestant on one flow in a process of its own: `python bench/parts/contest.py NAME FLOW BEFORE LATENCIES`.
 
-Prints a line of JSON and writes each request's nanoseconds to the file LATENCIES. Requests are made beforehand; the
-loop that is measured calls the contestant and nothing else. The first BEFORE requests fill the book and are not
-measured. The processor's time counts, not the clock's: other programs run on the same cores. The collector of garbage
-runs as it likes.
+Prints a line of JSON and writes each request's nanoseconds to the file LATENCIES. Requests are made some hundreds at a
+time, as a gateway hands them over; making them is not measured, the loop that calls the contestant is. The first BEFORE
+requests fill the book and are not measured. The processor's time counts, not the clock's: other programs run on the
+same cores. The collector of garbage runs as it likes.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ import os
 import sys
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.parts.plain_flow import Line, read
 
+BATCH = 500
 Call = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class Contestant(NamedTuple):
-    """What is called for each line, and how to ask afterwards for lots and turnover."""
+    """What is called for each line (made when it is asked for), and how to ask afterwards for lots and turnover."""
 
-    calls: list[Call]
+    calls: Iterator[Call]
     traded: Callable[[], tuple[int, int]]
 
 
@@ -34,22 +36,31 @@ def bare(lines: Sequence[Line]) -> Contestant:
     from bench.parts.bare import Bare
 
     books: dict[int, Bare] = {}
-    calls: list[Call] = []
-    for order_id, symbol, side, price, quantity in lines:
-        book = books.get(symbol)
-        if book is None:
-            book = books[symbol] = Bare()
-        calls.append((book.add, (order_id, side, price, quantity)) if price else (book.cancel, (order_id,)))
+
+    def calls() -> Iterator[Call]:
+        for order_id, symbol, side, price, quantity in lines:
+            book = books.get(symbol)
+            if book is None:
+                book = books[symbol] = Bare()
+            yield (book.add, (order_id, side, price, quantity)) if price else (book.cancel, (order_id,))
+
     return Contestant(
-        calls, lambda: (sum(book.lots for book in books.values()), sum(book.turnover for book in books.values()))
+        calls(), lambda: (sum(book.lots for book in books.values()), sum(book.turnover for book in books.values()))
     )
 
 
 def engine(lines: Sequence[Line]) -> Contestant:
-    """The whole engine; buyers and sellers are different accounts, so that nobody meets himself."""
+    """The whole engine with everything switched on: holds, fees, self-trade prevention, a limit on the rate."""
     from bench.parts.whole_engine import make
 
-    return Contestant(*make(lines))
+    return Contestant(*make(lines, checks=True))
+
+
+def plain_engine(lines: Sequence[Line]) -> Contestant:
+    """The whole engine at a venue that asks for none of these."""
+    from bench.parts.whole_engine import make
+
+    return Contestant(*make(lines, checks=False))
 
 
 def lightmatchingengine(lines: Sequence[Line]) -> Contestant:
@@ -66,12 +77,12 @@ def lightmatchingengine(lines: Sequence[Line]) -> Contestant:
     def place(symbol: str, price: int, quantity: int, side: int) -> None:
         keep(add(symbol, price, quantity, side)[1])
 
-    calls: list[Call] = [
-        (place, (str(line.symbol), line.price, line.quantity, sides[line.side]))
-        if line.price
-        else (cancel, (line.order_id, str(line.symbol)))
-        for line in lines
-    ]
+    def calls() -> Iterator[Call]:
+        for line in lines:
+            if line.price:
+                yield place, (str(line.symbol), line.price, line.quantity, sides[line.side])
+            else:
+                yield cancel, (line.order_id, str(line.symbol))
 
     def traded() -> tuple[int, int]:
         # One trade for the taker at each price, one for each maker: both tell the same lots.
@@ -79,7 +90,7 @@ def lightmatchingengine(lines: Sequence[Line]) -> Contestant:
         turnover = sum(trade.trade_qty * trade.trade_price for trade in trades)
         return lots // 2, turnover // 2
 
-    return Contestant(calls, traded)
+    return Contestant(calls(), traded)
 
 
 def order_matching(lines: Sequence[Line]) -> Contestant:
@@ -103,17 +114,18 @@ def order_matching(lines: Sequence[Line]) -> Contestant:
             totals[0] += int(trade.size)
             totals[1] += int(trade.size * trade.price)
 
-    calls: list[Call] = []
-    for line in lines:
-        if line.price:
-            order = LimitOrder(
-                side=sides[line.side], price=float(line.price), size=float(line.quantity), timestamp=now,
-                order_id=str(line.order_id), trader_id=str(line.side),
-            )  # fmt: skip
-            calls.append((place, (order,)))
-        else:
-            calls.append((it.cancel_order, (str(line.order_id),)))
-    return Contestant(calls, lambda: (totals[0], totals[1]))
+    def calls() -> Iterator[Call]:
+        for line in lines:
+            if line.price:
+                order = LimitOrder(
+                    side=sides[line.side], price=float(line.price), size=float(line.quantity), timestamp=now,
+                    order_id=str(line.order_id), trader_id=str(line.side),
+                )  # fmt: skip
+                yield place, (order,)
+            else:
+                yield it.cancel_order, (str(line.order_id),)
+
+    return Contestant(calls(), lambda: (totals[0], totals[1]))
 
 
 class Pauses:
@@ -138,35 +150,37 @@ def main() -> None:
     lines = read(flow)
 
     it = make(lines)
-    for call, words in it.calls[:before]:
+    for call, words in islice(it.calls, before):
         call(*words)
-    rest = it.calls[before:]
     pauses = Pauses()
     gc.collect()
     gc.callbacks.append(pauses)
     blocks, size = sys.getallocatedblocks(), resident()
-    began, wall = time.process_time(), time.perf_counter()
-    for call, words in rest:
-        call(*words)
-    seconds, wall = time.process_time() - began, time.perf_counter() - wall
+    seconds = 0.0
+    while batch := list(islice(it.calls, BATCH)):
+        began = time.process_time()
+        for call, words in batch:
+            call(*words)
+        seconds += time.process_time() - began
     kept = sys.getallocatedblocks() - blocks
     size = resident() - size
     gc.callbacks.remove(pauses)
     lots, turnover = it.traded()
-    del rest
+    del it
 
     it = make(lines)
     gc.collect()
-    each, clock = array("q", bytes(8 * (len(lines) - before))), time.perf_counter_ns
-    for call, words in it.calls[:before]:
+    each, clock = array("q"), time.perf_counter_ns
+    for call, words in islice(it.calls, before):
         call(*words)
-    for number, (call, words) in enumerate(it.calls[before:]):
-        start = clock()
-        call(*words)
-        each[number] = clock() - start
+    while batch := list(islice(it.calls, BATCH)):
+        for call, words in batch:
+            start = clock()
+            call(*words)
+            each.append(clock() - start)
     target.write_bytes(each.tobytes())
     told = {
-        "seconds": seconds, "wall": wall, "lots": lots, "turnover": turnover,
+        "seconds": seconds, "lots": lots, "turnover": turnover,
         "kept_blocks": kept / len(each), "kept_bytes": size / len(each),
         "pause_us": pauses.worst_ns / 1e3, "collections": pauses.times, "build": build(name),
     }  # fmt: skip
@@ -179,11 +193,11 @@ def resident() -> int:
 
 
 def build(name: str) -> str:
-    if name not in {"bare", "engine"}:
+    if name not in {"bare", "engine", "plain_engine"}:
         return "python"
-    import exchange.book
+    import exchange.engine
 
-    compiled = str(exchange.book.__file__).endswith(".so")
+    compiled = str(exchange.engine.__file__).endswith(".so")
     assert compiled == bool(os.environ.get("TAPEWATCH_COMPILED")), "another build runs than was asked for"
     return "mypyc" if compiled else "python"
 

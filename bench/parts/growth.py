@@ -11,7 +11,8 @@ from bench.parts.plain_flow import Flow
 
 DEPTHS: Final = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 SYMBOLS: Final = (1, 10, 100, 1_000, 10_000)
-COUNT: Final = 20_000
+COUNT: Final = 10_000
+ROUNDS: Final = 2
 A_SYMBOL: Final = 10
 """Orders that rest in each symbol when symbols are counted."""
 
@@ -23,15 +24,13 @@ class Curve(NamedTuple):
     points: dict[int, float]
 
 
-def measure(
-    entries: Sequence[Entry], sizes: Sequence[int], flow: Callable[[int], Flow], rounds: int, scratch: Path
-) -> list[Curve]:
+def measure(entries: Sequence[Entry], sizes: Sequence[int], flow: Callable[[int], Flow], scratch: Path) -> list[Curve]:
     """Measure every contestant at every size it is fit for; print as it goes."""
     curves = {entry.title: Curve(entry.title, {}) for entry in entries}
     for size in sizes:
         which = flow(size)
         fit = [entry for entry in entries if which.before <= entry.deepest]
-        for result in contest(fit, which, rounds, scratch):
+        for result in contest(fit, which, ROUNDS if which.before < 100_000 else 1, scratch):
             if result.wrong:
                 raise SystemExit(f"{result.title}: {result.wrong}")
             curves[result.title].points[size] = 1e6 / result.rate
