@@ -269,6 +269,7 @@ class Book:
         "gathered",
         "halt",
         "high",
+        "highest_ppm",
         "instrument",
         "last_price",
         "least",
@@ -277,6 +278,7 @@ class Book:
         "lot_step",
         "low",
         "luld_ppm",
+        "maker_ppm",
         "money",
         "most",
         "notional_limits",
@@ -287,6 +289,7 @@ class Book:
         "reopening_until",
         "symbol",
         "symbol_seq",
+        "taker_ppm",
         "tick_step",
         "trading",
         "unlooked",
@@ -305,6 +308,11 @@ class Book:
         self.most: Final[int] = min(MAX_QUANTITY_LOTS, instrument.max_quantity)
         self.notional_limits: Final = bool(instrument.min_notional or instrument.max_notional)
         self.luld_ppm: Final = instrument.luld_ppm
+        self.maker_ppm: Final[int] = instrument.maker_fee_ppm
+        self.taker_ppm: Final[int] = instrument.taker_fee_ppm
+        self.highest_ppm: Final[int] = max(
+            instrument.maker_fee_ppm, instrument.taker_fee_ppm, instrument.auction_fee_ppm, 0
+        )
         self.fees: Final = bool(instrument.maker_fee_ppm or instrument.taker_fee_ppm or instrument.auction_fee_ppm)
         self.symbol_seq = 0
         self.bids: Final = BookSide(1)

@@ -373,8 +373,7 @@ def fee(notional: int, ppm: int) -> int:
 
 def fees(book: Book, notional: int, taker_side: Side) -> tuple[int, int]:
     """Return what buyer and seller of a trade in continuous trading pay."""
-    instrument = book.instrument
-    taker, maker = fee(notional, instrument.taker_fee_ppm), fee(notional, instrument.maker_fee_ppm)
+    taker, maker = fee(notional, book.taker_ppm), fee(notional, book.maker_ppm)
     return (taker, maker) if taker_side is _BUY else (maker, taker)
 
 
@@ -385,7 +384,5 @@ def need(book: Book, side: Side, price: int, lots: int) -> int:
     """
     if side is not _BUY:
         return lots
-    instrument = book.instrument
-    ppm = max(instrument.maker_fee_ppm, instrument.taker_fee_ppm, instrument.auction_fee_ppm, 0)
     notional = (price or book.high) * lots * book.money
-    return notional + -(-notional * ppm // MILLION)
+    return notional + -(-notional * book.highest_ppm // MILLION)
