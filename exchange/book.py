@@ -54,6 +54,16 @@ class Depth(NamedTuple):
     asks: tuple[tuple[Ticks, Lots], ...]
 
 
+class Amount:
+    """What an account has of one asset (cash in millionths, a position in lots), and how much of it its orders hold."""
+
+    __slots__ = ("has", "held")
+
+    def __init__(self, has: int = 0) -> None:
+        self.has = has
+        self.held = 0
+
+
 class Order:
     """A live order. `quantity` is what the book shows of it (all that is still to trade, but of an iceberg)."""
 
@@ -63,6 +73,7 @@ class Order:
         "age",
         "before",
         "book",
+        "cash",
         "client_id",
         "display",
         "expires_at",
@@ -78,6 +89,7 @@ class Order:
         "self_trade",
         "session",
         "side",
+        "stock",
         "time_in_force",
         "trigger",
     )
@@ -94,6 +106,8 @@ class Order:
         time_in_force: TimeInForce,
         self_trade: SelfTrade,
         session: SessionId,
+        cash: Amount,
+        stock: Amount,
     ) -> None:
         self.order_id = order_id
         self.account = account
@@ -106,6 +120,9 @@ class Order:
         self.time_in_force = time_in_force
         self.self_trade = self_trade
         self.session = session
+        self.cash = cash
+        """The account's own, not a copy: a trade finds them without a search."""
+        self.stock = stock
         self.price = 0
         """0: none (market, stop)."""
         self.trigger = 0
@@ -317,7 +334,7 @@ class Book:
         self.symbol_seq = 0
         self.bids: Final = BookSide(1)
         self.asks: Final = BookSide(-1)
-        self.positions: dict[AccountId, int] = {}
+        self.positions: dict[AccountId, Amount] = {}
         self.last_price = 0
         """0: no trade yet."""
         self.phase = TradingPhase.CONTINUOUS

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from exchange.auction import equilibrium
-from exchange.book import LIMIT, STOP, STOP_LIMIT, BookSide, Depth, Order, Top
+from exchange.book import LIMIT, STOP, STOP_LIMIT, Amount, BookSide, Depth, Order, Top
 from exchange.checks import is_id, refuse_phase
 from exchange.commands import (
     CancelOrder,
@@ -232,25 +232,27 @@ class Engine:
 
     def balance(self, account: AccountId, asset: str) -> int:
         """Return what an account has: millionths of `$cash`, lots of a symbol."""
-        if asset == CASH:
-            return self._floor.cash.get(account, 0)
-        return self._floor.books[Symbol(asset)].positions.get(account, 0)
+        amount = self._amounts(asset).get(account)
+        return 0 if amount is None else amount.has
 
     def balances(self) -> dict[tuple[AccountId, str], int]:
         """Return every balance that is not zero, by account and asset."""
         found: dict[tuple[AccountId, str], int] = {
-            (account, str(CASH)): amount for account, amount in self._floor.cash.items() if amount
+            (account, str(CASH)): amount.has for account, amount in self._floor.cash.items() if amount.has
         }
         for book in self._floor.sorted_books:
             for account, lots in book.positions.items():
-                if lots:
-                    found[account, str(book.symbol)] = lots
+                if lots.has:
+                    found[account, str(book.symbol)] = lots.has
         return found
 
     def held(self, account: AccountId, asset: str) -> int:
         """Return how much of what an account has its orders hold (M4)."""
-        held = self._floor.cash_held if asset == CASH else self._floor.positions_held[Symbol(asset)]
-        return held.get(account, 0)
+        amount = self._amounts(asset).get(account)
+        return 0 if amount is None else amount.held
+
+    def _amounts(self, asset: str) -> dict[AccountId, Amount]:
+        return self._floor.cash if asset == CASH else self._floor.books[Symbol(asset)].positions
 
     def free(self, account: AccountId, asset: str) -> int:
         """Return what an account has less what is held (M5)."""
@@ -450,8 +452,7 @@ class Engine:
         if reason is not None:
             events.append(Rejected(ADMIN, command.key, reason))
             return
-        amounts = floor.cash if book is None else book.positions
-        amounts[account] = amounts.get(account, 0) + amount
+        (floor.cash_of(account) if book is None else floor.stock_of(book, account)).has += amount
         events.append(Funded(account, asset, amount))
 
     def _switch(self, events: list[Event], command: DisableAccount | EnableAccount) -> None:

@@ -42,7 +42,8 @@ def place(floor: Floor, events: list[Event], command: PlaceOrder) -> None:
     assert book is not None, "an unknown symbol was refused"
     floor.orders_made += 1
     order_id = OrderId(floor.orders_made)
-    order = Order(order_id, account, client_id, book, side, LIMIT, quantity, lasts, self_trade, session)
+    cash, stock = floor.cash_of(account), floor.stock_of(book, account)
+    order = Order(order_id, account, client_id, book, side, LIMIT, quantity, lasts, self_trade, session, cash, stock)
     if expires_at:
         order.expires_at = expires_at
     if type(terms) is _LIMIT:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from exchange.book import LIMIT, Book, Order
+from exchange.book import LIMIT, Amount, Book, Order
 from exchange.types import (
     AccountId,
     ClientId,
@@ -36,6 +36,7 @@ class Bare:
     def __init__(self) -> None:
         self.book = Book(Instrument(Symbol("AAA"), Ticks(1), Ticks(0)))
         self.orders: dict[int, Order] = {}
+        self.nothing = Amount()
         self.lots = 0
         self.turnover = 0
 
@@ -60,7 +61,10 @@ class Bare:
                 del self.orders[maker.order_id]
         if quantity:
             side = BUY if sign > 0 else SELL
-            order = Order(OrderId(order_id), NOBODY, NOTHING, book, side, LIMIT, quantity, DAY, ALLOWED, NONE)
+            nothing = self.nothing
+            order = Order(
+                OrderId(order_id), NOBODY, NOTHING, book, side, LIMIT, quantity, DAY, ALLOWED, NONE, nothing, nothing
+            )
             order.price = price
             own = book.bids if sign > 0 else book.asks
             own.rest(order)
