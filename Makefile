@@ -1,6 +1,6 @@
 # Everything a person or a machine runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup drill drill-kube kube testbed servers elastic test test-kube test-long lint bench bench-anomaly lock check-dashboards mutate-alerts
+.PHONY: help setup drill drill-kube kube testbed servers elastic test test-kube test-long lint bench bench-anomaly compiled peers lock check-dashboards mutate-alerts
 
 BIN := .venv/bin
 # In CI nothing is left out: the Kubernetes test bed is built, and its tests must not be skipped.
@@ -57,11 +57,18 @@ check-dashboards: setup ## Ask every question of every board on a live estate of
 mutate-alerts: setup ## Spoil every alert in small ways and see its tests notice; writes alerts/mutants.md (some minutes)
 	@$(BIN)/python -m control.mutation $(ONLY)
 
-bench: setup ## Measure; prints ratios and distributions
+bench: setup peers ## Measure; prints ratios and distributions
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
 
 bench-anomaly: setup ## Detectors on labelled series beside well-known ones; writes bench/anomaly.md (some minutes)
 	@$(BIN)/python bench/detectors.py --whole
+
+peers: ## Install the matching engines of PyPI that the bench measures against, into .peers
+	@test -x .peers/bin/python || python3 -m venv .peers
+	@.peers/bin/pip install --quiet --disable-pip-version-check -r bench/peers.txt || echo "bench: the books of PyPI are left out"
+
+compiled: setup ## Compile the matching into build/compiled; TAPEWATCH_COMPILED=1 runs it (needs a C compiler)
+	@$(BIN)/python scripts/compiled.py
 
 lock: ## Write requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

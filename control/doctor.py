@@ -14,6 +14,8 @@ from control.layout import Layout
 from control.plan import choose_ports
 from control.settings import Settings
 from control.state_dir import describe_holder
+from exchange import __path__ as exchange_path
+from exchange.adapters.compiled import running
 from kernel.errors import PermanentError
 
 DISK_BYTES: Final = 1_000_000_000
@@ -35,6 +37,7 @@ def examine(settings: Settings) -> list[Check]:
     return [
         _python(),
         _environment(),
+        _matching(),
         _program("prometheus", settings.prometheus, "apt-get install prometheus, or set TAPEWATCH_PROMETHEUS"),
         _program(
             "alertmanager", settings.alertmanager,
@@ -59,6 +62,11 @@ def _python() -> Check:
 def _environment() -> Check:
     ok = sys.prefix != sys.base_prefix
     return Check("virtual environment", ok, sys.prefix if ok else "none", "make setup")
+
+
+def _matching() -> Check:
+    build = running(list(exchange_path))
+    return Check("exchange core", build.ok, build.found, "make compiled, or unset TAPEWATCH_COMPILED")
 
 
 def _program(name: str, program: str, get: str) -> Check:

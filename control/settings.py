@@ -26,6 +26,8 @@ from runbooks.model import Consent
 
 PREFIX: Final = "TAPEWATCH_"
 FILE: Final = "tapewatch.toml"
+READ_BEFORE: Final = frozenset({"TAPEWATCH_COMPILED", "TAPEWATCH_COMPILE"})
+"""Not settings of an estate: which build of the matching runs is settled before anything of it is imported."""
 MAX_GATEWAYS: Final = 10
 
 
@@ -229,7 +231,7 @@ def load_settings(**given: Any) -> Settings:
 
 
 def _refuse_unknown_variables() -> None:
-    for name in sorted(os.environ):
+    for name in sorted(os.environ.keys() - READ_BEFORE):
         if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in Settings.model_fields:
             raise InputError(
                 f"{name}={os.environ[name][:60]}", "is not a setting", right=_nearest(name.removeprefix(PREFIX))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from exchange.book import MARKET, Book, BookSide, Order
 from exchange.events import Crossed, Event, Traded
 from exchange.floor import Floor, fee
-from exchange.ledger import FEES
-from exchange.types import AccountId, CancelReason, Lots, Money, Side, Ticks, TradeId
+from exchange.types import CancelReason, Lots, Money, Side, Ticks, TradeId
 
 
 class Equilibrium:
@@ -168,12 +167,11 @@ def _tell(floor: Floor, events: list[Event], bid: Order, ask: Order, lots: int, 
     maker, taker = (ask, bid) if buys_later else (bid, ask)
     cost = price * lots * book.money
     paid = fee(cost, book.instrument.auction_fee_ppm)
-    _move(floor.cash, bid.account, -cost - paid)
-    _move(floor.cash, ask.account, cost - paid)
-    if paid:
-        _move(floor.cash, FEES, 2 * paid)
-    _move(book.positions, bid.account, lots)
-    _move(book.positions, ask.account, -lots)
+    bid.cash.has -= cost + paid
+    ask.cash.has += cost - paid
+    floor.fees.has += 2 * paid
+    bid.stock.has += lots
+    ask.stock.has -= lots
     if book.luld_ppm:
         floor.note_trade(book, price)
     floor.trades_made += 1
@@ -195,7 +193,3 @@ def _tell(floor: Floor, events: list[Event], bid: Order, ask: Order, lots: int, 
             Money(paid),
         )
     )
-
-
-def _move(amounts: dict[AccountId, int], account: AccountId, amount: int) -> None:
-    amounts[account] = amounts.get(account, 0) + amount

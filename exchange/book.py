@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from exchange.ledger import money_per_tick
 from exchange.types import (
+    MAX_QUANTITY_LOTS,
     AccountId,
     ClientId,
     HaltReason,
@@ -53,6 +54,16 @@ class Depth(NamedTuple):
     asks: tuple[tuple[Ticks, Lots], ...]
 
 
+class Amount:
+    """What an account has of one asset (cash in millionths, a position in lots), and how much of it its orders hold."""
+
+    __slots__ = ("has", "held")
+
+    def __init__(self, has: int = 0) -> None:
+        self.has = has
+        self.held = 0
+
+
 class Order:
     """A live order. `quantity` is what the book shows of it (all that is still to trade, but of an iceberg)."""
 
@@ -62,6 +73,7 @@ class Order:
         "age",
         "before",
         "book",
+        "cash",
         "client_id",
         "display",
         "expires_at",
@@ -77,6 +89,7 @@ class Order:
         "self_trade",
         "session",
         "side",
+        "stock",
         "time_in_force",
         "trigger",
     )
@@ -93,6 +106,8 @@ class Order:
         time_in_force: TimeInForce,
         self_trade: SelfTrade,
         session: SessionId,
+        cash: Amount,
+        stock: Amount,
     ) -> None:
         self.order_id = order_id
         self.account = account
@@ -105,6 +120,9 @@ class Order:
         self.time_in_force = time_in_force
         self.self_trade = self_trade
         self.session = session
+        self.cash = cash
+        """The account's own, not a copy: a trade finds them without a search."""
+        self.stock = stock
         self.price = 0
         """0: none (market, stop)."""
         self.trigger = 0
@@ -268,13 +286,19 @@ class Book:
         "gathered",
         "halt",
         "high",
+        "highest_ppm",
         "instrument",
         "last_price",
+        "least",
         "limit_until",
         "limited",
+        "lot_step",
         "low",
         "luld_ppm",
+        "maker_ppm",
         "money",
+        "most",
+        "notional_limits",
         "paused_until",
         "phase",
         "positions",
@@ -282,6 +306,8 @@ class Book:
         "reopening_until",
         "symbol",
         "symbol_seq",
+        "taker_ppm",
+        "tick_step",
         "trading",
         "unlooked",
     )
@@ -293,12 +319,22 @@ class Book:
         """Millionths that one lot costs per tick."""
         self.low: Final = instrument.reference - instrument.band
         self.high: Final = instrument.reference + instrument.band
+        self.tick_step: Final[int] = instrument.tick_step
+        self.lot_step: Final[int] = instrument.lot_step
+        self.least: Final[int] = max(1, instrument.min_quantity)
+        self.most: Final[int] = min(MAX_QUANTITY_LOTS, instrument.max_quantity)
+        self.notional_limits: Final = bool(instrument.min_notional or instrument.max_notional)
         self.luld_ppm: Final = instrument.luld_ppm
+        self.maker_ppm: Final[int] = instrument.maker_fee_ppm
+        self.taker_ppm: Final[int] = instrument.taker_fee_ppm
+        self.highest_ppm: Final[int] = max(
+            instrument.maker_fee_ppm, instrument.taker_fee_ppm, instrument.auction_fee_ppm, 0
+        )
         self.fees: Final = bool(instrument.maker_fee_ppm or instrument.taker_fee_ppm or instrument.auction_fee_ppm)
         self.symbol_seq = 0
         self.bids: Final = BookSide(1)
         self.asks: Final = BookSide(-1)
-        self.positions: dict[AccountId, int] = {}
+        self.positions: dict[AccountId, Amount] = {}
         self.last_price = 0
         """0: no trade yet."""
         self.phase = TradingPhase.CONTINUOUS

@@ -1,22 +1,22 @@
 """What an order must be to be taken (rules C3 to C16), in that order; the first that fails is the reason.
 
-Nothing here trusts the type of a field: whoever uses the engine as a library may give anything.
+Nothing here trusts the type of a field: whoever uses the engine as a library may give anything. So a field is read as
+`Any` until it was looked at; compiled code would raise an error where a wrong type is met, not refuse it.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from exchange.bands import edges
 from exchange.book import ALL_OR_NONE, MARKET, STOP, STOP_LIMIT, Book, Order
-from exchange.commands import Limit, Market, PlaceOrder, ReplaceOrder, Stop, StopLimit
+from exchange.commands import Limit, Market, ReplaceOrder, Stop, StopLimit
 from exchange.floor import Floor, need
 from exchange.matching import would_trade
 from exchange.types import (
     GATHERING,
     MAX_ID_LENGTH,
     MAX_PRICE_TICKS,
-    MAX_QUANTITY_LOTS,
     AccountId,
     RejectReason,
     ReplaceQuantity,
@@ -37,6 +37,11 @@ _DAY: Final = TimeInForce.DAY
 _GTT: Final = TimeInForce.GTT
 _AT_ONCE: Final = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 _NO_SELF_TRADE: Final = SelfTrade.NONE
+_LIMIT: Final = Limit
+_SIDE: Final = Side
+_LASTS: Final = TimeInForce
+_SELF_TRADE: Final = SelfTrade
+"""Names of other modules are looked up each time they are used; these are not."""
 _STOPS: Final = frozenset({Stop, StopLimit})
 _FOR_LONG: Final = frozenset({TimeInForce.GTC, TimeInForce.GTT})
 
@@ -80,88 +85,100 @@ def refuse_phase(floor: Floor, book: Book | None, *, at_once: bool) -> RejectRea
     return RejectReason.WRONG_PHASE if at_once and gathers else None
 
 
-def refuse_new(  # noqa: C901, PLR0911, PLR0912 - the table in its order, without a call for each line of it
-    floor: Floor, command: PlaceOrder, book: Book | None
+def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in its order; fields are read once
+    floor: Floor,
+    book: Book | None,
+    account: AccountId,
+    side: Any,
+    quantity: Any,
+    terms: Any,
+    lasts: Any,
+    expires_at: Any,
+    self_trade: Any,
+    session: Any,
 ) -> RejectReason | None:
     """Return why a new order is refused; None when it is taken."""
-    if floor.disabled or floor.venue.orders_per_second:
-        reason = refuse_account(floor, command.account)
+    plain = type(terms) is _LIMIT
+    its: Any = terms  # a second name, whose fields nobody believes to be what they are declared
+    if floor.disabled or floor.rated:
+        reason = refuse_account(floor, account)
         if reason is not None:
             return reason
-    terms = command.terms
     if book is None or not book.trading:
-        unseen = type(terms) is Limit and bool(terms.post_only or terms.all_or_none)
-        reason = refuse_phase(floor, book, at_once=unseen or _is_at_once(command.time_in_force))
+        unseen = plain and bool(its.post_only or its.all_or_none)
+        reason = refuse_phase(floor, book, at_once=unseen or _is_at_once(lasts))
         if reason is not None:
             return reason
         if book is None:
             return RejectReason.UNKNOWN_SYMBOL
-    if _bad_combination(command):
+    if type(lasts) is not _LASTS or type(side) is not _SIDE or type(expires_at) is not int:
         return RejectReason.BAD_COMBINATION
-    quantity = command.quantity
-    if type(terms) is Limit:
-        price = terms.price
-        if not is_quantity(book, quantity):
-            return RejectReason.BAD_QUANTITY
-        if type(price) is not int or not 0 < price <= MAX_PRICE_TICKS or price % book.instrument.tick_step:
-            return RejectReason.BAD_PRICE
-        if type(terms.display) is not int or (terms.display and not _is_display(book, terms.display, quantity)):
-            return RejectReason.BAD_DISPLAY
-        if not book.low <= price <= book.high:
-            return RejectReason.PRICE_OUT_OF_BAND
-        if not _is_notional(book, price, quantity):
-            return RejectReason.BAD_NOTIONAL
-        if command.time_in_force is _GTT and not floor.clock < command.expires_at <= MAX_INSTANT:
-            return RejectReason.BAD_EXPIRY
-        if floor.holds and _is_unfunded(floor, book, command.side, command.account, price, quantity):
-            return refuse_funds(command.side)
-        if terms.post_only and would_trade_at(book, command.side, price, quantity):
-            return RejectReason.POST_ONLY_WOULD_TRADE
-        return None
-    return _refuse_other(floor, command, book)
+    if type(self_trade) is not _SELF_TRADE or type(session) is not str or (lasts is _GTT) != (expires_at != 0):
+        return RejectReason.BAD_COMBINATION
+    if not plain:
+        return _refuse_other(floor, book, account, side, quantity, terms, lasts, expires_at)
+    post_only: Any = its.post_only
+    price: Any = its.price
+    display: Any = its.display
+    if _contradict(lasts, post_only, its.all_or_none, display):
+        return RejectReason.BAD_COMBINATION
+    if type(quantity) is not int:
+        return RejectReason.BAD_QUANTITY
+    lots: int = quantity
+    if not book.least <= lots <= book.most or lots % book.lot_step:
+        return RejectReason.BAD_QUANTITY
+    if type(price) is not int:
+        return RejectReason.BAD_PRICE
+    ticks: int = price
+    if not 0 < ticks <= MAX_PRICE_TICKS or ticks % book.tick_step:
+        return RejectReason.BAD_PRICE
+    if type(display) is not int or (display and not _is_display(book, display, lots)):
+        return RejectReason.BAD_DISPLAY
+    if not book.low <= ticks <= book.high:
+        return RejectReason.PRICE_OUT_OF_BAND
+    if book.notional_limits and not _is_notional(book, ticks, lots):
+        return RejectReason.BAD_NOTIONAL
+    if lasts is _GTT and not floor.clock < expires_at <= MAX_INSTANT:
+        return RejectReason.BAD_EXPIRY
+    if floor.holds and _is_unfunded(floor, book, side, account, ticks, lots):
+        return refuse_funds(side)
+    if post_only and would_trade_at(book, side, ticks, lots):
+        return RejectReason.POST_ONLY_WOULD_TRADE
+    return None
 
 
 def _is_at_once(time_in_force: object) -> bool:
     return isinstance(time_in_force, TimeInForce) and time_in_force in _AT_ONCE
 
 
-def _bad_combination(command: PlaceOrder) -> bool:  # noqa: PLR0911 - a table of cases
-    """Tell whether type, time in force and flags do not go together, or are not what they say (C7, F17)."""
-    lasts, terms, expires_at = command.time_in_force, command.terms, command.expires_at
-    if type(lasts) is not TimeInForce or type(command.side) is not Side or type(expires_at) is not int:
+def _contradict(
+    lasts: TimeInForce,
+    post_only: Any,
+    unseen: Any,
+    display: Any,
+) -> bool:
+    """Tell whether a limit order's time in force and flags do not go together, or are no flags (C7, F17)."""
+    if type(post_only) is not bool or type(unseen) is not bool:
         return True
-    if type(command.self_trade) is not SelfTrade or type(command.session) is not str:
-        return True
-    if (lasts is _GTT) != (expires_at != 0):
-        return True
-    if type(terms) is Limit:
-        post_only: object = terms.post_only
-        unseen: object = terms.all_or_none
-        if type(post_only) is not bool or type(unseen) is not bool:
-            return True
-        if lasts is _DAY and not unseen:
-            return False
-        displays = bool(terms.display)
-        return (post_only or unseen or displays) if lasts in _AT_ONCE else unseen and (post_only or displays)
-    if type(terms) is Market:
-        return lasts in _FOR_LONG
-    return type(terms) not in _STOPS or lasts in _AT_ONCE
+    if lasts is _DAY and not unseen:
+        return False
+    displays = bool(display)
+    return (post_only or unseen or displays) if lasts in _AT_ONCE else unseen and (post_only or displays)
 
 
 def is_quantity(book: Book, quantity: object) -> bool:
     """Tell whether a quantity is one of the instrument (C8)."""
-    if type(quantity) is not int or not 0 < quantity <= MAX_QUANTITY_LOTS:
+    if type(quantity) is not int:
         return False
-    instrument = book.instrument
-    return instrument.min_quantity <= quantity <= instrument.max_quantity and not quantity % instrument.lot_step
+    return book.least <= quantity <= book.most and not quantity % book.lot_step
 
 
 def _is_price(book: Book, price: object) -> bool:
-    return type(price) is int and 0 < price <= MAX_PRICE_TICKS and not price % book.instrument.tick_step
+    return type(price) is int and 0 < price <= MAX_PRICE_TICKS and not price % book.tick_step
 
 
 def _is_display(book: Book, display: object, quantity: int) -> bool:
-    return type(display) is int and 0 <= display <= quantity and not display % book.instrument.lot_step
+    return type(display) is int and 0 <= display <= quantity and not display % book.lot_step
 
 
 def _is_notional(book: Book, price: int, quantity: int) -> bool:
@@ -195,48 +212,72 @@ def would_trade_at(book: Book, side: Side, price: int, quantity: int) -> bool:
     return would_trade(side, other, price * other.sign, quantity)
 
 
-def _refuse_other(floor: Floor, command: PlaceOrder, book: Book) -> RejectReason | None:  # noqa: PLR0911 - a table of reasons
-    """Check an order that is no plain limit order (C8 to C16)."""
-    terms, quantity, side = command.terms, command.quantity, command.side
+def _refuse_other(  # noqa: C901, PLR0911, PLR0913, PLR0917 - a table of reasons
+    floor: Floor,
+    book: Book,
+    account: AccountId,
+    side: Side,
+    quantity: Any,
+    terms: Any,
+    lasts: TimeInForce,
+    expires_at: int,
+) -> RejectReason | None:
+    """Check an order that is no limit order (C7 to C16)."""
+    stops = type(terms) in _STOPS
+    its: Any = terms
+    if not stops and type(terms) is not Market:
+        return RejectReason.BAD_COMBINATION
+    if lasts in (_AT_ONCE if stops else _FOR_LONG):
+        return RejectReason.BAD_COMBINATION
     if not is_quantity(book, quantity):
         return RejectReason.BAD_QUANTITY
     price = 0
-    if isinstance(terms, Stop | StopLimit):
+    if stops:
         reason = _refuse_stop_figures(book, terms, quantity)
         if reason is not None:
             return reason
-        price = terms.price if isinstance(terms, StopLimit) else 0
-    if command.time_in_force is _GTT and not floor.clock < command.expires_at <= MAX_INSTANT:
+        price = its.price if type(terms) is StopLimit else 0
+    if lasts is _GTT and not floor.clock < expires_at <= MAX_INSTANT:
         return RejectReason.BAD_EXPIRY
-    if floor.holds and _is_unfunded(floor, book, side, command.account, price, quantity):
+    if floor.holds and _is_unfunded(floor, book, side, account, price, quantity):
         return refuse_funds(side)
-    if isinstance(terms, Market):
+    if not stops:
         other = book.asks if side is _BUY else book.bids
         if book.trading and not other.keys and not any(one.quantity <= quantity for one in other.all_or_none):
             return RejectReason.NO_LIQUIDITY
-    elif isinstance(terms, Stop | StopLimit) and floor.venue.stop_reached is StopReached.REJECT:
+    elif floor.venue.stop_reached is StopReached.REJECT:
         sign = 1 if side is _BUY else -1
-        if book.last_price and terms.trigger * sign <= book.last_price * sign:
+        if book.last_price and its.trigger * sign <= book.last_price * sign:
             return RejectReason.STOP_REACHED
     return None
 
 
-def _refuse_stop_figures(book: Book, terms: Stop | StopLimit, quantity: int) -> RejectReason | None:
-    prices = (terms.price, terms.trigger) if isinstance(terms, StopLimit) else (terms.trigger,)
-    if not all(_is_price(book, price) for price in prices):
+def _refuse_stop_figures(
+    book: Book,
+    terms: Any,
+    quantity: int,
+) -> RejectReason | None:
+    limited = type(terms) is StopLimit
+    its: Any = terms
+    prices: list[Any] = [its.trigger]
+    display: Any = 0
+    if limited:
+        prices.append(its.price)
+        display = its.display
+    if not all([_is_price(book, price) for price in prices]):  # noqa: C419 - a list is what compiled code makes of it
         return RejectReason.BAD_PRICE
-    if isinstance(terms, StopLimit) and not _is_display(book, terms.display, quantity):
+    if not _is_display(book, display, quantity):
         return RejectReason.BAD_DISPLAY
-    if not all(book.low <= price <= book.high for price in prices):
+    if not all([book.low <= price <= book.high for price in prices]):  # noqa: C419
         return RejectReason.PRICE_OUT_OF_BAND
-    if isinstance(terms, StopLimit) and not _is_notional(book, terms.price, quantity):
+    if limited and not _is_notional(book, its.price, quantity):
         return RejectReason.BAD_NOTIONAL
     return None
 
 
 def refuse_replacement_now(floor: Floor, command: ReplaceOrder, order: Order | None) -> RejectReason | None:
     """Return why no replacement is taken from the account, or of that order, now (C3 to C5)."""
-    if floor.disabled or floor.venue.orders_per_second:
+    if floor.disabled or floor.rated:
         reason = refuse_account(floor, command.account)
         if reason is not None:
             return reason
@@ -256,7 +297,9 @@ def refuse_replacement(  # noqa: PLR0911 - a table of reasons
     floor: Floor, command: ReplaceOrder, order: Order
 ) -> RejectReason | None:
     """Check an order as it would be after a replacement (C8 to C16)."""
-    book, given = order.book, command.quantity
+    book = order.book
+    its: Any = command
+    given: Any = its.quantity
     if type(given) is not int or given < 1:
         return RejectReason.BAD_QUANTITY
     quantity = new_open(floor, order, given)
@@ -265,12 +308,15 @@ def refuse_replacement(  # noqa: PLR0911 - a table of reasons
     if not is_quantity(book, quantity):
         return RejectReason.BAD_QUANTITY
     priced = order.kind not in {MARKET, STOP}
-    price = command.price if priced else 0
-    trigger = command.trigger if order.kind in {STOP, STOP_LIMIT} and command.trigger is not None else order.trigger
-    prices = ((price,) if priced else ()) + ((trigger,) if order.kind in {STOP, STOP_LIMIT} else ())
-    if not all(_is_price(book, one) for one in prices):
+    stops = order.kind in {STOP, STOP_LIMIT}
+    given_price: Any = its.price if priced else 0
+    trigger: Any = order.trigger
+    if stops and its.trigger is not None:
+        trigger = its.trigger
+    if (priced and not _is_price(book, given_price)) or (stops and not _is_price(book, trigger)):
         return RejectReason.BAD_PRICE
-    if not all(book.low <= one <= book.high for one in prices):
+    price: int = given_price
+    if (priced and not book.low <= price <= book.high) or (stops and not book.low <= trigger <= book.high):
         return RejectReason.PRICE_OUT_OF_BAND
     if priced and not _is_notional(book, price, quantity):
         return RejectReason.BAD_NOTIONAL

@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from exchange.auction import equilibrium
-from exchange.book import LIMIT, STOP, STOP_LIMIT, BookSide, Depth, Order, Top
+from exchange.book import LIMIT, STOP, STOP_LIMIT, Amount, BookSide, Depth, Order, Top
 from exchange.checks import is_id, refuse_phase
 from exchange.commands import (
     CancelOrder,
@@ -89,6 +89,9 @@ MAX_FUND: Final = 10**18
 
 _BAD_CLIENT_ID: Final = RejectReason.BAD_CLIENT_ID
 _PARTICIPANTS: Final = (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)
+_FROM_ACCOUNTS: Final = frozenset(_PARTICIPANTS)
+_KNOWN: Final = Known
+"""Names of other modules are looked up each time they are used; this is not."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 __all__ = ["ADMIN", "Engine", "Frozen", "Known", "Queued", "fingerprint", "identity"]
@@ -112,7 +115,7 @@ def identity(command: Command) -> tuple[AccountId, ClientId]:
 class Engine:
     """A deterministic exchange: all books, accounts, phases, timers and the memory of client ids."""
 
-    __slots__ = ("_floor", "_known", "_known_hash", "_known_hashed", "_sequence", "instruments")
+    __slots__ = ("_accounts", "_floor", "_known", "_known_hash", "_known_hashed", "_sequence", "instruments")
 
     def __init__(self, instruments: Sequence[Instrument], venue: Venue | None = None) -> None:
         self._floor = Floor(instruments, Venue() if venue is None else venue)
@@ -122,6 +125,8 @@ class Engine:
         self._known_hash = hashlib.blake2b()
         self._known_hashed = 0
         self._sequence = 0
+        self._accounts: set[str] = set()
+        """Ids that were found to be good ones; no part of the state."""
 
     # --- what is asked ---------------------------------------------------------------------------------------------
 
@@ -227,25 +232,27 @@ class Engine:
 
     def balance(self, account: AccountId, asset: str) -> int:
         """Return what an account has: millionths of `$cash`, lots of a symbol."""
-        if asset == CASH:
-            return self._floor.cash.get(account, 0)
-        return self._floor.books[Symbol(asset)].positions.get(account, 0)
+        amount = self._amounts(asset).get(account)
+        return 0 if amount is None else amount.has
 
     def balances(self) -> dict[tuple[AccountId, str], int]:
         """Return every balance that is not zero, by account and asset."""
         found: dict[tuple[AccountId, str], int] = {
-            (account, str(CASH)): amount for account, amount in self._floor.cash.items() if amount
+            (account, str(CASH)): amount.has for account, amount in self._floor.cash.items() if amount.has
         }
         for book in self._floor.sorted_books:
             for account, lots in book.positions.items():
-                if lots:
-                    found[account, str(book.symbol)] = lots
+                if lots.has:
+                    found[account, str(book.symbol)] = lots.has
         return found
 
     def held(self, account: AccountId, asset: str) -> int:
         """Return how much of what an account has its orders hold (M4)."""
-        held = self._floor.cash_held if asset == CASH else self._floor.positions_held[Symbol(asset)]
-        return held.get(account, 0)
+        amount = self._amounts(asset).get(account)
+        return 0 if amount is None else amount.held
+
+    def _amounts(self, asset: str) -> dict[AccountId, Amount]:
+        return self._floor.cash if asset == CASH else self._floor.books[Symbol(asset)].positions
 
     def free(self, account: AccountId, asset: str) -> int:
         """Return what an account has less what is held (M5)."""
@@ -334,23 +341,38 @@ class Engine:
             assert not isinstance(item, Sequenced), "commands are no base classes"
             command = item
         self._sequence += 1
-        if type(command) is PlaceOrder or isinstance(command, _PARTICIPANTS):
-            account, client_id = command.account, command.client_id
-            good = is_id(account) and is_id(client_id)
+        asked: Any = command  # nothing is known of the types of its fields yet
+        account: Any = ADMIN
+        client_id: Any
+        if type(command) in _FROM_ACCOUNTS:
+            account = asked.account
+            client_id = asked.client_id
+            good = self._is_account(account) and is_id(client_id)
         else:
-            account, client_id = ADMIN, command.key
+            client_id = asked.key
             good = is_id(client_id)
         if not good:
             events.append(Rejected(account, client_id, _BAD_CLIENT_ID))
             return tuple(events)
-        key = f"{account}\n{client_id}"
+        whose: str = account
+        its_id: str = client_id
+        key = f"{whose}\n{its_id}"
         if key in self._known:
             events.append(Rejected(account, client_id, RejectReason.DUPLICATE_CLIENT_ID))
             return tuple(events)
         self._carry_out(events, command)
         told = tuple(events)
-        self._known[key] = Known(self._sequence, command, told)
+        self._known[key] = _KNOWN(self._sequence, command, told)
         return told
+
+    def _is_account(self, account: object) -> bool:
+        """Tell whether an account's id is one; those that were are remembered."""
+        if type(account) is str and account in self._accounts:
+            return True
+        if not is_id(account):
+            return False
+        self._accounts.add(str(account))
+        return True
 
     def _carry_out(self, events: list[Event], command: Command) -> None:
         floor = self._floor
@@ -389,15 +411,16 @@ class Engine:
 
     def _turn(self, events: list[Event], command: Halt | Resume | SetPhase) -> None:
         floor = self._floor
-        symbol = command.symbol
+        asked: Any = command
+        symbol: Any = asked.symbol
         book = floor.find(symbol)
         if symbol is not None and book is None:
             events.append(Rejected(ADMIN, command.key, RejectReason.UNKNOWN_SYMBOL))
-        elif isinstance(command, Halt) and type(command.reason) is HaltReason:
+        elif isinstance(command, Halt) and type(asked.reason) is HaltReason:
             halt(floor, events, book, command.reason)
-        elif isinstance(command, Resume) and type(command.auction) is bool:
+        elif isinstance(command, Resume) and type(asked.auction) is bool:
             resume(floor, events, book, auction=command.auction)
-        elif isinstance(command, SetPhase) and type(command.phase) is TradingPhase:
+        elif isinstance(command, SetPhase) and type(asked.phase) is TradingPhase:
             turn(floor, events, book, command.phase)
         else:
             events.append(Rejected(ADMIN, command.key, RejectReason.BAD_COMBINATION))
@@ -411,7 +434,11 @@ class Engine:
 
     def _fund(self, events: list[Event], command: Fund) -> None:
         """Give an account an asset, or take what is free of it (M3)."""
-        floor, account, asset, amount = self._floor, command.account, command.asset, command.amount
+        floor = self._floor
+        asked: Any = command
+        account: Any = asked.account
+        asset: Any = asked.asset
+        amount: Any = asked.amount
         book = floor.find(asset)
         reason: RejectReason | None = None
         if not is_id(account):
@@ -425,13 +452,14 @@ class Engine:
         if reason is not None:
             events.append(Rejected(ADMIN, command.key, reason))
             return
-        amounts = floor.cash if book is None else book.positions
-        amounts[account] = amounts.get(account, 0) + amount
+        (floor.cash_of(account) if book is None else floor.stock_of(book, account)).has += amount
         events.append(Funded(account, asset, amount))
 
     def _switch(self, events: list[Event], command: DisableAccount | EnableAccount) -> None:
         """Switch an account off, with all its orders, or on again (R7)."""
-        floor, account = self._floor, command.account
+        floor = self._floor
+        asked: Any = command
+        account: Any = asked.account
         if not is_id(account):
             events.append(Rejected(ADMIN, command.key, _BAD_CLIENT_ID))
         elif isinstance(command, EnableAccount):

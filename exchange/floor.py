@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from heapq import heapify, heappush
 from typing import Final
 
-from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, Book, BookSide, Order
+from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, Amount, Book, BookSide, Order
 from exchange.events import Canceled, Event, Replenished, Rested, Traded
 from exchange.ledger import FEES, money_per_tick
 from exchange.types import (
@@ -33,7 +33,7 @@ from exchange.types import (
 )
 from kernel.errors import InputError
 
-NEVER: Final = 1 << 62
+NEVER: Final = (1 << 62) - 1
 """Later than every instant."""
 EXPIRY: Final = 0
 """Kinds of things that become due, in the order of rule T2."""
@@ -47,6 +47,7 @@ MILLION: Final = 1_000_000
 AUCTIONS: Final = GATHERING - {TradingPhase.PRE_OPEN}
 
 _BUY: Final = Side.BUY
+_WITHOUT_PRICE: Final = frozenset({MARKET, STOP})
 _CONTINUOUS: Final = TradingPhase.CONTINUOUS
 
 
@@ -58,9 +59,9 @@ class Floor:
         "books",
         "breaker_level",
         "cash",
-        "cash_held",
         "clock",
         "disabled",
+        "fees",
         "halt",
         "holds",
         "index_reference",
@@ -70,7 +71,7 @@ class Floor:
         "orders_made",
         "paused_until",
         "phase",
-        "positions_held",
+        "rated",
         "rates",
         "sorted_books",
         "timers",
@@ -85,6 +86,7 @@ class Floor:
         _check(instruments, venue)
         self.venue: Final = venue
         self.holds: Final = venue.holds
+        self.rated: Final = venue.orders_per_second > 0
         self.books: Final = {instrument.symbol: Book(instrument) for instrument in instruments}
         if len(self.books) != len(instruments):
             raise InputError("instruments", "a symbol stands twice", right="name each symbol once")
@@ -107,9 +109,8 @@ class Floor:
         self.disabled: set[AccountId] = set()
         self.rates: dict[AccountId, deque[int]] = {}
         """When each account's last new and replaced orders came in."""
-        self.cash: dict[AccountId, int] = {}
-        self.cash_held: dict[AccountId, int] = {}
-        self.positions_held: dict[Symbol, dict[AccountId, int]] = {symbol: {} for symbol in self.books}
+        self.cash: dict[AccountId, Amount] = {}
+        self.fees: Final = self.cash_of(FEES)
         self.timers: list[tuple[int, int, OrderId, Symbol]] = []
         """A heap of (instant, kind, order, symbol); what is no longer so is left in it and passed over."""
         self.next_due = NEVER
@@ -203,7 +204,7 @@ class Floor:
                 book.symbol,
                 book.symbol_seq,
                 order.side,
-                None if order.kind in {MARKET, STOP} else Ticks(order.price),
+                None if order.kind in _WITHOUT_PRICE else Ticks(order.price),
                 Lots(order.quantity + order.hidden),
                 reason,
                 shown,
@@ -259,17 +260,16 @@ class Floor:
             (book.bids if maker.side is _BUY else book.asks).remove(maker)
             del self.orders[maker.order_id]
             maker.quantity = 0
-        buyer, seller = (taker.account, maker.account) if taker.side is _BUY else (maker.account, taker.account)
-        cash, positions = self.cash, book.positions
         cost = price * lots * book.money
         buyer_fee = seller_fee = 0
         if book.fees:
             buyer_fee, seller_fee = fees(book, cost, taker.side)
-            cash[FEES] = cash.get(FEES, 0) + buyer_fee + seller_fee
-        cash[buyer] = cash.get(buyer, 0) - cost - buyer_fee
-        cash[seller] = cash.get(seller, 0) + cost - seller_fee
-        positions[buyer] = positions.get(buyer, 0) + lots
-        positions[seller] = positions.get(seller, 0) - lots
+            self.fees.has += buyer_fee + seller_fee
+        bid, ask = (taker, maker) if taker.side is _BUY else (maker, taker)
+        bid.cash.has -= cost + buyer_fee
+        ask.cash.has += cost - seller_fee
+        bid.stock.has += lots
+        ask.stock.has -= lots
         if book.luld_ppm:
             self.note_trade(book, price)
         book.last_price = price
@@ -285,8 +285,8 @@ class Floor:
                 maker.order_id,
                 taker.order_id,
                 taker.side,
-                buyer,
-                seller,
+                bid.account,
+                ask.account,
                 Lots(left),
                 Money(buyer_fee),
                 Money(seller_fee),
@@ -316,33 +316,37 @@ class Floor:
     def hold(self, order: Order) -> None:
         """Hold what an order needs now, and give back what it does not need any more (M5)."""
         wanted = self.needed(order)
-        change = wanted - order.held
-        if change:
-            held = self.cash_held if order.side is _BUY else self.positions_held[order.book.symbol]
-            total = held.get(order.account, 0) + change
-            if total:
-                held[order.account] = total
-            else:
-                held.pop(order.account, None)
-            order.held = wanted
+        (order.cash if order.side is _BUY else order.stock).held += wanted - order.held
+        order.held = wanted
 
     def release(self, order: Order) -> None:
         """Give back all that is held for an order."""
-        held = self.cash_held if order.side is _BUY else self.positions_held[order.book.symbol]
-        total = held.get(order.account, 0) - order.held
-        if total:
-            held[order.account] = total
-        else:
-            held.pop(order.account, None)
+        (order.cash if order.side is _BUY else order.stock).held -= order.held
         order.held = 0
+
+    def cash_of(self, account: AccountId) -> Amount:
+        """Return an account's cash; there is none before it is asked for first."""
+        amount = self.cash.get(account)
+        if amount is None:
+            amount = self.cash[account] = Amount()
+        return amount
+
+    def stock_of(self, book: Book, account: AccountId) -> Amount:
+        """Return an account's position; there is none before it is asked for first."""
+        amount = book.positions.get(account)
+        if amount is None:
+            amount = book.positions[account] = Amount()
+        return amount
 
     def free_cash(self, account: AccountId) -> int:
         """Return the millionths an account has less those held."""
-        return self.cash.get(account, 0) - self.cash_held.get(account, 0)
+        amount = self.cash.get(account)
+        return 0 if amount is None else amount.has - amount.held
 
     def free_position(self, book: Book, account: AccountId) -> int:
         """Return the lots an account has less those held."""
-        return book.positions.get(account, 0) - self.positions_held[book.symbol].get(account, 0)
+        amount = book.positions.get(account)
+        return 0 if amount is None else amount.has - amount.held
 
 
 def _check(instruments: Sequence[Instrument], venue: Venue) -> None:
@@ -376,8 +380,7 @@ def fee(notional: int, ppm: int) -> int:
 
 def fees(book: Book, notional: int, taker_side: Side) -> tuple[int, int]:
     """Return what buyer and seller of a trade in continuous trading pay."""
-    instrument = book.instrument
-    taker, maker = fee(notional, instrument.taker_fee_ppm), fee(notional, instrument.maker_fee_ppm)
+    taker, maker = fee(notional, book.taker_ppm), fee(notional, book.maker_ppm)
     return (taker, maker) if taker_side is _BUY else (maker, taker)
 
 
@@ -388,7 +391,5 @@ def need(book: Book, side: Side, price: int, lots: int) -> int:
     """
     if side is not _BUY:
         return lots
-    instrument = book.instrument
-    ppm = max(instrument.maker_fee_ppm, instrument.taker_fee_ppm, instrument.auction_fee_ppm, 0)
     notional = (price or book.high) * lots * book.money
-    return notional + -(-notional * ppm // MILLION)
+    return notional + -(-notional * book.highest_ppm // MILLION)

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.book import LIMIT, Book, Order
+from exchange.book import LIMIT, Amount, Book, Order
 from exchange.commands import Command
 from exchange.events import Event
 from exchange.floor import EXPIRY, LIMIT_STATE_END, MARKET_PAUSE_END, NEVER, PAUSE_END, Floor
@@ -166,8 +166,8 @@ def frame_of(floor: Floor, sequence: int) -> Frame:
     )
 
 
-def _amounts(amounts: dict[AccountId, int]) -> tuple[tuple[AccountId, str], ...]:
-    return tuple((account, str(amounts[account])) for account in sorted(amounts) if amounts[account])
+def _amounts(amounts: dict[AccountId, Amount]) -> tuple[tuple[AccountId, str], ...]:
+    return tuple((account, str(amounts[account].has)) for account in sorted(amounts) if amounts[account].has)
 
 
 def _all_of(book: Book) -> list[Order]:
@@ -237,7 +237,8 @@ def floor_of(frame: Frame, instruments: Sequence[Instrument], venue: Venue) -> F
     floor.halt = frame.halt
     floor.paused_until = frame.paused_until
     floor.breaker_level = frame.breaker_level
-    floor.cash.update({account: int(amount) for account, amount in frame.cash})
+    for account, amount in frame.cash:
+        floor.cash_of(account).has = int(amount)
     floor.disabled.update(frame.disabled)
     floor.rates.update({account: deque(sent) for account, sent in frame.rates})
     for kept in frame.books:
@@ -261,7 +262,7 @@ def _fill(book: Book, kept: BookFrame) -> None:
     book.limit_until = kept.limit_until
     book.band_reference = kept.band_reference
     book.recent = list(kept.recent)
-    book.positions.update({account: int(amount) for account, amount in kept.positions})
+    book.positions.update({account: Amount(int(lots)) for account, lots in kept.positions})
 
 
 def _put(floor: Floor, one: OrderFrame) -> None:
@@ -277,6 +278,8 @@ def _put(floor: Floor, one: OrderFrame) -> None:
         one.time_in_force,
         one.self_trade,
         one.session,
+        floor.cash_of(one.account),
+        floor.stock_of(book, one.account),
     )
     order.price, order.trigger = one.price, one.trigger
     order.hidden, order.display, order.filled = one.hidden, one.display, one.filled

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
-from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, STOP_LIMIT, Book, Order
+from msgspec.structs import astuple
+
+from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, STOP_LIMIT, Order
 from exchange.checks import new_open, refuse_new, refuse_replacement, refuse_replacement_now
-from exchange.commands import CancelOrder, Limit, MassCancel, PlaceOrder, ReplaceOrder, Stop, StopLimit
+from exchange.commands import CancelOrder, Limit, Market, MassCancel, PlaceOrder, ReplaceOrder, Stop, StopLimit
 from exchange.events import Accepted, Event, MassCanceled, Rejected, Replaced
 from exchange.floor import EXPIRY, Floor
 from exchange.matching import enter, try_to_fill
@@ -20,69 +22,51 @@ from exchange.types import (
     OrderId,
     RejectReason,
     Side,
-    Symbol,
     Ticks,
 )
 
+_LIMIT: Final = Limit
 _REQUESTED: Final = CancelReason.REQUESTED
 
 
 def place(floor: Floor, events: list[Event], command: PlaceOrder) -> None:
     """Take a new order."""
-    symbol = command.symbol
+    # All fields in one call: each read of one costs compiled code a search. Nothing is known of their types yet.
+    fields: tuple[Any, ...] = astuple(command)
+    account, client_id, symbol, side, quantity, terms, lasts, expires_at, self_trade, session = fields
     book = floor.find(symbol)
-    reason = refuse_new(floor, command, book)
+    reason = refuse_new(floor, book, account, side, quantity, terms, lasts, expires_at, self_trade, session)
     if reason is not None:
-        events.append(Rejected(command.account, command.client_id, reason, None if book is None else book.symbol))
+        events.append(Rejected(account, client_id, reason, None if book is None else book.symbol))
         return
     assert book is not None, "an unknown symbol was refused"
-    order = _made(floor, book, command)
-    book.symbol_seq += 1
-    price = Ticks(order.price) if order.price else None
-    events.append(
-        Accepted(
-            order.order_id,
-            order.account,
-            order.client_id,
-            symbol,
-            book.symbol_seq,
-            order.side,
-            command.quantity,
-            price,
-        )
-    )
-    if floor.venue.orders_per_second:
-        _count(floor, order.account)
-    _come_in(floor, events, order)
-    if order.expires_at and order.order_id in floor.orders:
-        floor.schedule(order.expires_at, EXPIRY, order.order_id, symbol)
-
-
-def _made(floor: Floor, book: Book, command: PlaceOrder) -> Order:
-    """Make an order of a request that passed every check."""
     floor.orders_made += 1
-    terms = command.terms
-    order = Order(
-        OrderId(floor.orders_made),
-        command.account,
-        command.client_id,
-        book,
-        command.side,
-        LIMIT,
-        command.quantity,
-        command.time_in_force,
-        command.self_trade,
-        command.session,
-    )
-    if command.expires_at:
-        order.expires_at = command.expires_at
-    if type(terms) is Limit:
+    order_id = OrderId(floor.orders_made)
+    cash, stock = floor.cash_of(account), floor.stock_of(book, account)
+    order = Order(order_id, account, client_id, book, side, LIMIT, quantity, lasts, self_trade, session, cash, stock)
+    if expires_at:
+        order.expires_at = expires_at
+    if type(terms) is _LIMIT:
         order.price = terms.price
         order.display = terms.display
         order.post_only = terms.post_only
         if terms.all_or_none:
             order.kind = ALL_OR_NONE
-    elif type(terms) is Stop:
+    else:
+        _take_terms(order, terms)
+    book.symbol_seq += 1
+    price = Ticks(order.price) if order.price else None
+    events.append(Accepted(order_id, account, client_id, symbol, book.symbol_seq, side, quantity, price))
+    if floor.rated:
+        _count(floor, account)
+    _come_in(floor, events, order)
+    if expires_at and order_id in floor.orders:
+        floor.schedule(order.expires_at, EXPIRY, order_id, book.symbol)
+
+
+def _take_terms(order: Order, terms: Market | Stop | StopLimit) -> None:
+    """Make an order what its terms say, other than a limit order."""
+    if type(terms) is Stop:
         order.kind = STOP
         order.trigger = terms.trigger
     elif type(terms) is StopLimit:
@@ -92,7 +76,6 @@ def _made(floor: Floor, book: Book, command: PlaceOrder) -> Order:
         order.display = terms.display
     else:
         order.kind = MARKET
-    return order
 
 
 def _come_in(floor: Floor, events: list[Event], order: Order) -> None:
@@ -123,28 +106,32 @@ def _count(floor: Floor, account: AccountId) -> None:
 
 def cancel(floor: Floor, events: list[Event], command: CancelOrder) -> None:
     """Take an order away as its owner asks."""
-    order = _found(floor, command.order_id)
+    its: Any = command
+    order = _found(floor, its.order_id)
     if order is None or order.account != command.account:
         events.append(_not_there(floor, command, order))
         return
     floor.cancel(events, order, command.client_id, _REQUESTED, live=True)
 
 
-def _found(floor: Floor, order_id: object) -> Order | None:
+def _found(floor: Floor, order_id: Any) -> Order | None:
     return floor.orders.get(OrderId(order_id)) if type(order_id) is int else None
 
 
 def _not_there(floor: Floor, command: CancelOrder | ReplaceOrder, order: Order | None) -> Rejected:
     if order is not None:
         return Rejected(command.account, command.client_id, RejectReason.NOT_YOUR_ORDER)
-    once_lived = type(command.order_id) is int and 0 < command.order_id <= floor.orders_made
+    asked: Any = command
+    order_id: Any = asked.order_id
+    once_lived = type(order_id) is int and 0 < order_id <= floor.orders_made
     reason = RejectReason.TOO_LATE if once_lived else RejectReason.UNKNOWN_ORDER
     return Rejected(command.account, command.client_id, reason)
 
 
 def replace(floor: Floor, events: list[Event], command: ReplaceOrder) -> None:
     """Change a live order as its owner asks."""
-    order = _found(floor, command.order_id)
+    its: Any = command
+    order = _found(floor, its.order_id)
     reason = refuse_replacement_now(floor, command, order)
     if reason is None and (order is None or order.account != command.account):
         events.append(_not_there(floor, command, order))
@@ -156,7 +143,7 @@ def replace(floor: Floor, events: list[Event], command: ReplaceOrder) -> None:
         symbol = None if order is None else order.book.symbol
         events.append(Rejected(command.account, command.client_id, reason, symbol))
         return
-    if floor.venue.orders_per_second:
+    if floor.rated:
         _count(floor, order.account)
     order.client_id = command.client_id
     quantity = new_open(floor, order, command.quantity)
@@ -240,12 +227,15 @@ def _tell(events: list[Event], order: Order, quantity: int, price: int, *, keeps
 
 def mass_cancel(floor: Floor, events: list[Event], command: MassCancel) -> None:
     """Cancel all live orders of an account that fit (R6)."""
-    side, session = command.side, command.session
+    its: Any = command
+    side: Any = its.side
+    session: Any = its.session
+    symbol: Any = its.symbol
     if not (side is None or type(side) is Side) or not (session is None or type(session) is str):
         events.append(Rejected(command.account, command.client_id, RejectReason.BAD_COMBINATION))
         return
     count = cancel_all(
-        floor, events, command.account, command.client_id, CancelReason.MASS_CANCEL, command.symbol, side, session
+        floor, events, command.account, command.client_id, CancelReason.MASS_CANCEL, symbol, side, session
     )
     events.append(MassCanceled(command.account, command.client_id, count))
 
@@ -256,7 +246,7 @@ def cancel_all(  # noqa: PLR0913, PLR0917 - whose, why, and which of them
     account: AccountId,
     client_id: ClientId,
     reason: CancelReason,
-    symbol: Symbol | None = None,
+    symbol: object = None,
     side: Side | None = None,
     session: str | None = None,
 ) -> int:
