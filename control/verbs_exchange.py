@@ -55,7 +55,9 @@ def complete_symbol(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 app = typer.Typer(
-    no_args_is_help=True, help="Load the exchange, see a book, halt and resume, verify.", epilog=EXIT_CODES
+    no_args_is_help=True,
+    help="Load the exchange, see a book, halt and resume, turn its phase, fund or stop an account, verify.",
+    epilog=EXIT_CODES,
 )
 
 
