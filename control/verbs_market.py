@@ -110,7 +110,7 @@ def phase(
 def fund(
     account: AccountName,
     asset: Annotated[str, typer.Argument(help="$cash, in millionths, or a symbol, in lots.")],
-    amount: Annotated[int, typer.Argument(min=1, max=MAX_FUND, help="How much of it.")],
+    amount: Annotated[int, typer.Argument(help="How much of it.")],
     why: Why = NO_WHY,
     by: By = "",
     state: State = None,
@@ -190,10 +190,12 @@ def fund_now(wish: Wish, account: str, asset: str, amount: int) -> str:
     """Give an account an asset, or take it; returns what was done.
 
     Raises:
-        InputError: the account is none that could be.
+        InputError: the account, or the amount, is none that could be.
         TapewatchError: the engine does not answer, or refused.
     """
     _account(account)
+    if not 0 < abs(amount) <= MAX_FUND:
+        raise InputError("amount", f"is {amount}", right=f"from 1 to {MAX_FUND}; --take takes it away")
     plant = faults.connect(wish.layout.root)
     _status(plant)
     _tell(plant, wish, "fund", {"account": account, "asset": asset, "amount": amount}, f"{account} {amount} {asset}")
