@@ -7,14 +7,23 @@ import json
 import time
 from contextlib import asynccontextmanager
 from itertools import product
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from yarl import URL
 
-from exchange.adapters.orders_json import BadOrderError, read_mass_cancel, read_place, read_replace
+from exchange.adapters.orders_json import (
+    BadOrderError,
+    OrderType,
+    PlaceBody,
+    read_mass_cancel,
+    read_place,
+    read_replace,
+)
+from exchange.answers import OrderAnswer, OrderState, Status
 from exchange.commands import Limit, Market, MassCancel, Stop, StopLimit
-from exchange.types import SelfTrade, Side, TimeInForce
+from exchange.types import CancelReason, SelfTrade, Side, TimeInForce
 from kernel.time import SECOND, to_rfc3339
 from tests.exchange.plant import client_of, engine
 from tests.exchange.test_gateway import ORDER, TOKEN, gateway
@@ -322,3 +331,11 @@ async def test_the_document_describes_what_is_read(tmp_path):
         bodies = [await http.place(**ORDER | {"client_id": f"c{n}"} | more) for n, more in enumerate((
             {}, {"time_in_force": "ioc", "price": 900}, {"price": 1}))]  # fmt: skip
         assert all(set(body) <= set(told) for _, body, _ in bodies)
+
+
+def test_the_page_of_order_entry_names_every_member_and_word():
+    page = (Path(__file__).parents[2] / "docs" / "order-entry.md").read_text()
+    words = [*PlaceBody.__struct_fields__, *OrderAnswer.__struct_fields__]
+    for kind in (OrderType, Side, TimeInForce, SelfTrade, Status, OrderState, CancelReason):
+        words += kind
+    assert [word for word in words if f"`{word}`" not in page] == []
