@@ -70,6 +70,14 @@ verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --ma
     verbs_market.halt
 )
 verbs_exchange.app.command("resume", epilog="Example: tapewatch exchange resume --market")(verbs_market.resume)
+verbs_exchange.app.command("phase", epilog="Example: tapewatch exchange phase closing_auction --market")(
+    verbs_market.phase
+)
+verbs_exchange.app.command("fund", epilog="Example: tapewatch exchange fund ann '$cash' 5000000000")(verbs_market.fund)
+verbs_exchange.app.command("disable", epilog='Example: tapewatch exchange disable ann --why "a runaway program"')(
+    verbs_market.disable
+)
+verbs_exchange.app.command("enable", epilog="Example: tapewatch exchange enable ann")(verbs_market.enable)
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
 verbs_logs.app.command("ship", epilog="Example: tapewatch logs ship --once")(verbs_shipper.ship)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from exchange.adapters.connection import LOOPBACK
+from exchange.listing import refuse_contradictions
 from exchange.types import Instrument, Venue
 from runbooks.model import Consent
 
@@ -143,8 +144,11 @@ def load_config(path: Path) -> RoleConfig:
 
     Raises:
         msgspec.ValidationError: the file does not fit this version of the program.
+        InputError: instruments or venue contradict themselves.
     """
-    return msgspec.json.decode(path.read_bytes(), type=RoleConfig)
+    config = msgspec.json.decode(path.read_bytes(), type=RoleConfig)
+    refuse_contradictions(config.instruments, config.venue, str(path))
+    return config
 
 
 def save_config(config: RoleConfig, path: Path) -> None:

@@ -32,9 +32,9 @@ from control.links import ASKING, THROUGHOUT, holds, see
 from control.scenario import Act, Link, Scenario, Warm, families
 from control.symptoms import post_symptoms
 from control.witness import Witness
+from exchange.adapters.listing_file import read_listing
 from exchange.adapters.load_account import account
 from exchange.calendar import Calendar, PhaseName, calendar_of
-from exchange.types import Instrument
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, Instant
 
@@ -377,10 +377,8 @@ class Drill:
         admin = self._layout.secret("admin").read_text().strip()
         try:
             call("POST", witness.addresses.load + "/admin/stop", token=admin, body={}, timeout_s=30)
-            instruments = msgspec.json.decode(
-                (self._layout.root / "instruments.json").read_bytes(), type=tuple[Instrument, ...]
-            )
-            found = account(self._layout.load, self._layout.journal, instruments)
+            listing = read_listing(self._layout.root / "instruments.json")
+            found = account(self._layout.load, self._layout.journal, listing.instruments, listing.venue)
         except (TapewatchError, OSError) as error:
             return dict.fromkeys(names, 0), [f"the orders cannot be accounted for: {error}"]
         orders = {name: int(getattr(found, name)) for name in names}

@@ -162,9 +162,11 @@ class Estate:
         if not status.get("market_halted") or status.get("clean_start"):
             return
         held = await asyncio.to_thread(call, "GET", f"{engine}/v1/hash")
+        from exchange.adapters.listing_file import read_listing
         from exchange.adapters.verify import verify
 
-        replayed = await asyncio.to_thread(verify, self.layout.journal, self.instruments, held["seq"])
+        venue = read_listing(self.layout.root / "instruments.json").venue
+        replayed = await asyncio.to_thread(verify, self.layout.journal, self.instruments, held["seq"], venue)
         if replayed.state_hash != held["state_hash"]:
             self.say(
                 f"the last stop was unclean and the journal replays to {replayed.state_hash[:12]}, not to the engine's "
@@ -203,10 +205,10 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
     state = StateDir(settings.state)
     try:
         layout = state.layout
-        instruments = state.fill(symbols=settings.symbols, seed=settings.seed)
+        listing = state.fill(symbols=settings.symbols, seed=settings.seed)
         ports = plan.choose_ports(settings)
         try:
-            plan.write_configs(settings, layout, ports, instruments)
+            plan.write_configs(settings, layout, ports, listing.instruments, listing.venue)
         except OSError as error:
             raise unwritable(layout.root, error) from error
         for warning in await asyncio.to_thread(preflight.check, settings, layout):
@@ -214,7 +216,7 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
         effects = EffectLog.open(layout.effects, at=now())
         try:
             kind = _kind(settings)
-            made = kind(settings, layout, ports, instruments, say, stop_asked=stop or asyncio.Event())
+            made = kind(settings, layout, ports, listing.instruments, say, stop_asked=stop or asyncio.Event())
             async with _begun(made, effects) as estate:
                 yield estate
         finally:

@@ -263,7 +263,7 @@ def clear(plant: Plant, name: str, *, target: str = "") -> str:
 
 def _symbols(layout: Layout) -> list[str]:
     known = msgspec.json.decode((layout.root / "instruments.json").read_bytes())
-    return [str(instrument["symbol"]) for instrument in known]
+    return [str(instrument["symbol"]) for instrument in (known["instruments"] if isinstance(known, dict) else known)]
 
 
 def described(fault: Fault) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 
 from control import render
@@ -20,7 +21,7 @@ from control.config import AnomalyTuning, ControlTuning, KubeAccess, LogShipping
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
-from exchange.types import Instrument
+from exchange.types import Instrument, Venue
 from kernel.errors import PermanentError
 
 START_ORDER: Final = (
@@ -165,7 +166,9 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def write_configs(settings: Settings, layout: Layout, ports: Ports, instruments: tuple[Instrument, ...]) -> None:
+def write_configs(
+    settings: Settings, layout: Layout, ports: Ports, instruments: tuple[Instrument, ...], venue: Venue | None = None
+) -> None:
     """Write what each role reads at its start, and the monitoring's configuration.
 
     Raises:
@@ -173,7 +176,8 @@ def write_configs(settings: Settings, layout: Layout, ports: Ports, instruments:
     """
     for role, replicas in _role_ports(settings, ports).items():
         for replica, port in replicas:
-            save_config(_role_config(settings, layout, ports, instruments, role, replica, port), layout.config(replica))
+            config = _role_config(settings, layout, ports, instruments, role, replica, port)
+            save_config(msgspec.structs.replace(config, venue=venue or Venue()), layout.config(replica))
     from control.routing import estate_routes  # the terminal's other verbs shall not wait for it
 
     prometheus, alertmanager = _homes(layout)

@@ -213,6 +213,7 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
                 journal=layout.journal,
                 gateways=partial(_gateways, layout),
                 instruments=config.instruments,
+                venue=config.venue,
                 trade_secret=_secret(layout, "trade"),
                 seed=config.seed,
                 rate_per_s=config.load_rate_per_s,

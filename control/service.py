@@ -35,6 +35,8 @@ from control.paging import Pager
 from control.process_facts import ProcessFacts
 from control.telemetry import ControlInstruments
 from exchange.adapters.http import HttpServer, listen, read_secret
+from exchange.adapters.listing_file import write_listing
+from exchange.listing import Listing
 from incidents.adapters.sql_store import SqlStore
 from kernel.adapters.clock import SystemClock
 from kernel.errors import InputError, PermanentError
@@ -238,7 +240,7 @@ async def _driver_parts(
     else:
         workloads = await stack.enter_async_context(LocalWorkloads(url_of(config.estate_port), base.admin))
     instruments = layout.incidents.parent / "instruments.json"
-    instruments.write_bytes(msgspec.json.encode(config.instruments))
+    instruments.write_bytes(write_listing(Listing(config.instruments, config.venue)))
     exchange = await stack.enter_async_context(
         ExchangeAdmin(url_of(config.engine_http_port, config.engine_host), base.admin)
     )

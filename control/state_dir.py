@@ -13,6 +13,8 @@ import msgspec
 from control.addresses import write_atomically
 from control.child import now
 from control.layout import STATE_VERSION, Layout
+from exchange.adapters.listing_file import listing_of, write_listing
+from exchange.listing import Listing
 from exchange.types import Instrument, Symbol, Ticks
 from kernel.chance import stream
 from kernel.errors import InputError, PermanentError
@@ -79,7 +81,7 @@ class StateDir:
         """Let another process have the directory."""
         os.close(self._descriptor)
 
-    def fill(self, *, symbols: int, seed: int) -> tuple[Instrument, ...]:
+    def fill(self, *, symbols: int, seed: int) -> Listing:
         """Make what every process needs: directories, secrets (0600), instruments; what is there is kept.
 
         Raises:
@@ -99,14 +101,10 @@ class StateDir:
                 read_secret(layout, name)
             kept = layout.root / "instruments.json"
             if not kept.exists():
-                write_atomically(kept, msgspec.json.encode(generate_instruments(symbols, seed)))
-            return msgspec.json.decode(kept.read_bytes(), type=tuple[Instrument, ...])
+                write_atomically(kept, write_listing(Listing(generate_instruments(symbols, seed))))
+            return listing_of(kept.read_bytes(), str(kept))
         except OSError as error:
             raise unwritable(layout.root, error) from error
-        except msgspec.MsgspecError as error:
-            raise InputError(
-                str(kept), f"is no list of instruments ({error})", right="restore it from a copy; the journal needs it"
-            ) from error
 
 
 def read_secret(layout: Layout, name: str) -> str:

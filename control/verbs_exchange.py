@@ -35,6 +35,7 @@ from control.terminal import (
     starting,
 )
 from exchange.accounting import Account, LoadLine
+from exchange.listing import Listing
 from exchange.ports import ClientOutcome
 from exchange.types import Instrument
 from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
@@ -55,24 +56,31 @@ def complete_symbol(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 app = typer.Typer(
-    no_args_is_help=True, help="Load the exchange, see a book, halt and resume, verify.", epilog=EXIT_CODES
+    no_args_is_help=True,
+    help="Load the exchange, see a book, halt and resume, turn its phase, fund or stop an account, verify.",
+    epilog=EXIT_CODES,
 )
 
 
 def instruments_of(layout: Layout) -> tuple[Instrument, ...]:
-    """Return what an estate trades.
+    """Return what an estate trades; raises as `listing_of`."""
+    return listing_of(layout).instruments
+
+
+def listing_of(layout: Layout) -> Listing:
+    """Return what an estate trades, and by which conventions.
 
     Raises:
-        InputError: the state directory is no estate's.
+        InputError: the state directory is no estate's, or its instruments cannot be used.
     """
-    from exchange.adapters.verify import read_instruments
+    from exchange.adapters.listing_file import read_listing
 
     path = layout.root / "instruments.json"
     if not path.exists():
         raise InputError(
             str(layout.root), "no estate has run here", right="name a state directory with --state or TAPEWATCH_STATE"
         )
-    return read_instruments(path)
+    return read_listing(path)
 
 
 # --- book ----------------------------------------------------------------------------------------------------------
@@ -175,12 +183,13 @@ def examine(layout: Layout) -> Verdict:
     from exchange.adapters.load_account import account as account_of
     from exchange.adapters.verify import verify as replay
 
-    instruments = instruments_of(layout)
+    listing = listing_of(layout)
+    instruments, venue = listing.instruments, listing.venue
     live, notes, wrong = _live(layout)
-    found = replay(layout.journal, instruments)
+    found = replay(layout.journal, instruments, None, venue)
     equal = None
     if live is not None:
-        then = replay(layout.journal, instruments, live["seq"]) if live["seq"] != found.last_seq else found
+        then = replay(layout.journal, instruments, live["seq"], venue) if live["seq"] != found.last_seq else found
         equal = then.state_hash == live["state_hash"]
         if not equal:
             wrong.append(
@@ -189,7 +198,7 @@ def examine(layout: Layout) -> Verdict:
             )
     if found.torn_bytes:
         notes.append(f"{found.torn_bytes} bytes at the journal's end are no whole record: being written, or cut short")
-    account = account_of(layout.load, layout.journal, instruments) if any(layout.load.glob("*.jsonl")) else None
+    account = account_of(layout.load, layout.journal, instruments, venue) if any(layout.load.glob("*.jsonl")) else None
     if account is not None and not account.clean:
         wrong.append(
             f"of the load's orders {account.lost} are lost, {account.duplicated} duplicated, "
@@ -390,11 +399,13 @@ async def _load_from_here(layout: Layout, rate: float, for_s: float, seed: int) 
     from exchange.adapters.load_client import LoadClient, LoadParts
     from kernel.adapters.clock import SystemClock
 
+    listing = listing_of(layout)
     client = LoadClient(
         LoadParts(
             directory=layout.load, journal=layout.journal,
             gateways=lambda: load_addresses(layout.addresses).urls("gateway"),
-            instruments=instruments_of(layout), trade_secret=read_secret(layout.secret("trade")), seed=seed,
+            instruments=listing.instruments, venue=listing.venue,
+            trade_secret=read_secret(layout.secret("trade")), seed=seed,
             rate_per_s=0.0, telemetry=_Unheard(), log=_Unheard(), clock=SystemClock(),
         )
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The verbs `exchange halt` and `exchange resume`: a person's own hand on trading."""
+"""The verbs `exchange` halt, resume, phase, fund, disable and enable: a person's own hand on trading."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from control.child import now
 from control.errors import RefusedByRailError
 from control.fault import Plant
 from control.layout import Layout
-from control.terminal import By, State, guarded, layout_of, out, who
+from control.terminal import By, State, guarded, layout_of, out, starting, who
 from control.verbs_exchange import complete_symbol, examine, instruments_of
-from exchange.types import HaltReason
+from exchange.checks import is_id
+from exchange.engine import MAX_FUND
+from exchange.ledger import CASH
+from exchange.types import MAX_ID_LENGTH, HaltReason, TradingPhase
 from kernel.errors import InputError, PermanentError, TemporaryError
 from kernel.time import to_rfc3339
 
 SymbolName = Annotated[str, typer.Argument(help="What is traded.", autocompletion=complete_symbol, show_default=False)]
+AccountName = Annotated[str, typer.Argument(help="Whose orders.", show_default=False)]
+Why = Annotated[str, typer.Option(help="Why; kept in logs/people.jsonl.")]
+NO_WHY: Final = "no reason given"
 Market = Annotated[bool, typer.Option("--market", help="Every symbol at once.")]
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_.]+")
 _USER_LETTERS_MAX: Final = 32
@@ -52,7 +58,7 @@ class Wish:
 
 def halt(
     symbol: SymbolName = "",
-    why: Annotated[str, typer.Option(help="Why; kept in logs/people.jsonl.")] = "no reason given",
+    why: Why = NO_WHY,
     by: By = "",
     state: State = None,
     *,
@@ -70,14 +76,63 @@ def resume(
     state: State = None,
     *,
     market: Market = False,
+    auction: Annotated[bool, typer.Option("--auction", help="Gather orders for one price first.")] = False,
 ) -> None:
-    """Let a halted symbol, or the market, trade again.
+    """Let a halted symbol, or the market, trade again; with --auction, after a cross.
 
     After an unclean stop of the engine the market is resumed only when `exchange verify` finds nothing wrong.
     """
     layout = layout_of(state)
-    told = guarded(lambda: resume_now(_wish(layout, symbol, who(by), market=market)))
+    told = guarded(lambda: resume_now(_wish(layout, symbol, who(by), market=market), auction=auction))
     out.print(markup(told), soft_wrap=True)
+
+
+def complete_phase(incomplete: str) -> list[str]:
+    """Offer the phases."""
+    return starting(TradingPhase, incomplete)
+
+
+def phase(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(TradingPhase)}.", autocompletion=complete_phase)],
+    symbol: SymbolName = "",
+    why: Why = NO_WHY,
+    by: By = "",
+    state: State = None,
+    *,
+    market: Market = False,
+) -> None:
+    """Turn a symbol, or the market, to another phase. Leaving an auction crosses; closing expires day orders."""
+    layout = layout_of(state)
+    told = guarded(lambda: turn_now(_phase(name), _wish(layout, symbol, who(by), why, market=market)))
+    out.print(markup(told), soft_wrap=True)
+
+
+def fund(
+    account: AccountName,
+    asset: Annotated[str, typer.Argument(help="$cash, in millionths, or a symbol, in lots.")],
+    amount: Annotated[int, typer.Argument(help="How much of it.")],
+    why: Why = NO_WHY,
+    by: By = "",
+    state: State = None,
+    *,
+    take: Annotated[bool, typer.Option("--take", help="Take it away instead of giving it.")] = False,
+) -> None:
+    """Give an account cash or a position, or take what is free of it."""
+    wish = Wish(layout_of(state), None, who(by), why)
+    told = guarded(lambda: fund_now(wish, account, asset, -amount if take else amount))
+    out.print(markup(told), soft_wrap=True)
+
+
+def disable(account: AccountName, why: Why = NO_WHY, by: By = "", state: State = None) -> None:
+    """Cancel all orders of an account and refuse new ones until a person enables it."""
+    wish = Wish(layout_of(state), None, who(by), why)
+    out.print(markup(guarded(lambda: switch_now(wish, account, on=False))), soft_wrap=True)
+
+
+def enable(account: AccountName, why: Why = NO_WHY, by: By = "", state: State = None) -> None:
+    """Let an account that was disabled send orders again."""
+    wish = Wish(layout_of(state), None, who(by), why)
+    out.print(markup(guarded(lambda: switch_now(wish, account, on=True))), soft_wrap=True)
 
 
 def halt_now(wish: Wish) -> str:
@@ -94,8 +149,8 @@ def halt_now(wish: Wish) -> str:
     return f"{already} is halted by {wish.by}: {wish.why}; `{again}` lets it trade again"
 
 
-def resume_now(wish: Wish) -> str:
-    """Resume; returns what is so now.
+def resume_now(wish: Wish, *, auction: bool = False) -> str:
+    """Resume, after an auction where one is wanted; returns what is so now.
 
     Raises:
         RefusedByRailError: the engine's last stop was unclean and the journal was not proven to be what it holds.
@@ -109,12 +164,85 @@ def resume_now(wish: Wish) -> str:
     verified = ""
     if wish.symbol is None and not status["clean_start"]:
         verified = f"; {_verified(wish.layout)}"
-    _carry_out(plant, wish, "resume", {})
+    _carry_out(plant, wish, "resume", {"auction": True} if auction else {})
     if wish.symbol is not None and status["market_halted"]:
         return f"{wish.symbol} is resumed by {wish.by}, and trades again once the market is resumed, too"
     left = [one for one in status["halted_symbols"] if one != wish.symbol]
     halted = f"; still halted: {', '.join(left)}" if left else ""
-    return f"{wish.what} is resumed by {wish.by}{verified}{halted}"
+    crosses = ", with an auction first" if auction else ""
+    return f"{wish.what} is resumed by {wish.by}{crosses}{verified}{halted}"
+
+
+def turn_now(to: TradingPhase, wish: Wish) -> str:
+    """Turn to a phase; returns what is so now.
+
+    Raises:
+        TapewatchError: the engine does not answer, or refused.
+    """
+    plant = faults.connect(wish.layout.root)
+    halted = _halted(_status(plant), wish.symbol)
+    _carry_out(plant, wish, "phase", {"phase": to})
+    still = "; it is halted, and stays so until it is resumed" if halted else ""
+    return f"{wish.what} is in phase {to} by {wish.by}: {wish.why}{still}"
+
+
+def fund_now(wish: Wish, account: str, asset: str, amount: int) -> str:
+    """Give an account an asset, or take it; returns what was done.
+
+    Raises:
+        InputError: the account, or the amount, is none that could be.
+        TapewatchError: the engine does not answer, or refused.
+    """
+    _account(account)
+    if not 0 < abs(amount) <= MAX_FUND:
+        raise InputError("amount", f"is {amount}", right=f"from 1 to {MAX_FUND}; --take takes it away")
+    plant = faults.connect(wish.layout.root)
+    _status(plant)
+    _tell(plant, wish, "fund", {"account": account, "asset": asset, "amount": amount}, f"{account} {amount} {asset}")
+    verb = "given" if amount > 0 else "taken"
+    unit = "millionths of $cash" if asset == CASH else f"lots of {asset}"
+    return f"{account}: {abs(amount)} {unit} {verb} by {wish.by}: {wish.why}"
+
+
+def switch_now(wish: Wish, account: str, *, on: bool) -> str:
+    """Disable an account or enable it again; returns what is so now.
+
+    Raises:
+        InputError: the account is none that could be.
+        TapewatchError: the engine does not answer, or refused.
+    """
+    _account(account)
+    plant = faults.connect(wish.layout.root)
+    was = account in _status(plant).get("disabled_accounts", ())
+    if on and not was:
+        return f"{account} is not disabled: nothing was done"
+    _tell(plant, wish, "account", {"account": account, "enabled": on}, f"{account} {'enabled' if on else 'disabled'}")
+    if on:
+        return f"{account} may send orders again by {wish.by}: {wish.why}"
+    already = "was disabled already and " if was else ""
+    return f"{account} {already}is disabled by {wish.by}: {wish.why}; `tapewatch exchange enable {account}` ends it"
+
+
+def _account(name: str) -> None:
+    """Check an account's name.
+
+    Raises:
+        InputError: it is none that could be.
+    """
+    if not is_id(name):
+        raise InputError("account", f"{name[:40]!r} is none", right=f"1 to {MAX_ID_LENGTH} printable ASCII characters")
+
+
+def _phase(name: str) -> TradingPhase:
+    """Return a phase by its name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    try:
+        return TradingPhase(name)
+    except ValueError:
+        raise InputError("phase", f"{name[:40]!r} is none", right=f"there are {', '.join(TradingPhase)}") from None
 
 
 def _wish(layout: Layout, symbol: str, by: str, why: str = "", *, market: bool) -> Wish:
@@ -175,14 +303,20 @@ def _verified(layout: Layout) -> str:
     return f"its last stop was unclean: {verdict.live_seq} commands replayed to an equal state"
 
 
-def _carry_out(plant: Plant, wish: Wish, verb: str, more: dict[str, str]) -> None:
+def _carry_out(plant: Plant, wish: Wish, verb: str, more: dict[str, Any]) -> None:
+    """Tell the engine what becomes of a symbol or the market, and keep who said so and why."""
+    _tell(plant, wish, verb, {"symbol": wish.symbol, **more}, wish.what)
+
+
+def _tell(plant: Plant, wish: Wish, verb: str, body: dict[str, Any], what: str) -> None:
     """Tell the engine, and keep who said so and why."""
-    body = {"key": wish.key, "symbol": wish.symbol, **more}
-    call("POST", f"{plant.addresses.engine}/admin/{verb}", token=plant.admin, body=body)
+    key = wish.key
+    call("POST", f"{plant.addresses.engine}/admin/{verb}", token=plant.admin, body={"key": key, **body})
     line = {
         "@timestamp": to_rfc3339(now()), "log.level": "warn", "ecs.version": "8.11.0", "service.name": "people",
-        "event.action": f"{verb}-{wish.symbol or 'market'}", "event.id": body["key"], "user.name": wish.by,
-        "message": f"{wish.by} asked to {verb} {wish.what}" + (f": {wish.why}" if wish.why else ""),
+        "event.action": f"{verb}-{body.get('symbol') or body.get('account') or 'market'}", "event.id": key,
+        "user.name": wish.by,
+        "message": f"{wish.by} asked to {verb} {what}" + (f": {wish.why}" if wish.why else ""),
     }  # fmt: skip
     try:
         with wish.layout.log("people").open("ab") as file:

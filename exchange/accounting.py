@@ -127,7 +127,7 @@ def _trouble(line: LoadLine, said: OrderAnswer | None) -> tuple[str, str] | None
         case ClientOutcome.ACKNOWLEDGED | ClientOutcome.REJECTED:
             if said is None:
                 return "lost", f"answered {line.outcome}, and not in the journal"
-            if line.answer is not None and line.answer != said:
+            if line.answer is not None and line.answer != _as_told(line.answer, said):
                 return "mismatched", f"answered {line.answer}, the journal says {said}"
             if (said.status is Status.REJECTED) != (line.outcome is ClientOutcome.REJECTED):
                 return "mismatched", f"answered {line.outcome}, the journal says {said.status}"
@@ -137,3 +137,10 @@ def _trouble(line: LoadLine, said: OrderAnswer | None) -> tuple[str, str] | None
         case ClientOutcome.UNKNOWN:
             pass
     return None
+
+
+def _as_told(answer: OrderAnswer, said: OrderAnswer) -> OrderAnswer:
+    """Return what the journal says without what answers did not tell when this one was given."""
+    if answer.state is not None or said.state is None:
+        return said
+    return msgspec.structs.replace(said, state=None, cancel_reason=None)

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from exchange.events import Accepted, Canceled, Event, MassCanceled, Rejected, Replaced, Traded
+from exchange.events import Accepted, Canceled, Event, Expired, MassCanceled, Rejected, Replaced, Rested, Traded
 from exchange.types import CancelReason, ClientId, RejectReason
 
 
@@ -20,6 +20,23 @@ class Status(StrEnum):
     CANCELED = "canceled"
     REPLACED = "replaced"
     REJECTED = "rejected"
+
+
+class OrderState(StrEnum):
+    """How an order stood when its request was carried out."""
+
+    RESTING = "resting"
+    """It stands in the book, and nothing of it traded by this request."""
+    PARTLY_FILLED = "partly_filled"
+    """Some of it traded by this request, the rest is open."""
+    WAITING = "waiting"
+    """It is open, and the book does not show it: a stop before its trigger, a market order before a cross, an
+    all-or-none order before it can trade as a whole."""
+    FILLED = "filled"
+    CANCELED = "canceled"
+    """Nothing of it is open; `cancel_reason` tells why the rest left, `filled` what traded before."""
+    EXPIRED = "expired"
+    """The market closed within the request."""
 
 
 class Fill(msgspec.Struct, frozen=True):
@@ -46,6 +63,12 @@ class OrderAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Left without trading, by this request."""
     fills: tuple[Fill, ...] = ()
     reason: RejectReason | None = None
+    state: OrderState | None = None
+    """Of the order; not told of a refusal (a living order stays as it was) nor of a mass cancel."""
+    cancel_reason: CancelReason | None = None
+    """Why `canceled` left; of several reasons the last."""
+    orders: int | None = None
+    """How many orders a mass cancel cancelled."""
 
 
 def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> OrderAnswer:
@@ -54,41 +77,84 @@ def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> Order
     Raises:
         ValueError: the events are not those of a participant's command.
     """
-    status: Status | None = None
-    reason: RejectReason | None = None
-    order_id: int | None = None
-    left = canceled = 0
-    fills: list[Fill] = []
+    reading = _Reading()
     for event in events:
-        match event:
-            case Rejected():
-                status, reason = Status.REJECTED, event.reason
-            case Accepted():
-                status, order_id, left = Status.ACCEPTED, event.order_id, event.quantity
-            case Replaced():
-                status, order_id, left = Status.REPLACED, event.order_id, event.quantity
-            case Traded() if order_id is not None and order_id in {event.taker_order_id, event.maker_order_id}:
-                fills.append(Fill(event.trade_id, event.price, event.quantity))
-                left -= event.quantity
-            case Canceled() if event.reason is CancelReason.REQUESTED:
-                status, order_id, canceled = Status.CANCELED, event.order_id, event.quantity
-            case Canceled() if event.reason is CancelReason.MASS_CANCEL or event.order_id == order_id:
-                canceled += event.quantity
-                left -= event.quantity
-            case MassCanceled():
-                status, order_id, left = Status.CANCELED, None, 0
-            case _:
-                pass
-    if status is None:
+        reading.take(event)
+    if reading.status is None:
         raise ValueError(f"journal number {seq} is no participant's command: nothing answers it")
     return OrderAnswer(
-        status=status,
+        status=reading.status,
         seq=seq,
         client_id=client_id,
-        order_id=order_id,
-        filled=sum(fill.quantity for fill in fills),
-        resting=left,
-        canceled=canceled,
-        fills=tuple(fills),
-        reason=reason,
+        order_id=reading.order_id,
+        filled=sum(fill.quantity for fill in reading.fills),
+        resting=reading.left,
+        canceled=reading.canceled,
+        fills=tuple(reading.fills),
+        reason=reading.reason,
+        state=reading.state(),
+        cancel_reason=reading.cancel_reason,
+        orders=reading.orders,
     )
+
+
+class _Reading:
+    """What the events so far say of the request."""
+
+    __slots__ = ("cancel_reason", "canceled", "expired", "fills", "left", "order_id", "orders", "reason", "shown",
+                 "status")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.status: Status | None = None
+        self.reason: RejectReason | None = None
+        self.order_id: int | None = None
+        self.left = self.canceled = 0
+        self.fills: list[Fill] = []
+        self.shown = self.expired = False
+        self.cancel_reason: CancelReason | None = None
+        self.orders: int | None = None
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Rejected():
+                self.status, self.reason = Status.REJECTED, event.reason
+            case Accepted():
+                self.status, self.order_id, self.left = Status.ACCEPTED, event.order_id, event.quantity
+            case Replaced():
+                self.status, self.order_id, self.left = Status.REPLACED, event.order_id, event.quantity
+                self.shown = event.kept_priority and event.hidden < event.quantity
+            case Rested() if event.order_id == self.order_id:
+                self.shown = True
+            case Traded() if self.order_id is not None and self.order_id in {
+                event.taker_order_id,
+                event.maker_order_id,
+            }:
+                self.fills.append(Fill(event.trade_id, event.price, event.quantity))
+                self.left -= event.quantity
+            case Canceled() if event.reason is CancelReason.REQUESTED:
+                self.status, self.order_id, self.canceled = Status.CANCELED, event.order_id, event.quantity
+                self.cancel_reason = event.reason
+            case Canceled() if event.reason is CancelReason.MASS_CANCEL or event.order_id == self.order_id:
+                self.canceled += event.quantity
+                self.left -= event.quantity
+                self.cancel_reason = event.reason
+            case Expired() if event.order_id == self.order_id:
+                self.canceled += event.quantity
+                self.left -= event.quantity
+                self.expired = True
+            case MassCanceled():
+                self.status, self.order_id, self.left = Status.CANCELED, None, 0
+                self.orders = event.count
+            case _:
+                pass
+
+    def state(self) -> OrderState | None:
+        if self.order_id is None or self.status is Status.REJECTED:
+            return None
+        if self.left > 0:
+            if not self.shown:
+                return OrderState.WAITING
+            return OrderState.PARTLY_FILLED if self.fills else OrderState.RESTING
+        if self.expired:
+            return OrderState.EXPIRED
+        return OrderState.CANCELED if self.canceled and self.cancel_reason is not None else OrderState.FILLED

@@ -51,6 +51,7 @@ from exchange.events import (
 from exchange.floor import Floor
 from exchange.frozen import Frozen, Known, fingerprint, floor_of, frame_of
 from exchange.ledger import CASH
+from exchange.listing import refuse_contradictions
 from exchange.orders import cancel, cancel_all, mass_cancel, place, replace
 from exchange.session import (
     close_session,
@@ -118,7 +119,9 @@ class Engine:
     __slots__ = ("_accounts", "_floor", "_known", "_known_hash", "_known_hashed", "_sequence", "instruments")
 
     def __init__(self, instruments: Sequence[Instrument], venue: Venue | None = None) -> None:
-        self._floor = Floor(instruments, Venue() if venue is None else venue)
+        venue = Venue() if venue is None else venue
+        refuse_contradictions(instruments, venue)
+        self._floor = Floor(instruments, venue)
         self.instruments: Final = {instrument.symbol: instrument for instrument in instruments}
         # Keyed by one string, not a tuple: a dict of values the collector need not visit is skipped by it as a whole.
         self._known: dict[str, Known] = {}

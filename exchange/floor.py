@@ -12,10 +12,9 @@ from typing import Final
 
 from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, Amount, Book, BookSide, Order
 from exchange.events import Canceled, Event, Replenished, Rested, Traded
-from exchange.ledger import FEES, money_per_tick
+from exchange.ledger import FEES
 from exchange.types import (
     GATHERING,
-    MAX_QUANTITY_LOTS,
     AccountId,
     CancelReason,
     ClientId,
@@ -40,8 +39,6 @@ EXPIRY: Final = 0
 LIMIT_STATE_END: Final = 1
 PAUSE_END: Final = 2
 MARKET_PAUSE_END: Final = 3
-MAX_MONEY: Final = (1 << 63) - 1
-"""What a journal and a ledger hold of money, in millionths."""
 MILLION: Final = 1_000_000
 
 AUCTIONS: Final = GATHERING - {TradingPhase.PRE_OPEN}
@@ -83,7 +80,6 @@ class Floor:
     def __init__(self, instruments: Sequence[Instrument], venue: Venue) -> None:
         if not instruments:
             raise InputError("instruments", "there are none", right="name at least one")
-        _check(instruments, venue)
         self.venue: Final = venue
         self.holds: Final = venue.holds
         self.rated: Final = venue.orders_per_second > 0
@@ -347,28 +343,6 @@ class Floor:
         """Return the lots an account has less those held."""
         amount = book.positions.get(account)
         return 0 if amount is None else amount.has - amount.held
-
-
-def _check(instruments: Sequence[Instrument], venue: Venue) -> None:
-    """Refuse figures no exchange can work with.
-
-    Raises:
-        InputError: a step, a limit, a share or a time is out of its range.
-    """
-    for one in instruments:
-        where = f"instrument {one.symbol}"
-        if min(one.reference, one.tick_step, one.lot_step, one.min_quantity) < 1 or one.band < 0:
-            raise InputError(where, "reference, steps and min_quantity are at least 1, band at least 0")
-        if min(one.max_quantity, one.min_notional, one.max_notional) < 0 or not 0 <= one.luld_ppm <= MILLION:
-            raise InputError(where, "limits are not negative, and a moving band is at most the whole reference")
-        if max(abs(one.maker_fee_ppm), abs(one.taker_fee_ppm), abs(one.auction_fee_ppm)) > MILLION:
-            raise InputError(where, "a fee is at most the whole notional")
-        largest = (one.reference + one.band) * min(one.max_quantity, MAX_QUANTITY_LOTS) * money_per_tick(one)
-        if largest > MAX_MONEY:
-            raise InputError(where, f"a trade could be worth {largest} millionths, more than a ledger's 64 bits hold")
-    times = (venue.limit_state_seconds, venue.pause_seconds, venue.reopening_seconds, venue.breaker_seconds)
-    if min(times) < 1 or venue.orders_per_second < 0:
-        raise InputError("venue", "states and pauses last a second at least; orders_per_second is not negative")
 
 
 def fee(notional: int, ppm: int) -> int:

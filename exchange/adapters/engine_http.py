@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -26,6 +26,7 @@ from exchange.commands import (
     Resume,
     SetPhase,
 )
+from exchange.engine import MAX_FUND
 from exchange.events import Rejected
 from exchange.ports import Exposition, Refusal
 from exchange.types import AccountId, ClientId, HaltReason, Symbol, TradingPhase
@@ -72,7 +73,7 @@ class FundBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     account: str
     asset: str
-    amount: int
+    amount: Annotated[int, msgspec.Meta(ge=-MAX_FUND, le=MAX_FUND)]
 
 
 class AccountBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,10 +146,28 @@ def _carrying_out(server: EngineServer, kind: type[_Body]) -> Endpoint:
     """Return an endpoint that reads a body and answers when its command is durable."""
 
     async def carry_out(request: Request) -> Response:
-        body = msgspec.json.decode(await read_body(request), type=kind)
+        try:
+            body = msgspec.json.decode(await read_body(request), type=kind)
+        except msgspec.ValidationError as error:
+            return problem(400, f"body: {error}{_right(str(error), kind)}")
         return _answer(await server.command(_command(body)))
 
     return carry_out
+
+
+_RIGHT: Final = {
+    "phase": ", ".join(TradingPhase),
+    "reason": ", ".join(HaltReason),
+    "amount": f"whole millionths of $cash, or lots of a symbol, from {-MAX_FUND} to {MAX_FUND}, not 0",
+}
+
+
+def _right(words: str, kind: type[_Body]) -> str:
+    """Return what a body that does not fit should have held; nothing where the words say so themselves."""
+    field = next((name for name in _RIGHT if f"`$.{name}`" in words), None)
+    if field is not None:
+        return f"; right: {_RIGHT[field]}"
+    return f"; there are {', '.join(kind.__struct_fields__)}" if "unknown field" in words else ""
 
 
 class Kept(msgspec.Struct, frozen=True):

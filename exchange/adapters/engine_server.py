@@ -54,7 +54,7 @@ from exchange.protocol import (
     read_request,
 )
 from exchange.tracing import Tracer
-from exchange.types import MAX_QUANTITY_LOTS, ClientId, HaltReason, Instrument, Venue
+from exchange.types import MAX_QUANTITY_LOTS, ClientId, HaltReason, Instrument, TradingPhase, Venue
 from kernel.errors import PermanentError
 from kernel.time import Clock
 
@@ -89,6 +89,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     market_halt_reason: HaltReason | None
     halted_symbols: tuple[str, ...]
     session_open: bool
+    market_phase: TradingPhase
+    disabled_accounts: tuple[str, ...]
     clean_start: bool
     recovered_commands: int
     recovery_seconds: float
@@ -267,6 +269,8 @@ class EngineServer:
             market_halt_reason=None if engine is None else engine.market_halt_reason,
             halted_symbols=() if engine is None else engine.halted_symbols(),
             session_open=engine is not None and engine.session_open,
+            market_phase=TradingPhase.CLOSED if engine is None else engine.market_phase,
+            disabled_accounts=() if engine is None else engine.disabled_accounts(),
             clean_start=recovered is not None and recovered.clean,
             recovered_commands=0 if recovered is None else recovered.replayed,
             recovery_seconds=0.0 if recovered is None else recovered.seconds,

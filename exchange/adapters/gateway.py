@@ -6,8 +6,9 @@
   body.
 - 503 was **never** sequenced: send it again. 504 is unknown: look it up by client id. 409 is being decided right now.
 - The client id is the idempotency key. A repeated request is given the first answer, and `Idempotent-Replayed: true`.
+- 400 names the member that does not fit and what would; it never reached the engine (`exchange.adapters.orders_json`).
 
-The three order routes are answered before FastAPI's machinery: at thousands of orders a second its dependency solving
+The order routes are answered before FastAPI's machinery: at thousands of orders a second its dependency solving
 would cost more than the matching. They stand in the OpenAPI document all the same.
 """
 
@@ -181,7 +182,7 @@ class Gateway(FastAPI):
                 duration_ns=round(seconds * SECOND), trace_id=order_trace_id(command.account, command.client_id, trace),
             )  # fmt: skip
 
-    async def _reply(  # noqa: C901, PLR0911 - one return a route, and one for each way to be turned away before it
+    async def _reply(  # noqa: PLR0911 - one return a route, and one for each way to be turned away before it
         self, scope: Scope, path: str, body: bytes | None, trace: str
     ) -> _Reply:
         if not self._may_trade(scope):
@@ -193,7 +194,7 @@ class Gateway(FastAPI):
         if path.startswith(_BY_CLIENT_ID):
             if method != "GET":
                 return _not_allowed("GET")
-            return await self._look_up(path)
+            return await self._look_up(_as_sent(scope))
         try:
             if path == _ORDERS:
                 if method == "DELETE":
@@ -201,14 +202,17 @@ class Gateway(FastAPI):
                 if method != "POST":
                     return _not_allowed("DELETE, POST")
                 return await self._submit(read_place(body), trace)
-            order_id = path[len(_ORDER) :]
-            if method == "DELETE":
-                return await self._submit(read_cancel(order_id, _query(scope)), trace)
-            if method == "PATCH":
-                return await self._submit(read_replace(order_id, body), trace)
-            return _not_allowed("DELETE, PATCH")
+            return await self._change(scope, path[len(_ORDER) :], body, trace)
         except BadOrderError as error:
             return _problem(400, RequestOutcome.BAD_REQUEST, str(error))
+
+    async def _change(self, scope: Scope, order_id: str, body: bytes, trace: str) -> _Reply:
+        method: str = scope["method"]
+        if method == "DELETE":
+            return await self._submit(read_cancel(order_id, _query(scope)), trace)
+        if method == "PATCH":
+            return await self._submit(read_replace(order_id, body), trace)
+        return _not_allowed("DELETE, PATCH")
 
     def _may_trade(self, scope: Scope) -> bool:
         for name, value in scope["headers"]:
@@ -264,6 +268,13 @@ class Gateway(FastAPI):
             document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
             self.openapi_schema = document
         return self.openapi_schema
+
+
+def _as_sent(scope: Scope) -> str:
+    """Return the path before its `%xx` were read: a client id may hold a slash or a per cent sign itself."""
+    sent: str = scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1")
+    path: str = scope["path"]
+    return sent if sent.startswith(_BY_CLIENT_ID) else path
 
 
 def _query(scope: Scope) -> dict[str, str]:
@@ -351,7 +362,8 @@ def _answers(*statuses: str) -> dict[str, Any]:
 
 
 def _parameter(where: str, name: str, *, required: bool = True) -> dict[str, Any]:
-    return {"in": where, "name": name, "required": required, "schema": {"type": "string"}}
+    schema = {"$ref": "#/components/schemas/Side"} if name == "side" else {"type": "string"}
+    return {"in": where, "name": name, "required": required, "schema": schema}
 
 
 def _order_paths() -> dict[str, Any]:
@@ -389,7 +401,7 @@ def _order_paths() -> dict[str, Any]:
         },
         "/v1/orders/by-client-id/{account}/{client_id}": {
             "get": {
-                "summary": "What became of a request",
+                "summary": "What became of a request of any kind",
                 "parameters": [_parameter("path", "account"), _parameter("path", "client_id")],
                 "responses": _answers("200", "401", "404", "409", "503", "504"),
             }

@@ -177,7 +177,7 @@ def guarded(secret: str, endpoint: Endpoint) -> Endpoint:
             return problem(413, f"body: longer than {MAX_BODY_BYTES} bytes")
         except msgspec.ValidationError as error:
             return problem(400, f"body: {error}")
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:  # text that is no UTF-8 is no DecodeError
             return problem(400, f"body: no JSON: {error}")
 
     return checked

@@ -12,11 +12,11 @@ from exchange.accounting import account as account_of
 from exchange.adapters.file_log import read_records
 from exchange.engine import Engine
 from exchange.journal import decode_command
-from exchange.types import Instrument
+from exchange.types import Instrument, Venue
 from kernel.errors import InputError
 
 
-def account(load: Path, journal: Path, instruments: Sequence[Instrument]) -> Account:
+def account(load: Path, journal: Path, instruments: Sequence[Instrument], venue: Venue | None = None) -> Account:
     """Account for every request in the logs below `load`; the journal is only read and may be in use.
 
     Raises:
@@ -26,7 +26,7 @@ def account(load: Path, journal: Path, instruments: Sequence[Instrument]) -> Acc
     # The lines first: what was answered before they were read is in the journal that is read after.
     lines = [line for path in sorted(load.glob("*.jsonl")) for line in _lines(path)]
     items = (decode_command(record.payload) for record in read_records(journal))
-    return account_of(lines, replayed(Engine(instruments), items))
+    return account_of(lines, replayed(Engine(instruments, venue), items))
 
 
 def _lines(path: Path) -> Iterator[LoadLine]:

@@ -32,7 +32,7 @@ from exchange.commands import CancelOrder, Limit, MassCancel, ParticipantCommand
 from exchange.flow import DayShape, OrderFlow, arrivals
 from exchange.pace import always
 from exchange.ports import ClientOutcome, Exposition, LoadTelemetry, Log
-from exchange.types import AccountId, Instrument, OrderId
+from exchange.types import AccountId, Instrument, OrderId, Venue
 from kernel.errors import PermanentError
 from kernel.time import MINUTE, Clock, Duration, Instant, to_seconds
 from kernel.trace import TraceContext, derived_span_id, derived_trace_id, traceparent
@@ -69,6 +69,7 @@ class LoadParts:
     telemetry: LoadTelemetry
     log: Log
     clock: Clock
+    venue: Venue | None = None
     pace: Callable[[Instant], float] = always
     """A factor on the rate at an instant, such as that of the market's phase."""
 
@@ -161,7 +162,7 @@ class LoadClient:
         self._flush()
         parts = self._parts
         return await asyncio.get_running_loop().run_in_executor(
-            None, account, parts.directory, parts.journal, parts.instruments
+            None, account, parts.directory, parts.journal, parts.instruments, parts.venue
         )
 
     # --- the load ---------------------------------------------------------------------------------------------------

@@ -1,23 +1,20 @@
-"""Orders as participants write them in JSON, read strictly: what does not fit is named, with where it stands."""
+"""Orders as participants write them in JSON, read strictly: what does not fit is named, and what would have been right.
+
+What is refused here never reaches the engine: members that are not known or of the wrong kind, numbers that are no
+number of anything, members that the type of order does not have. What an order may be otherwise (table C of
+`docs/exchange-rules.md`) is the engine's to say.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, get_type_hints
 
 import msgspec
 
-from exchange.commands import (
-    CancelOrder,
-    Limit,
-    Market,
-    MassCancel,
-    PlaceOrder,
-    ReplaceOrder,
-    Stop,
-    StopLimit,
-    Terms,
-)
+from exchange.commands import CancelOrder, Limit, Market, MassCancel, PlaceOrder, ReplaceOrder, Stop, StopLimit, Terms
 from exchange.types import (
     MAX_ID_LENGTH,
     AccountId,
@@ -31,13 +28,20 @@ from exchange.types import (
     Ticks,
     TimeInForce,
 )
-from kernel.time import Instant
+from kernel.time import Instant, from_rfc3339
 
 MAX_NUMBER: Final = 2**53 - 1
 """What every JSON reader keeps exactly. The rules of the exchange are narrower, and answer 422."""
+MAX_INSTANT: Final = 2**63 - 1
+NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec raises for bytes that are no JSON of ours: text that is no UTF-8 is no `DecodeError` to it."""
+_MAX_WORDS: Final = 300
+"""A sentence about a body need not hold the body."""
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[!-~]+$")]
-Number = Annotated[int, msgspec.Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Number = Annotated[int, msgspec.Meta(ge=1, le=MAX_NUMBER)]
+Moment = Annotated[int, msgspec.Meta(ge=1, le=MAX_INSTANT)] | Annotated[str, msgspec.Meta(max_length=40)]
+"""RFC 3339 with up to nanoseconds, or nanoseconds since 1970: more of them than every JSON reader keeps exactly."""
 
 
 class OrderType(StrEnum):
@@ -50,7 +54,7 @@ class OrderType(StrEnum):
 
 
 class PlaceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """Body of `POST /v1/orders`. Prices in ticks, quantities in lots. `docs/exchange-rules.md` tells what each does."""
+    """Body of `POST /v1/orders`. Prices in ticks, quantities in lots."""
 
     account: Identifier
     client_id: Identifier
@@ -59,30 +63,34 @@ class PlaceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fals
     quantity: Number
     type: OrderType = OrderType.LIMIT
     price: Number | None = None
-    """Needed for a limit and a stop-limit order, forbidden for the others."""
+    """Needed for limit and stop_limit orders, forbidden for the others."""
     time_in_force: TimeInForce = TimeInForce.DAY
     trigger: Number | None = None
-    """Needed for a stop and a stop-limit order, forbidden for the others."""
+    """Needed for stop and stop_limit orders, forbidden for the others."""
+    expires_at: Moment | None = None
+    """Needed for gtt orders, forbidden for the others: RFC 3339, or nanoseconds since 1970."""
     post_only: bool = False
-    display: Number = 0
-    """How much of a limit or stop-limit order the book shows at a time; 0: all of it."""
+    """Limit orders only: refused when it would trade at once."""
+    display: Number | None = None
+    """Limit and stop_limit orders only: how much the book shows at a time; without it all."""
     all_or_none: bool = False
-    expires_at: Number = 0
-    """When a good-till-time order expires, in nanoseconds since 1970."""
+    """Limit orders only: trades as a whole or waits, unseen."""
     self_trade: SelfTrade = SelfTrade.NONE
-    session: Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)] = ""
-    """What a mass cancel can cancel by."""
+    session: Identifier | None = None
+    """A name that a mass cancel can cancel by."""
 
 
 class ReplaceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """Body of `PATCH /v1/orders/{order_id}`: the new open quantity and price, and a stop's new trigger."""
+    """Body of `PATCH /v1/orders/{order_id}`: the new quantity, price and trigger."""
 
     account: Identifier
     client_id: Identifier
     quantity: Number
-    price: Number
-    """Not looked at for an order without a limit price."""
+    """What is still to trade; the new total where the venue counts so."""
+    price: Number | None = None
+    """Needed for an order with a limit price, not looked at for the others."""
     trigger: Number | None = None
+    """Of a waiting stop; without it the trigger stays."""
 
 
 class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -93,7 +101,7 @@ class CancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fal
 
 
 class MassCancelBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """The query of `DELETE /v1/orders`: whose orders, and which of them."""
+    """The query of `DELETE /v1/orders`: all live orders of the account that fit every name given."""
 
     account: Identifier
     client_id: Identifier
@@ -107,7 +115,7 @@ _replace: Final = msgspec.json.Decoder(ReplaceBody)
 
 
 class BadOrderError(ValueError):
-    """A request that is no order; the message says where and what."""
+    """A request that is no order; the message says where, what, and what would have been right."""
 
 
 def read_place(body: bytes) -> PlaceOrder:
@@ -118,45 +126,21 @@ def read_place(body: bytes) -> PlaceOrder:
     """
     try:
         order = _place.decode(body)
-    except msgspec.DecodeError as error:
-        raise _bad(error) from error
+    except NO_JSON as error:
+        raise _bad(error, PlaceBody, body) from error
+    terms = Limit(Ticks(order.price)) if order.price is not None and _is_plain(order) else _terms(order)
     return PlaceOrder(
         AccountId(order.account),
         ClientId(order.client_id),
         Symbol(order.symbol),
         order.side,
         Lots(order.quantity),
-        _terms(order),
+        terms,
         order.time_in_force,
-        Instant(order.expires_at),
+        _expiry(order),
         order.self_trade,
-        SessionId(order.session),
+        SessionId(order.session or ""),
     )
-
-
-_PRICED: Final = frozenset({OrderType.LIMIT, OrderType.STOP_LIMIT})
-_TRIGGERED: Final = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})
-
-
-def _terms(order: PlaceBody) -> Terms:
-    """Return the terms of an order; a field that its type has no use for is named."""
-    kind, price, trigger = order.type, order.price, order.trigger
-    words = f"a {kind.value.replace('_', '-')} order"
-    if (price is None) is (kind in _PRICED):
-        raise BadOrderError(f"price: {words} {'needs one, in ticks' if price is None else 'has none'}")
-    if (trigger is None) is (kind in _TRIGGERED):
-        raise BadOrderError(f"trigger: {words} {'needs one, in ticks' if trigger is None else 'has none'}")
-    if kind is not OrderType.LIMIT and (order.post_only or order.all_or_none):
-        raise BadOrderError(f"{'post_only' if order.post_only else 'all_or_none'}: for limit orders only")
-    if kind not in _PRICED and order.display:
-        raise BadOrderError("display: for orders with a limit price only")
-    if trigger is not None and price is not None:
-        return StopLimit(Ticks(trigger), Ticks(price), Lots(order.display))
-    if trigger is not None:
-        return Stop(Ticks(trigger))
-    if price is not None:
-        return Limit(Ticks(price), order.post_only, Lots(order.display), order.all_or_none)
-    return Market()
 
 
 def read_replace(order_id: str, body: bytes) -> ReplaceOrder:
@@ -167,14 +151,14 @@ def read_replace(order_id: str, body: bytes) -> ReplaceOrder:
     """
     try:
         change = _replace.decode(body)
-    except msgspec.DecodeError as error:
-        raise _bad(error) from error
+    except NO_JSON as error:
+        raise _bad(error, ReplaceBody, body) from error
     return ReplaceOrder(
         AccountId(change.account),
         ClientId(change.client_id),
         _order_id(order_id),
         Lots(change.quantity),
-        Ticks(change.price),
+        Ticks(change.price or 0),  # 0: the engine tells who needs one
         None if change.trigger is None else Ticks(change.trigger),
     )
 
@@ -188,41 +172,175 @@ def read_cancel(order_id: str, query: dict[str, str]) -> CancelOrder:
     try:
         cancel = msgspec.convert(query, CancelBody)
     except msgspec.ValidationError as error:
-        raise BadOrderError(f"query: {_words(error)}") from error
+        raise BadOrderError(f"query: {_words(error, CancelBody)}") from error
     return CancelOrder(AccountId(cancel.account), ClientId(cancel.client_id), _order_id(order_id))
 
 
 def read_mass_cancel(query: dict[str, str]) -> MassCancel:
-    """Read a mass cancel from its query.
+    """Read a cancel of many orders from its query.
 
     Raises:
         BadOrderError: it is none.
     """
     try:
-        cancel = msgspec.convert(query, MassCancelBody)
+        wish = msgspec.convert(query, MassCancelBody)
     except msgspec.ValidationError as error:
-        raise BadOrderError(f"query: {_words(error)}") from error
+        raise BadOrderError(f"query: {_words(error, MassCancelBody)}") from error
     return MassCancel(
-        AccountId(cancel.account),
-        ClientId(cancel.client_id),
-        None if cancel.symbol is None else Symbol(cancel.symbol),
-        cancel.side,
-        None if cancel.session is None else SessionId(cancel.session),
+        AccountId(wish.account),
+        ClientId(wish.client_id),
+        None if wish.symbol is None else Symbol(wish.symbol),
+        wish.side,
+        None if wish.session is None else SessionId(wish.session),
     )
+
+
+# --- what goes with which type ---------------------------------------------------------------------------------------
+
+_HAS: Final[dict[OrderType, frozenset[str]]] = {
+    OrderType.LIMIT: frozenset({"price", "post_only", "display", "all_or_none"}),
+    OrderType.MARKET: frozenset(),
+    OrderType.STOP: frozenset({"trigger"}),
+    OrderType.STOP_LIMIT: frozenset({"price", "trigger", "display"}),
+}
+"""The members that each type of order has beside those that all have."""
+_NEEDS: Final = ("price", "trigger")
+_ASKED: Final = ("price", "trigger", "post_only", "display", "all_or_none")
+
+
+def _is_plain(order: PlaceBody) -> bool:
+    """Tell whether it is a limit order as most are: nothing else is to be looked at."""
+    return order.type is OrderType.LIMIT and not (
+        order.trigger or order.post_only or order.display or order.all_or_none
+    )
+
+
+def _terms(order: PlaceBody) -> Terms:
+    """Return an order's terms.
+
+    Raises:
+        BadOrderError: a member is missing that the type needs, or given that it does not have.
+    """
+    has = _HAS[order.type]
+    kind = f"a {order.type} order"
+    for name in _ASKED:
+        if getattr(order, name) and name not in has:
+            others = _listed(one for one, members in _HAS.items() if name in members)
+            raise BadOrderError(f"{name}: {kind} has none; leave it out, or make `type` {others}")
+    for name in _NEEDS:
+        if name in has and getattr(order, name) is None:
+            raise BadOrderError(f"{name}: {kind} needs one, in whole ticks from 1")
+    price, trigger, display = Ticks(order.price or 0), Ticks(order.trigger or 0), Lots(order.display or 0)
+    match order.type:
+        case OrderType.LIMIT:
+            return Limit(price, order.post_only, display, order.all_or_none)
+        case OrderType.MARKET:
+            return Market()
+        case OrderType.STOP:
+            return Stop(trigger)
+        case OrderType.STOP_LIMIT:
+            return StopLimit(trigger, price, display)
+
+
+def _expiry(order: PlaceBody) -> Instant:
+    """Return when an order expires, 0 for one that does not.
+
+    Raises:
+        BadOrderError: it has no instant and needs one, has one and needs none, or has one that is none.
+    """
+    lasts = order.time_in_force is TimeInForce.GTT
+    given = order.expires_at
+    if given is None:
+        if lasts:
+            raise BadOrderError(f"expires_at: an order of `time_in_force` gtt needs one; {_RIGHT['expires_at']}")
+        return Instant(0)
+    if not lasts:
+        raise BadOrderError(
+            f"expires_at: an order of `time_in_force` {order.time_in_force} has none; leave it out, or say gtt"
+        )
+    try:
+        instant = from_rfc3339(given) if isinstance(given, str) else Instant(given)
+    except ValueError as error:
+        raise BadOrderError(_fit(f"expires_at: {error}; {_RIGHT['expires_at']}")) from error
+    if not 0 < instant <= MAX_INSTANT:
+        raise BadOrderError(f"expires_at: {given!r} is out of reach; {_RIGHT['expires_at']}")
+    return instant
 
 
 def _order_id(text: str) -> OrderId:
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_NUMBER)) - 1):
-        raise BadOrderError("order_id: a whole number is needed")
+        raise BadOrderError("order_id: a whole number is needed, the `order_id` of the answer to the order")
     return OrderId(int(text))
 
 
-def _bad(error: msgspec.DecodeError) -> BadOrderError:
+# --- what is said of what does not fit -------------------------------------------------------------------------------
+
+
+def _listed(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else str(last)
+
+
+_IDENTIFIER: Final = f"1 to {MAX_ID_LENGTH} printable ASCII characters without spaces"
+_TICKS: Final = f"whole ticks, from 1 to {MAX_NUMBER}"
+_LOTS: Final = f"whole lots, from 1 to {MAX_NUMBER}"
+_FLAG: Final = "true or false"
+_RIGHT: Final[dict[str, str]] = {
+    "account": _IDENTIFIER,
+    "client_id": _IDENTIFIER,
+    "symbol": _IDENTIFIER,
+    "session": _IDENTIFIER,
+    "side": _listed(Side),
+    "type": _listed(OrderType),
+    "time_in_force": _listed(TimeInForce),
+    "self_trade": _listed(SelfTrade),
+    "quantity": _LOTS,
+    "display": f"{_LOTS}; without it all is shown",
+    "price": _TICKS,
+    "trigger": _TICKS,
+    "post_only": _FLAG,
+    "all_or_none": _FLAG,
+    "expires_at": "RFC 3339 such as 2026-03-02T16:30:00Z, or whole nanoseconds since 1970, from 1 to 2^63-1",
+}
+_FIELD: Final = re.compile(r"`\$\.(\w+)")
+_BYTE: Final = re.compile(r"\(byte (\d+)\)")
+_OPEN_MEMBER: Final = re.compile(rb'"([A-Za-z_]{1,40})"\s*:\s*(?:[-+.\w]*,?\s*|"[^"]*)$')
+_BEFORE: Final = 80
+"""Bytes before a flaw in which the name of its member stands, if it is one of ours."""
+
+
+def _bad(error: Exception, kind: type[msgspec.Struct], body: bytes) -> BadOrderError:
     if isinstance(error, msgspec.ValidationError):
-        return BadOrderError(f"body: {_words(error)}")
-    return BadOrderError(f"body: no JSON: {_words(error)}")
+        return BadOrderError(f"body: {_words(error, kind)}")
+    return BadOrderError(_fit(f"body: no JSON: {error}{_member_at(error, body)}"))
 
 
-def _words(error: Exception) -> str:
-    """Return msgspec's sentence with our path notation (`$.price` is the field `price`)."""
-    return str(error).replace("`$.", "`")
+def _member_at(error: Exception, body: bytes) -> str:
+    """Tell which member's value is no JSON, such as NaN; nothing where that cannot be told."""
+    place = _BYTE.search(str(error))
+    if place is None:
+        return ""
+    at = int(place[1])
+    name = _OPEN_MEMBER.search(body[max(0, at - _BEFORE) : at])
+    if name is None:
+        return ""
+    field = name[1].decode()
+    return f", the value of `{field}`" + (f"; right: {_RIGHT[field]}" if field in _RIGHT else "")
+
+
+def _words(error: Exception, kind: type[msgspec.Struct]) -> str:
+    """Return msgspec's sentence with our path notation (`$.price` is the field `price`), and what would be right."""
+    text = str(error)
+    field = _FIELD.search(text)
+    if field is not None:
+        right = f"; right: {_RIGHT[field[1]]}" if field[1] in _RIGHT else ""
+    elif "unknown field" in text:
+        right = f"; there are {', '.join(get_type_hints(kind))}"
+    else:
+        right = ""
+    return _fit(text.replace("`$.", "`")) + right
+
+
+def _fit(text: str) -> str:
+    """Return a text that can be sent: not long, and without halves of characters."""
+    return text[:_MAX_WORDS].encode("utf-8", "replace").decode()

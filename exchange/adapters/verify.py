@@ -2,8 +2,8 @@
 
     python -m exchange.adapters.verify JOURNAL_DIRECTORY --instruments FILE [--until SEQUENCE]
 
-`FILE` is JSON: a list of instruments, or an object with them under `instruments` and perhaps the venue's conventions
-under `venue` (such as a role's configuration).
+`FILE` is JSON: a list of instruments, or an object with them under `instruments`, and a `venue` beside them where it
+keeps other conventions than the default (such as a role's configuration).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from exchange.adapters.file_log import Reader
+from exchange.adapters.listing_file import read_listing
 from exchange.engine import Engine
 from exchange.journal import decode_command
 from exchange.types import Instrument, Venue
@@ -30,11 +31,6 @@ class Verification(msgspec.Struct, frozen=True):
     state_hash: str
     torn_bytes: int
     """Bytes of a record that was cut short, or is being written; 0 when the replay stopped before the end."""
-
-
-class _Instruments(msgspec.Struct, frozen=True):
-    instruments: tuple[Instrument, ...]
-    venue: Venue = Venue()
 
 
 def verify(
@@ -69,29 +65,9 @@ def read_instruments(path: Path) -> tuple[Instrument, ...]:
     """Read instruments from a JSON file.
 
     Raises:
-        InputError: the file cannot be read or holds none.
+        InputError: the file cannot be read, holds none, or such as contradict themselves.
     """
-    return read_market(path)[0]
-
-
-def read_market(path: Path) -> tuple[tuple[Instrument, ...], Venue]:
-    """Read instruments and the venue's conventions from a JSON file.
-
-    Raises:
-        InputError: the file cannot be read or holds none.
-    """
-    try:
-        data = path.read_bytes()
-        if data.lstrip().startswith(b"["):
-            return msgspec.json.decode(data, type=tuple[Instrument, ...]), Venue()
-        market = msgspec.json.decode(data, type=_Instruments)
-        return market.instruments, market.venue
-    except OSError as error:
-        raise InputError(str(path), f"cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
-        raise InputError(
-            str(path), str(error), right="write a list of instruments with symbol, reference and band"
-        ) from error
+    return read_listing(path).instruments
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", type=int, default=None, help="the last record to apply (default: the last there is)")
     given = parser.parse_args(arguments)
     try:
-        instruments, venue = read_market(given.instruments)
-        found = verify(given.journal, instruments, given.until, venue)
+        listing = read_listing(given.instruments)
+        found = verify(given.journal, listing.instruments, given.until, listing.venue)
     except TapewatchError as error:
         sys.stderr.write(f"{error}\n")
         return 1

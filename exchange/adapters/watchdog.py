@@ -17,25 +17,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as subscribe
-from websockets.exceptions import WebSocketException
 
 from exchange.adapters.connection import Address, connect
 from exchange.adapters.http import common_routes, json_response
+from exchange.adapters.market_data_client import FeedConnection, follow_feed
 from exchange.alarms import AlarmBoard
-from exchange.market_data import Delta, FeedMessage, Finding, Follower, Snapshot, Trouble, trade_throughs
+from exchange.market_data import Delta, Finding, Follower, Snapshot, Trouble, trade_throughs
 from exchange.ports import Alarm, Alarms, Exposition, Log, PostResult, WatchdogTelemetry
 from exchange.types import Symbol
 from kernel.time import Clock
 
-SILENCE_S: Final = 2.0
-"""Ten heartbeats of the feed: a connection that quiet is made anew."""
 TICK_S: Final = 0.1
 STATUS_S: Final = 0.5
-RECONNECT_S: Final = 0.2
-_MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
-_frames: Final[msgspec.json.Decoder[list[FeedMessage]]] = msgspec.json.Decoder(list[FeedMessage])
 _TROUBLES: Final = {Trouble.GAP: Alarm.SEQUENCE_GAP, Trouble.CROSSED: Alarm.BOOK_CROSSED}
 
 
@@ -60,7 +53,7 @@ class Watchdog:
         log: Log,
     ) -> None:
         self._symbols: Final = tuple(symbols)
-        self._feed_url: Final = f"ws://{market_data[0]}:{market_data[1]}/v1/feed"
+        self._feed: Final = market_data
         self._engine: Final = engine
         self._alarms: Final = alarms
         self._clock: Final = clock
@@ -79,7 +72,7 @@ class Watchdog:
         self._telemetry.feed_connected(connected=False)
         self._tell_symbols()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch_feed())
+            tasks.create_task(follow_feed(self._feed, self._follow, self._told, self._log))
             tasks.create_task(self._watch_engine())
             tasks.create_task(self._post())
 
@@ -95,40 +88,19 @@ class Watchdog:
 
     # --- the feed ---------------------------------------------------------------------------------------------------
 
-    async def _watch_feed(self) -> None:
-        while True:
-            try:
-                async with subscribe(
-                    self._feed_url, max_size=_MAX_FRAME_BYTES, compression=None, ping_interval=None, proxy=None,
-                    open_timeout=SILENCE_S, close_timeout=1.0,
-                ) as socket:  # fmt: skip
-                    self._told(connected=True)
-                    await self._follow(socket)
-            except (OSError, TimeoutError, WebSocketException) as error:
-                self._log.event("feed-lost", severity="warning", why=str(error) or type(error).__name__)
-            finally:
-                self._told(connected=False)
-            await asyncio.sleep(RECONNECT_S)
-
-    def _told(self, *, connected: bool) -> None:
+    def _told(self, connected: bool) -> None:  # noqa: FBT001 - a callback's one argument
         self._connected = connected
         self._telemetry.feed_connected(connected=connected)
 
-    async def _follow(self, socket: ClientConnection) -> None:
+    async def _follow(self, feed: FeedConnection) -> None:
         follower = Follower()
         while True:
-            async with asyncio.timeout(SILENCE_S):
-                frame = await socket.recv()
-            try:
-                messages = _frames.decode(frame)
-            except msgspec.DecodeError as error:
-                self._log.event("feed-unreadable", severity="error", why=str(error))
-                return
+            messages = await feed.messages()
             for message in messages:
                 if isinstance(message, Delta) and message.trades:
                     self._check_prices(follower, message)
                 for finding in follower.take(message):
-                    await self._found(finding, socket)
+                    await self._found(finding, feed)
                 if isinstance(message, Snapshot):
                     self._board.clear(Alarm.SEQUENCE_GAP, message.symbol)
             crossed = follower.crossed
@@ -147,13 +119,13 @@ class Watchdog:
             self._telemetry.trade_through(delta.symbol, through)
             self._log.event("trade-through", severity="critical", symbol=delta.symbol, seq=delta.seq, trades=through)
 
-    async def _found(self, finding: Finding, socket: ClientConnection) -> None:
+    async def _found(self, finding: Finding, feed: FeedConnection) -> None:
         symbol, now = finding.symbol, self._clock.now()
         if self._board.raise_alarm(_TROUBLES[finding.trouble], symbol, now):
             self._urgent.set()
         if finding.trouble is Trouble.GAP:
             self._telemetry.gap_seen(symbol)
-            await socket.send(msgspec.json.encode({"resync": symbol}).decode())
+            await feed.resync(symbol)
         self._tell_symbols()
         self._log.event("feed-wrong", severity="critical", trouble=finding.trouble, symbol=symbol,
                         expected=finding.expected, got=finding.got)  # fmt: skip

@@ -45,7 +45,7 @@ async def desk_plant(root: Path, *, library: Path | None = None, deadman_s: floa
     control, nobody = free_ports(2)
     state = StateDir(root)
     try:
-        instruments = state.fill(symbols=2, seed=1)
+        instruments = state.fill(symbols=2, seed=1).instruments
         layout, dead = state.layout, url_of(nobody)
         save_addresses(
             Addresses(

@@ -29,6 +29,7 @@ EVERY_VERB = [
     "incident note", "incident resolve", "runbook list", "runbook show", "runbook check", "runbook rehearse",
     "runbook run", "runbook asking", "runbook approve", "runbook deny", "approve", "deny",
     "exchange load", "exchange book", "exchange verify", "exchange halt", "exchange resume",
+    "exchange phase", "exchange fund", "exchange disable", "exchange enable",
 ]  # fmt: skip
 
 
@@ -90,6 +91,7 @@ def test_each_kind_of_error_has_its_exit_code(error, code):
         "postmortem INC-20260302-0001", "postmortem INC-20260302-0001 --md", "runbook asking", "runbook approve R",
         "runbook run gateway-down", "exchange book ACME", "exchange load --rate 10", "fault inject gateway-hang",
         "exchange halt ACME", "exchange halt --market", "exchange resume ACME", "exchange resume --market",
+        "exchange phase closed --market", "exchange fund ann $cash 5", "exchange disable ann", "exchange enable ann",
     ],
 )  # fmt: skip
 def test_without_an_estate_each_verb_says_so_and_exits_4(tmp_path, verb):
@@ -288,6 +290,11 @@ async def test_a_post_mortem_is_printed_or_written_and_nothing_else(tmp_path):
         ("exchange resume NOPE --market", 2, "give one symbol, or --market"),
         ("exchange halt --market", 4, "does not answer GET /v1/status"),
         ("exchange resume --market", 4, "does not answer GET /v1/status"),
+        ("exchange phase lunch --market", 2, "'lunch' is none; there are pre_open, opening_auction, continuous"),
+        ("exchange phase closed", 2, "give one symbol, or --market"),
+        ("exchange phase closed NOPE", 2, "'NOPE' is not traded; there are "),
+        ("exchange disable köln", 2, "'köln' is none; 1 to 64 printable ASCII characters"),
+        ("exchange fund ann $cash 0", 2, "is 0; from 1 to 1000000000000000000"),
         ("exchange load --rate=-1", 2, "between 0 and"),
         ("exchange load --rate=nan", 2, "between 0 and"),
         ("exchange load --rate=5 --for=soon", 2, "'soon' is no duration"),

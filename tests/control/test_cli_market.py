@@ -37,13 +37,14 @@ class Engine:
     ready: bool = True
     market_halted: bool = False
     halted: set[str] = field(default_factory=set)
+    disabled: set[str] = field(default_factory=set)
     told: list[dict[str, Any]] = field(default_factory=list)
 
     async def status(self, _: web.Request) -> web.Response:
         return web.json_response({
             "ready": self.ready, "phase": "ready" if self.ready else "replaying", "detail": "", "seq": 0,
             "market_halted": self.market_halted, "halted_symbols": sorted(self.halted),
-            "clean_start": self.clean_start, "journal_failed": False,
+            "disabled_accounts": sorted(self.disabled), "clean_start": self.clean_start, "journal_failed": False,
         })  # fmt: skip
 
     async def hash(self, _: web.Request) -> web.Response:
@@ -53,6 +54,10 @@ class Engine:
         assert request.headers["Authorization"] == f"Bearer {self.admin}"
         body, verb = await request.json(), request.match_info["verb"]
         self.told.append({"verb": verb, **body})
+        if verb == "account":
+            (self.disabled.discard if body["enabled"] else self.disabled.add)(body["account"])
+        if verb in {"account", "fund", "phase"}:
+            return web.json_response({"seq": 1, "replayed": False})
         if body["symbol"] is None:
             self.market_halted = verb == "halt"
         elif verb == "halt":
@@ -123,6 +128,54 @@ async def test_after_an_unclean_stop_the_market_opens_only_on_a_replay_equal_to_
         code, out, _ = await run_beside("exchange", "resume", "--market", "--by", "bo", "--state", tmp_path)
         assert (code, engine.market_halted) == (0, False)
         assert out == "the market is resumed by bo; its last stop was unclean: 0 commands replayed to an equal state\n"
+
+
+async def test_a_person_turns_the_phase_and_resumes_with_an_auction(tmp_path):
+    async with plant_with_engine(tmp_path) as (engine, symbols):
+        words = (
+            "exchange",
+            "phase",
+            "closing_auction",
+            "--market",
+            "--by",
+            "bo",
+            "--why",
+            "early",
+            "--state",
+            tmp_path,
+        )
+        code, out, _ = await run_beside(*words)
+        assert (code, out) == (0, "the market is in phase closing_auction by bo: early\n")
+        assert {**engine.told[0], "key": ""} == {"verb": "phase", "key": "", "symbol": None, "phase": "closing_auction"}
+        engine.halted = {symbols[0]}
+        _, out, _ = await run_beside("exchange", "phase", "pre_open", symbols[0], "--state", tmp_path)
+        assert "it is halted, and stays so until it is resumed" in out
+        words = ("exchange", "resume", symbols[0], "--auction", "--by", "bo", "--state", tmp_path)
+        code, out, _ = await run_beside(*words)
+        assert (code, out) == (0, f"{symbols[0]} is resumed by bo, with an auction first\n")
+        assert engine.told[-1]["auction"] is True
+        kept = [json.loads(line) for line in Layout(tmp_path).log("people").read_text().splitlines()]
+        assert [one["event.action"] for one in kept] == [
+            "phase-market", f"phase-{symbols[0]}", f"resume-{symbols[0]}"
+        ]  # fmt: skip
+
+
+async def test_a_person_funds_an_account_and_switches_it_off_and_on(tmp_path):
+    async with plant_with_engine(tmp_path) as (engine, _):
+        by = ("--by", "bo", "--why", "ticket 7", "--state", tmp_path)
+        code, out, _ = await run_beside("exchange", "fund", "ann", "$cash", "5000", *by)
+        assert (code, out) == (0, "ann: 5000 millionths of $cash given by bo: ticket 7\n")
+        _, out, _ = await run_beside("exchange", "fund", "ann", "ABCD", "7", "--take", *by)
+        assert out == "ann: 7 lots of ABCD taken by bo: ticket 7\n"
+        assert [one["amount"] for one in engine.told] == [5000, -7]
+        _, out, _ = await run_beside("exchange", "enable", "ann", *by)
+        assert out == "ann is not disabled: nothing was done\n"
+        _, out, _ = await run_beside("exchange", "disable", "ann", *by)
+        assert out == "ann is disabled by bo: ticket 7; `tapewatch exchange enable ann` ends it\n"
+        assert engine.disabled == {"ann"}
+        assert "was disabled already" in (await run_beside("exchange", "disable", "ann", *by))[1]
+        _, out, _ = await run_beside("exchange", "enable", "ann", *by)
+        assert (out, engine.disabled) == ("ann may send orders again by bo: ticket 7\n", set())
 
 
 async def test_an_engine_that_still_replays_is_not_reachable_yet(tmp_path):

@@ -44,6 +44,33 @@ def test_broken_instruments_are_one_sentence(tmp_path):
     state.release()
 
 
+def test_instruments_that_contradict_themselves_are_refused_with_file_and_place(tmp_path):
+    (tmp_path / "instruments.json").write_bytes(b'[{"symbol": "ACME", "reference": 100, "band": -5}]')
+    state = StateDir(tmp_path)
+    with pytest.raises(InputError, match=r"instruments\.json: instruments\[0\] \(ACME\)\.band: is -5; write a whole"):
+        state.fill(symbols=2, seed=1)
+    state.release()
+
+
+def test_a_venue_in_the_file_reaches_every_process(tmp_path):
+    from control.config import load_config
+    from control.plan import choose_ports, write_configs
+    from control.settings import Settings
+
+    listed = b'{"instruments": [{"symbol": "ACME", "reference": 100, "band": 5}], "venue": {"holds": true}}'
+    (tmp_path / "instruments.json").write_bytes(listed)
+    state = StateDir(tmp_path)
+    listing = state.fill(symbols=2, seed=1)
+    settings = Settings()
+    write_configs(settings, state.layout, choose_ports(settings), listing.instruments, listing.venue)
+    assert load_config(state.layout.config("engine-1")).venue.holds
+    file = state.layout.config("engine-1")
+    file.write_bytes(file.read_bytes().replace(b'"band": 5', b'"band": -5'))
+    with pytest.raises(InputError, match=r"engine-1\.json: instruments\[0\] \(ACME\)\.band: is -5"):
+        load_config(file)
+    state.release()
+
+
 @pytest.mark.parametrize("text", [b"", b"short", b"\xff" * 40, b"a" * 20 + b"\x00" + b"b" * 20])
 def test_what_is_no_secret_is_refused_and_not_replaced(tmp_path, text):
     state = StateDir(tmp_path)

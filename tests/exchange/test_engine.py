@@ -290,13 +290,13 @@ def test_an_engine_needs_instruments_each_once():
     ],
 )
 def test_an_instrument_has_figures_an_exchange_can_work_with(wrong):
-    with pytest.raises(InputError, match=r"^instrument AAA: "):
+    with pytest.raises(InputError, match=r"^instruments\[0\] \(AAA\)\."):
         Engine((structs.replace(AAA, **wrong),))
 
 
 @pytest.mark.parametrize("wrong", ["limit_state_seconds", "pause_seconds", "reopening_seconds", "breaker_seconds"])
 def test_no_pause_is_without_an_end_or_a_length(wrong):
-    with pytest.raises(InputError, match=r"^venue: "):
+    with pytest.raises(InputError, match=r"^venue\."):
         Engine((AAA,), structs.replace(Venue(), **{wrong: 0}))
 
 

@@ -89,6 +89,16 @@ async def test_operators_turn_phases_fund_and_switch_accounts(tmp_path):
                 assert await ask("account", account="ann", enabled=False) == 200
                 assert await ask("fund", account="ann", asset="XYZ", amount=5) == 422
                 assert await ask("phase", phase="lunch") == 400
+                assert await ask("resume", auction="yes") == 400
+                for amount in (10**30, 2**63, 1.5, "5", True, None):
+                    assert await ask("fund", account="ann", asset="$cash", amount=amount) == 400
+                async with session.post("/admin/phase", json={"key": "x", "phase": "lunch"}) as answer:
+                    assert "right: pre_open, opening_auction, continuous" in (await answer.json())["error"]
+                for token in ("trade-secret", ""):
+                    headers = {"Authorization": f"Bearer {token}"}
+                    for name in ("phase", "fund", "account", "resume"):
+                        async with session.post(f"/admin/{name}", json={}, headers=headers) as answer:
+                            assert answer.status == 401
                 inner = running.server._sequencer.engine
                 assert inner.phase(AAA) is TradingPhase.PRE_OPEN
                 assert inner.balance("ann", "$cash") == 5

@@ -33,7 +33,7 @@ class Hosting:
         self.cluster = cluster
         self.root = root
         state = StateDir(root)
-        instruments = state.fill(symbols=1, seed=1)
+        instruments = state.fill(symbols=1, seed=1).instruments
         state.release()
         self.ports = free_ports(6)
         engine, stream, feed, settlement, estate, own = self.ports
