@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from exchange.adapters.file_log import Reader
+from exchange.adapters.file_log import Reader, read_manifest
+from exchange.adapters.recovery import engine_before
 from exchange.engine import Engine
 from exchange.journal import decode_command
 from exchange.types import Instrument
 from kernel.errors import InputError, PermanentError, TapewatchError
+
+_PROGRESS_EVERY: Final = 10_000
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -29,23 +33,39 @@ class Verification(msgspec.Struct, frozen=True):
     state_hash: str
     torn_bytes: int
     """Bytes of a record that was cut short, or is being written; 0 when the replay stopped before the end."""
+    from_snapshot: int = 0
+    """Where the snapshot stands from which the replay began; 0: it began with nothing."""
 
 
 class _Instruments(msgspec.Struct, frozen=True):
     instruments: tuple[Instrument, ...]
 
 
-def verify(journal: Path, instruments: Sequence[Instrument], until: int | None = None) -> Verification:
+def verify(
+    journal: Path,
+    instruments: Sequence[Instrument],
+    until: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verification:
     """Replay a journal up to and including record `until` (None: to its end). Changes nothing.
+
+    A journal that was compacted is replayed from the oldest snapshot beside it (`../snapshots`). `progress` is told the
+    sequence number now and then.
 
     Raises:
         PermanentError: the journal is damaged, of another version, not there, or ends before `until`.
     """
-    engine = Engine(instruments)
     if not journal.is_dir():
         raise InputError(str(journal), "there is no journal here", right="name the directory of one")
-    reader = Reader(journal)
-    if until is None or until > 0:
+    if until is not None and until < 0:
+        raise InputError("until", f"is {until}", right="records are numbered from 1")
+    manifest = read_manifest(journal)
+    engine = Engine(instruments)
+    if manifest is not None and manifest.removed_to > 0:
+        engine = engine_before(journal.parent / "snapshots", instruments, manifest.removed_to + 1, until)
+    begun = engine.sequence
+    reader = Reader(journal, begun + 1)
+    if until is None or until > begun:
         for record in reader:
             try:
                 engine.apply(decode_command(record.payload))
@@ -55,10 +75,12 @@ def verify(journal: Path, instruments: Sequence[Instrument], until: int | None =
                 ) from error
             if record.seq == until:
                 break
+            if not record.seq % _PROGRESS_EVERY:
+                progress(record.seq)
     if until is not None and engine.sequence < until:
         raise PermanentError(f"{journal}: the journal ends at record {engine.sequence}, before {until}")
     torn = reader.torn.size if reader.torn is not None else 0
-    return Verification(engine.sequence, engine.sequence, engine.state_hash(), torn)
+    return Verification(engine.sequence - begun, engine.sequence, engine.state_hash(), torn, begun)
 
 
 def read_instruments(path: Path) -> tuple[Instrument, ...]:
