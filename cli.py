@@ -17,6 +17,7 @@ from control import (
     verbs_anomaly,
     verbs_anomaly_live,
     verbs_anomaly_logs,
+    verbs_bench,
     verbs_dashboards,
     verbs_elk,
     verbs_exchange,
@@ -70,6 +71,7 @@ verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --ma
     verbs_market.halt
 )
 verbs_exchange.app.command("resume", epilog="Example: tapewatch exchange resume --market")(verbs_market.resume)
+verbs_exchange.app.command("bench", epilog="Example: tapewatch exchange bench --flow crash --json")(verbs_bench.bench)
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
 verbs_logs.app.command("ship", epilog="Example: tapewatch logs ship --once")(verbs_shipper.ship)

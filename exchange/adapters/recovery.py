@@ -171,6 +171,29 @@ def compact(paths: EnginePaths, instruments: Sequence[Instrument], disk: Disk | 
         return Compaction(removed, journal.first_seq, covered)
 
 
+class SnapshotCheck(msgspec.Struct, frozen=True):
+    """How a snapshot is."""
+
+    path: str
+    seq: int
+    """Where it stands, by its name."""
+    wrong: str = ""
+    """Why it cannot be used; empty when it can."""
+
+
+def check_snapshots(directory: Path, instruments: Sequence[Instrument]) -> list[SnapshotCheck]:
+    """Read every snapshot, oldest first."""
+    found = []
+    for seq, path in reversed(_snapshots(directory)):
+        try:
+            stands = snapshot.load(path.read_bytes(), instruments).sequence
+            wrong = "" if stands == seq else f"it stands at record {stands}, not where its name says"
+        except (PermanentError, OSError) as error:
+            wrong = str(error)
+        found.append(SnapshotCheck(str(path), seq, wrong))
+    return found
+
+
 def engine_before(directory: Path, instruments: Sequence[Instrument], seq: int, until: int | None = None) -> Engine:
     """Return an engine of the oldest snapshot from which a journal that begins with record `seq` can be replayed.
 
