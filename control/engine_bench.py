@@ -127,7 +127,7 @@ def run(
         with tempfile.TemporaryDirectory(prefix="tapewatch-bench-", dir=directory) as made:
             root = Path(made)
             batches = []
-            for size in BATCHES:
+            for size in (each for each in BATCHES if each <= commands):
                 say(f"journal, {size} commands a sync")
                 batches.append(_batch(root / f"batch-{size}", instruments, items, size, step))
             say("replay and recovery")
