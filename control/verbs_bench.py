@@ -47,6 +47,7 @@ def _print(found: BenchReport) -> None:
         soft_wrap=True,
     )
     table = Table()
+    out.print("journal and pauses on the wall, the rest in seconds of processor time")
     for column in ("what", "a second", "of the reference", "p50 us", "p99 us", "p99.9 us", "worst us"):
         table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
     one = found.command

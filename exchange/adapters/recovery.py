@@ -343,9 +343,14 @@ def _newest_engine(
         if seq < journal.first_seq - 1:
             break  # what lies between was removed
         try:
-            return snapshot.load(path.read_bytes(), instruments)
+            engine = snapshot.load(path.read_bytes(), instruments)
         except (snapshot.SnapshotError, OSError) as error:
             log.event("snapshot-passed-over", severity="warning", path=str(path), why=str(error))
+            continue
+        if engine.sequence == seq:
+            return engine
+        why = f"it stands at record {engine.sequence}, not where its name says"
+        log.event("snapshot-passed-over", severity="warning", path=str(path), why=why)
     if journal.first_seq > 1:
         raise PermanentError(_uncovered(journal))
     return Engine(instruments)

@@ -29,10 +29,13 @@ from exchange.flow_csv import COLUMNS
 from exchange.flow_kinds import FlowKind
 from exchange.journal import encode_command, encode_events
 from exchange.recording import RecordingLog
+from exchange.types import Side
 from kernel.errors import TemporaryError
 from tests.control.desk_plant import desk_plant
 from tests.control.test_cli import RUNNER, run, run_beside
-from tests.exchange.plant import INSTRUMENTS, paths
+from tests.exchange.plant import AAA, INSTRUMENTS, client_of, eventually, order, paths
+from tests.exchange.plant import engine as exchange_engine
+from tests.exchange.test_feed import feed
 from tests.exchange.test_gateway import plant as exchange_plant
 
 VERBS = ["verify", "replay", "compact", "book", "load", "bench"]
@@ -252,6 +255,30 @@ async def test_watch_without_a_symbol_lists_them_and_an_unknown_one_is_refused(t
         code, _, err = await run_beside("exchange", "book", "NOPE", "--watch", "--state", tmp_path)
         assert code == 2
         assert "'NOPE' is not traded" in err
+
+
+async def test_the_ladder_is_that_of_a_running_market_data_process(tmp_path):
+    root = tmp_path / "estate"
+    async with (
+        desk_plant(root) as desk,
+        exchange_engine(root / "exchange") as running,
+        client_of(running.port) as client,
+        feed(running.port) as market,
+    ):
+        (root / "instruments.json").write_bytes(msgspec.json.encode(INSTRUMENTS))
+        addresses = msgspec.structs.replace(
+            load_addresses(desk.layout.addresses), market_data=f"http://127.0.0.1:{market.port}"
+        )
+        save_addresses(addresses, desk.layout.addresses)
+        await client.submit(order("b", quantity=7), 5)
+        await client.submit(order("s", Side.SELL, 1003, 4), 5)
+        await eventually(lambda: market.server.snapshot(AAA).asks)
+        words = ("exchange", "book", "AAA", "--watch", "--state", root)
+        code, out, _ = await run_beside(*words)
+        assert code == 0
+        assert out.index("1003") < out.index("3 wide") < out.index("1000")
+        told = json.loads((await run_beside(*words, "--json"))[1])
+        assert (told["bids"], told["asks"]) == ([[1000, 7]], [[1003, 4]])
 
 
 # --- load and bench ---------------------------------------------------------------------------------------------------

@@ -92,12 +92,13 @@ def test_a_damaged_snapshot_covers_nothing(tmp_path):
     assert come_back(tmp_path)[0] == ends
 
 
-def test_a_snapshot_under_another_name_covers_nothing(tmp_path):
-    write(tmp_path, {40})
+def test_a_snapshot_under_another_name_covers_nothing_and_is_passed_over(tmp_path):
+    ends = write(tmp_path, {40})
     where = paths(tmp_path).snapshots
     (where / f"{40:020d}.snapshot").rename(where / f"{119:020d}.snapshot")
     assert compact(paths(tmp_path), INSTRUMENTS) == Compaction(0, 1, 0)
     assert firsts(tmp_path)[0] == 1
+    assert come_back(tmp_path) == (ends, 1, 1)
 
 
 def test_without_a_snapshot_nothing_goes(tmp_path):
