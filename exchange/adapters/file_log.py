@@ -318,7 +318,8 @@ class FileLog:
             os.close(fd)
 
     def _open_last(self) -> None:
-        manifest, segments = _held_against_manifest(self.directory, self._kind, list_segments(self.directory))
+        manifest = read_manifest(self.directory)
+        segments = _held_against_manifest(self.directory, self._kind, manifest, list_segments(self.directory))
         if not segments:
             self._begin_segment()
             return
@@ -478,7 +479,7 @@ class Reader:
             before = read_manifest(self._directory)
             segments = list_segments(self._directory)
             if read_manifest(self._directory) == before:
-                return _held_against_manifest(self._directory, self._kind, segments)
+                return before, _held_against_manifest(self._directory, self._kind, before, segments)
 
     def _segment(self, segment: Segment, sealed: Sealed | None) -> Iterator[Record]:
         try:
@@ -499,18 +500,17 @@ class Reader:
 
 
 def _held_against_manifest(
-    directory: Path, kind: Kind, segments: list[Segment]
-) -> tuple[Manifest | None, list[Segment]]:
-    """Return the manifest and the segments that belong to the log.
+    directory: Path, kind: Kind, manifest: Manifest | None, segments: list[Segment]
+) -> list[Segment]:
+    """Return the segments that belong to the log.
 
     Whatever follows the segments that it names was begun after it was written; whatever lies before was removed.
 
     Raises:
         LogCorruptError: one that it names is missing, or one stands between that it does not name.
     """
-    manifest = read_manifest(directory)
     if manifest is None:
-        return None, segments
+        return segments
     if manifest.kind is not kind:
         raise LogCorruptError(directory / manifests.NAME, 0, f"a log of kind {manifest.kind}; {kind} was asked for")
     present = [one for one in segments if one.first_seq > manifest.removed_to]
@@ -522,7 +522,7 @@ def _held_against_manifest(
     if len(present) < len(manifest.first_seqs):
         missing = segment_path(directory, manifest.first_seqs[len(present)])
         raise LogCorruptError(missing, 0, "a segment is missing that the manifest names")
-    return manifest, present
+    return present
 
 
 @contextmanager

@@ -5,6 +5,8 @@
 import itertools
 import os
 import shutil
+import threading
+import time
 
 import pytest
 
@@ -298,3 +300,35 @@ def test_a_segment_that_no_manifest_names_between_others_is_told(tmp_path):
     shutil.copy(segments[0].path, segment_path(tmp_path, segments[0].first_seq + 1))
     with pytest.raises(LogCorruptError, match="does not name"):
         seqs(tmp_path)
+
+
+def test_whoever_reads_while_segments_begin_and_go_sees_whole_records_in_order(tmp_path):
+    """The reader looks at files that change under it: it may be told that a record is gone, never anything wrong."""
+    stop, looks = threading.Event(), []
+
+    def read():
+        while not stop.is_set():
+            first = max(1, read_manifest(tmp_path).removed_to + 1)
+            try:
+                found = seqs(tmp_path, first)
+            except LogCorruptError as error:
+                looks.append(error)
+                return
+            except PermanentError:
+                looks.append("compacted")
+                continue
+            looks.append(found == list(range(first, first + len(found))))
+
+    with FileLog(tmp_path, segment_bytes=150) as log:
+        reader = threading.Thread(target=read)
+        reader.start()
+        for seq in range(1, 400):
+            log.append([command(seq)])
+            if seq % 50 == 0:
+                log.compact(seq - 20)
+        while looks.count(True) < 3 and reader.is_alive():
+            time.sleep(0.01)
+        stop.set()
+        reader.join()
+    assert set(looks) <= {True, "compacted"}
+    assert seqs(tmp_path, log.first_seq) == list(range(log.first_seq, 400))
