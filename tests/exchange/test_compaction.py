@@ -101,6 +101,13 @@ def test_a_snapshot_under_another_name_covers_nothing_and_is_passed_over(tmp_pat
     assert come_back(tmp_path) == (ends, 1, 1)
 
 
+def test_a_snapshot_that_claims_to_stand_earlier_leaves_no_hole_in_the_event_log(tmp_path):
+    ends = write(tmp_path, {90}, events_to=50)
+    where = paths(tmp_path).snapshots
+    (where / f"{90:020d}.snapshot").rename(where / f"{40:020d}.snapshot")
+    assert come_back(tmp_path) == (ends, 1, 1)
+
+
 def test_without_a_snapshot_nothing_goes(tmp_path):
     ends = write(tmp_path, set())
     assert compact(paths(tmp_path), INSTRUMENTS) == Compaction(0, 1, 0)

@@ -144,9 +144,11 @@ def test_an_account_adds_up():
 
 
 def test_an_order_nobody_accepted_is_refused_and_not_another_ones():
-    rows = read_flow("a.csv", f"{HEADER}\n0,p,c1,cancel,,,,,,never\n5,p,c2,replace,,,3,9999,,never\n")
+    placed = "0,p,c0,place,AAA,buy,5,9999,,"
+    rows = read_flow("a.csv", f"{HEADER}\n{placed}\n1,p,c1,cancel,,,,,,never\n5,p,c2,replace,,,3,9999,,never\n")
     found = run_offline(Engine(INSTRUMENTS), CsvFlow(rows), repeat(0), 10)
     assert found.rejected_by_reason == {"unknown_order": 2}
+    assert (found.accepted, found.resting_orders) == (1, 1)
 
 
 def test_what_a_file_may_hold_is_read_as_it_says():
