@@ -17,6 +17,7 @@ from control import (
     verbs_anomaly,
     verbs_anomaly_live,
     verbs_anomaly_logs,
+    verbs_bench,
     verbs_dashboards,
     verbs_elk,
     verbs_exchange,
@@ -78,6 +79,7 @@ verbs_exchange.app.command("disable", epilog='Example: tapewatch exchange disabl
     verbs_market.disable
 )
 verbs_exchange.app.command("enable", epilog="Example: tapewatch exchange enable ann")(verbs_market.enable)
+verbs_exchange.app.command("bench", epilog="Example: tapewatch exchange bench --flow crash --json")(verbs_bench.bench)
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
 verbs_logs.app.command("ship", epilog="Example: tapewatch logs ship --once")(verbs_shipper.ship)

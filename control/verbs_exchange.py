@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control import faults
+from control import faults, ladder, load_desk, verbs_journal
 from control.addresses import load_addresses
 from control.calls import call
 from control.layout import Layout
@@ -35,6 +35,8 @@ from control.terminal import (
     starting,
 )
 from exchange.accounting import Account, LoadLine
+from exchange.flow import OrderFlow
+from exchange.flow_csv import CsvFlow, Row
 from exchange.listing import Listing
 from exchange.ports import ClientOutcome
 from exchange.types import Instrument
@@ -86,7 +88,7 @@ def listing_of(layout: Layout) -> Listing:
 # --- book ----------------------------------------------------------------------------------------------------------
 
 
-@app.command("book", epilog="Example: tapewatch exchange book SYMBOL --levels 5")
+@app.command("book", epilog="Example: tapewatch exchange book SYMBOL --watch")
 def book(
     symbol: Annotated[
         str,
@@ -97,12 +99,21 @@ def book(
         ),
     ] = "",
     levels: Annotated[int, typer.Option(min=1, max=1000, help="How many levels of each side.")] = 10,
+    every: Annotated[float, typer.Option(min=0.05, max=60, help="Seconds between two frames of --watch.")] = 0.5,
     state: State = None,
     *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="A ladder, redrawn until Ctrl-C; in a pipe one frame.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a symbol's book as market data tells it, in ticks and lots; without a symbol, list the symbols."""
     layout = layout_of(state)
+    if watch and not symbol:
+        guarded(lambda: _need_symbol(layout))
+    if watch and not as_json:
+        guarded(lambda: ladder.watch(lambda: dict(_book(layout, symbol)), out, levels, every))
+        return
     if not symbol:
         known = [str(one.symbol) for one in guarded(lambda: instruments_of(layout))]
         if as_json:
@@ -115,6 +126,11 @@ def book(
         print_json(found)
     else:
         _print_book(found, levels)
+
+
+def _need_symbol(layout: Layout) -> None:
+    known = ", ".join(str(one.symbol) for one in instruments_of(layout))
+    raise InputError("symbol", "--watch needs one", right=f"there are {known}")
 
 
 def _book(layout: Layout, symbol: str) -> Any:
@@ -162,9 +178,24 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     wrong: tuple[str, ...] = ()
 
 
-@app.command("verify", epilog="Example: tapewatch exchange verify --state .tapewatch/up --json")
-def verify(state: State = None, *, as_json: AsJson = False) -> None:
-    """Replay the journal and hold it against the engine, the answers of the load and the ledger. Changes nothing."""
+@app.command("verify", epilog="Example: tapewatch exchange verify .tapewatch/up/exchange --json")
+def verify(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(help="A journal, or the directory around it; else the estate's.", show_default=False),
+    ] = None,
+    instruments: verbs_journal.Instruments = None,
+    state: State = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Verify an exchange. Changes nothing.
+
+    With a directory: read every byte of its logs and snapshots, and tell the first that is not as it was written.
+    Without: replay the estate's journal and hold it against the engine, the answers of the load and the ledger.
+    """
+    if directory is not None:
+        verbs_journal.verify_files(directory, instruments, as_json=as_json)
     layout = layout_of(state)
     verdict = guarded(lambda: examine(layout))
     if as_json:
@@ -290,25 +321,61 @@ def account_words(account: Account) -> str:
     )
 
 
+app.command("replay", epilog="Example: tapewatch exchange replay .tapewatch/up/exchange --until 1000 --print-hash")(
+    verbs_journal.replay_journal
+)
+app.command("compact", epilog="Example: tapewatch exchange compact .tapewatch/up/exchange")(
+    verbs_journal.compact_journal
+)
+
+
 # --- load ----------------------------------------------------------------------------------------------------------
 
 
-@app.command("load", epilog="Example: tapewatch exchange load --rate 300 --for 30s")
-def load(
-    rate: Annotated[float, typer.Option(help="Requests a second on average.")],
+@app.command("load", epilog="Example: tapewatch exchange load --offline --flow crash --seed 7 --out crash.csv")
+def load(  # noqa: PLR0913, PLR0917 - the options of a verb
+    rate: Annotated[float, typer.Option(help="Requests a second on average.")] = 100.0,
     duration: Annotated[str, typer.Option("--for", help="How long, such as 30s or 2m.")] = "30s",
+    flow: Annotated[
+        str,
+        typer.Option(
+            help="calm, open-rush, crash, news, or a .csv that --out wrote; else the estate's usual load.",
+            autocompletion=load_desk.complete_flow,
+            show_default=False,
+        ),
+    ] = "",
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed, the same flow; else the setting.", show_default=False)
+    ] = None,
+    commands: Annotated[int, typer.Option(help="How many requests, with --offline.")] = 10_000,
+    to_file: Annotated[
+        Path | None, typer.Option("--out", help="Write the flow as CSV, with --offline.", show_default=False)
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Write a journal in this directory, with --offline.", show_default=False)
+    ] = None,
+    instruments: verbs_journal.Instruments = None,
     state: State = None,
     *,
+    offline: Annotated[bool, typer.Option("--offline", help="Against a fresh engine in this process.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Load the running exchange for a while, then account for every order. Ctrl-C ends it early, with the account.
 
-    Meanwhile this rate replaces the estate's usual load; afterwards the usual one goes on.
+    Meanwhile this rate replaces the estate's usual load; afterwards the usual one goes on. With --offline no estate is
+    needed: a fresh engine takes the flow, and what was sent and what became of it is told.
     """
+    chosen = settings_of(state).seed if seed is None else seed
+    if offline:
+        wish = load_desk.OfflineWish(flow or "calm", chosen, commands, rate, instruments, out=to_file, journal=journal)
+        _load_offline(wish, as_json=as_json)
+        return
     layout = layout_of(state)
     for_s = guarded(lambda: _checked(rate, duration))
     before = _sizes(layout.load)
-    account = guarded(lambda: _load(layout, rate, for_s, settings_of(state).seed, quiet=as_json))
+    only_offline = (("--out", to_file), ("--journal", journal), ("--instruments", instruments))
+    guarded(lambda: _only_offline([name for name, given in only_offline if given is not None]))
+    account = guarded(lambda: _load(layout, Sending(rate, for_s, chosen, flow), quiet=as_json))
     meanwhile = _answers_since(layout.load, before)
     if as_json:
         print_json({**msgspec.to_builtins(account), "interval": meanwhile})
@@ -319,6 +386,33 @@ def load(
         for example in account.examples:
             out.print(markup(example), soft_wrap=True)
     raise typer.Exit(DONE if account.clean else FAILED)
+
+
+class Sending(NamedTuple):
+    """What is sent to a running exchange."""
+
+    rate: float
+    for_s: float
+    seed: int
+    flow: str
+    """Empty: what the estate's load usually sends."""
+
+
+def _only_offline(given: Sequence[str]) -> None:
+    if given:
+        raise InputError(given[0], "is for --offline", right="leave it out, or add --offline")
+
+
+def _load_offline(wish: load_desk.OfflineWish, *, as_json: bool) -> None:
+    began = time.monotonic()
+    account = guarded(lambda: load_desk.run(wish))
+    taken_s = time.monotonic() - began
+    if as_json:
+        print_json(msgspec.to_builtins(account))  # without what depends on the machine: the same seed, the same bytes
+        return
+    for name, text in load_desk.words_of(account):
+        out.print(f"{name:10}{markup(text)}", soft_wrap=True)
+    out.print(f"{'taken':10}{taken_s:.2f} s, {account.sent / max(taken_s, 1e-9):,.0f} requests a second")
 
 
 def _sizes(directory: Path) -> dict[Path, int]:
@@ -351,15 +445,24 @@ def _checked(rate: float, duration: str) -> float:
     return for_s
 
 
-def _load(layout: Layout, rate: float, for_s: float, seed: int, *, quiet: bool) -> Account:
+def _load(layout: Layout, sending: Sending, *, quiet: bool) -> Account:
+    rate, for_s = sending.rate, sending.for_s
+    rows = load_desk.rows_of(sending.flow) if sending.flow else None
     plant = faults.connect(layout.root)
     say: Callable[[str], object] = (lambda _: None) if quiet else (lambda text: out.print(markup(text), soft_wrap=True))
     running = plant.addresses.workloads.get("load", ())
     if not running:
         say(f"no load runs in this estate: sending {rate:g} requests a second from here for {for_s:g} s")
-        return asyncio.run(_load_from_here(layout, rate, for_s, seed))
+        return asyncio.run(_load_from_here(layout, sending, rows))
     url = running[0].url
     usual = float(call("GET", f"{url}/v1/rate")["rate"])
+    if sending.flow:
+        say(f"the estate's load pauses: sending {sending.flow} from here, {rate:g} requests a second for {for_s:g} s")
+        try:
+            call("POST", f"{url}/admin/rate", token=plant.admin, body={"rate": 0})
+            return asyncio.run(_load_from_here(layout, sending, rows))
+        finally:
+            call("POST", f"{url}/admin/rate", token=plant.admin, body={"rate": usual})
     say(f"the estate's load sends {rate:g} requests a second for {for_s:g} s, then {usual:g} again")
     with _interruptible() as interrupted:
         try:
@@ -389,7 +492,7 @@ def _wait(for_s: float, interrupted: Callable[[], bool]) -> None:
         time.sleep(min(0.1, left))
 
 
-async def _load_from_here(layout: Layout, rate: float, for_s: float, seed: int) -> Account:
+async def _load_from_here(layout: Layout, sending: Sending, rows: Sequence[Row] | None) -> Account:
     """Be the load client oneself.
 
     Raises:
@@ -400,13 +503,18 @@ async def _load_from_here(layout: Layout, rate: float, for_s: float, seed: int) 
     from kernel.adapters.clock import SystemClock
 
     listing = listing_of(layout)
+    seed, count = sending.seed, max(1, round(sending.rate * sending.for_s))
+
+    def flow(prefix: str) -> OrderFlow | CsvFlow:
+        return load_desk.flow_of(sending.flow or "calm", rows, seed, listing.instruments, count=count, prefix=prefix)
+
     client = LoadClient(
         LoadParts(
             directory=layout.load, journal=layout.journal,
             gateways=lambda: load_addresses(layout.addresses).urls("gateway"),
             instruments=listing.instruments, venue=listing.venue,
             trade_secret=read_secret(layout.secret("trade")), seed=seed,
-            rate_per_s=0.0, telemetry=_Unheard(), log=_Unheard(), clock=SystemClock(),
+            rate_per_s=0.0, telemetry=_Unheard(), log=_Unheard(), clock=SystemClock(), flow=flow,
         )
     )  # fmt: skip
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -415,10 +523,11 @@ async def _load_from_here(layout: Layout, rate: float, for_s: float, seed: int) 
     running = asyncio.create_task(client.run())
     try:
         await _until_ready(client, stop, running)
-        client.set_rate(rate)
-        ended = asyncio.create_task(stop.wait())
-        await asyncio.wait((ended, running), timeout=for_s, return_when=asyncio.FIRST_COMPLETED)
+        client.set_rate(sending.rate)
+        ended, exhausted = asyncio.create_task(stop.wait()), asyncio.create_task(client.exhausted.wait())
+        await asyncio.wait((ended, exhausted, running), timeout=sending.for_s, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
+        exhausted.cancel()
         account = await client.finish()
     finally:
         running.cancel()

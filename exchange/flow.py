@@ -1,13 +1,14 @@
 """Order flow for load: what participants send, and when. Seeded: the same seed and answers give the same flow.
 
 The mix is that of a calm market: six of ten requests are passive orders, three are cancels (some of them replaces), one
-meets the other side. Arrivals are open loop: a schedule of intended times that does not wait for answers.
+meets the other side. A `Mood` for every request makes it another market (`exchange.flow_kinds`). Arrivals are open
+loop: a schedule of intended times that does not wait for answers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -26,6 +27,28 @@ MAX_LIVE: Final = 20_000
 """How many own live orders the flow keeps in mind; older ones are forgotten."""
 
 
+class Mood(NamedTuple):
+    """How participants behave at one moment. Shares are of all requests; what is neither is crossing."""
+
+    cancel: float = CANCEL
+    passive: float = PASSIVE
+    buy: float = 0.5
+    """How much of the new orders buys."""
+    step: float = 0.05
+    """How far the middle moves with an order, in ticks (one standard deviation)."""
+    aim: float = 0.0
+    """Where the middle is drawn to, as a part of the band above (or below) the last close."""
+    pull: float = 0.0005
+    """How much of the way there with each order."""
+    reach: float = 0.5
+    """How far from the last close the middle can get, as a part of the band."""
+    size: float = 1.0
+    """A factor on quantities."""
+
+
+CALM: Final = Mood()
+
+
 class _Live(NamedTuple):
     account: AccountId
     symbol: Symbol
@@ -37,9 +60,18 @@ class OrderFlow:
     """What the participants send next. Tell it the answers (`observe`), or it has nothing to cancel."""
 
     def __init__(
-        self, seed: int, instruments: Sequence[Instrument], accounts: Sequence[AccountId], *, prefix: str = "f"
+        self,
+        seed: int,
+        instruments: Sequence[Instrument],
+        accounts: Sequence[AccountId],
+        *,
+        prefix: str = "f",
+        mood: Callable[[int], Mood] = lambda _: CALM,
     ) -> None:
-        """Make a flow. Its client ids are `prefix`, a dash and a number; flows at one exchange need different ones."""
+        """Make a flow. Its client ids are `prefix`, a dash and a number; flows at one exchange need different ones.
+
+        `mood` tells how the participants behave at a request, given how many went before.
+        """
         assert instruments, "a flow needs an instrument"
         assert accounts, "a flow needs an account"
         self._rng = stream(seed, "order-flow")
@@ -47,6 +79,8 @@ class OrderFlow:
         self._symbols = tuple(self._instruments)
         self._accounts = tuple(accounts)
         self._prefix = prefix
+        self._moods = mood
+        self._mood = CALM
         self._made = 0
         self._middle = {symbol: float(instrument.reference) for symbol, instrument in self._instruments.items()}
         self._live: list[OrderId] = []
@@ -62,12 +96,16 @@ class OrderFlow:
 
     def __next__(self) -> ParticipantCommand:
         """Return the next request; the flow never ends."""
+        self._mood = mood = self._moods(self._made)
         choice = self._rng.random()
-        if choice < CANCEL:
+        if choice < mood.cancel:
             command = self._change()
             if command is not None:
                 return command
-        return self._crossing() if choice >= CANCEL + PASSIVE else self._passive()
+        return self._crossing() if choice >= mood.cancel + mood.passive else self._passive()
+
+    def placed(self, account: AccountId, client_id: ClientId, order_id: OrderId) -> None:
+        """Learn under which number an order was accepted. This flow names orders by their number only."""
 
     def observe(self, events: Sequence[Event]) -> None:
         """Take in what the exchange answered to one request."""
@@ -148,10 +186,11 @@ class OrderFlow:
 
     def _walk(self, symbol: Symbol) -> float:
         """Move a symbol's middle by a small step, drawn back to the last close."""
-        instrument = self._instruments[symbol]
+        instrument, mood = self._instruments[symbol], self._mood
         middle = self._middle[symbol]
-        middle += self._rng.gauss(0.0, 0.05) + (instrument.reference - middle) * 0.0005
-        reach = instrument.band / 2
+        aim = instrument.reference + instrument.band * mood.aim
+        middle += self._rng.gauss(0.0, mood.step) + (aim - middle) * mood.pull
+        reach = instrument.band * mood.reach
         self._middle[symbol] = middle = min(max(middle, instrument.reference - reach), instrument.reference + reach)
         return middle
 
@@ -164,13 +203,13 @@ class OrderFlow:
         return self._symbols[self._rng.randrange(len(self._symbols))]
 
     def _side(self) -> Side:
-        return Side.BUY if self._rng.random() < 0.5 else Side.SELL  # noqa: PLR2004 - a fair coin
+        return Side.BUY if self._rng.random() < self._mood.buy else Side.SELL
 
     def _account(self) -> AccountId:
         return self._accounts[self._rng.randrange(len(self._accounts))]
 
     def _quantity(self) -> Lots:
-        return Lots(1 + min(int(self._rng.expovariate(0.05)), 500))
+        return Lots(1 + min(int(self._rng.expovariate(0.05) * self._mood.size), 500))
 
     def _id(self) -> ClientId:
         self._made += 1

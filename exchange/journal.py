@@ -170,41 +170,46 @@ class Scan:
     """
 
     def __init__(self, data: bytes | memoryview, *, first_seq: int, offset: int = 0) -> None:
-        self._data = memoryview(data)
+        # Slices of bytes are copied once and are quicker to make than views; records are small.
+        self._data = bytes(data)
         self._next_seq = first_seq
         self.end = offset
         self.torn: Torn | None = None
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records from where the last iteration stopped."""
-        data, size = self._data, len(self._data)
-        while (offset := self.end) < size:
-            body = offset + _HEAD.size
+        data, size, seq = self._data, len(self._data), self._next_seq
+        head, head_plain, tail_of = _HEAD.unpack_from, _HEAD_PLAIN.size, _TAIL.unpack_from
+        head_size, tail_size = _HEAD.size, _TAIL.size
+        offset = self.end
+        while offset < size:
+            body = offset + head_size
             if body > size:
                 self._cut_short(offset)
                 return
-            magic, version, zero, length, seq, checksum = _HEAD.unpack_from(data, offset)
-            if checksum != crc32(data[offset : offset + _HEAD_PLAIN.size]):
+            magic, version, zero, length, found, checksum = head(data, offset)
+            if checksum != crc32(data[offset : offset + head_plain]):
                 self._doubt(offset, body, "the head of a record does not fit its checksum")
                 return
             if magic != _MAGIC or version != FORMAT_VERSION or zero:
                 raise CorruptError(offset, "no record of this format begins here")
-            if seq != self._next_seq:
-                raise CorruptError(offset, f"record {seq} stands where {self._next_seq} should")
+            if found != seq:
+                raise CorruptError(offset, f"record {found} stands where {seq} should")
             if length > MAX_PAYLOAD_BYTES:
                 raise CorruptError(offset, f"a record claims {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
             tail = body + length
-            end = tail + _TAIL.size
+            end = tail + tail_size
             if end > size:
                 self._cut_short(offset)
                 return
             payload = data[body:tail]
-            if _TAIL.unpack_from(data, tail) != (crc32(payload, seq & 0xFFFFFFFF), _END):
+            if tail_of(data, tail) != (crc32(payload, seq & 0xFFFFFFFF), _END):
                 self._doubt(offset, end, f"record {seq} does not fit its checksum")
                 return
-            self.end = end
-            self._next_seq = seq + 1
-            yield Record(seq, bytes(payload), end)
+            record = Record(seq, payload, end)
+            self.end = offset = end
+            self._next_seq = seq = seq + 1
+            yield record
 
     def _cut_short(self, offset: int) -> None:
         """The file ends within a record: torn, if what is there is the beginning of one."""

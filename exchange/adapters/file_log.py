@@ -1,8 +1,9 @@
 """A log in files: appended in groups, made durable by one fsync a group, read again in order.
 
-Opening for writing takes the directory's lock, checks every record of the last segment, cuts off a torn tail and
-refuses corruption. After a write or an fsync failed nothing is known about what reached the disk: the log is poisoned
-and every later call raises. (Trying fsync again would report success for pages the kernel has already given up.)
+Opening for writing takes the directory's lock, holds the files against the manifest, checks every record of the last
+segment, cuts off a torn tail and refuses corruption. After a write or an fsync failed nothing is known about what
+reached the disk: the log is poisoned and every later call raises. (Trying fsync again would report success for pages
+the kernel has already given up.)
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self
+from zlib import crc32
 
+from exchange import manifest as manifests
 from exchange.journal import (
+    SEGMENT_HEAD_BYTES,
     CorruptError,
     Kind,
     Record,
@@ -27,6 +31,7 @@ from exchange.journal import (
     read_segment_head,
     segment_head,
 )
+from exchange.manifest import Manifest, Sealed
 from kernel.errors import PermanentError, TemporaryError
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
@@ -126,6 +131,10 @@ class FileLog:
         self._file_lock: Final = threading.Lock()
         self._fd = -1
         self._size = 0
+        self._crc32 = 0
+        self._open_seq = first_seq
+        self._removed_to = first_seq - 1
+        self._sealed: list[Sealed] = []
         self._next_seq = first_seq
         self._synced_seq = first_seq - 1
         self.repaired: Repair | None = None
@@ -141,6 +150,11 @@ class FileLog:
             raise
 
     # --- writing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest record that is still here, or the first there will be."""
+        return self._removed_to + 1
 
     @property
     def last_seq(self) -> int:
@@ -185,6 +199,28 @@ class FileLog:
             self._synced_seq = max(self._synced_seq, upto)
         return upto
 
+    def compact(self, covered: int) -> int:
+        """Remove the segments that hold nothing after record `covered`; return how many records went.
+
+        The segment that is written to always stays. The caller knows that a snapshot covers them.
+
+        Raises:
+            LogFailedError: the disk refused, now or before. What is left is whole.
+        """
+        self._check()
+        with self._file_lock, self._poisoning("compact"):
+            before = self._removed_to
+            gone = [one for one in self._sealed if one.last_seq <= covered]
+            if not gone:
+                return 0
+            self._sealed = self._sealed[len(gone) :]
+            self._removed_to = gone[-1].last_seq
+            self._write_manifest()
+            for one in gone:
+                segment_path(self.directory, one.first_seq).unlink(missing_ok=True)
+            self._sync_directory()
+            return self._removed_to - before
+
     def close(self) -> None:
         """Give the files and the lock back. Does not sync."""
         with self._file_lock:
@@ -225,30 +261,53 @@ class FileLog:
             raise LogFailedError(f"{self.directory}: {self._failure}; the log takes nothing more") from error
 
     def _write(self, data: bytes) -> None:
+        self._write_to(self._fd, data)
+        self._size += len(data)
+        self._crc32 = crc32(data, self._crc32)
+
+    def _write_to(self, fd: int, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            written = self._disk.write(self._fd, view)
+            written = self._disk.write(fd, view)
             if written <= 0:
                 raise OSError(0, "the disk took no bytes")
             view = view[written:]
-        self._size += len(data)
 
     def _roll(self) -> None:
         with self._file_lock:
             # What stands in the old file must be durable before anything after it can be.
             self._disk.fsync(self._fd)
             self._synced_seq = self.last_seq
+            self._sealed.append(Sealed(self._open_seq, self.last_seq, self._size, self._crc32))
             self._begin_segment()
 
     def _begin_segment(self) -> None:
-        path = self.directory / f"{self._next_seq:0{_DIGITS}d}{_SUFFIX}"
+        path = segment_path(self.directory, self._next_seq)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd
-        self._size = 0
+        self._size = self._crc32 = 0
+        self._open_seq = self._next_seq
         self._write(segment_head(self._kind, self._next_seq))
         self._disk.fsync(fd)
+        self._sync_directory()
+        self._write_manifest()
+
+    def _manifest(self) -> Manifest:
+        return Manifest(
+            kind=self._kind, removed_to=self._removed_to, sealed=tuple(self._sealed), open_seq=self._open_seq
+        )
+
+    def _write_manifest(self) -> None:
+        draft = self.directory / f"{manifests.NAME}.draft"
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            self._write_to(fd, manifests.dump(self._manifest()))
+            self._disk.fsync(fd)
+        finally:
+            os.close(fd)
+        draft.replace(self.directory / manifests.NAME)
         self._sync_directory()
 
     def _sync_directory(self) -> None:
@@ -259,12 +318,24 @@ class FileLog:
             os.close(fd)
 
     def _open_last(self) -> None:
-        segments = list_segments(self.directory)
+        manifest = read_manifest(self.directory)
+        segments = _held_against_manifest(self.directory, self._kind, manifest, list_segments(self.directory))
         if not segments:
             self._begin_segment()
             return
-        last = segments[-1]
-        self._next_seq = last.first_seq
+        self._removed_to = segments[0].first_seq - 1
+        self._sealed = list(manifest.sealed) if manifest is not None else []
+        self._check_sizes(segments)
+        for segment in segments[len(self._sealed) : -1]:
+            self._seal_unnamed(segment)
+        self._open_segment(segments[-1])
+        if self._fd >= 0 and self._manifest() != manifest:
+            self._write_manifest()
+        self._drop_removed()
+
+    def _open_segment(self, last: Segment) -> None:
+        self._follows(last)
+        self._open_seq = self._next_seq = last.first_seq
         self._synced_seq = last.first_seq - 1
         data = last.path.read_bytes()
         torn = self._survey(last, data)
@@ -278,17 +349,48 @@ class FileLog:
             self.repaired = Repair(last.path, torn.offset, torn.size)
             self._disk.truncate(self._fd, torn.offset)
             self._size = torn.offset
+        self._crc32 = crc32(memoryview(data)[: self._size])
         # The records may have been written and never synced; whoever replays them will call them durable.
         self._disk.fsync(self._fd)
         self._sync_directory()
         self._synced_seq = self.last_seq
+
+    def _check_sizes(self, segments: Sequence[Segment]) -> None:
+        """Tell a sealed file that was cut or grew without reading it."""
+        for segment, sealed in zip(segments, self._sealed, strict=False):
+            size = segment.path.stat().st_size
+            if size != sealed.size:
+                raise LogCorruptError(
+                    segment.path, min(size, sealed.size), f"{size} bytes, of {sealed.size} when it was finished"
+                )
+
+    def _seal_unnamed(self, segment: Segment) -> None:
+        """Take in a segment that is finished and not yet named so: the writer was stopped between the two."""
+        data = segment.path.read_bytes()
+        self._follows(segment)
+        self._next_seq = segment.first_seq
+        torn = self._survey(segment, data)
+        if torn is not None:
+            raise LogCorruptError(segment.path, torn.offset, "the segment ends early, yet another follows")
+        self._sealed.append(Sealed(segment.first_seq, self.last_seq, len(data), crc32(data)))
+
+    def _follows(self, segment: Segment) -> None:
+        following = (self._sealed[-1].last_seq if self._sealed else self._removed_to) + 1
+        if segment.first_seq != following:
+            raise LogCorruptError(segment.path, 0, f"record {following} should begin here; a segment is missing")
+
+    def _drop_removed(self) -> None:
+        """Finish a compaction that was stopped between naming and removing."""
+        for segment in list_segments(self.directory):
+            if segment.first_seq <= self._removed_to:
+                segment.path.unlink(missing_ok=True)
 
     def _survey(self, segment: Segment, data: bytes) -> Torn | None:
         with _naming(segment.path):
             head = read_segment_head(data, self._kind, segment.first_seq)
             if head is not None:
                 return head
-            scan = Scan(data, first_seq=segment.first_seq, offset=len(segment_head(self._kind, 0)))
+            scan = Scan(data, first_seq=segment.first_seq, offset=SEGMENT_HEAD_BYTES)
             for record in scan:
                 self._next_seq = record.seq + 1
             return scan.torn
@@ -309,6 +411,27 @@ def list_segments(directory: Path) -> list[Segment]:
     return sorted(Segment(int(path.stem), path) for path in names)
 
 
+def segment_path(directory: Path, first_seq: int) -> Path:
+    """Return the file of the segment that begins with record `first_seq`."""
+    return directory / f"{first_seq:0{_DIGITS}d}{_SUFFIX}"
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """Return a log's manifest; None when there is none.
+
+    Raises:
+        LogCorruptError: it is damaged.
+        PermanentError: it is of another format version.
+    """
+    path = directory / manifests.NAME
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with _naming(path):
+        return manifests.load(data)
+
+
 def read_records(directory: Path, from_seq: int = 1, *, kind: Kind = Kind.COMMANDS) -> Iterator[Record]:
     """Yield a log's records from `from_seq` on, and stop at a torn tail. Changes nothing; the log may be in use.
 
@@ -327,10 +450,13 @@ class Reader:
         self._from_seq = from_seq
         self._kind = kind
         self.torn: Torn | None = None
+        self.path: Path | None = None
+        """The file that is being read."""
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records; see `read_records`."""
-        segments = list_segments(self._directory)
+        manifest, segments = self._standing()
+        sealed = {one.first_seq: one for one in manifest.sealed} if manifest is not None else {}
         if segments and self._from_seq < segments[0].first_seq:
             first = segments[0].first_seq
             raise PermanentError(f"{self._directory}: begins with record {first}; record {self._from_seq} is not there")
@@ -339,22 +465,64 @@ class Reader:
         for index, segment in enumerate(segments[start:], start):
             if segment.first_seq != following:
                 raise LogCorruptError(segment.path, 0, f"record {following} should begin here; a segment is missing")
-            for record in self._segment(segment):
+            self.path = segment.path
+            for record in self._segment(segment, sealed.get(segment.first_seq)):
                 following = record.seq + 1
                 if record.seq >= self._from_seq:
                     yield record
             if self.torn is not None and index + 1 < len(segments):
                 raise LogCorruptError(segment.path, self.torn.offset, "the segment ends early, yet another follows")
 
-    def _segment(self, segment: Segment) -> Iterator[Record]:
-        data = segment.path.read_bytes()
+    def _standing(self) -> tuple[Manifest | None, list[Segment]]:
+        """Return manifest and segments as they stood at one moment, however busy the writer is."""
+        while True:
+            before = read_manifest(self._directory)
+            segments = list_segments(self._directory)
+            if read_manifest(self._directory) == before:
+                return before, _held_against_manifest(self._directory, self._kind, before, segments)
+
+    def _segment(self, segment: Segment, sealed: Sealed | None) -> Iterator[Record]:
+        try:
+            data = segment.path.read_bytes()
+        except FileNotFoundError:
+            raise PermanentError(f"{segment.path}: removed by a compaction while it was being read") from None
         with _naming(segment.path):
             self.torn = read_segment_head(data, self._kind, segment.first_seq)
             if self.torn is not None:
                 return
-            scan = Scan(data, first_seq=segment.first_seq, offset=len(segment_head(self._kind, 0)))
+            scan = Scan(data, first_seq=segment.first_seq, offset=SEGMENT_HEAD_BYTES)
+            if sealed is not None and (len(data), crc32(data)) != (sealed.size, sealed.crc32):
+                for _ in scan:
+                    pass  # damage within a record names itself
+                raise CorruptError(min(scan.end, sealed.size), "not what was written here, says the manifest")
             yield from scan
             self.torn = scan.torn
+
+
+def _held_against_manifest(
+    directory: Path, kind: Kind, manifest: Manifest | None, segments: list[Segment]
+) -> list[Segment]:
+    """Return the segments that belong to the log.
+
+    Whatever follows the segments that it names was begun after it was written; whatever lies before was removed.
+
+    Raises:
+        LogCorruptError: one that it names is missing, or one stands between that it does not name.
+    """
+    if manifest is None:
+        return segments
+    if manifest.kind is not kind:
+        raise LogCorruptError(directory / manifests.NAME, 0, f"a log of kind {manifest.kind}; {kind} was asked for")
+    present = [one for one in segments if one.first_seq > manifest.removed_to]
+    for named, segment in zip(manifest.first_seqs, present, strict=False):
+        if segment.first_seq > named:
+            raise LogCorruptError(segment_path(directory, named), 0, "a segment is missing that the manifest names")
+        if segment.first_seq < named:
+            raise LogCorruptError(segment.path, 0, "a segment that the manifest does not name")
+    if len(present) < len(manifest.first_seqs):
+        missing = segment_path(directory, manifest.first_seqs[len(present)])
+        raise LogCorruptError(missing, 0, "a segment is missing that the manifest names")
+    return present
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 from zlib import crc32
 
 import aiohttp
@@ -32,7 +32,7 @@ from exchange.commands import CancelOrder, Limit, MassCancel, ParticipantCommand
 from exchange.flow import DayShape, OrderFlow, arrivals
 from exchange.pace import always
 from exchange.ports import ClientOutcome, Exposition, LoadTelemetry, Log
-from exchange.types import AccountId, Instrument, OrderId, Venue
+from exchange.types import AccountId, ClientId, Instrument, OrderId, Side, Symbol, Ticks, Venue
 from kernel.errors import PermanentError
 from kernel.time import MINUTE, Clock, Duration, Instant, to_seconds
 from kernel.trace import TraceContext, derived_span_id, derived_trace_id, traceparent
@@ -54,6 +54,30 @@ _FLUSH_S: Final = 0.25
 _answer: Final = msgspec.json.Decoder(OrderAnswer)
 
 
+class Flow(Protocol):
+    """What is sent next, given what was answered."""
+
+    def __next__(self) -> ParticipantCommand:
+        """Return the next request.
+
+        Raises:
+            StopIteration: there is none.
+        """
+        ...
+
+    def placed(self, account: AccountId, client_id: ClientId, order_id: OrderId) -> None:
+        """Learn under which number an order was accepted."""
+        ...
+
+    def rested(self, order_id: OrderId, account: AccountId, symbol: Symbol, side: Side, price: Ticks) -> None:
+        """Learn that an order rests."""
+        ...
+
+    def gone(self, order_id: OrderId) -> None:
+        """Learn that an order rests no longer."""
+        ...
+
+
 @dataclass(frozen=True)
 class LoadParts:
     """What a load is made of."""
@@ -70,6 +94,8 @@ class LoadParts:
     log: Log
     clock: Clock
     venue: Venue | None = None
+    flow: Callable[[str], Flow] | None = None
+    """Makes what is sent, given a prefix for client ids that no other load has; None: a calm market."""
     pace: Callable[[Instant], float] = always
     """A factor on the rate at an instant, such as that of the market's phase."""
 
@@ -106,7 +132,14 @@ class LoadClient:
     def __init__(self, parts: LoadParts) -> None:
         self._parts: Final = parts
         started = parts.clock.now()
-        self._flow: Final = OrderFlow(parts.seed, parts.instruments, ACCOUNTS, prefix=f"load-{started:x}")
+        prefix = f"load-{started:x}"
+        self._flow: Final[Flow] = (
+            OrderFlow(parts.seed, parts.instruments, ACCOUNTS, prefix=prefix)
+            if parts.flow is None
+            else parts.flow(prefix)
+        )
+        self.exhausted: Final = asyncio.Event()
+        """The flow came to its end: nothing more is sent."""
         self._path: Final = parts.directory / f"requests-{started}.jsonl"
         self._rate = parts.rate_per_s
         self._pace = 1.0
@@ -215,7 +248,12 @@ class LoadClient:
                 intended = Instant(started + offset)
                 if await self._changed_before(intended):
                     break
-                self._spawn(self._request(next(self._flow), intended))
+                command = next(self._flow, None)
+                if command is None:
+                    self._stopped = True
+                    self.exhausted.set()
+                    break
+                self._spawn(self._request(command, intended))
                 while len(self._requests) >= MAX_IN_FLIGHT:  # noqa: ASYNC110 - rare, and any of thousands may end it
                     await asyncio.sleep(PAUSE_S)
 
@@ -316,6 +354,8 @@ class LoadClient:
         if answer is None or answer.order_id is None:
             return
         order_id = OrderId(answer.order_id)
+        if isinstance(command, PlaceOrder):
+            self._flow.placed(command.account, command.client_id, order_id)
         if answer.resting == 0:
             self._flow.gone(order_id)
         elif isinstance(command, PlaceOrder) and isinstance(command.terms, Limit):

@@ -37,6 +37,10 @@ _PIECE_BYTES: Final = 1024 * 1024
 _SUFFIX: Final = ".snapshot"
 
 
+_Market = tuple[Sequence[Instrument], Venue | None]
+"""What is traded, and the conventions it is traded by."""
+
+
 @dataclass(frozen=True)
 class EnginePaths:
     """Where an engine keeps its things."""
@@ -124,9 +128,10 @@ def recover(
             log.event("journal-tail-cut", severity="warning", path=str(journal.repaired.path),
                       offset=journal.repaired.offset, bytes=journal.repaired.size)  # fmt: skip
         stop = _take_marker(paths.snapshots)
-        events = _open_events(paths.events, journal.last_seq, log)
+        market = (instruments, venue)
+        events = _open_events(paths, market, journal, log)
         try:
-            engine = _newest_engine(paths.snapshots, (instruments, venue), journal.last_seq, events.last_seq, log)
+            engine = _newest_engine(paths.snapshots, market, journal, events.last_seq, log)
             replayed = _replay(engine, journal, events)
             clean = _is_clean(stop, engine, log)
             _remove_marker(paths.snapshots)
@@ -148,6 +153,79 @@ def write_snapshot(directory: Path, seq: int, data: bytes) -> None:
     _write_durably(directory / f"{seq:020d}{_SUFFIX}", data)
     for _, path in _snapshots(directory)[KEPT_SNAPSHOTS:]:
         path.unlink(missing_ok=True)
+
+
+class Compaction(msgspec.Struct, frozen=True):
+    """What a compaction did."""
+
+    removed: int
+    """Records."""
+    first_seq: int
+    """The oldest record that is left."""
+    covered: int
+    """Where the oldest snapshot stands that can be used; 0: there is none, and nothing was removed."""
+
+
+def compact(
+    paths: EnginePaths, instruments: Sequence[Instrument], disk: Disk | None = None, venue: Venue | None = None
+) -> Compaction:
+    """Remove the journal's segments that every snapshot which can be used covers. No engine may run.
+
+    Each snapshot is read first: a damaged one covers nothing. Nothing is removed while the event log ends before the
+    oldest of them, because it could not be completed any more. It stays whole itself: consumers may stand anywhere.
+
+    Raises:
+        LogHeldError: an engine writes to the journal.
+        PermanentError: a log is damaged or not there, or the disk refused.
+    """
+    if not paths.journal.is_dir():
+        raise PermanentError(f"{paths.journal}: there is no journal here")
+    with FileLog(paths.journal, disk=disk) as journal, FileLog(paths.events, codec.Kind.EVENTS, disk=disk) as events:
+        covered = _oldest_whole(paths.snapshots, (instruments, venue), journal.first_seq - 1) or 0
+        removed = journal.compact(covered) if covered <= events.synced_seq else 0
+        return Compaction(removed, journal.first_seq, covered)
+
+
+class SnapshotCheck(msgspec.Struct, frozen=True):
+    """How a snapshot is."""
+
+    path: str
+    seq: int
+    """Where it stands, by its name."""
+    wrong: str = ""
+    """Why it cannot be used; empty when it can."""
+
+
+def check_snapshots(
+    directory: Path, instruments: Sequence[Instrument], venue: Venue | None = None
+) -> list[SnapshotCheck]:
+    """Read every snapshot, oldest first."""
+    found = []
+    for seq, path in reversed(_snapshots(directory)):
+        try:
+            stands = snapshot.load(path.read_bytes(), instruments, venue).sequence
+            wrong = "" if stands == seq else f"it stands at record {stands}, not where its name says"
+        except (PermanentError, OSError) as error:
+            wrong = str(error)
+        found.append(SnapshotCheck(str(path), seq, wrong))
+    return found
+
+
+def engine_before(
+    directory: Path, instruments: Sequence[Instrument], seq: int, until: int | None = None, venue: Venue | None = None
+) -> Engine:
+    """Return an engine of the oldest snapshot from which a journal that begins with record `seq` can be replayed.
+
+    Raises:
+        PermanentError: there is none that stands between `seq` - 1 and `until`.
+    """
+    for stands, path in reversed(_snapshots(directory)):
+        if seq - 1 <= stands and (until is None or stands <= until):
+            engine = _whole(path, (instruments, venue))
+            if engine is not None:
+                return engine
+    before = "" if until is None else f" and not after {until}"
+    raise PermanentError(f"{directory}: the journal begins with record {seq}, and no whole snapshot reaches it{before}")
 
 
 def fork_snapshot(directory: Path, engine: Engine) -> int:
@@ -218,8 +296,12 @@ def _is_clean(stop: CleanStop | None, engine: Engine, log: Log) -> bool:
     return stop.seq == engine.sequence
 
 
-def _open_events(directory: Path, last_seq: int, log: Log) -> FileLog:
-    """Open the event log; throw it away when it is damaged or ahead of the journal."""
+def _open_events(paths: EnginePaths, market: _Market, journal: FileLog, log: Log) -> FileLog:
+    """Open the event log; throw it away when it is damaged or ahead of the journal.
+
+    What went before the oldest snapshot cannot be derived from a journal that was compacted: it begins after that.
+    """
+    directory, last_seq = paths.events, journal.last_seq
     try:
         events = FileLog(directory, codec.Kind.EVENTS)
     except LogHeldError:
@@ -227,24 +309,48 @@ def _open_events(directory: Path, last_seq: int, log: Log) -> FileLog:
     except PermanentError as error:
         log.event("event-log-rebuilt", severity="warning", why=str(error))
     else:
-        if events.last_seq <= last_seq:
+        if journal.first_seq - 1 <= events.last_seq <= last_seq:
             return events
-        log.event(
-            "event-log-rebuilt", severity="warning", why=f"it ends at {events.last_seq}, the journal at {last_seq}"
-        )
+        log.event("event-log-rebuilt", severity="warning",
+                  why=f"it ends at {events.last_seq}, the journal has {journal.first_seq} to {last_seq}")  # fmt: skip
         events.close()
+    first = 1
+    if journal.first_seq > 1:
+        oldest = _oldest_whole(paths.snapshots, market, journal.first_seq - 1)
+        if oldest is None:
+            raise PermanentError(_uncovered(journal))
+        first = oldest + 1
     shutil.rmtree(directory)
-    return FileLog(directory, codec.Kind.EVENTS)
+    return FileLog(directory, codec.Kind.EVENTS, first_seq=first)
 
 
-def _newest_engine(
-    directory: Path,
-    market: tuple[Sequence[Instrument], Venue | None],
-    journal_seq: int,
-    events_seq: int,
-    log: Log,
-) -> Engine:
+def _oldest_whole(directory: Path, market: _Market, from_seq: int) -> int | None:
+    """Return where the oldest snapshot stands that can be used and is not older than `from_seq`."""
+    for seq, path in reversed(_snapshots(directory)):
+        if seq >= from_seq and _whole(path, market) is not None:
+            return seq
+    return None
+
+
+def _whole(path: Path, market: _Market) -> Engine | None:
+    """Return the engine of a snapshot; None when it is damaged, or does not stand where its name says."""
+    try:
+        engine = snapshot.load(path.read_bytes(), *market)
+    except (snapshot.SnapshotError, OSError):
+        return None
+    return engine if f"{engine.sequence:020d}" == path.stem else None
+
+
+def _uncovered(journal: FileLog) -> str:
+    return (
+        f"{journal.directory}: begins with record {journal.first_seq}, and no snapshot that can be used reaches up to "
+        "it; restore a snapshot from a copy"
+    )
+
+
+def _newest_engine(directory: Path, market: _Market, journal: FileLog, events_seq: int, log: Log) -> Engine:
     """Return the engine of the newest snapshot that is whole and not ahead of the event log; else a fresh one."""
+    journal_seq = journal.last_seq
     for seq, path in _snapshots(directory):
         if seq > journal_seq:
             raise PermanentError(
@@ -253,10 +359,19 @@ def _newest_engine(
             )
         if seq > events_seq:
             continue  # what lies between would be missing from the event log
+        if seq < journal.first_seq - 1:
+            break  # what lies between was removed
         try:
-            return snapshot.load(path.read_bytes(), *market)
+            engine = snapshot.load(path.read_bytes(), *market)
         except (snapshot.SnapshotError, OSError) as error:
             log.event("snapshot-passed-over", severity="warning", path=str(path), why=str(error))
+            continue
+        if engine.sequence == seq:
+            return engine
+        why = f"it stands at record {engine.sequence}, not where its name says"
+        log.event("snapshot-passed-over", severity="warning", path=str(path), why=why)
+    if journal.first_seq > 1:
+        raise PermanentError(_uncovered(journal))
     return Engine(*market)
 
 

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from exchange.adapters.file_log import Reader
+from exchange.adapters.file_log import Reader, read_manifest
 from exchange.adapters.listing_file import read_listing
+from exchange.adapters.recovery import engine_before
 from exchange.engine import Engine
 from exchange.journal import decode_command
 from exchange.types import Instrument, Venue
 from kernel.errors import InputError, PermanentError, TapewatchError
+
+_PROGRESS_EVERY: Final = 10_000
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -31,21 +35,36 @@ class Verification(msgspec.Struct, frozen=True):
     state_hash: str
     torn_bytes: int
     """Bytes of a record that was cut short, or is being written; 0 when the replay stopped before the end."""
+    from_snapshot: int = 0
+    """Where the snapshot stands from which the replay began; 0: it began with nothing."""
 
 
 def verify(
-    journal: Path, instruments: Sequence[Instrument], until: int | None = None, venue: Venue | None = None
+    journal: Path,
+    instruments: Sequence[Instrument],
+    until: int | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+    venue: Venue | None = None,
 ) -> Verification:
     """Replay a journal up to and including record `until` (None: to its end). Changes nothing.
+
+    A journal that was compacted is replayed from the oldest snapshot beside it (`../snapshots`). `progress` is told the
+    sequence number now and then.
 
     Raises:
         PermanentError: the journal is damaged, of another version, not there, or ends before `until`.
     """
-    engine = Engine(instruments, venue)
     if not journal.is_dir():
         raise InputError(str(journal), "there is no journal here", right="name the directory of one")
-    reader = Reader(journal)
-    if until is None or until > 0:
+    if until is not None and until < 0:
+        raise InputError("until", f"is {until}", right="records are numbered from 1")
+    manifest = read_manifest(journal)
+    engine = Engine(instruments, venue)
+    if manifest is not None and manifest.removed_to > 0:
+        engine = engine_before(journal.parent / "snapshots", instruments, manifest.removed_to + 1, until, venue)
+    begun = engine.sequence
+    reader = Reader(journal, begun + 1)
+    if until is None or until > begun:
         for record in reader:
             try:
                 engine.apply(decode_command(record.payload))
@@ -55,10 +74,12 @@ def verify(
                 ) from error
             if record.seq == until:
                 break
+            if not record.seq % _PROGRESS_EVERY:
+                progress(record.seq)
     if until is not None and engine.sequence < until:
         raise PermanentError(f"{journal}: the journal ends at record {engine.sequence}, before {until}")
     torn = reader.torn.size if reader.torn is not None else 0
-    return Verification(engine.sequence, engine.sequence, engine.state_hash(), torn)
+    return Verification(engine.sequence - begun, engine.sequence, engine.state_hash(), torn, begun)
 
 
 def read_instruments(path: Path) -> tuple[Instrument, ...]:
@@ -79,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         listing = read_listing(given.instruments)
-        found = verify(given.journal, listing.instruments, given.until, listing.venue)
+        found = verify(given.journal, listing.instruments, given.until, venue=listing.venue)
     except TapewatchError as error:
         sys.stderr.write(f"{error}\n")
         return 1

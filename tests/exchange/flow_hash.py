@@ -1,6 +1,6 @@
 """Long seeded flows through the engine: prints what states they reach, what was told, and which build told it.
 
-    python tests/exchange/flow_hash.py COMMANDS
+python tests/exchange/flow_hash.py COMMANDS
 """
 
 import json

@@ -98,6 +98,40 @@ async def test_nothing_is_acknowledged_after_a_sync_failed_and_none_is_tried_aga
         assert await running.stop() == EXIT_JOURNAL_FAILED
 
 
+async def test_the_stream_waits_for_the_sync_and_never_tells_what_was_not_synced(tmp_path):
+    """Trades and market data are made from this stream: matching runs ahead, and nobody hears of it."""
+    disk, heard = FailingDisk(), [0]
+
+    async def listen_on(port: int) -> None:
+        async for message in follow_events(port, lambda: Subscribe(1), lambda _connected: None):
+            if isinstance(message, Stream):
+                heard.extend(item.seq for item in message.happened)
+            else:
+                heard.append(message.seq)
+
+    async with engine(tmp_path, disk) as running, client_of(running.port) as client:
+        listening = asyncio.create_task(listen_on(running.port))
+        assert isinstance(await client.submit(order("a"), 5), Answer)
+        await eventually(lambda: heard[-1] == 1)
+        running.faults._active["engine-slow-sync"] = 0.6
+        asking = asyncio.create_task(client.submit(order("b"), 5))
+        server = running.server
+        await eventually(lambda: server._sequencer.engine.sequence == 2)
+        count = len(heard)
+        await eventually(lambda: len(heard) > count)  # a heartbeat while it is matched and not yet durable
+        assert (heard[-1], asking.done()) == (1, False)
+        assert isinstance(await asking, Answer)
+        await eventually(lambda: heard[-1] == 2)
+        disk.broken = True
+        assert isinstance(await client.submit(order("c"), 5), Refused)
+        assert server._sequencer.engine.sequence == 3
+        count = len(heard)
+        await eventually(lambda: len(heard) > count + 2)
+        assert max(heard) == 2
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
 async def test_a_clean_stop_starts_open_and_an_unclean_one_starts_halted(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
         await client.submit(order("a"), 5)

@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,14 +12,17 @@ import msgspec
 import pytest
 
 from exchange.adapters.file_log import FileLog, LogCorruptError, list_segments
+from exchange.adapters.recovery import recover
 from exchange.adapters.verify import main, verify
 from exchange.commands import CloseSession, Halt, OpenSession, Resume, Sequenced
 from exchange.engine import Engine
 from exchange.flow import OrderFlow
-from exchange.journal import decode_command, encode_command
+from exchange.journal import RECORD_OVERHEAD_BYTES, SEGMENT_HEAD_BYTES, decode_command, encode_command
+from exchange.recording import RecordingLog
 from exchange.snapshot import SnapshotError, dump, load
 from exchange.types import HaltReason, Instrument
 from kernel.errors import InputError, PermanentError
+from tests.exchange.plant import paths
 
 INSTRUMENTS = (Instrument("AAA", 1_000, 200), Instrument("BBB", 500, 100))
 
@@ -126,6 +130,68 @@ def test_the_state_is_the_same_under_every_hash_seed(tmp_path, day, hash_seed):
         check=True,
     )
     assert json.loads(done.stdout)["state_hash"] == day[1][289]
+
+
+HASHES = """
+import sys
+from pathlib import Path
+from exchange.adapters.file_log import read_records
+from exchange.adapters.verify import read_instruments
+from exchange.engine import Engine
+from exchange.journal import decode_command
+engine = Engine(read_instruments(Path(sys.argv[2])))
+for record in read_records(Path(sys.argv[1])):
+    engine.apply(decode_command(record.payload))
+    print(engine.state_hash())
+"""
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "271828"])
+def test_every_prefix_has_the_same_hash_under_every_hash_seed(tmp_path, day, hash_seed):
+    write(tmp_path / "journal", day[0])
+    (tmp_path / "instruments.json").write_bytes(msgspec.json.encode(INSTRUMENTS))
+    done = subprocess.run(
+        [sys.executable, "-c", HASHES, tmp_path / "journal", tmp_path / "instruments.json"],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == day[1]
+
+
+def recovered(root):
+    """Return the hash of an engine that came back."""
+    back = recover(paths(root), INSTRUMENTS, RecordingLog())
+    with back.journal, back.events:
+        return back.engine.sequence, back.engine.state_hash()
+
+
+def test_an_engine_comes_back_from_a_journal_cut_at_every_byte_with_all_that_was_whole(tmp_path, day):
+    items, hashes = day[0][:12], [Engine(INSTRUMENTS).state_hash(), *day[1][:12]]
+    write(paths(tmp_path).journal, items)
+    (segment,) = list_segments(paths(tmp_path).journal)
+    data, sizes = segment.path.read_bytes(), [SEGMENT_HEAD_BYTES]
+    for item in items:
+        sizes.append(sizes[-1] + RECORD_OVERHEAD_BYTES + len(encode_command(item)))
+    assert sizes[-1] == len(data)
+    for size in range(len(data) + 1):
+        segment.path.write_bytes(data[:size])
+        whole = sum(size >= end for end in sizes[1:])
+        assert recovered(tmp_path) == (whole, hashes[whole])
+        shutil.rmtree(paths(tmp_path).events)
+
+
+def test_no_engine_comes_back_from_a_journal_with_a_flipped_bit(tmp_path, day):
+    write(paths(tmp_path).journal, day[0][:6])
+    (segment,) = list_segments(paths(tmp_path).journal)
+    data = segment.path.read_bytes()
+    for place in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[place // 8] ^= 1 << place % 8
+        segment.path.write_bytes(damaged)
+        with pytest.raises(PermanentError, match=r"corrupt at byte|format version"):
+            recovered(tmp_path)
 
 
 def test_the_command_line_answers_bad_input_with_one_sentence(tmp_path, capsys):

@@ -1,0 +1,116 @@
+"""What the terminal does with an exchange's files: find them, check them, replay them, compact them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from control.progress import Progress
+from exchange.adapters.listing_file import read_listing
+from exchange.adapters.log_check import BadByte, LogCheck, check_log, is_log
+from exchange.adapters.recovery import Compaction, EnginePaths, SnapshotCheck, check_snapshots, compact
+from exchange.adapters.verify import Verification, verify
+from exchange.listing import Listing
+from kernel.errors import InputError
+
+INSTRUMENTS: Final = "instruments.json"
+
+
+class FilesVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What `exchange verify DIR` finds: all logs and snapshots that belong together."""
+
+    logs: tuple[LogCheck, ...]
+    snapshots: tuple[SnapshotCheck, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bad(self) -> BadByte | None:
+        """The first byte that is not as it was written, of the first log that has one."""
+        return next((one.bad for one in self.logs if one.bad is not None), None)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every byte is as it was written."""
+        return self.bad is None and all(not one.wrong for one in self.snapshots)
+
+
+def paths_of(directory: Path) -> EnginePaths:
+    """Return where an engine's files are, given the journal, the directory around it, or an estate's.
+
+    Raises:
+        InputError: there is no journal there.
+    """
+    for journal in (directory, directory / "journal", directory / "exchange" / "journal"):
+        if is_log(journal):
+            around = journal.absolute().parent
+            return EnginePaths(journal, around / "events", around / "snapshots")
+    raise InputError(str(directory), "there is no journal here", right="name a journal's directory, or an estate's")
+
+
+def listing_for(directory: Path, given: Path | None) -> Listing:
+    """Return what is traded, and by which conventions: from the file given, else from `instruments.json` beside the journal or above it.
+
+    Raises:
+        InputError: there is no such file, or it holds none.
+    """
+    if given is not None:
+        return read_listing(given)
+    found = _instruments_near(directory)
+    if found is None:
+        raise InputError(
+            str(directory), f"no {INSTRUMENTS} lies there or above", right="name the file with --instruments"
+        )
+    return read_listing(found)
+
+
+def _instruments_near(directory: Path) -> Path | None:
+    here = directory.absolute()
+    return next((path for each in (here, *here.parents[:3]) if (path := each / INSTRUMENTS).is_file()), None)
+
+
+def check(directory: Path, given: Path | None = None) -> FilesVerdict:
+    """Read everything there is and name the first byte that is not as it was written. Changes nothing.
+
+    A log's own directory is checked alone; else its event log and snapshots are, too.
+
+    Raises:
+        InputError: there is no log there, or it cannot be read.
+        PermanentError: it is of another format version.
+    """
+    if is_log(directory):
+        return FilesVerdict(logs=(check_log(directory, Progress("checked", None)),))
+    paths = paths_of(directory)
+    logs = [
+        check_log(each, Progress(f"checked of {each.name}")) for each in (paths.journal, paths.events) if is_log(each)
+    ]
+    instruments = given or _instruments_near(directory)
+    if instruments is None:
+        note = f"no {INSTRUMENTS} near: the snapshots were not read; --instruments names the file"
+        return FilesVerdict(logs=tuple(logs), notes=(note,) if any(paths.snapshots.glob("*.snapshot")) else ())
+    listing = read_listing(instruments)
+    snapshots = check_snapshots(paths.snapshots, listing.instruments, listing.venue)
+    return FilesVerdict(logs=tuple(logs), snapshots=tuple(snapshots))
+
+
+def replay(directory: Path, given: Path | None, until: int | None) -> Verification:
+    """Replay a journal up to a record.
+
+    Raises:
+        InputError: there is no journal there, or the instruments are not known.
+        PermanentError: it is damaged, or ends before.
+    """
+    paths = paths_of(directory)
+    listing = listing_for(directory, given)
+    return verify(paths.journal, listing.instruments, until, Progress("replayed to", until), listing.venue)
+
+
+def shorten(directory: Path, given: Path | None) -> Compaction:
+    """Compact a journal that no engine writes to.
+
+    Raises:
+        TapewatchError: there is none, an engine runs, or the disk refused.
+    """
+    listing = listing_for(directory, given)
+    return compact(paths_of(directory), listing.instruments, venue=listing.venue)

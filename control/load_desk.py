@@ -1,0 +1,200 @@
+"""What `exchange load` sends: a kind of flow or a file, to an engine of its own; with a journal and a record of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TextIO
+
+import msgspec
+
+from control.journal_desk import INSTRUMENTS
+from control.progress import Progress
+from control.state_dir import generate_instruments
+from exchange.adapters.file_log import FileLog
+from exchange.adapters.load_client import ACCOUNTS, SHAPE
+from exchange.adapters.verify import read_instruments
+from exchange.commands import CancelOrder, PlaceOrder, ReplaceOrder, Sequenced
+from exchange.engine import Engine
+from exchange.events import Event
+from exchange.flow import OrderFlow, arrivals
+from exchange.flow_csv import CsvFlow, CsvWriter, Row, read_flow
+from exchange.flow_kinds import FlowKind, made_flow
+from exchange.journal import encode_command
+from exchange.offline_load import LoadAccount, run_offline
+from exchange.types import Instrument
+from kernel.errors import InputError, PermanentError
+from kernel.time import Duration
+
+COMMANDS_MAX: Final = 100_000_000
+FILE_BYTES_MAX: Final = 2**30
+_JOURNAL_BATCH: Final = 1024
+
+
+@dataclass(frozen=True)
+class OfflineWish:
+    """What a person wants sent to an engine of its own."""
+
+    flow: str
+    seed: int
+    count: int
+    rate: float
+    instruments: Path | None = None
+    symbols: int = 4
+    out: Path | None = None
+    """Where the flow is written as CSV."""
+    journal: Path | None = None
+    """Where a journal and its instruments are written."""
+
+
+def complete_flow(incomplete: str) -> list[str]:
+    """Offer the kinds of flow."""
+    return sorted(kind.value for kind in FlowKind if kind.value.startswith(incomplete))
+
+
+def rows_of(flow: str) -> list[Row] | None:
+    """Return the requests of a file; None for a kind of flow.
+
+    Raises:
+        InputError: it is neither a kind nor a file that can be read.
+    """
+    if flow in set(FlowKind):
+        return None
+    path = Path(flow)
+    if path.suffix != ".csv":
+        kinds = ", ".join(kind.value for kind in FlowKind)
+        raise InputError("--flow", f"{flow[:80]!r} is no kind of flow", right=f"one of {kinds}, or a .csv file")
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise InputError(flow, "is larger than 1 GiB", right="split it")
+        return read_flow(flow, path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(flow, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(flow, f"is not UTF-8 at byte {error.start}") from error
+
+
+def flow_of(
+    flow: str, rows: Sequence[Row] | None, seed: int, instruments: Sequence[Instrument], *, count: int, prefix: str
+) -> OrderFlow | CsvFlow:
+    """Return the flow that is meant; `rows` are those of its file.
+
+    Raises:
+        InputError: the file trades what is not there.
+    """
+    if rows is None:
+        return made_flow(FlowKind(flow), seed, instruments, ACCOUNTS, count=count, prefix=prefix)
+    found = CsvFlow(rows)
+    unknown = sorted(found.symbols - {one.symbol for one in instruments})
+    if unknown:
+        there = ", ".join(sorted(one.symbol for one in instruments))
+        raise InputError(
+            flow, f"trades {', '.join(unknown[:5])}", right=f"there are {there}; --instruments names others"
+        )
+    return found
+
+
+def run(wish: OfflineWish) -> LoadAccount:
+    """Send a flow to a fresh engine in this process.
+
+    Raises:
+        InputError: what is wished for is wrong.
+        PermanentError: a file cannot be written.
+    """
+    if not 1 <= wish.count <= COMMANDS_MAX:
+        raise InputError("--commands", f"is {wish.count}", right=f"between 1 and {COMMANDS_MAX:,}")
+    if not wish.rate > 0:
+        raise InputError("--rate", f"is {wish.rate:g}", right="more than 0 offline: it gives the times of the requests")
+    instruments = (
+        generate_instruments(wish.symbols, 1) if wish.instruments is None else read_instruments(wish.instruments)
+    )
+    rows = rows_of(wish.flow)
+    flow = flow_of(wish.flow, rows, wish.seed, instruments, count=wish.count, prefix="f")
+    count = wish.count if rows is None else min(wish.count, len(rows))
+    # Whole microseconds, as a file keeps them: what is read from it again is the same flow.
+    times = (
+        (Duration(at // 1000 * 1000) for at in arrivals(wish.rate, SHAPE, wish.seed))
+        if rows is None
+        else (row.at for row in rows)
+    )
+    with contextlib.ExitStack() as files:
+        kept: list[Callable[[Sequenced, Sequence[Event]], None]] = []
+        if wish.out is not None:
+            kept.append(_to_csv(files.enter_context(_created(wish.out))))
+        if wish.journal is not None:
+            kept.append(files.enter_context(_to_journal(wish.journal, instruments)))
+
+        def keep(item: Sequenced, events: Sequence[Event]) -> None:
+            for each in kept:
+                each(item, events)
+
+        return run_offline(Engine(instruments), flow, iter(times), count, keep=keep, progress=Progress("sent", count))
+
+
+def _to_csv(file: TextIO) -> Callable[[Sequenced, Sequence[Event]], None]:
+    writer = CsvWriter(file)
+
+    def keep(item: Sequenced, events: Sequence[Event]) -> None:
+        if isinstance(item.command, PlaceOrder | CancelOrder | ReplaceOrder):
+            writer.write(Duration(item.at), item.command, events)
+
+    return keep
+
+
+@contextlib.contextmanager
+def _created(path: Path) -> Iterator[TextIO]:
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            yield file
+    except OSError as error:
+        raise PermanentError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _to_journal(directory: Path, instruments: Sequence[Instrument]) -> Iterator[Callable[[Sequenced, object], None]]:
+    """Write a journal beside its instruments; it must not be there yet."""
+    journal = directory / "journal"
+    if journal.exists():
+        raise InputError(str(journal), "is there already", right="name a directory without a journal")
+    batch: list[bytes] = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / INSTRUMENTS).write_bytes(msgspec.json.encode(instruments))
+    except OSError as error:
+        raise PermanentError(f"{directory}: cannot be written: {error.strerror}") from error
+    with FileLog(journal) as log:
+
+        def keep(item: Sequenced, _: object) -> None:
+            batch.append(encode_command(item))
+            if len(batch) >= _JOURNAL_BATCH:
+                log.append(batch)
+                batch.clear()
+
+        yield keep
+        if batch:
+            log.append(batch)
+        log.sync()
+
+
+def words_of(account: LoadAccount) -> Iterator[tuple[str, str]]:
+    """Tell an account in lines."""
+    actions = ", ".join(f"{count:,} {action}" for action, count in account.sent_by_action.items())
+    yield (
+        "sent",
+        f"{account.sent:,} requests over {account.seconds_of_flow:,.1f} s of the flow's time: {actions or '-'}",
+    )
+    yield (
+        "answered",
+        (
+            f"{account.accepted:,} accepted, {account.canceled:,} cancelled, {account.replaced:,} replaced, "
+            f"{account.rejected:,} rejected"
+        ),
+    )
+    for reason, count in itertools.islice(account.rejected_by_reason.items(), 20):
+        yield "", f"{count:,} {reason}"
+    yield "traded", f"{account.trades:,} trades of {account.traded_lots:,} lots, {account.notional:,} ticks x lots"
+    yield "resting", f"{account.resting_orders:,} orders"
+    yield "state", account.state_hash

@@ -1,0 +1,116 @@
+"""The verbs `exchange verify DIR`, `exchange replay`, `exchange compact`: an exchange's files, without an exchange."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+import typer
+from rich.markup import escape as markup
+
+from control.journal_desk import FilesVerdict, check, replay, shorten
+from control.terminal import DONE, FAILED, AsJson, guarded, out, print_json
+from exchange.adapters.log_check import LogCheck
+
+Directory = Annotated[
+    Path, typer.Argument(help="A journal's directory, the one around it, or an estate's.", show_default=False)
+]
+Instruments = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON with the instruments; else instruments.json beside the journal or above.", show_default=False
+    ),
+]
+
+
+def verify_files(directory: Path, instruments: Path | None, *, as_json: bool) -> NoReturn:
+    """Read every byte of a journal's files and tell the first that is not as it was written."""
+    verdict = guarded(lambda: check(directory, instruments))
+    if as_json:
+        print_json({"sound": verdict.sound, **msgspec.to_builtins(verdict)})
+    else:
+        _print_verdict(verdict)
+    raise typer.Exit(DONE if verdict.sound else FAILED)
+
+
+def _print_verdict(verdict: FilesVerdict) -> None:
+    for log in verdict.logs:
+        out.print(f"{log.kind:10}{markup(_log_words(log))}", soft_wrap=True)
+        if log.torn_bytes:
+            note = (
+                f"{log.torn_bytes} bytes at the end are no whole record: cut short or being written, never acknowledged"
+            )
+            out.print(f"{'note':10}{note}", soft_wrap=True)
+        if not log.manifest:
+            out.print(f"{'note':10}there is no manifest: whether the end is missing cannot be told", soft_wrap=True)
+        if log.bad is not None:
+            where = f"byte {log.bad.offset}" if log.bad.exact else f"the record that begins at byte {log.bad.offset}"
+            told = f"{log.bad.path}: {where}: {log.bad.what}; everything before it is sound"
+            out.print(f"[bold red]{'wrong':10}[/]{markup(told)}", soft_wrap=True)
+    for snapshot in verdict.snapshots:
+        if snapshot.wrong:
+            out.print(f"[bold red]{'wrong':10}[/]{markup(f'{snapshot.path}: {snapshot.wrong}')}", soft_wrap=True)
+        else:
+            out.print(f"{'snapshot':10}{markup(snapshot.path)}: stands at record {snapshot.seq}", soft_wrap=True)
+    for note in verdict.notes:
+        out.print(f"{'note':10}{markup(note)}", soft_wrap=True)
+    if verdict.sound:
+        out.print("[green]every byte is as it was written[/]")
+
+
+def _log_words(log: LogCheck) -> str:
+    records = f"records {log.first_seq} to {log.last_seq}" if log.records else "no records"
+    return f"{log.directory}: {records} in {log.segments} segments, {log.size:,} bytes"
+
+
+def replay_journal(
+    directory: Directory,
+    until: Annotated[
+        int | None, typer.Option(help="The last record to apply; else the last there is.", show_default=False)
+    ] = None,
+    instruments: Instruments = None,
+    *,
+    print_hash: Annotated[bool, typer.Option("--print-hash", help="Print the state's hash and nothing else.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a journal and tell the state it leads to: the same records, the same hash, on every machine.
+
+    Changes nothing; an engine may write to the journal meanwhile. A compacted one is replayed from its oldest snapshot.
+    """
+    began = time.monotonic()
+    found = guarded(lambda: replay(directory, instruments, until))
+    taken_s = time.monotonic() - began
+    if as_json:
+        print_json({**msgspec.to_builtins(found), "seconds": round(taken_s, 3)})
+        return
+    if print_hash:
+        typer.echo(found.state_hash)
+        return
+    begun = f" from the snapshot at record {found.from_snapshot}" if found.from_snapshot else ""
+    rate = f", {found.records / taken_s:,.0f} a second" if taken_s > 0 and found.records else ""
+    out.print(f"{'replayed':10}{found.records:,} records{begun} to {found.last_seq}{rate}", soft_wrap=True)
+    out.print(f"{'state':10}{found.state_hash}", soft_wrap=True)
+    if found.torn_bytes:
+        out.print(f"{'note':10}{found.torn_bytes} bytes at the end are no whole record", soft_wrap=True)
+
+
+def compact_journal(directory: Directory, instruments: Instruments = None, *, as_json: AsJson = False) -> None:
+    """Remove the part of a journal that every snapshot which can be used covers. No engine may run.
+
+    Afterwards the journal cannot be replayed from its first record: `exchange verify` of an estate with a load says so.
+    """
+    done = guarded(lambda: shorten(directory, instruments))
+    if as_json:
+        print_json(done)
+    elif done.removed:
+        out.print(f"{done.removed:,} records removed; the journal begins with {done.first_seq}", soft_wrap=True)
+    elif not done.covered:
+        out.print("nothing removed: no snapshot covers anything", soft_wrap=True)
+    else:
+        out.print(
+            f"nothing removed: no whole segment lies before record {done.covered}, where the oldest snapshot stands, "
+            "or the event log ends before it",
+            soft_wrap=True,
+        )
