@@ -50,7 +50,8 @@ def paths_of(directory: Path) -> EnginePaths:
 
 
 def listing_for(directory: Path, given: Path | None) -> Listing:
-    """Return what is traded, and by which conventions: from the file given, else from `instruments.json` beside the journal or above it.
+    """Return what is traded, and by which conventions: from the file given, else
+    from `instruments.json` beside the journal or above it.
 
     Raises:
         InputError: there is no such file, or it holds none.
@@ -103,7 +104,7 @@ def replay(directory: Path, given: Path | None, until: int | None) -> Verificati
     """
     paths = paths_of(directory)
     listing = listing_for(directory, given)
-    return verify(paths.journal, listing.instruments, until, Progress("replayed to", until), listing.venue)
+    return verify(paths.journal, listing.instruments, until, listing.venue, Progress("replayed to", until))
 
 
 def shorten(directory: Path, given: Path | None) -> Compaction:

@@ -43,8 +43,8 @@ def verify(
     journal: Path,
     instruments: Sequence[Instrument],
     until: int | None = None,
-    progress: Callable[[int], None] = lambda _: None,
     venue: Venue | None = None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Replay a journal up to and including record `until` (None: to its end). Changes nothing.
 
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         listing = read_listing(given.instruments)
-        found = verify(given.journal, listing.instruments, given.until, venue=listing.venue)
+        found = verify(given.journal, listing.instruments, given.until, listing.venue)
     except TapewatchError as error:
         sys.stderr.write(f"{error}\n")
         return 1
