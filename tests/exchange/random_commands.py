@@ -6,6 +6,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from exchange import commands as c
 from exchange.types import (
     HaltReason,
@@ -93,6 +95,8 @@ PROFILES = (
     ),
 )
 GATHERING = (TradingPhase.PRE_OPEN, TradingPhase.OPENING_AUCTION, TradingPhase.CLOSING_AUCTION)
+FIELDS = ("account", "symbol", "side", "terms", "time_in_force", "expires_at", "self_trade", "session")
+GARBAGE = (None, 7, -1, True, 1.5, "north")
 CONTRARY = (0, -1, 1_000_001, 2_000_000_000, "5", True, 1.5)
 
 
@@ -188,7 +192,8 @@ class Script:
         side = rng.choice(tuple(Side))
         lots = self.lots(symbol, most)
         session = rng.choice(SESSIONS)
-        return c.PlaceOrder(account, self.client_id(), symbol, side, lots, terms, lasts, expires_at, mode, session)
+        order = c.PlaceOrder(account, self.client_id(), symbol, side, lots, terms, lasts, expires_at, mode, session)
+        return structs.replace(order, **{rng.choice(FIELDS): rng.choice(GARBAGE)}) if self.off() else order
 
     def terms(self, symbol):
         """Terms, how long they last, and how many lots at most."""
