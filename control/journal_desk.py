@@ -50,8 +50,9 @@ def paths_of(directory: Path) -> EnginePaths:
 
 
 def listing_for(directory: Path, given: Path | None) -> Listing:
-    """Return what is traded, and by which conventions: from the file given, else
-    from `instruments.json` beside the journal or above it.
+    """Return what is traded, and by which conventions.
+
+    They come from the file given, else from `instruments.json` beside the journal or above it.
 
     Raises:
         InputError: there is no such file, or it holds none.
