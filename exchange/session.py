@@ -55,8 +55,7 @@ def _leave(floor: Floor, events: list[Event], books: list[Book], phase: TradingP
         stands = floor.halt is not None or floor.paused_until > 0 or floor.phase is _CLOSED
         if crosses and not stands and book.halt is None and not book.paused_until:
             cross(floor, events, book)
-        if old is not phase:
-            book.reopening_until = 0
+        book.reopening_until = 0
         book.phase = phase
 
 

@@ -184,6 +184,10 @@ EXAMPLES: Final = {
         ["phase opening_auction", "ann buy 2 @104", "bob buy 2 market", "cid sell 3 @100", "phase continuous"],
         ["cross 3@104 surplus 1", "trade 2@104 2<3", "trade 1@104 1<3", "phase all continuous"],
     ),
+    "P9 a turn takes the place of a reopening auction": (
+        ["halt AAA", "resume AAA auction", "phase intraday_auction AAA", "+301s tick"],
+        ["ticked"],
+    ),
     "P5 closing an auction": (
         ["phase closing_auction", "ann buy 2 @100", "bob sell 1 @100", "close"],
         ["cross 1@100 surplus 1", "trade 1@100 1<2", "expire 1 1@100", "sessionclosed"],
