@@ -147,7 +147,8 @@ def load_config(path: Path) -> RoleConfig:
         InputError: instruments or venue contradict themselves.
     """
     config = msgspec.json.decode(path.read_bytes(), type=RoleConfig)
-    refuse_contradictions(config.instruments, config.venue, str(path))
+    if config.instruments:  # a role that trades nothing, such as the bridge, is told of none
+        refuse_contradictions(config.instruments, config.venue, str(path))
     return config
 
 

@@ -94,9 +94,8 @@ async def follow_feed(
         except msgspec.DecodeError as error:
             log.event("feed-unreadable", severity="error", why=str(error))
         except (OSError, TimeoutError, WebSocketException) as error:
-            log.event(
-                "feed-lost", severity="warning", why=str(error) or type(error).__name__, too_slow=_too_slow(error)
-            )
+            why = str(error) or type(error).__name__
+            log.event("feed-lost", severity="warning", why=f"too slow: {why}" if _too_slow(error) else why)
         finally:
             told(False)  # noqa: FBT003 - a callback's one argument
         await asyncio.sleep(RECONNECT_S)
