@@ -167,11 +167,7 @@ def _tell(floor: Floor, events: list[Event], bid: Order, ask: Order, lots: int, 
     maker, taker = (ask, bid) if buys_later else (bid, ask)
     cost = price * lots * book.money
     paid = fee(cost, book.instrument.auction_fee_ppm)
-    bid.cash.has -= cost + paid
-    ask.cash.has += cost - paid
-    floor.fees.has += 2 * paid
-    bid.stock.has += lots
-    ask.stock.has -= lots
+    floor.settle(bid, ask, lots, cost, paid, paid)
     if book.luld_ppm:
         floor.note_trade(book, price)
     floor.trades_made += 1

@@ -260,12 +260,8 @@ class Floor:
         buyer_fee = seller_fee = 0
         if book.fees:
             buyer_fee, seller_fee = fees(book, cost, taker.side)
-            self.fees.has += buyer_fee + seller_fee
         bid, ask = (taker, maker) if taker.side is _BUY else (maker, taker)
-        bid.cash.has -= cost + buyer_fee
-        ask.cash.has += cost - seller_fee
-        bid.stock.has += lots
-        ask.stock.has -= lots
+        self.settle(bid, ask, lots, cost, buyer_fee, seller_fee)
         if book.luld_ppm:
             self.note_trade(book, price)
         book.last_price = price
@@ -294,6 +290,14 @@ class Floor:
             self.hold(maker)
         if not left and maker.hidden:
             self.replenish(events, maker, keeps_place=False)
+
+    def settle(self, bid: Order, ask: Order, lots: int, cost: int, buyer_fee: int, seller_fee: int) -> None:
+        """Move what a trade moves, `cost` and fees in millionths; nothing else moves money by trading (M1, M2)."""
+        self.fees.has += buyer_fee + seller_fee
+        bid.cash.has -= cost + buyer_fee
+        ask.cash.has += cost - seller_fee
+        bid.stock.has += lots
+        ask.stock.has -= lots
 
     def note_trade(self, book: Book, price: int) -> None:
         """Remember a trade for the moving band (B2)."""
