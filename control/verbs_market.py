@@ -30,7 +30,11 @@ SymbolName = Annotated[str, typer.Argument(help="What is traded.", autocompletio
 AccountName = Annotated[str, typer.Argument(help="Whose orders.", show_default=False)]
 Why = Annotated[str, typer.Option(help="Why; kept in logs/people.jsonl.")]
 NO_WHY: Final = "no reason given"
+PEOPLE: Final = "people"
+"""Under which name what people did is logged; the rule that looks for strangers knows it."""
 Market = Annotated[bool, typer.Option("--market", help="Every symbol at once.")]
+_SAID: Final = {"phase": "turn", "account": "set"}
+"""What a person calls an engine's verb, where it is another word."""
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_.]+")
 _USER_LETTERS_MAX: Final = 32
 
@@ -181,7 +185,7 @@ def turn_now(to: TradingPhase, wish: Wish) -> str:
     """
     plant = faults.connect(wish.layout.root)
     halted = _halted(_status(plant), wish.symbol)
-    _carry_out(plant, wish, "phase", {"phase": to})
+    _tell(plant, wish, "phase", {"symbol": wish.symbol, "phase": to}, f"{wish.what} to {to}")
     still = "; it is halted, and stays so until it is resumed" if halted else ""
     return f"{wish.what} is in phase {to} by {wish.by}: {wish.why}{still}"
 
@@ -216,7 +220,9 @@ def switch_now(wish: Wish, account: str, *, on: bool) -> str:
     was = account in _status(plant).get("disabled_accounts", ())
     if on and not was:
         return f"{account} is not disabled: nothing was done"
-    _tell(plant, wish, "account", {"account": account, "enabled": on}, f"{account} {'enabled' if on else 'disabled'}")
+    _tell(
+        plant, wish, "account", {"account": account, "enabled": on}, f"{account} to {'enabled' if on else 'disabled'}"
+    )
     if on:
         return f"{account} may send orders again by {wish.by}: {wish.why}"
     already = "was disabled already and " if was else ""
@@ -313,13 +319,13 @@ def _tell(plant: Plant, wish: Wish, verb: str, body: dict[str, Any], what: str) 
     key = wish.key
     call("POST", f"{plant.addresses.engine}/admin/{verb}", token=plant.admin, body={"key": key, **body})
     line = {
-        "@timestamp": to_rfc3339(now()), "log.level": "warn", "ecs.version": "8.11.0", "service.name": "people",
+        "@timestamp": to_rfc3339(now()), "log.level": "warn", "ecs.version": "8.11.0", "service.name": PEOPLE,
         "event.action": f"{verb}-{body.get('symbol') or body.get('account') or 'market'}", "event.id": key,
         "user.name": wish.by,
-        "message": f"{wish.by} asked to {verb} {what}" + (f": {wish.why}" if wish.why else ""),
+        "message": f"{wish.by} asked to {_SAID.get(verb, verb)} {what}" + (f": {wish.why}" if wish.why else ""),
     }  # fmt: skip
     try:
-        with wish.layout.log("people").open("ab") as file:
+        with wish.layout.log(PEOPLE).open("ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")
     except OSError as error:  # it is done, and the engine's journal has the key: only the why is lost
-        out.print(markup(f"who and why could not be kept: {wish.layout.log('people')}: {error.strerror}"))
+        out.print(markup(f"who and why could not be kept: {wish.layout.log(PEOPLE)}: {error.strerror}"))

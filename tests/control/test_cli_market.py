@@ -23,6 +23,7 @@ from control.layout import Layout
 from exchange.accounting import LoadLine
 from exchange.adapters.verify import read_instruments
 from exchange.ports import ClientOutcome
+from monitor.adapters.log_rule_files import load as load_rules
 from tests.control.desk_plant import desk_plant
 from tests.control.test_cli import open_incident, run, run_beside
 
@@ -158,6 +159,9 @@ async def test_a_person_turns_the_phase_and_resumes_with_an_auction(tmp_path):
         assert [one["event.action"] for one in kept] == [
             "phase-market", f"phase-{symbols[0]}", f"resume-{symbols[0]}"
         ]  # fmt: skip
+        assert kept[0]["message"] == "bo asked to turn the market to closing_auction: early"
+        (strangers,) = (one for one in load_rules(Path("alerts/logs")) if one.name == "UnknownProcessLogs")
+        assert {one["service.name"] for one in kept} <= set(strangers.values), "a person's act is no stranger's"
 
 
 async def test_a_person_funds_an_account_and_switches_it_off_and_on(tmp_path):
