@@ -40,6 +40,7 @@ BREAKER_PERCENTS: Final = (7, 13, 20)
 """By how much the index falls to reach level 1, 2 and 3 (MWCB)."""
 _NO_ORDER: Final = OrderId(0)
 _NO_SYMBOL: Final = Symbol("")
+_NONE_LEAVES: Final[list[Book]] = []
 _CLOSED: Final = TradingPhase.CLOSED
 _CONTINUOUS: Final = TradingPhase.CONTINUOUS
 
@@ -47,23 +48,32 @@ _CONTINUOUS: Final = TradingPhase.CONTINUOUS
 # --- turns -----------------------------------------------------------------------------------------------------------
 
 
-def _leave(floor: Floor, events: list[Event], books: list[Book], phase: TradingPhase) -> None:
-    """Turn books to a phase: make the crosses that are due and expire what a close expires."""
+def _leave(floor: Floor, books: list[Book], phase: TradingPhase) -> list[Book]:
+    """Turn books to a phase; return those that make a cross because they leave their old one, in the given order."""
+    leaving: list[Book] = []
     for book in books:
         old = book.phase
         crosses = old is not phase and (old in AUCTIONS or (old is TradingPhase.PRE_OPEN and phase not in GATHERING))
         stands = floor.halt is not None or floor.paused_until > 0 or floor.phase is _CLOSED
         if crosses and not stands and book.halt is None and not book.paused_until:
-            cross(floor, events, book)
+            leaving.append(book)
         book.reopening_until = 0
         book.phase = phase
+    return leaving
 
 
-def _open_up(floor: Floor, events: list[Event], books: list[Book]) -> None:
-    """Find out what trades now; what was gathered by books that do trades at one price first."""
+def _open_up(floor: Floor, events: list[Event], books: list[Book], leaving: list[Book]) -> None:
+    """Find out what trades now, and make the crosses in the order of `books` (P6).
+
+    They are made by the books that are `leaving` (some of `books`, in their order) and by those that begin to trade
+    with what they gathered.
+    """
     floor.refresh()
+    place = 0
     for book in books:
-        if book.trading and book.gathered:
+        leaves = place < len(leaving) and leaving[place] is book
+        place += leaves
+        if leaves or (book.trading and book.gathered):
             cross(floor, events, book)
 
 
@@ -75,12 +85,12 @@ def _begin(floor: Floor, events: list[Event], books: list[Book]) -> None:
 def turn(floor: Floor, events: list[Event], book: Book | None, phase: TradingPhase) -> None:
     """Turn one symbol, or the whole market, to another phase (table P)."""
     books = floor.sorted_books if book is None else [book]
-    _leave(floor, events, books, phase)
+    leaving = _leave(floor, books, phase)
     if book is None:
         if floor.phase is _CLOSED and phase is not _CLOSED:
             floor.breaker_level = 0
         floor.phase = phase
-    _open_up(floor, events, books)
+    _open_up(floor, events, books, leaving)
     if phase is _CLOSED:
         _expire_day(floor, events, books)
     if book is None:
@@ -186,8 +196,8 @@ def resume(floor: Floor, events: list[Event], book: Book | None, *, auction: boo
     gathers = auction and floor.phase is _CONTINUOUS
     if not gathers:
         if book is not None and stood:
-            _leave(floor, events, books, floor.phase)
-        _open_up(floor, events, books)
+            book.phase = floor.phase  # it stood: whatever it gathered waits for continuous trading (P7)
+        _open_up(floor, events, books, _NONE_LEAVES)
         if book is not None and stood and floor.phase is _CLOSED:
             _expire_day(floor, events, books)
     if book is not None:
@@ -262,8 +272,8 @@ def _end_pause(floor: Floor, events: list[Event], book: Book) -> None:
     book.paused_until = book.reopening_until = 0
     recent, traded = book.recent, floor.trades_made
     book.recent = []
-    _leave(floor, events, [book], floor.phase)
-    _open_up(floor, events, [book])
+    leaving = _leave(floor, [book], floor.phase)
+    _open_up(floor, events, [book], leaving)
     if paused and floor.trades_made > traded:
         book.band_reference = book.last_price
     else:
@@ -275,7 +285,7 @@ def _end_pause(floor: Floor, events: list[Event], book: Book) -> None:
 
 def _end_market_pause(floor: Floor, events: list[Event]) -> None:
     floor.paused_until = 0
-    _open_up(floor, events, floor.sorted_books)
+    _open_up(floor, events, floor.sorted_books, _NONE_LEAVES)
     events.append(PhaseChanged(None, 0, floor.phase))
     _begin(floor, events, floor.sorted_books)
 

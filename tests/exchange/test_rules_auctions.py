@@ -4,7 +4,7 @@
 
 import pytest
 
-from exchange.events import Expired, PhaseChanged
+from exchange.events import Crossed, Expired, PhaseChanged
 from exchange.types import Instrument, SelfTrade, Side, TimeInForce, TradingPhase
 from tests.exchange.desk import AAA, Desk, cancels, crossed, expired, kinds, reason, trades
 
@@ -55,6 +55,33 @@ def test_phases_without_orders_refuse_them_and_cancels_pass():
     desk.turn(CLOSED)
     assert reason(desk.buy(1, 99)) == "session_closed"
     assert kinds(desk.cancel(1)) == ["Canceled"]
+
+
+def test_p6_crosses_come_by_symbol_whether_an_auction_ends_or_a_symbol_begins_to_trade():
+    desk = gathering(AAA, BBB)
+    desk.buy(1, 101)
+    desk.sell(1, 99)
+    desk.halt("AAA")
+    desk.turn(POST_CLOSE)  # it stands: no cross, what it gathered stays
+    desk.resume("AAA")
+    desk.turn(OPENING, "BBB")
+    desk.buy(1, 101, symbol="BBB")
+    desk.sell(1, 99, symbol="BBB")
+    events = desk.turn(CONTINUOUS)
+    assert [one.symbol for one in events if isinstance(one, Crossed)] == ["AAA", "BBB"]
+
+
+@pytest.mark.parametrize("phase", [PRE_OPEN, CLOSING, POST_CLOSE])
+def test_p7_a_symbol_that_was_halted_in_an_auction_crosses_when_it_trades_again_not_before(phase):
+    desk = gathering()
+    desk.turn(phase)
+    desk.turn(OPENING, "AAA")
+    desk.buy(1, 101)
+    desk.sell(1, 99)
+    desk.halt("AAA")
+    assert kinds(desk.resume("AAA")) == ["Resumed"]
+    assert desk.engine.phase("AAA") is phase
+    assert crossed(desk.turn(CONTINUOUS)) == [(100, 1, 0)]
 
 
 def test_a2_most_volume_decides():
