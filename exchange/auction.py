@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from exchange.book import MARKET, Book, BookSide, Order
 from exchange.events import Crossed, Event, Traded
 from exchange.floor import Floor, fee
-from exchange.types import CancelReason, Lots, Money, Side, Ticks, TradeId
+from exchange.types import CancelReason, CrossPrices, Lots, Money, Side, Ticks, TradeId
+
+_WITH_REFERENCE: Final = CrossPrices.LIMITS_AND_REFERENCE
 
 
 class Equilibrium:
@@ -19,10 +23,12 @@ class Equilibrium:
         self.surplus = surplus
 
 
-def equilibrium(book: Book) -> Equilibrium | None:
+def equilibrium(book: Book, cross_prices: CrossPrices) -> Equilibrium | None:
     """Return the price at which most trades (A1, A2); None when nothing would (A3)."""
     reference = book.last_price or book.instrument.reference
-    prices = sorted({reference, *book.bids.keys, *(-key for key in book.asks.keys)})
+    reference = max(reference - reference % book.tick_step, book.tick_step)
+    limits = {*book.bids.keys, *[-key for key in book.asks.keys]}
+    prices = sorted({reference, *limits} if cross_prices is _WITH_REFERENCE or not limits else limits)
     buys = _at_or_better(book.bids, prices)
     sells = _at_or_better(book.asks, prices)
     most = max(min(buys[price], sells[price]) for price in prices)
@@ -31,6 +37,9 @@ def equilibrium(book: Book) -> Equilibrium | None:
     left = [price for price in prices if min(buys[price], sells[price]) == most]
     least = min(abs(buys[price] - sells[price]) for price in left)
     left = [price for price in left if abs(buys[price] - sells[price]) == least]
+    between = [price for price in left if price in limits]
+    if between:  # the reference decides between limit prices; it is none beyond them
+        left = [price for price in left if between[0] <= price <= between[-1]]
     if all(buys[price] > sells[price] for price in left):
         best = left[-1]
     elif all(buys[price] < sells[price] for price in left):
@@ -60,7 +69,7 @@ def _at_or_better(side: BookSide, prices: list[int]) -> dict[int, int]:
 def cross(floor: Floor, events: list[Event], book: Book) -> int:
     """Trade what was gathered at one price and cancel what is left of market orders; return the price, 0 for none."""
     book.gathered = False
-    found = equilibrium(book)
+    found = equilibrium(book, floor.venue.cross_prices)
     emptied: list[Order] = []
     if found is not None:
         _trade_at(floor, events, book, found, emptied)

@@ -272,7 +272,7 @@ class Engine:
 
     def indicative(self, symbol: Symbol) -> Indicative | None:
         """Return what a cross of a symbol would do now; None when nothing would trade."""
-        found = equilibrium(self._floor.books[symbol])
+        found = equilibrium(self._floor.books[symbol], self._floor.venue.cross_prices)
         return None if found is None else Indicative(Ticks(found.price), Lots(found.volume), found.surplus)
 
     def phase(self, symbol: Symbol) -> TradingPhase:

@@ -15,6 +15,7 @@ from exchange.types import (
     MAX_ID_LENGTH,
     MAX_PRICE_TICKS,
     MAX_QUANTITY_LOTS,
+    CrossPrices,
     Instrument,
     ReplaceQuantity,
     StopReached,
@@ -172,6 +173,10 @@ def _check_venue(place: str, venue: Venue) -> None:
     if not isinstance(venue.replace_quantity, ReplaceQuantity):
         raise InputError(
             f"{place}.replace_quantity", f"{venue.replace_quantity!r} is none", right="write open or total"
+        )
+    if not isinstance(venue.cross_prices, CrossPrices):
+        raise InputError(
+            f"{place}.cross_prices", f"{venue.cross_prices!r} is none", right="write limits_and_reference or limits"
         )
     _check_ranges(place, venue, _VENUE_RANGES)
 

@@ -147,6 +147,15 @@ class StopReached(StrEnum):
     REJECT = "reject"
 
 
+class CrossPrices(StrEnum):
+    """At which prices a cross may be made."""
+
+    LIMITS_AND_REFERENCE = "limits_and_reference"
+    """Limit prices in the book, and the reference price where it does not lie beyond those that are as good."""
+    LIMITS = "limits"
+    """Limit prices in the book only; without any, the reference price."""
+
+
 class ReplaceQuantity(StrEnum):
     """What the quantity of a replacement counts."""
 
@@ -191,6 +200,7 @@ class Venue(msgspec.Struct, frozen=True):
     orders_per_second: int = 0
     stop_reached: StopReached = StopReached.TRIGGER
     replace_quantity: ReplaceQuantity = ReplaceQuantity.OPEN
+    cross_prices: CrossPrices = CrossPrices.LIMITS_AND_REFERENCE
     breakers: bool = False
     limit_state_seconds: int = 15
     pause_seconds: int = 300

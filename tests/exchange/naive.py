@@ -21,7 +21,7 @@ from exchange.types import (
     TimeInForce,
     TradingPhase,
 )
-from tests.exchange.naive_orders import cross_price, fills_whole, hold_of, in_line, meet, order_of
+from tests.exchange.naive_orders import fills_whole, hold_of, in_line, meet, order_of
 from tests.exchange.naive_rules import (
     SECOND,
     c3_to_c5,
@@ -279,7 +279,7 @@ class NaiveEngine(NaiveState):
     def cross(self, symbol):
         self.gathered[symbol] = False
         orders = [one for side in Side for one in in_line(self.book(symbol, side)) if not one.aon]
-        found = cross_price(orders, self.cross_reference(symbol))
+        found = self.cross_found(symbol, orders)
         if found is not None:
             price, volume, surplus = found
             place, number = len(self.told), self.number(symbol)

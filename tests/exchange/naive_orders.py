@@ -142,7 +142,7 @@ def fills_whole(taker, makers, limit):
     return sum(lots for what, _, lots in steps if what == "trade") == taker.quantity
 
 
-def cross_price(orders, reference):
+def cross_price(orders, reference, limits_only):
     """Price, volume and surplus of the cross of these orders; None without volume."""
 
     def sides(price):
@@ -150,13 +150,17 @@ def cross_price(orders, reference):
         sell = sum(one.quantity for one in orders if not one.buys and (one.price is None or one.price <= price))
         return buy, sell
 
-    prices = sorted({one.price for one in orders if one.price is not None} | {reference})
+    limits = {one.price for one in orders if one.price is not None}
+    prices = sorted(limits) if limits_only and limits else sorted(limits | {reference})
     most = max(min(sides(price)) for price in prices)
     if most == 0:
         return None
     prices = [price for price in prices if min(sides(price)) == most]
     least = min(abs(sides(price)[0] - sides(price)[1]) for price in prices)
     prices = [price for price in prices if abs(sides(price)[0] - sides(price)[1]) == least]
+    tied = limits.intersection(prices)
+    if tied and not min(tied) <= reference <= max(tied):
+        prices = sorted(tied)
     surplus = [sides(price)[0] - sides(price)[1] for price in prices]
     if all(one > 0 for one in surplus):
         price = max(prices)

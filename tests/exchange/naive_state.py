@@ -6,7 +6,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from exchange import events as e
-from exchange.types import CancelReason, Side, TimeInForce, TradingPhase, Venue
+from exchange.types import CancelReason, CrossPrices, Side, TimeInForce, TradingPhase, Venue
 from tests.exchange.naive_orders import cross_price, fee_of, in_line
 from tests.exchange.naive_rules import SECOND, whole
 
@@ -98,11 +98,17 @@ class NaiveState:
         return min(ends) if order.buys else max(ends)
 
     def cross_reference(self, symbol):
-        return self.last.get(symbol, self.instruments[symbol].reference)
+        """A4: an instrument's reference may stand between its steps; a last price never does."""
+        instrument = self.instruments[symbol]
+        steps = instrument.reference // instrument.tick_step or 1
+        return self.last.get(symbol, steps * instrument.tick_step)
+
+    def cross_found(self, symbol, orders):
+        limits_only = self.venue.cross_prices is CrossPrices.LIMITS
+        return cross_price(orders, self.cross_reference(symbol), limits_only)
 
     def indicative(self, symbol):
-        orders = [one for side in Side for one in self.book(symbol, side) if not one.aon]
-        return cross_price(orders, self.cross_reference(symbol))
+        return self.cross_found(symbol, [one for side in Side for one in self.book(symbol, side) if not one.aon])
 
     def dues(self):
         for order in self.orders:

@@ -264,6 +264,22 @@ PLANTS: tuple[Plant, ...] = (
         "auctions",
     ),
     Plant(
+        "of two prices as near to the reference the lower",
+        "A2",
+        "auction",
+        "best = max(price for price in left",
+        "best = min(price for price in left",
+        "steps",
+    ),
+    Plant(
+        "a cross at the reference beyond the limits",
+        "A2",
+        "auction",
+        "if between[0] <= price <= between[-1]]",
+        "if price > 0]",
+        "auctions",
+    ),
+    Plant(
         "the reference of a cross is the instrument's",
         "A4",
         "auction",
@@ -309,6 +325,14 @@ PLANTS: tuple[Plant, ...] = (
         "session",
         "if crosses and not stands and book.halt is None and not book.paused_until:",
         "if crosses and not stands and not book.paused_until:",
+        "auctions",
+    ),
+    Plant(
+        "a resumed symbol crosses before it trades",
+        "P7",
+        "session",
+        "if leaves or (book.trading and book.gathered):",
+        "if leaves or (leaving is _NONE_LEAVES and book.gathered):",
         "auctions",
     ),
     # Money

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from exchange import commands as c
 from exchange.types import (
+    CrossPrices,
     HaltReason,
     Instrument,
     ReplaceQuantity,
@@ -75,9 +76,14 @@ PROFILES = (
             Instrument(
                 "AAA", 100, 40, tick_step=5, lot_step=2, min_quantity=2, max_quantity=12, min_notional=1_500_000
             ),
-            Instrument("BBB", 60, 30, tick_step=2, max_notional=3_000_000),
+            Instrument("BBB", 61, 30, tick_step=2, max_notional=3_000_000),
         ),
-        Venue(orders_per_second=3, stop_reached=StopReached.REJECT, replace_quantity=ReplaceQuantity.TOTAL),
+        Venue(
+            orders_per_second=3,
+            stop_reached=StopReached.REJECT,
+            replace_quantity=ReplaceQuantity.TOTAL,
+            cross_prices=CrossPrices.LIMITS,
+        ),
         pace=(0, SECOND // 10, SECOND // 4, SECOND // 3, SECOND),
     ),
     Profile(

@@ -41,7 +41,7 @@ CONTRADICTIONS = [
 VENUES = [
     ("orders_per_second", -1), ("orders_per_second", True), ("limit_state_seconds", 0), ("pause_seconds", -3),
     ("pause_seconds", 86_401), ("reopening_seconds", 0), ("breaker_seconds", 1.5), ("holds", 1), ("breakers", "yes"),
-    ("stop_reached", "perhaps"), ("replace_quantity", None),
+    ("stop_reached", "perhaps"), ("replace_quantity", None), ("cross_prices", "middle"),
 ]  # fmt: skip
 
 
