@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 
 from exchange.ledger import money_per_tick
 from exchange.types import (
-    MAX_QUANTITY_LOTS,
     AccountId,
     ClientId,
     HaltReason,
@@ -322,7 +321,7 @@ class Book:
         self.tick_step: Final[int] = instrument.tick_step
         self.lot_step: Final[int] = instrument.lot_step
         self.least: Final[int] = max(1, instrument.min_quantity)
-        self.most: Final[int] = min(MAX_QUANTITY_LOTS, instrument.max_quantity)
+        self.most: Final[int] = instrument.max_quantity
         self.notional_limits: Final = bool(instrument.min_notional or instrument.max_notional)
         self.luld_ppm: Final = instrument.luld_ppm
         self.maker_ppm: Final[int] = instrument.maker_fee_ppm

@@ -48,7 +48,8 @@ _FOR_LONG: Final = frozenset({TimeInForce.GTC, TimeInForce.GTT})
 
 def is_id(text: object) -> bool:
     """Tell whether an account or client id is one (C1)."""
-    return isinstance(text, str) and 0 < len(text) <= MAX_ID_LENGTH and text.isascii() and text.isprintable()
+    # A subclass of str is none: no journal and no snapshot would hold it.
+    return type(text) is str and 0 < len(text) <= MAX_ID_LENGTH and text.isascii() and text.isprintable()
 
 
 def refuse_account(floor: Floor, account: AccountId) -> RejectReason | None:
@@ -114,6 +115,8 @@ def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in
     if type(lasts) is not _LASTS or type(side) is not _SIDE or type(expires_at) is not int:
         return RejectReason.BAD_COMBINATION
     if type(self_trade) is not _SELF_TRADE or type(session) is not str or (lasts is _GTT) != (expires_at != 0):
+        return RejectReason.BAD_COMBINATION
+    if session and not is_id(session):
         return RejectReason.BAD_COMBINATION
     if not plain:
         return _refuse_other(floor, book, account, side, quantity, terms, lasts, expires_at)

@@ -15,14 +15,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 
 from exchange.auction import equilibrium
 from exchange.book import LIMIT, STOP, STOP_LIMIT, Amount, BookSide, Depth, Order, Top
-from exchange.checks import is_id, refuse_phase
+from exchange.checks import MAX_INSTANT, is_id, refuse_phase
 from exchange.commands import (
+    AdminCommand,
     CancelOrder,
     CloseSession,
     Command,
@@ -91,6 +92,7 @@ MAX_FUND: Final = 10**18
 _BAD_CLIENT_ID: Final = RejectReason.BAD_CLIENT_ID
 _PARTICIPANTS: Final = (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)
 _FROM_ACCOUNTS: Final = frozenset(_PARTICIPANTS)
+_FROM_OPERATORS: Final = frozenset(get_args(AdminCommand))
 _KNOWN: Final = Known
 """Names of other modules are looked up each time they are used; this is not."""
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -326,10 +328,15 @@ class Engine:
         A command on its own is taken as the next one, at the instant of the engine's clock.
 
         Raises:
-            PermanentError: the sequence number is not the next one; nothing changed.
+            PermanentError: the sequence number is not the next one, what was given is no command, or the instant is
+                none that a journal holds; nothing changed.
         """
         floor = self._floor
         events: list[Event] = []
+        kind = type(item.command) if type(item) is Sequenced else type(item)
+        from_account = kind in _FROM_ACCOUNTS
+        if not from_account and kind not in _FROM_OPERATORS:
+            raise PermanentError(f"engine at sequence {self._sequence} was given a {kind.__name__}; it takes commands")
         if type(item) is Sequenced:
             if item.seq != self._sequence + 1:
                 raise PermanentError(
@@ -337,6 +344,8 @@ class Engine:
                 )
             command, now = item.command, item.at
             if now > floor.clock:
+                if now > MAX_INSTANT or type(now) is not int:
+                    raise PermanentError(f"engine at sequence {self._sequence} was given {now!r} for an instant")
                 if now >= floor.next_due:
                     let_due_happen(floor, events, now)
                 floor.clock = now
@@ -347,7 +356,7 @@ class Engine:
         asked: Any = command  # nothing is known of the types of its fields yet
         account: Any = ADMIN
         client_id: Any
-        if type(command) in _FROM_ACCOUNTS:
+        if from_account:
             account = asked.account
             client_id = asked.client_id
             good = self._is_account(account) and is_id(client_id)
@@ -446,7 +455,7 @@ class Engine:
         reason: RejectReason | None = None
         if not is_id(account):
             reason = _BAD_CLIENT_ID
-        elif book is None and asset != CASH:
+        elif book is None and (type(asset) is not str or asset != CASH):
             reason = RejectReason.BAD_ASSET
         elif type(amount) is not int or not amount or abs(amount) > MAX_FUND:
             reason = RejectReason.BAD_QUANTITY

@@ -113,7 +113,7 @@ class Floor:
 
     def find(self, symbol: object) -> Book | None:
         """Return the book of a symbol, whatever was given for one; None when it is unknown."""
-        return self.books.get(Symbol(symbol)) if isinstance(symbol, str) else None
+        return self.books.get(Symbol(symbol)) if type(symbol) is str else None
 
     # --- phases and time -------------------------------------------------------------------------------------------
 

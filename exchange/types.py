@@ -29,6 +29,9 @@ SessionId = NewType("SessionId", str)
 """The connection that sent an order, as the gateway names it; empty: none."""
 
 MAX_QUANTITY_LOTS: Final = 1_000_000
+"""The largest order, unless the instrument says otherwise."""
+MOST_LOTS: Final = 10**12
+"""The largest order that an instrument may allow."""
 MAX_PRICE_TICKS: Final = 1_000_000_000
 MAX_ID_LENGTH: Final = 64
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from exchange.commands import ReplaceOrder
 from exchange.types import (
     MAX_PRICE_TICKS,
-    MAX_QUANTITY_LOTS,
     RejectReason,
     ReplaceQuantity,
     SelfTrade,
@@ -53,7 +52,7 @@ def c7_combination(order):
         and isinstance(order.post_only, bool)
         and isinstance(order.aon, bool)
         and whole(order.expires_at)
-        and isinstance(order.session, str)
+        and (order.session == "" or good_text(order.session))
     )
     if not right:
         return RejectReason.BAD_COMBINATION
@@ -69,10 +68,7 @@ def c7_combination(order):
 def c8_quantity(order, instrument):
     lots = order.quantity
     good = (
-        whole(lots)
-        and 1 <= lots <= MAX_QUANTITY_LOTS
-        and instrument.min_quantity <= lots <= instrument.max_quantity
-        and lots % instrument.lot_step == 0
+        whole(lots) and instrument.min_quantity <= lots <= instrument.max_quantity and lots % instrument.lot_step == 0
     )
     return None if good else RejectReason.BAD_QUANTITY
 

@@ -19,6 +19,7 @@ from exchange.commands import (
     PlaceOrder,
     ReplaceOrder,
     Resume,
+    Sequenced,
     SetPhase,
     Stop,
     StopLimit,
@@ -38,6 +39,7 @@ from exchange.types import (
     Venue,
 )
 from exchange.views import OrderStatus
+from kernel.errors import PermanentError
 from tests.exchange.desk import AAA, Desk, cancels, expired, kinds, reason, trades
 
 FOK, IOC, GTC, GTT = TimeInForce.FOK, TimeInForce.IOC, TimeInForce.GTC, TimeInForce.GTT
@@ -446,6 +448,65 @@ def test_numbers_no_journal_can_hold_are_refused_without_a_crash():
     assert len(engine.state_hash()) == 64
 
 
+class Name(str):
+    """Text to Python, but nothing that a journal could hold."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\nb", "x" * 65, "é", Name("s")])
+def test_c7_a_session_that_no_journal_could_hold_is_refused(value):
+    engine = Engine((AAA,))
+    (told,) = engine.apply(structs.replace(PLACE, session=value))
+    assert told.reason.value == "bad_combination"
+    assert len(engine.state_hash()) == 64
+
+
+@pytest.mark.parametrize(
+    ("command", "right"),
+    [
+        (structs.replace(PLACE, account=Name("p")), "bad_client_id"),
+        (structs.replace(PLACE, client_id=Name("c")), "bad_client_id"),
+        (structs.replace(PLACE, symbol=Name("AAA")), "unknown_symbol"),
+        (Fund(Name("k"), "p", "$cash", 1), "bad_client_id"),
+        (Fund("k", Name("p"), "$cash", 1), "bad_client_id"),
+        (Fund("k", "p", Name("$cash"), 1), "bad_asset"),
+        (Halt("k", Name("AAA"), HaltReason.OPERATOR), "unknown_symbol"),
+        (DisableAccount("k", Name("p")), "bad_client_id"),
+    ],
+)
+def test_a_subclass_of_text_is_refused_where_it_would_be_kept(command, right):
+    engine = Engine((AAA,))
+    (told,) = engine.apply(command)
+    assert told.reason.value == right
+    assert len(engine.state_hash()) == 64
+
+
+class AlmostTick(Tick, frozen=True):
+    """No command, for no journal knows it."""
+
+
+@pytest.mark.parametrize("given", [None, 7, "tick", Limit(100), AlmostTick("k"), Sequenced])
+def test_t1_what_is_no_command_is_refused_before_anything_happens(given):
+    engine = Engine((AAA,))
+    engine.apply(PlaceOrder("p", "c", "AAA", Side.BUY, 1, Limit(99), TimeInForce.GTT, 5))
+    before = engine.state_hash()
+    for item in (given, Sequenced(2, 10, given)):
+        with pytest.raises(PermanentError, match="it takes commands"):
+            engine.apply(item)
+    assert (engine.state_hash(), engine.sequence, engine.resting_orders) == (before, 1, 1)
+
+
+@pytest.mark.parametrize("at", [2**63, 2**70, 1.5, float("inf"), "9", None])
+def test_t1_so_is_an_instant_that_no_journal_holds(at):
+    engine = Engine((AAA,))
+    engine.apply(PlaceOrder("p", "c", "AAA", Side.BUY, 1, Limit(99), TimeInForce.GTT, 1))
+    before = engine.state_hash()
+    with pytest.raises((PermanentError, TypeError)):  # compiled code looks at the type itself
+        engine.apply(Sequenced(2, at, Tick("k")))
+    assert (engine.state_hash(), engine.sequence, engine.clock) == (before, 1, 0)
+
+
 def test_a_bare_command_is_the_next_one_at_the_engines_clock():
     engine = Engine((AAA,))
     assert [type(one) for one in engine.apply(PLACE)] == [Accepted, Rested]
@@ -464,3 +525,15 @@ def test_the_engine_tells_of_orders_and_books():
     assert desk.engine.order(3).status is OrderStatus.ENDED
     assert desk.engine.order(4) is None
     assert desk.engine.last_price("AAA") == 100
+
+
+def test_c8_an_instrument_may_allow_orders_of_a_million_million_lots():
+    """Engines of coins count in hundred-millionths: one of them is an order of 100,000,000 lots."""
+    coins = Instrument("AAA", 100, 50, lot_size="0.00000001", tick_size="100", max_quantity=10**12)
+    desk = Desk(coins)
+    assert reason(desk.sell(10**12 + 1, 100)) == "bad_quantity"
+    desk.sell(10**12, 100)
+    assert trades(desk.buy(123_456_789, 100)) == [(1, 100, 123_456_789)]
+    assert desk.asks() == ((100, 10**12 - 123_456_789),)
+    assert desk.engine.balance("p", "AAA") == 0
+    assert reason(Desk().sell(1_000_001, 100)) == "bad_quantity"
