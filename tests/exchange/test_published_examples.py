@@ -4,8 +4,8 @@
 
 import pytest
 
-from exchange.types import CrossPrices, Instrument, TradingPhase, Venue
-from tests.exchange.desk import Desk, cancels, crossed, trades
+from exchange.types import CrossPrices, Instrument, SelfTrade, Side, TimeInForce, TradingPhase, Venue
+from tests.exchange.desk import Desk, cancels, crossed, reason, trades
 
 M = None
 """A market order's price."""
@@ -148,3 +148,199 @@ def test_an_instruments_reference_between_two_steps_is_no_price():
     desk.buy(2)
     desk.sell(1)
     assert crossed(desk.turn(CONTINUOUS)) == [(100, 1, 1)]
+
+
+# --- continuous trading ----------------------------------------------------------------------------------------------
+
+
+def test_exchange_cores_full_cycle_moves_an_order_into_the_book_of_the_other_side():
+    """basic.feature: the order that is moved takes, at the price of the one that stands."""
+    desk = Desk(Instrument("AAA", 1_600, 1_000))
+    desk.sell(7, 1600, who="alice")
+    desk.buy(4, 1550, who="alice")
+    assert trades(desk.buy(2, 1700, who="bob", lasts=TimeInForce.IOC)) == [(1, 1600, 2)]
+    assert trades(desk.buy(4, 1583, who="bob")) == []
+    assert (desk.bids(), desk.asks()) == (((1583, 4), (1550, 4)), ((1600, 5),))
+    assert trades(desk.replace(1, 5, 1580, who="alice")) == [(4, 1583, 4)]
+    assert (desk.bids(), desk.asks()) == (((1550, 4),), ((1580, 1),))
+
+
+def test_exchange_cores_risk_check_refuses_what_is_one_short_and_gives_back_what_a_cancel_frees():
+    """risk.feature, in cents of an instrument whose lot costs a cent a tick."""
+    desk = Desk(Instrument("AAA", 30_000, 20_000, tick_size="0.000001"), venue=Venue(holds=True))
+    desk.fund("alice", "$cash", 30_000 * 7 - 1)
+    desk.fund("bob", "AAA", 6)
+    assert reason(desk.buy(7, 30_000, who="alice")) == "insufficient_funds"
+    assert reason(desk.sell(7, 30_000, who="bob", lasts=TimeInForce.IOC)) == "insufficient_position"
+    desk.fund("alice", "$cash", 1)
+    desk.fund("bob", "AAA", 1)
+    desk.buy(7, 30_000, who="alice")
+    assert desk.engine.free("alice", "$cash") == 0
+    assert reason(desk.replace(1, 7, 30_001, who="alice")) == "insufficient_funds"
+    desk.replace(1, 7, 25_000, who="alice")
+    assert desk.engine.free("alice", "$cash") == 5_000 * 7
+    assert trades(desk.sell(7, 20_000, who="bob", lasts=TimeInForce.IOC)) == [(1, 25_000, 7)]
+    assert desk.engine.balances() == {
+        ("alice", "$cash"): 5_000 * 7, ("alice", "AAA"): 7, ("bob", "$cash"): 25_000 * 7
+    }  # fmt: skip
+    assert desk.engine.held("alice", "$cash") == desk.engine.held("bob", "AAA") == 0
+
+
+def ladder():
+    """CppTrader's book: three orders at each of three prices a side, 10 to 60, 180 lots a side."""
+    desk = Desk(Instrument("AAA", 40, 39))
+    for price in (10, 20, 30):
+        for quantity in (10, 20, 30):
+            desk.buy(quantity, price)
+    for price in (40, 50, 60):
+        for quantity in (30, 20, 10):
+            desk.sell(quantity, price)
+    return desk
+
+
+def left(desk):
+    """Orders and lots of each side."""
+    views = [desk.engine.order(order_id) for order_id, _ in desk.engine.live()]
+    return tuple(
+        (len([one for one in views if one.side is side]), sum(one.open for one in views if one.side is side))
+        for side in Side
+    )
+
+
+def test_cpptraders_market_orders_leave_what_it_says():
+    desk = ladder()
+    desk.sell(15)
+    assert left(desk) == ((8, 165), (9, 180))
+    desk.sell(100, 30, lasts=TimeInForce.IOC)  # its market order without slippage
+    assert left(desk) == ((6, 120), (9, 180))
+    desk.buy(160, 60, lasts=TimeInForce.IOC)
+    assert left(desk) == ((6, 120), (2, 20))
+    desk.sell(1000)
+    assert left(desk) == ((0, 0), (2, 20))
+    desk.buy(1000)
+    assert left(desk) == ((0, 0), (0, 0))
+
+
+def test_cpptraders_limit_orders_and_moves_leave_what_it_says():
+    desk = ladder()
+    for quantity in (5, 25, 15, 20):
+        desk.sell(quantity, 30)
+    assert left(desk) == ((6, 120), (10, 185))
+    desk.buy(105, 60)
+    assert left(desk) == ((6, 120), (5, 80))
+    desk.replace(15, 20, 20)
+    assert left(desk) == ((5, 100), (4, 70))
+
+
+@pytest.mark.parametrize(("quantity", "right"), [(40, ((2, 20), (0, 0))), (100, ((3, 60), (0, 0)))])
+def test_cpptraders_fill_or_kill_takes_all_or_nothing(quantity, right):
+    desk = Desk(Instrument("AAA", 40, 39))
+    for price in (10, 20, 30):
+        desk.buy(price, price)
+    desk.sell(quantity, 10, lasts=TimeInForce.FOK)
+    assert left(desk) == right
+
+
+def test_cpptraders_icebergs_count_whole_and_show_half():
+    desk = Desk(Instrument("AAA", 40, 39))
+    for price in (10, 20, 30):
+        desk.buy(price, price, display=price // 2)
+    assert desk.bids() == ((30, 15), (20, 10), (10, 5))
+    desk.sell(55)
+    assert (left(desk), desk.bids()) == (((1, 5), (0, 0)), ((10, 5),))
+
+
+@pytest.mark.parametrize(
+    ("quantity", "price", "right", "rests"),
+    [
+        (350, 1251, [(2, 1251, 200), (1, 1251, 150)], ()),
+        (700, 1250, [(2, 1251, 200), (1, 1251, 301), (3, 1250, 100)], ((1250, 99),)),
+    ],
+)
+def test_liquibook_sweeps_levels_at_the_makers_prices_and_puts_a_larger_replacement_behind(
+    quantity, price, right, rests
+):
+    desk = Desk(Instrument("AAA", 1_250, 500))
+    desk.buy(300, 1251)
+    desk.buy(200, 1251)
+    desk.buy(100, 1250)
+    desk.replace(1, 301, 1251)
+    assert trades(desk.sell(quantity, price)) == right
+    assert desk.asks() == rests
+
+
+def test_liquibook_an_all_or_none_that_is_passed_over_is_filled_when_enough_stands():
+    """ut_all_or_none.cpp, but for the depth: there all-or-nones are shown, here they are not (F11)."""
+    desk = Desk(Instrument("AAA", 1_250, 500))
+    desk.buy(100, 1250)
+    desk.sell(200, 1251, all_or_none=True)
+    desk.sell(100, 1251, all_or_none=True)
+    desk.sell(100, 1252)
+    assert trades(desk.buy(100, 1251)) == [(3, 1251, 100)]
+    assert trades(desk.buy(100, 1251)) == []
+    assert trades(desk.buy(100, 1251)) == [(6, 1251, 100), (7, 1251, 100)]
+    assert desk.engine.live() == ((1, 100), (4, 100))
+
+
+# --- stops -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("buys", [True, False])
+def test_cointossx_stops_furthest_from_the_last_price_go_first_and_of_two_as_far_the_older(buys):
+    desk = Desk(Instrument("AAA", 9_000, 5_000))
+    sign = 1 if buys else -1
+    give, take = (desk.sell, desk.buy) if buys else (desk.buy, desk.sell)
+    for quantity, away in ((1000, 0), (2000, 200), (1000, 400)):
+        give(quantity, 9_000 + sign * away)
+    for quantity, away in ((1000, -1000), (500, -2000), (300, -1000)):
+        take(quantity, trigger=9_000 + sign * away)
+    assert trades(take(1000, 9_000)) == [
+        (1, 9_000, 1000), (2, 9_000 + sign * 200, 500), (2, 9_000 + sign * 200, 1000),
+        (2, 9_000 + sign * 200, 300),
+    ]  # fmt: skip
+    assert [lots for _, lots in (desk.asks() if buys else desk.bids())] == [200, 1000]
+
+
+def test_cointossx_a_stop_whose_trigger_is_moved_to_the_last_price_takes():
+    desk = Desk(Instrument("AAA", 9_000, 5_000))
+    desk.sell(1000, 9_000)
+    desk.sell(2000, 8_000, trigger=8_000)
+    desk.buy(1000, 9_000)
+    desk.buy(1000, 9_000)
+    assert trades(desk.replace(2, 2000, 8_000, trigger=9_000)) == [(4, 9_000, 1000)]
+    assert desk.asks() == ((8_000, 1000),)
+
+
+# --- self-trade prevention -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "right", "gone", "asks"),
+    [
+        (SelfTrade.CANCEL_NEWEST, [(1, 100, 3)], [(5, 47, "self_trade")], ((100, 5 + 4 + 6),)),
+        (SelfTrade.CANCEL_OLDEST, [(1, 100, 3), (3, 100, 4)],
+         [(2, 5, "self_trade"), (4, 6, "self_trade"), (5, 43, "market_remainder")], ()),
+        (SelfTrade.CANCEL_BOTH, [(1, 100, 3)], [(2, 5, "self_trade"), (5, 47, "self_trade")], ((100, 4 + 6),)),
+        (SelfTrade.DECREMENT, [(1, 100, 3), (3, 100, 4)],
+         [(2, 5, "self_trade"), (5, 5, "self_trade"), (4, 6, "self_trade"), (5, 6, "self_trade"),
+          (5, 32, "market_remainder")], ()),
+    ],
+)  # fmt: skip
+def test_own_orders_among_others_are_met_in_the_order_of_time(mode, right, gone, asks):
+    """OrderBook-rs: what stands before the first own order trades; the later own order outlives cancel_both.
+
+    Coinbase and FIX for decrement: the smaller quantity is taken off both.
+    """
+    desk = Desk()
+    for quantity, who in ((3, "x"), (5, "own"), (4, "x"), (6, "own")):
+        desk.sell(quantity, 100, who=who)
+    events = desk.buy(50, who="own", self_trade=mode)
+    assert (trades(events), cancels(events), desk.asks()) == (right, gone, asks)
+
+
+def test_orderbook_rs_a_fill_or_kill_that_finds_only_own_orders_touches_none():
+    desk = Desk()
+    desk.sell(10, 100, who="own")
+    events = desk.buy(10, 100, who="own", lasts=TimeInForce.FOK, self_trade=SelfTrade.CANCEL_OLDEST)
+    assert cancels(events) == [(2, 10, "fok_unfilled")]
+    assert desk.asks() == ((100, 10),)
