@@ -295,6 +295,7 @@ def look_after(floor: Floor, events: list[Event], traded: int) -> None:
     move_all(floor)
     if floor.venue.breakers and floor.trades_made > traded:
         _look_at_index(floor, events)
+        move_all(floor)  # a breaker that closes the market may have crossed what an auction had gathered
     look_at_all(floor, events)
 
 

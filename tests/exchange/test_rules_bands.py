@@ -138,6 +138,21 @@ def test_b6_a_fall_pauses_the_market_by_level_and_at_last_closes_it():
     assert reason(desk.buy(1, 90)) == "session_closed"
 
 
+def test_b6_a_breaker_that_closes_crosses_what_an_auction_gathered_and_the_band_learns_of_it():
+    """The trades of that cross are counted with this command: later ones may come when they are too old to be."""
+    moving = Instrument("AAA", 100, 50, luld_ppm=100_000)
+    desk = Desk(moving, Instrument("BBB", 100, 50), venue=Venue(breakers=True))
+    desk.turn(TradingPhase.OPENING_AUCTION, "AAA")
+    desk.buy(1, 90, lasts=TimeInForce.GTC)
+    desk.sell(1, 90)
+    desk.buy(1, 50, symbol="BBB")
+    events = desk.sell(1, 50, symbol="BBB")
+    assert kinds(events)[-4:] == ["Breaker", "Crossed", "Traded", "SessionClosed"]
+    desk.wait(400).open()
+    desk.buy(1, 120)
+    assert desk.bids() == ((99, 1),)
+
+
 def test_b6_a_level_is_used_once_a_session():
     desk = Desk(*MARKET, venue=Venue(breakers=True))
     assert [one.level for one in fall(desk, "AAA", 72) if isinstance(one, Breaker)] == [2]
