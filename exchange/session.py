@@ -51,15 +51,19 @@ _CONTINUOUS: Final = TradingPhase.CONTINUOUS
 def _leave(floor: Floor, books: list[Book], phase: TradingPhase) -> list[Book]:
     """Turn books to a phase; return those that make a cross because they leave their old one, in the given order."""
     leaving: list[Book] = []
+    stands = _stands(floor)
     for book in books:
         old = book.phase
         crosses = old is not phase and (old in AUCTIONS or (old is TradingPhase.PRE_OPEN and phase not in GATHERING))
-        stands = floor.halt is not None or floor.paused_until > 0 or floor.phase is _CLOSED
         if crosses and not stands and book.halt is None and not book.paused_until:
             leaving.append(book)
         book.reopening_until = 0
         book.phase = phase
     return leaving
+
+
+def _stands(floor: Floor) -> bool:
+    return floor.halt is not None or floor.paused_until > 0 or floor.phase is _CLOSED
 
 
 def _open_up(floor: Floor, events: list[Event], books: list[Book], leaving: list[Book]) -> None:
@@ -273,6 +277,8 @@ def _end_pause(floor: Floor, events: list[Event], book: Book) -> None:
     recent, traded = book.recent, floor.trades_made
     book.recent = []
     leaving = _leave(floor, [book], floor.phase)
+    if paused and not leaving and floor.phase not in GATHERING and not _stands(floor):
+        leaving = [book]  # also where the market does not trade (P8)
     _open_up(floor, events, [book], leaving)
     if paused and floor.trades_made > traded:
         book.band_reference = book.last_price

@@ -104,6 +104,18 @@ def test_a_pause_outlives_a_turn_of_the_market_and_a_halt_ends_it():
     assert kinds(desk.resume()) == ["Crossed", "Traded", "Resumed"]
 
 
+def test_p8_a_pause_ends_with_its_cross_where_the_market_does_not_trade():
+    desk = Desk(MOVING)
+    desk.turn(TradingPhase.POST_CLOSE)
+    desk.turn(TradingPhase.CONTINUOUS, "AAA")
+    desk.buy(1, 1_050)
+    desk.wait(15).tick()
+    desk.sell(1, 1_040)
+    events = desk.wait(300).tick()
+    assert (crossed(events), kinds(events)[-2:]) == ([(1_040, 1, 0)], ["PhaseChanged", "Ticked"])
+    assert desk.engine.phase("AAA") is TradingPhase.POST_CLOSE
+
+
 def test_b2_the_band_holds_in_continuous_trading_only():
     desk = Desk(MOVING)
     desk.turn(TradingPhase.OPENING_AUCTION)
