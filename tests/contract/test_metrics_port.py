@@ -1,11 +1,13 @@
 """One suite for both sides of `monitor.ports.Metrics`: a real Prometheus and the fake that ships."""
 
 import asyncio
+import functools
 import math
 import time
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from kernel.adapters.clock import SystemClock
@@ -18,6 +20,9 @@ from tests.contract.servers import PROMETHEUS, free_port, prometheus, until
 from tests.contract.toys import Toy
 
 YOUNG = Duration(5 * SECOND)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+in_one_loop = functools.partial(pytest_asyncio.fixture, loop_scope="module")
+"""What outlives a test, and what is used with it, live in one loop."""
 
 
 class RealSide:
@@ -49,10 +54,11 @@ async def _done(value):
     return value
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.servers)])
-async def side(request, tmp_path):
+@in_one_loop(scope="module", params=["fake", pytest.param("real", marks=pytest.mark.servers)])
+async def plant(request, tmp_path_factory):
+    """Start one Prometheus for all tests: five seconds pass before it scrapes first. None for the fake."""
     if request.param == "fake":
-        yield FakeSide()
+        yield None
         return
     if PROMETHEUS is None:
         pytest.fail("no Prometheus binary is installed")
@@ -61,10 +67,19 @@ async def side(request, tmp_path):
             "global": {"scrape_interval": "200ms", "scrape_timeout": "150ms"},
             "scrape_configs": [{"job_name": "toy", "static_configs": [{"targets": [f"127.0.0.1:{toy.port}"]}]}],
         }
-        async with prometheus(tmp_path, config) as url:
-            real = RealSide(toy, PrometheusApi(url))
-            yield real
-            await real.metrics.close()
+        async with prometheus(tmp_path_factory.mktemp("prometheus"), config) as url:
+            yield toy, url
+
+
+@in_one_loop
+async def side(plant):
+    if plant is None:
+        yield FakeSide()
+        return
+    toy, url = plant
+    real = RealSide(toy, PrometheusApi(url))
+    yield real
+    await real.metrics.close()
 
 
 async def read(side, query="toy", *, fresh="toy", max_age=YOUNG):
@@ -127,9 +142,9 @@ async def test_nobody_there_is_unreachable_and_no_exception(side):
 
 async def test_a_curve_holds_the_values_over_time(side):
     start = Instant(time.time_ns() - 5 * SECOND)
-    await side.publish("toy", 5)
+    await side.publish("curved", 5)  # a name of its own: what other tests published lies within the five seconds
     end = Instant(time.time_ns() + SECOND)
-    (curve,) = await side.metrics.curve("toy", start, end, Duration(SECOND // 5))
+    (curve,) = await side.metrics.curve("curved", start, end, Duration(SECOND // 5))
     assert {value for _, value in curve.points} == {5.0}
     assert all(start <= at <= end for at, _ in curve.points)
 
@@ -142,7 +157,7 @@ async def test_no_series_is_an_empty_curve(side):
 # --- the real adapter against a server that misbehaves --------------------------------------------------------------
 
 
-@pytest.fixture
+@in_one_loop
 async def liar():
     """A server that answers what the test tells it to."""
     answer: dict[str, Any] = {"status": 200, "text": "", "delay_s": 0.0}
