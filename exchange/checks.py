@@ -52,6 +52,11 @@ def is_id(text: object) -> bool:
     return type(text) is str and 0 < len(text) <= MAX_ID_LENGTH and text.isascii() and text.isprintable()
 
 
+def is_session(text: object) -> bool:
+    """Tell whether the session of an order is one, or none (C7)."""
+    return type(text) is str and (not text or is_id(text))
+
+
 def refuse_account(floor: Floor, account: AccountId) -> RejectReason | None:
     """Return why an account may not send a new or replaced order now (C3, C4)."""
     if account in floor.disabled:
@@ -112,11 +117,9 @@ def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in
             return reason
         if book is None:
             return RejectReason.UNKNOWN_SYMBOL
-    if type(lasts) is not _LASTS or type(side) is not _SIDE or type(expires_at) is not int:
+    if type(lasts) is not _LASTS or type(side) is not _SIDE or type(self_trade) is not _SELF_TRADE:
         return RejectReason.BAD_COMBINATION
-    if type(self_trade) is not _SELF_TRADE or type(session) is not str or (lasts is _GTT) != (expires_at != 0):
-        return RejectReason.BAD_COMBINATION
-    if session and not is_id(session):
+    if type(expires_at) is not int or (lasts is _GTT) != (expires_at != 0) or not is_session(session):
         return RejectReason.BAD_COMBINATION
     if not plain:
         return _refuse_other(floor, book, account, side, quantity, terms, lasts, expires_at)
