@@ -11,6 +11,7 @@ from tests.elastic_node import (
     own_elastic,
     pytest_collection_modifyitems,
 )
+from tests.stages import pytest_deselected, pytest_ignore_collect
 
 __all__ = [
     "elastic",
@@ -20,6 +21,8 @@ __all__ = [
     "filebeat_program",
     "own_elastic",
     "pytest_collection_modifyitems",
+    "pytest_deselected",
+    "pytest_ignore_collect",
 ]
 
 # How long a draw takes says more about a shared machine than about a test: one pause of it must not fail one.
