@@ -40,6 +40,7 @@ BREAKER_PERCENTS: Final = (7, 13, 20)
 """By how much the index falls to reach level 1, 2 and 3 (MWCB)."""
 _NO_ORDER: Final = OrderId(0)
 _NO_SYMBOL: Final = Symbol("")
+_TAKE_NO_ORDERS: Final = frozenset({TradingPhase.POST_CLOSE, TradingPhase.CLOSED})
 _NONE_LEAVES: Final[list[Book]] = []
 _CLOSED: Final = TradingPhase.CLOSED
 _CONTINUOUS: Final = TradingPhase.CONTINUOUS
@@ -276,8 +277,9 @@ def _end_pause(floor: Floor, events: list[Event], book: Book) -> None:
     book.paused_until = book.reopening_until = 0
     recent, traded = book.recent, floor.trades_made
     book.recent = []
+    gathered = paused and book.phase not in _TAKE_NO_ORDERS
     leaving = _leave(floor, [book], floor.phase)
-    if paused and not leaving and floor.phase not in GATHERING and not _stands(floor):
+    if gathered and not leaving and floor.phase not in GATHERING and not _stands(floor):
         leaving = [book]  # also where the market does not trade (P8)
     _open_up(floor, events, [book], leaving)
     if paused and floor.trades_made > traded:

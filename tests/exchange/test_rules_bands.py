@@ -116,6 +116,16 @@ def test_p8_a_pause_ends_with_its_cross_where_the_market_does_not_trade():
     assert desk.engine.phase("AAA") is TradingPhase.POST_CLOSE
 
 
+def test_p7_what_was_turned_to_post_close_while_it_was_paused_crosses_when_it_trades_again():
+    desk = Desk(MOVING)
+    desk.buy(1, 1_050)
+    desk.wait(15).tick()
+    desk.sell(1, 1_040)
+    desk.turn(TradingPhase.POST_CLOSE)
+    assert crossed(desk.wait(300).tick()) == []
+    assert crossed(desk.turn(TradingPhase.CONTINUOUS)) == [(1_040, 1, 0)]
+
+
 def test_b2_the_band_holds_in_continuous_trading_only():
     desk = Desk(MOVING)
     desk.turn(TradingPhase.OPENING_AUCTION)
