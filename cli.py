@@ -67,6 +67,7 @@ app.add_typer(switch_app, name="kill-switch")
 
 app.add_typer(verbs_incident.app, name="incident")
 app.add_typer(verbs_runbook.app, name="runbook")
+verbs_exchange.app.command("status", epilog="Example: tapewatch exchange status --json")(verbs_market.status)
 verbs_exchange.app.command("halt", epilog='Example: tapewatch exchange halt --market --why "a wrong tick size"')(
     verbs_market.halt
 )

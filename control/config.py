@@ -120,6 +120,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     load_rate_per_s: float = 0.0
     load_by_phase: bool = False
     """Whether the load follows the phases of `tuning.calendar`."""
+    phases_by_calendar: bool = False
+    """Whether the engine turns the market's phases as `tuning.calendar` says."""
     seed: int = 1
     tuning: ControlTuning = ControlTuning()
     bridge: str = ""

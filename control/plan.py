@@ -252,7 +252,7 @@ def _role_config(
         settlement_port=ports.settlement, estate_port=ports.estate, control_port=ports.control,
         prometheus_url=url_of(ports.prometheus), alertmanager_url=url_of(ports.alertmanager), instruments=instruments,
         gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
-        load_by_phase=settings.load_by_phase,
+        load_by_phase=settings.load_by_phase, phases_by_calendar=settings.phases_by_calendar,
         seed=settings.seed, faults_allowed=settings.faults_allowed,
         bridge=str(settings.bridge.absolute()) if settings.bridge is not None else "",
         shipping=_shipping(settings) if role == "shipper" or (role == "log-watch" and settings.elastic_url) else None,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from exchange.adapters.http import HttpServer
+    from exchange.calendar import Calendar
     from exchange.ports import Log
     from monitor.adapters.exporter import Exporter
     from monitor.adapters.otlp import SpanTracer
@@ -66,6 +67,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             log=_log(config, stack, exporter),
             faults=faults,
             tracer=_tracer(config, exporter, stack),
+            calendar=_calendar(config) if config.phases_by_calendar else None,
         )
         server = EngineServer(parts)
         # Both ports are taken before anything is read: a port in use is told at once, not after a long replay.
@@ -381,11 +383,17 @@ def _pace(config: RoleConfig) -> Callable[[Instant], float]:
     """Return how busy it is: as the calendar's phases are, where the load follows them."""
     from exchange.pace import SessionPace, always
 
-    if not (config.load_by_phase and config.tuning.calendar):
-        return always
+    calendar = _calendar(config) if config.load_by_phase else None
+    return always if calendar is None else SessionPace(calendar)
+
+
+def _calendar(config: RoleConfig) -> Calendar | None:
+    """Return the market's calendar; None where none is kept."""
+    if not config.tuning.calendar:
+        return None
     from control.market import load_calendar
 
-    return SessionPace(load_calendar(Path(config.tuning.calendar)))
+    return load_calendar(Path(config.tuning.calendar))
 
 
 def _gateways(layout: Layout) -> Sequence[str]:

@@ -178,6 +178,8 @@ class Settings(BaseSettings):
     """Directory of the channels' secrets, one file each, open to nobody else; None: nobody but control is told."""
     calendar: Path | None = None
     """YAML file of the market's sessions (`docs/consent.md`); None: trading is always continuous."""
+    phases_by_calendar: bool = False
+    """Whether the engine turns the market's phases as `calendar` says; false: people alone do, and it trades 24/7."""
     auction_quiet_s: float = Field(300.0, ge=0, le=86_400)
     """For so long before an auction nothing disruptive begins; five minutes let a restart end before orders gather."""
     seed: int = Field(1, ge=0)
@@ -201,6 +203,8 @@ class Settings(BaseSettings):
             raise ValueError(f"gateways is {self.gateways}, which is more than gateways_max ({self.gateways_max})")
         if self.load_by_phase and self.calendar is None:
             raise ValueError("load_by_phase is true, but there is no calendar whose phases the load could follow")
+        if self.phases_by_calendar and self.calendar is None:
+            raise ValueError("phases_by_calendar is true, but there is no calendar to turn the phases by")
         ports = [getattr(self, name) for name in type(self).model_fields if name.startswith("port_")]
         ports += range(self.port_gateways + 1, self.port_gateways + self.gateways_max)
         twice = sorted({port for port in ports if ports.count(port) > 1})

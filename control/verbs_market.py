@@ -1,9 +1,10 @@
-"""The verbs `exchange` halt, resume, phase, fund, disable and enable: a person's own hand on trading."""
+"""The verbs `exchange` status, halt, resume, phase, fund, disable and enable: a person's own hand on trading."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -17,14 +18,14 @@ from control.child import now
 from control.errors import RefusedByRailError
 from control.fault import Plant
 from control.layout import Layout
-from control.terminal import By, State, guarded, layout_of, out, starting, who
+from control.terminal import AsJson, By, State, guarded, layout_of, out, print_json, starting, who
 from control.verbs_exchange import complete_symbol, examine, instruments_of
 from exchange.checks import is_id
 from exchange.engine import MAX_FUND
 from exchange.ledger import CASH
 from exchange.types import MAX_ID_LENGTH, HaltReason, TradingPhase
 from kernel.errors import InputError, PermanentError, TemporaryError
-from kernel.time import to_rfc3339
+from kernel.time import SECOND, Instant, to_rfc3339
 
 SymbolName = Annotated[str, typer.Argument(help="What is traded.", autocompletion=complete_symbol, show_default=False)]
 AccountName = Annotated[str, typer.Argument(help="Whose orders.", show_default=False)]
@@ -37,6 +38,7 @@ _SAID: Final = {"phase": "turn", "account": "set"}
 """What a person calls an engine's verb, where it is another word."""
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_.]+")
 _USER_LETTERS_MAX: Final = 32
+_HOUR_S: Final = 3600
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,38 @@ def phase(
     layout = layout_of(state)
     told = guarded(lambda: turn_now(_phase(name), _wish(layout, symbol, who(by), why, market=market)))
     out.print(markup(told), soft_wrap=True)
+
+
+def status(state: State = None, *, as_json: AsJson = False) -> None:
+    """Tell the market's phase, what stands still, and when the calendar turns it next."""
+    layout = layout_of(state)
+    found = guarded(lambda: _status(faults.connect(layout.root)))
+    if as_json:
+        print_json(found)
+        return
+    for name, text in status_words(found, now()):
+        out.print(f"{name:10}{markup(text)}", soft_wrap=True)
+
+
+def status_words(status: Mapping[str, Any], at: Instant) -> list[tuple[str, str]]:
+    """Return what the engine says of the market as lines of name and text; `at` is now."""
+    halted = "nothing"
+    if status["market_halted"]:
+        halted = f"the market ({status['market_halt_reason']})"
+    elif status["halted_symbols"]:
+        halted = ", ".join(status["halted_symbols"])
+    turn = "by a person (no calendar turns the phases: phases_by_calendar is false)"
+    if status.get("next_phase_at"):
+        in_s = max(0, (status["next_phase_at"] - at) // SECOND)
+        until = f"{in_s // 3600} h {in_s % 3600 // 60} min" if in_s >= _HOUR_S else f"{in_s // 60} min {in_s % 60} s"
+        turn = f"{status['next_phase']} at {to_rfc3339(status['next_phase_at'])}, in {until}"
+    elif status.get("by_calendar"):
+        turn = "none within the month that the calendar looks ahead"
+    lines = [("phase", str(status["market_phase"])), ("halted", halted), ("next turn", turn)]
+    if status["disabled_accounts"]:
+        lines.append(("disabled", ", ".join(status["disabled_accounts"])))
+    lines.append(("journal", f"{status['seq']} commands are durable"))
+    return lines
 
 
 def fund(
@@ -184,9 +218,14 @@ def turn_now(to: TradingPhase, wish: Wish) -> str:
         TapewatchError: the engine does not answer, or refused.
     """
     plant = faults.connect(wish.layout.root)
-    halted = _halted(_status(plant), wish.symbol)
+    status = _status(plant)
     _tell(plant, wish, "phase", {"symbol": wish.symbol, "phase": to}, f"{wish.what} to {to}")
-    still = "; it is halted, and stays so until it is resumed" if halted else ""
+    still = "; it is halted, and stays so until it is resumed" if _halted(status, wish.symbol) else ""
+    if status.get("next_phase_at"):
+        stays = wish.symbol is None and to is TradingPhase.CLOSED and status["next_phase"] != TradingPhase.CLOSED
+        first = "a new session" if stays else status["next_phase"]
+        still += f"; the calendar turns the market next to {first}"
+        still += "" if stays else f" at {to_rfc3339(status['next_phase_at'])}"
     return f"{wish.what} is in phase {to} by {wish.by}: {wish.why}{still}"
 
 

@@ -88,8 +88,8 @@ class CalendarError(InputError):
         self.path = path
 
 
-class _Began(NamedTuple):
-    """A phase and when it really begins."""
+class Began(NamedTuple):
+    """A phase and when it really begins, by universal time."""
 
     at: Instant
     phase: PhaseName
@@ -104,7 +104,7 @@ class Calendar:
     """By weekday, Monday first; seven."""
     days: Mapping[dt.date, Session] = field(default_factory=dict)
     """Days that differ from their weekday."""
-    _known: tuple[dt.date, list[_Began]] | None = None
+    _known: tuple[dt.date, list[Began]] | None = None
 
     def phase_at(self, instant: Instant) -> Phase:
         """Return the phase the market is in, whether it is an auction, its bounds and when the next auction begins."""
@@ -120,10 +120,20 @@ class Calendar:
             next_auction_at=next((one.at for one in later if one.phase in AUCTIONS), None),
         )
 
-    def _around(self, instant: Instant) -> list[_Began]:
+    def turns_around(self, instant: Instant) -> tuple[Began, ...]:
+        """Return every turn from `HORIZON_DAYS` before an instant to as many days after it, in order.
+
+        None of them lasts no time, and none turns to the phase that is there already.
+        """
+        return tuple(self._around(instant))
+
+    def day_of(self, instant: Instant) -> dt.date:
+        """Return the date that the market's clock shows at an instant."""
+        return (_EPOCH + dt.timedelta(seconds=instant // SECOND)).astimezone(self.zone).date()
+
+    def _around(self, instant: Instant) -> list[Began]:
         """Return every turn from `HORIZON_DAYS` before an instant to as many days after it."""
-        moment = _EPOCH + dt.timedelta(seconds=instant // SECOND)
-        today = moment.astimezone(self.zone).date()
+        today = self.day_of(instant)
         if self._known is None or self._known[0] != today:
             turns = sorted(
                 (turn for days in range(-HORIZON_DAYS, HORIZON_DAYS + 1) for turn in self._turns(today, days)),
@@ -132,10 +142,10 @@ class Calendar:
             self._known = today, _merged(turns)
         return self._known[1]
 
-    def _turns(self, today: dt.date, days: int) -> Iterator[_Began]:
+    def _turns(self, today: dt.date, days: int) -> Iterator[Began]:
         day = today + dt.timedelta(days=days)
         for turn in self.days.get(day, self.week[day.weekday()]):
-            yield _Began(self._instant(day, turn.at_s), turn.phase)
+            yield Began(self._instant(day, turn.at_s), turn.phase)
 
     def _instant(self, day: dt.date, at_s: int) -> Instant:
         """Return the first instant at which the wall clock shows at least a time of a day."""
@@ -156,10 +166,10 @@ def _seconds(moment: dt.datetime) -> int:
     return elapsed.days * _DAY_S + elapsed.seconds
 
 
-def _merged(turns: Sequence[_Began]) -> list[_Began]:
+def _merged(turns: Sequence[Began]) -> list[Began]:
     """Leave out what lasts no time, and turns to the phase that is there already."""
     lasting = [one for one, following in pairwise(turns) if one.at < following.at]
-    merged: list[_Began] = []
+    merged: list[Began] = []
     for turn in (*lasting, *turns[-1:]):
         if not merged or merged[-1].phase is not turn.phase:
             merged.append(turn)

@@ -171,10 +171,12 @@ class CloseSession(msgspec.Struct, frozen=True, gc=False, tag="close_session"):
     key: ClientId
 
 
-class OpenSession(msgspec.Struct, frozen=True, gc=False, tag="open_session"):
-    """Begin a day."""
+class OpenSession(msgspec.Struct, frozen=True, gc=False, tag="open_session", omit_defaults=True):
+    """Begin a day: the market turns to `phase`, and the client ids of the day before are forgotten."""
 
     key: ClientId
+    phase: TradingPhase = TradingPhase.CONTINUOUS
+    """Any but closed."""
 
 
 ParticipantCommand = PlaceOrder | CancelOrder | ReplaceOrder | MassCancel

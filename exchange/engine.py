@@ -411,7 +411,7 @@ class Engine:
             case CloseSession():
                 close_session(floor, events)
             case OpenSession():
-                self._open_session(events)
+                self._open_session(events, command)
             case Fund():
                 self._fund(events, command)
             case DisableAccount() | EnableAccount():
@@ -437,12 +437,16 @@ class Engine:
         else:
             events.append(Rejected(ADMIN, command.key, RejectReason.BAD_COMBINATION))
 
-    def _open_session(self, events: list[Event]) -> None:
+    def _open_session(self, events: list[Event], command: OpenSession) -> None:
+        asked: Any = command
+        if type(asked.phase) is not TradingPhase or command.phase is TradingPhase.CLOSED:
+            events.append(Rejected(ADMIN, command.key, RejectReason.BAD_COMBINATION))
+            return
         if not self.session_open:
             self._known.clear()
             self._known_hash = hashlib.blake2b()
             self._known_hashed = 0
-        open_session(self._floor, events)
+        open_session(self._floor, events, command.phase)
 
     def _fund(self, events: list[Event], command: Fund) -> None:
         """Give an account an asset, or take what is free of it (M3)."""

@@ -269,8 +269,10 @@ class SessionClosed(msgspec.Struct, frozen=True, gc=False, tag="session_closed")
     """The day ended."""
 
 
-class SessionOpened(msgspec.Struct, frozen=True, gc=False, tag="session_opened"):
+class SessionOpened(msgspec.Struct, frozen=True, gc=False, tag="session_opened", omit_defaults=True):
     """A day began."""
+
+    phase: TradingPhase = TradingPhase.CONTINUOUS
 
 
 Event = (

@@ -310,7 +310,7 @@ class MarketData:
             case SessionClosed():
                 phase = TradingPhase.CLOSED
             case SessionOpened():
-                phase = TradingPhase.CONTINUOUS
+                phase = event.phase
             case _:
                 return False
         if phase is not None:

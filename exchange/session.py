@@ -113,11 +113,11 @@ def close_session(floor: Floor, events: list[Event]) -> None:
     _tell_instead(events, place, SessionClosed())
 
 
-def open_session(floor: Floor, events: list[Event]) -> None:
-    """Turn the whole market to continuous trading, told as the beginning of a day."""
+def open_session(floor: Floor, events: list[Event], phase: TradingPhase) -> None:
+    """Turn the whole market to a phase, told as the beginning of a day."""
     place = len(events)
-    turn(floor, events, None, _CONTINUOUS)
-    _tell_instead(events, place, SessionOpened())
+    turn(floor, events, None, phase)
+    _tell_instead(events, place, SessionOpened(phase))
 
 
 def _tell_instead(events: list[Event], place: int, told: Event) -> None:

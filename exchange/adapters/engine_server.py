@@ -36,6 +36,7 @@ from exchange.adapters.recovery import (
 )
 from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
 from exchange.adapters.wear import CREEP, LEAK, Creep, Leak
+from exchange.calendar import Calendar
 from exchange.commands import AdminCommand, Halt
 from exchange.market_data import Snapshot
 from exchange.ports import EngineTelemetry, Log, Refusal
@@ -53,10 +54,11 @@ from exchange.protocol import (
     frame,
     read_request,
 )
+from exchange.schedule import Schedule
 from exchange.tracing import Tracer
 from exchange.types import MAX_QUANTITY_LOTS, ClientId, HaltReason, Instrument, TradingPhase, Venue
 from kernel.errors import PermanentError
-from kernel.time import Clock
+from kernel.time import Clock, Instant
 
 EXIT_JOURNAL_FAILED: Final = 74
 """EX_IOERR of sysexits.h."""
@@ -95,6 +97,11 @@ class EngineStatus(msgspec.Struct, frozen=True):
     recovered_commands: int
     recovery_seconds: float
     journal_failed: bool
+    by_calendar: bool = False
+    """Whether a calendar turns the phases."""
+    next_phase: TradingPhase | None = None
+    """What the calendar turns the market to next; None: nothing is in sight."""
+    next_phase_at: Instant | None = None
 
 
 class StateHash(msgspec.Struct, frozen=True):
@@ -119,6 +126,8 @@ class EngineParts:
     tracer: Tracer | None = None
     venue: Venue | None = None
     """None: the usual one."""
+    calendar: Calendar | None = None
+    """Turns the market's phases; None: people alone do."""
 
 
 STORAGE_EVERY_S: Final = 5
@@ -175,6 +184,8 @@ class EngineServer:
             # Whatever was cut off, nobody trades before somebody looked.
             key = ClientId(f"recovery-{recovered.engine.sequence}")
             await sequencer.ask(Halt(key, None, HaltReason.RECOVERY))
+        if self._parts.calendar is not None:  # after that halt: a missed turn may have a cross to make
+            await sequencer.follow(Schedule(self._parts.calendar))
         self._phase, self._detail = Phase.READY, "commands are taken"
         self._ready.set()
         self._parts.telemetry.ready(ready=sequencer.failure is None)
@@ -260,6 +271,7 @@ class EngineServer:
         sequencer, recovered = self._sequencer, self._recovered
         engine = None if sequencer is None else sequencer.engine
         failed = sequencer is not None and sequencer.failure is not None
+        turn = None if sequencer is None else sequencer.next_turn()
         return EngineStatus(
             ready=is_ready,
             phase=Phase.FAILED if failed else self._phase,
@@ -275,6 +287,9 @@ class EngineServer:
             recovered_commands=0 if recovered is None else recovered.replayed,
             recovery_seconds=0.0 if recovered is None else recovered.seconds,
             journal_failed=failed,
+            by_calendar=self._parts.calendar is not None,
+            next_phase=None if turn is None else turn.phase,
+            next_phase_at=None if turn is None else turn.at,
         )
 
     async def state_hash(self) -> StateHash:

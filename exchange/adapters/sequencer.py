@@ -1,7 +1,8 @@
 """The single writer: commands in, a place in the journal, one sync for many, then the answers.
 
     submit -> queue -> [append, apply] -> sync in a thread -> answer, publish
-                          ^ the next batch gathers meanwhile
+                ^         ^ the next batch gathers meanwhile
+                turns of the phase that are due stand first
 
 Matching runs ahead of the sync; nothing it said leaves the process before the sync came back. After a failed append or
 sync nothing is known about the disk: everything is refused until the process is started anew, and no sync is tried
@@ -24,6 +25,7 @@ from exchange.commands import AdminCommand, Command, Sequenced, Tick
 from exchange.engine import Engine, fingerprint, identity
 from exchange.events import Event, Happened
 from exchange.ports import EngineTelemetry, Log, Refusal
+from exchange.schedule import PlannedTurn, Schedule
 from exchange.tracing import Committed, Tracer
 from exchange.types import AccountId, ClientId
 from kernel.time import Clock, to_seconds
@@ -105,6 +107,7 @@ class Sequencer:
         self._pending: Final[dict[tuple[AccountId, ClientId], bytes]] = {}
         self._at_rest: Final[deque[Callable[[], None]]] = deque()
         self._wake: Final = asyncio.Event()
+        self._schedule: Schedule | None = None
         self._stopping = False
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="journal-sync")
 
@@ -159,11 +162,21 @@ class Sequencer:
         self._wake.set()
         return await result
 
+    async def follow(self, schedule: Schedule) -> None:
+        """Turn the market's phases by a schedule from now on; returns when the turns that are due stand first."""
+        self._schedule = schedule
+        await self.at_rest(lambda: None)
+
+    def next_turn(self) -> PlannedTurn | None:
+        """Return the next turn of the schedule; None when none is kept, or none is in sight."""
+        return None if self._schedule is None else self._schedule.next_turn
+
     async def run(self) -> None:
         """Commit batch after batch until `stop`; returns when the queue is empty, or at once after a failure."""
         while True:
             while self._at_rest:
                 self._at_rest.popleft()()
+            self._turn_if_due()
             self._tick_if_due()
             if self._queue and self.failure is None:
                 await self._commit()
@@ -179,6 +192,24 @@ class Sequencer:
         self._stopping = True
         self._wake.set()
 
+    def _turn_if_due(self) -> None:
+        """Put the turns that are due before everything that waits: whatever came later finds the new phase."""
+        if self._schedule is None or self._stopping or self.failure is not None:
+            return
+        now = self._clock.now()
+        if now < self._schedule.look_at:
+            return
+        since = time.perf_counter()
+        turns: list[_Waiting] = []
+        for command in self._schedule.due(self.engine, now):
+            key = identity(command)
+            if key in self._pending:  # a person took the very key
+                continue
+            self._pending[key] = fingerprint(command)
+            turns.append(_Waiting(command, key, lambda _outcome: None, "", since))
+            self._log.event("phase-turned", key=key[1], by="calendar")
+        self._queue.extendleft(reversed(turns))
+
     def _tick_if_due(self) -> None:
         """Write a `Tick` when something is due and no command that waits would bring it about."""
         if self._queue or self._stopping or self.failure is not None:
@@ -190,7 +221,9 @@ class Sequencer:
 
     async def _woken(self) -> None:
         """Wait until there is something to do, or something is due."""
-        due = None if self.failure is not None else self.engine.due_at()
+        due: int | None = None if self.failure is not None else self.engine.due_at()
+        if self._schedule is not None and self.failure is None:
+            due = self._schedule.look_at if due is None else min(due, self._schedule.look_at)
         wait_s = None if due is None else min(MAX_WAIT_S, max(MIN_WAIT_S, to_seconds(due - self._clock.now())))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):

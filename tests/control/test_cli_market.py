@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from control import faults, killswitch, terminal, verbs_exchange
+from control import faults, killswitch, terminal, verbs_exchange, verbs_market
 from control.addresses import load_addresses, save_addresses
 from control.child import now
 from control.layout import Layout
@@ -254,3 +254,30 @@ def test_an_interval_of_load_is_counted_from_where_the_logs_ended(tmp_path, torn
 
 def test_help_of_load_says_what_becomes_of_the_usual_load():
     assert "replaces the estate's usual load" in " ".join(run("exchange", "load", "--help")[1].split())
+
+
+STANDING = {
+    "market_phase": "pre_open", "market_halted": False, "market_halt_reason": None, "halted_symbols": [],
+    "disabled_accounts": [], "seq": 7,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "lines"),
+    [
+        ({"next_phase": "continuous", "next_phase_at": 1772438400_000000000, "by_calendar": True},
+         {"phase": "pre_open", "halted": "nothing",
+          "next turn": "continuous at 2026-03-02T08:00:00.000000Z, in 10 min 0 s"}),
+        ({"next_phase": "closed", "next_phase_at": 1772445600_000000000, "by_calendar": True},
+         {"next turn": "closed at 2026-03-02T10:00:00.000000Z, in 2 h 10 min"}),
+        ({"next_phase_at": None, "by_calendar": True},
+         {"next turn": "none within the month that the calendar looks ahead"}),
+        ({"market_halted": True, "market_halt_reason": "operator"}, {"halted": "the market (operator)"}),
+        ({"halted_symbols": ["MOVA", "KETU"], "disabled_accounts": ["ann"]},
+         {"halted": "MOVA, KETU", "disabled": "ann",
+          "next turn": "by a person (no calendar turns the phases: phases_by_calendar is false)"}),
+    ],
+)  # fmt: skip
+def test_status_tells_the_phase_what_is_halted_and_the_next_turn(more, lines):
+    told = dict(verbs_market.status_words({**STANDING, **more}, 1772437800_000000000))
+    assert {name: told[name] for name in lines} == lines

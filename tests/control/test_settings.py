@@ -61,3 +61,9 @@ def test_a_load_cannot_follow_phases_that_no_calendar_tells(monkeypatch):
     monkeypatch.setenv("TAPEWATCH_LOAD_BY_PHASE", "true")
     with pytest.raises(InputError, match="load_by_phase is true, but there is no calendar"):
         load_settings()
+
+
+def test_phases_cannot_be_turned_by_a_calendar_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("TAPEWATCH_PHASES_BY_CALENDAR", "true")
+    with pytest.raises(InputError, match="phases_by_calendar is true, but there is no calendar"):
+        load_settings()

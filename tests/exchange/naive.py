@@ -392,10 +392,12 @@ class NaiveEngine(NaiveState):
         self.turn(self.symbols, lambda: self.set_market(TradingPhase.CLOSED), lambda: self.tell(e.SessionClosed()))
 
     def open_session(self, command):
+        opened = command.phase
+        if self.wrong(command, None, isinstance(opened, TradingPhase) and opened is not TradingPhase.CLOSED):
+            return
         if self.market_phase is TradingPhase.CLOSED:
             self.ids = set()
-        opened = TradingPhase.CONTINUOUS
-        self.turn(self.symbols, lambda: self.set_market(opened), lambda: self.tell(e.SessionOpened()))
+        self.turn(self.symbols, lambda: self.set_market(opened), lambda: self.tell(e.SessionOpened(opened)))
 
     def halt(self, command):
         symbol = command.symbol

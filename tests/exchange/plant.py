@@ -14,6 +14,7 @@ from exchange.adapters.engine_server import ENGINE_FAULTS, EngineParts, EngineSe
 from exchange.adapters.file_log import Disk
 from exchange.adapters.http import Faults, listen
 from exchange.adapters.recovery import EnginePaths
+from exchange.calendar import Calendar
 from exchange.commands import Limit, PlaceOrder
 from exchange.recording import RecordingEngine, RecordingLog
 from exchange.tracing import Tracer
@@ -70,12 +71,14 @@ async def engine(
     port: int = 0,
     tracer: Tracer | None = None,
     venue: Venue | None = None,
+    calendar: Calendar | None = None,
 ) -> AsyncIterator[Running]:
     telemetry, log = RecordingEngine(), RecordingLog()
     faults = Faults(ENGINE_FAULTS, allowed=True)
     parts = EngineParts(
-        paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue
-    )
+        paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue,
+        calendar=calendar,
+    )  # fmt: skip
     server, listener = EngineServer(parts), listen(port)
     running = Running(server, telemetry, log, faults, listener.getsockname()[1])
     try:

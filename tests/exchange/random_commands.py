@@ -319,4 +319,8 @@ class Script:
             if self.naive.state(None) == "gather" and rng.random() < 0.3:
                 phase = rng.choice((TradingPhase.POST_CLOSE, TradingPhase.CLOSED))
             return c.SetPhase(key, phase, symbol)
-        return c.CloseSession(key) if kind < 0.93 else c.OpenSession(key)
+        if kind < 0.93:
+            return c.CloseSession(key)
+        # The same draw decides: another one would make all scripts other ones.
+        opened = TradingPhase.PRE_OPEN if kind > 0.98 else TradingPhase.CONTINUOUS
+        return c.OpenSession(key, TradingPhase.CLOSED if kind > 0.995 else opened)
