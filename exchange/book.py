@@ -10,8 +10,9 @@ What the book does not show stands beside the levels: all-or-none orders, market
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from exchange.ledger import money_per_tick
 from exchange.types import (
@@ -35,6 +36,10 @@ ALL_OR_NONE: Final = 1
 MARKET: Final = 2
 STOP: Final = 3
 STOP_LIMIT: Final = 4
+
+
+_MAX_NATIVE: Final = (1 << 63) - 1 - 1_000_000
+"""What a machine word holds, with room for a rounding: compiled code reckons with such words where it may."""
 
 
 class Top(NamedTuple):
@@ -61,6 +66,20 @@ class Amount:
     def __init__(self, has: int = 0) -> None:
         self.has = has
         self.held = 0
+
+
+class Account:
+    """What is known of one account but its positions, found once for each of its requests."""
+
+    __slots__ = ("cash", "known", "name", "sent")
+
+    def __init__(self, name: AccountId, cash: Amount) -> None:
+        self.name = name
+        self.cash = cash
+        self.known: dict[str, Any] = {}
+        """What is remembered of its requests, by client id (C2)."""
+        self.sent: deque[int] = deque()
+        """When its last new and replaced orders came in (C4)."""
 
 
 class Order:
@@ -175,7 +194,7 @@ class BookSide:
 
     def rest(self, order: Order) -> None:
         """Put an order behind all others at its price."""
-        key = order.price * self.sign
+        key = order.price if self.sign > 0 else -order.price
         level = self.levels.get(key)
         if level is None:
             level = self.levels[key] = Level(key)
@@ -309,6 +328,7 @@ class Book:
         "tick_step",
         "trading",
         "unlooked",
+        "wide",
     )
 
     def __init__(self, instrument: Instrument) -> None:
@@ -329,6 +349,9 @@ class Book:
         self.highest_ppm: Final[int] = max(
             instrument.maker_fee_ppm, instrument.taker_fee_ppm, instrument.auction_fee_ppm, 0
         )
+        dearest = max(map(abs, (instrument.maker_fee_ppm, instrument.taker_fee_ppm, instrument.auction_fee_ppm, 1)))
+        self.wide: Final = self.high * self.most * self.money * dearest > _MAX_NATIVE
+        """Whether cost times fee of an order may be more than a machine word holds."""
         self.fees: Final = bool(instrument.maker_fee_ppm or instrument.taker_fee_ppm or instrument.auction_fee_ppm)
         self.symbol_seq = 0
         self.bids: Final = BookSide(1)

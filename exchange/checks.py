@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from exchange.bands import edges
-from exchange.book import ALL_OR_NONE, MARKET, STOP, STOP_LIMIT, Book, Order
+from exchange.book import ALL_OR_NONE, MARKET, STOP, STOP_LIMIT, Account, Book, Order
 from exchange.commands import Limit, Market, ReplaceOrder, Stop, StopLimit
 from exchange.floor import Floor, need
 from exchange.matching import would_trade
@@ -17,7 +17,6 @@ from exchange.types import (
     GATHERING,
     MAX_ID_LENGTH,
     MAX_PRICE_TICKS,
-    AccountId,
     RejectReason,
     ReplaceQuantity,
     SelfTrade,
@@ -33,7 +32,6 @@ MAX_INSTANT: Final = (1 << 63) - 1
 
 _BUY: Final = Side.BUY
 _CLOSED: Final = TradingPhase.CLOSED
-_DAY: Final = TimeInForce.DAY
 _GTT: Final = TimeInForce.GTT
 _AT_ONCE: Final = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 _NO_SELF_TRADE: Final = SelfTrade.NONE
@@ -41,6 +39,7 @@ _LIMIT: Final = Limit
 _SIDE: Final = Side
 _LASTS: Final = TimeInForce
 _SELF_TRADE: Final = SelfTrade
+_SECOND: Final[int] = SECOND
 """Names of other modules are looked up each time they are used; these are not."""
 _STOPS: Final = frozenset({Stop, StopLimit})
 _FOR_LONG: Final = frozenset({TimeInForce.GTC, TimeInForce.GTT})
@@ -57,20 +56,17 @@ def is_session(text: object) -> bool:
     return type(text) is str and (not text or is_id(text))
 
 
-def refuse_account(floor: Floor, account: AccountId) -> RejectReason | None:
+def refuse_account(floor: Floor, account: Account) -> RejectReason | None:
     """Return why an account may not send a new or replaced order now (C3, C4)."""
-    if account in floor.disabled:
+    if account.name in floor.disabled:
         return RejectReason.ACCOUNT_DISABLED
-    most = floor.venue.orders_per_second
-    if most:
-        sent = floor.rates.get(account)
-        if sent is not None:
-            while sent and sent[0] <= floor.clock - SECOND:
-                sent.popleft()
-            if len(sent) >= most:
-                return RejectReason.RATE_LIMITED
-            if not sent:
-                del floor.rates[account]
+    sent = account.sent
+    if sent:
+        oldest = floor.clock - _SECOND
+        while sent and sent[0] <= oldest:
+            sent.popleft()
+        if len(sent) >= floor.most:
+            return RejectReason.RATE_LIMITED
     return None
 
 
@@ -94,24 +90,25 @@ def refuse_phase(floor: Floor, book: Book | None, *, at_once: bool) -> RejectRea
 def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in its order; fields are read once
     floor: Floor,
     book: Book | None,
-    account: AccountId,
+    account: Account,
     side: Any,
     quantity: Any,
     terms: Any,
+    limit: tuple[Any, ...],
     lasts: Any,
     expires_at: Any,
     self_trade: Any,
     session: Any,
 ) -> RejectReason | None:
-    """Return why a new order is refused; None when it is taken."""
-    plain = type(terms) is _LIMIT
-    its: Any = terms  # a second name, whose fields nobody believes to be what they are declared
-    if floor.disabled or floor.rated:
+    """Return why a new order is refused; None when it is taken. `limit`: the fields of `Limit`; empty for others."""
+    plain = bool(limit)
+    sent = account.sent
+    if floor.disabled or (sent and (sent[0] <= floor.clock - _SECOND or len(sent) >= floor.most)):
         reason = refuse_account(floor, account)
         if reason is not None:
             return reason
     if book is None or not book.trading:
-        unseen = plain and bool(its.post_only or its.all_or_none)
+        unseen = plain and bool(limit[1] or limit[3])
         reason = refuse_phase(floor, book, at_once=unseen or _is_at_once(lasts))
         if reason is not None:
             return reason
@@ -119,14 +116,16 @@ def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in
             return RejectReason.UNKNOWN_SYMBOL
     if type(lasts) is not _LASTS or type(side) is not _SIDE or type(self_trade) is not _SELF_TRADE:
         return RejectReason.BAD_COMBINATION
-    if type(expires_at) is not int or (lasts is _GTT) != (expires_at != 0) or not is_session(session):
+    if type(expires_at) is not int or (lasts is _GTT) != (expires_at != 0):
+        return RejectReason.BAD_COMBINATION
+    if type(session) is not str or (session and not is_id(session)):
         return RejectReason.BAD_COMBINATION
     if not plain:
         return _refuse_other(floor, book, account, side, quantity, terms, lasts, expires_at)
-    post_only: Any = its.post_only
-    price: Any = its.price
-    display: Any = its.display
-    if _contradict(lasts, post_only, its.all_or_none, display):
+    price, post_only, display, hides = limit
+    if type(post_only) is not bool or type(hides) is not bool:
+        return RejectReason.BAD_COMBINATION
+    if (hides or lasts in _AT_ONCE) and _contradict(lasts, post_only, hides, display):
         return RejectReason.BAD_COMBINATION
     if type(quantity) is not int:
         return RejectReason.BAD_QUANTITY
@@ -146,8 +145,15 @@ def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in
         return RejectReason.BAD_NOTIONAL
     if lasts is _GTT and not floor.clock < expires_at <= MAX_INSTANT:
         return RejectReason.BAD_EXPIRY
-    if floor.holds and _is_unfunded(floor, book, side, account, ticks, lots):
-        return refuse_funds(side)
+    if floor.holds:
+        if side is _BUY:
+            wanted = need(book, side, ticks, lots)
+            short = wanted > account.cash.has - account.cash.held
+        else:
+            stock = book.positions.get(account.name)
+            short = stock is None or lots > stock.has - stock.held
+        if short:
+            return refuse_funds(side)
     if post_only and would_trade_at(book, side, ticks, lots):
         return RejectReason.POST_ONLY_WOULD_TRADE
     return None
@@ -157,17 +163,8 @@ def _is_at_once(time_in_force: object) -> bool:
     return isinstance(time_in_force, TimeInForce) and time_in_force in _AT_ONCE
 
 
-def _contradict(
-    lasts: TimeInForce,
-    post_only: Any,
-    unseen: Any,
-    display: Any,
-) -> bool:
-    """Tell whether a limit order's time in force and flags do not go together, or are no flags (C7, F17)."""
-    if type(post_only) is not bool or type(unseen) is not bool:
-        return True
-    if lasts is _DAY and not unseen:
-        return False
+def _contradict(lasts: TimeInForce, post_only: bool, unseen: bool, display: Any) -> bool:  # noqa: FBT001 - flags
+    """Tell whether a limit order's time in force and flags do not go together (C7, F17)."""
     displays = bool(display)
     return (post_only or unseen or displays) if lasts in _AT_ONCE else unseen and (post_only or displays)
 
@@ -196,12 +193,12 @@ def _is_notional(book: Book, price: int, quantity: int) -> bool:
     return least <= notional and (not most or notional <= most)
 
 
-def _is_unfunded(
-    floor: Floor, book: Book, side: Side, account: AccountId, price: int, quantity: int, held: int = 0
-) -> bool:
+def _is_unfunded(book: Book, side: Side, account: Account, price: int, quantity: int, held: int = 0) -> bool:
     """Tell whether an account has too little for an order; `held` is what the order holds already (C14)."""
-    wanted = need(book, side, price, quantity) - held
-    return wanted > (floor.free_cash(account) if side is _BUY else floor.free_position(book, account))
+    if side is _BUY:
+        return need(book, side, price, quantity) - held > account.cash.has - account.cash.held
+    stock = book.positions.get(account.name)
+    return quantity - held > (0 if stock is None else stock.has - stock.held)
 
 
 def refuse_funds(side: Side) -> RejectReason:
@@ -221,7 +218,7 @@ def would_trade_at(book: Book, side: Side, price: int, quantity: int) -> bool:
 def _refuse_other(  # noqa: C901, PLR0911, PLR0913, PLR0917 - a table of reasons
     floor: Floor,
     book: Book,
-    account: AccountId,
+    account: Account,
     side: Side,
     quantity: Any,
     terms: Any,
@@ -245,7 +242,7 @@ def _refuse_other(  # noqa: C901, PLR0911, PLR0913, PLR0917 - a table of reasons
         price = its.price if type(terms) is StopLimit else 0
     if lasts is _GTT and not floor.clock < expires_at <= MAX_INSTANT:
         return RejectReason.BAD_EXPIRY
-    if floor.holds and _is_unfunded(floor, book, side, account, price, quantity):
+    if floor.holds and _is_unfunded(book, side, account, price, quantity):
         return refuse_funds(side)
     if not stops:
         other = book.asks if side is _BUY else book.bids
@@ -281,10 +278,10 @@ def _refuse_stop_figures(
     return None
 
 
-def refuse_replacement_now(floor: Floor, command: ReplaceOrder, order: Order | None) -> RejectReason | None:
+def refuse_replacement_now(floor: Floor, account: Account, order: Order | None) -> RejectReason | None:
     """Return why no replacement is taken from the account, or of that order, now (C3 to C5)."""
     if floor.disabled or floor.rated:
-        reason = refuse_account(floor, command.account)
+        reason = refuse_account(floor, account)
         if reason is not None:
             return reason
     book = None if order is None else order.book
@@ -300,7 +297,7 @@ def new_open(floor: Floor, order: Order, quantity: int) -> int:
 
 
 def refuse_replacement(  # noqa: PLR0911 - a table of reasons
-    floor: Floor, command: ReplaceOrder, order: Order
+    floor: Floor, account: Account, command: ReplaceOrder, order: Order
 ) -> RejectReason | None:
     """Check an order as it would be after a replacement (C8 to C16)."""
     book = order.book
@@ -326,7 +323,7 @@ def refuse_replacement(  # noqa: PLR0911 - a table of reasons
         return RejectReason.PRICE_OUT_OF_BAND
     if priced and not _is_notional(book, price, quantity):
         return RejectReason.BAD_NOTIONAL
-    if floor.holds and _is_unfunded(floor, book, order.side, order.account, price, quantity, order.held):
+    if floor.holds and _is_unfunded(book, order.side, account, price, quantity, order.held):
         return refuse_funds(order.side)
     moves = price != order.price or quantity > order.quantity + order.hidden
     if order.post_only and moves and would_trade_at(book, order.side, price, quantity):

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
+from msgspec.structs import astuple
 
 from exchange.auction import equilibrium
-from exchange.book import LIMIT, STOP, STOP_LIMIT, Amount, BookSide, Depth, Order, Top
+from exchange.book import LIMIT, STOP, STOP_LIMIT, Account, Amount, BookSide, Depth, Order, Top
 from exchange.checks import MAX_INSTANT, is_id, refuse_phase
 from exchange.commands import (
     AdminCommand,
@@ -50,7 +50,7 @@ from exchange.events import (
     Ticked,
 )
 from exchange.floor import Floor
-from exchange.frozen import Frozen, Known, fingerprint, floor_of, frame_of
+from exchange.frozen import Frozen, Known, KnownFrame, fingerprint, floor_of, frame_of
 from exchange.ledger import CASH
 from exchange.listing import refuse_contradictions
 from exchange.orders import cancel, cancel_all, mass_cancel, place, replace
@@ -66,6 +66,7 @@ from exchange.session import (
 )
 from exchange.types import (
     GATHERING,
+    MAX_ID_LENGTH,
     AccountId,
     CancelReason,
     ClientId,
@@ -94,6 +95,10 @@ _PARTICIPANTS: Final = (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)
 _FROM_ACCOUNTS: Final = frozenset(_PARTICIPANTS)
 _FROM_OPERATORS: Final = frozenset(get_args(AdminCommand))
 _KNOWN: Final = Known
+_SEQUENCED: Final = Sequenced
+_PLACE: Final = PlaceOrder
+_CANCEL: Final = CancelOrder
+_REPLACE: Final = ReplaceOrder
 """Names of other modules are looked up each time they are used; this is not."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -118,20 +123,26 @@ def identity(command: Command) -> tuple[AccountId, ClientId]:
 class Engine:
     """A deterministic exchange: all books, accounts, phases, timers and the memory of client ids."""
 
-    __slots__ = ("_accounts", "_floor", "_known", "_known_hash", "_known_hashed", "_sequence", "instruments")
+    __slots__ = (
+        "_floor",
+        "_known_hash",
+        "_known_hashed",
+        "_operators",
+        "_sequence",
+        "instruments",
+    )
 
     def __init__(self, instruments: Sequence[Instrument], venue: Venue | None = None) -> None:
         venue = Venue() if venue is None else venue
         refuse_contradictions(instruments, venue)
         self._floor = Floor(instruments, venue)
         self.instruments: Final = {instrument.symbol: instrument for instrument in instruments}
-        # Keyed by one string, not a tuple: a dict of values the collector need not visit is skipped by it as a whole.
-        self._known: dict[str, Known] = {}
+        self._operators = Account(ADMIN, Amount())
+        """Remembers the keys of admin commands; it has nothing."""
         self._known_hash = hashlib.blake2b()
         self._known_hashed = 0
+        """Up to which sequence number the remembered requests are in the hash."""
         self._sequence = 0
-        self._accounts: set[str] = set()
-        """Ids that were found to be good ones; no part of the state."""
 
     # --- what is asked ---------------------------------------------------------------------------------------------
 
@@ -306,7 +317,9 @@ class Engine:
 
     def known(self, account: AccountId, client_id: ClientId) -> Known | None:
         """Return what is remembered of a request; `account` is `ADMIN` for the keys of admin commands."""
-        return self._known.get(f"{account}\n{client_id}")
+        who = self._operators if account == ADMIN else self._floor.accounts.get(account)
+        found: Known | None = None if who is None else who.known.get(client_id)
+        return found
 
     def would_refuse(self, command: Command) -> RejectReason | None:
         """Return why the session or a halt would refuse a command now; None if neither would.
@@ -322,7 +335,7 @@ class Engine:
 
     # --- what is done ----------------------------------------------------------------------------------------------
 
-    def apply(self, item: Sequenced | Command) -> tuple[Event, ...]:
+    def apply(self, item: Sequenced | Command) -> tuple[Event, ...]:  # noqa: C901, PLR0912 - one pass: calls cost
         """Carry out the next command and return all it caused, in order, what was due before it first.
 
         A command on its own is taken as the next one, at the instant of the engine's clock.
@@ -333,72 +346,66 @@ class Engine:
         """
         floor = self._floor
         events: list[Event] = []
-        kind = type(item.command) if type(item) is Sequenced else type(item)
-        from_account = kind in _FROM_ACCOUNTS
-        if not from_account and kind not in _FROM_OPERATORS:
-            raise PermanentError(f"engine at sequence {self._sequence} was given a {kind.__name__}; it takes commands")
-        if type(item) is Sequenced:
-            if item.seq != self._sequence + 1:
+        asked: Any = item  # nothing is known of the types of its fields yet
+        seq = self._sequence + 1
+        at: Any = floor.clock
+        if type(item) is _SEQUENCED:
+            given, at, asked, _ = astuple(item)
+            if given != seq:
                 raise PermanentError(
-                    f"engine at sequence {self._sequence} was given command {item.seq}; it takes the next one only"
+                    f"engine at sequence {self._sequence} was given command {given}; it takes the next one only"
                 )
-            command, now = item.command, item.at
-            if now > floor.clock:
-                if now > MAX_INSTANT or type(now) is not int:
-                    raise PermanentError(f"engine at sequence {self._sequence} was given {now!r} for an instant")
-                if now >= floor.next_due:
-                    let_due_happen(floor, events, now)
-                floor.clock = now
+        kind = type(asked)
+        # All fields in one call: each read of one costs compiled code a search.
+        fields: tuple[Any, ...] = ()
+        whose: Any = ADMIN
+        its: Any
+        who: Account | None = self._operators
+        if kind in _FROM_ACCOUNTS:
+            fields = astuple(asked)
+            whose, its = fields[0], fields[1]
+            who = floor.accounts.get(whose) if type(whose) is str else None
+        elif kind in _FROM_OPERATORS:
+            its = asked.key
         else:
-            assert not isinstance(item, Sequenced), "commands are no base classes"
-            command = item
-        self._sequence += 1
-        asked: Any = command  # nothing is known of the types of its fields yet
-        account: Any = ADMIN
-        client_id: Any
-        if from_account:
-            account = asked.account
-            client_id = asked.client_id
-            good = self._is_account(account) and is_id(client_id)
-        else:
-            client_id = asked.key
-            good = is_id(client_id)
-        if not good:
-            events.append(Rejected(account, client_id, _BAD_CLIENT_ID))
+            raise PermanentError(f"engine at sequence {self._sequence} was given a {kind.__name__}; it takes commands")
+        if at > floor.clock:
+            if at >= floor.next_due or type(at) is not int:
+                self._let_due_happen(events, at)
+            floor.clock = at
+        self._sequence = seq
+        if who is None and is_id(whose):
+            who = floor.account(whose)
+        # The whole of `is_id`, without a call: this one id is new with every request.
+        if who is None or type(its) is not str or not (0 < len(its) <= MAX_ID_LENGTH and its.isascii()
+                                                       and its.isprintable()):  # fmt: skip
+            events.append(Rejected(whose, its, _BAD_CLIENT_ID))
             return tuple(events)
-        whose: str = account
-        its_id: str = client_id
-        key = f"{whose}\n{its_id}"
-        if key in self._known:
-            events.append(Rejected(account, client_id, RejectReason.DUPLICATE_CLIENT_ID))
+        known = who.known
+        if its in known:
+            events.append(Rejected(whose, ClientId(its), RejectReason.DUPLICATE_CLIENT_ID))
             return tuple(events)
-        self._carry_out(events, command)
-        told = tuple(events)
-        self._known[key] = _KNOWN(self._sequence, command, told)
-        return told
-
-    def _is_account(self, account: object) -> bool:
-        """Tell whether an account's id is one; those that were are remembered."""
-        if type(account) is str and account in self._accounts:
-            return True
-        if not is_id(account):
-            return False
-        self._accounts.add(str(account))
-        return True
-
-    def _carry_out(self, events: list[Event], command: Command) -> None:
-        floor = self._floor
         traded = floor.trades_made
-        if type(command) is PlaceOrder:
-            place(floor, events, command)
-        elif type(command) is CancelOrder:
-            cancel(floor, events, command)
-        elif type(command) is ReplaceOrder:
-            replace(floor, events, command)
+        if kind is _PLACE:
+            place(floor, events, who, fields)
+        elif kind is _CANCEL:
+            cancel(floor, events, asked, fields)
+        elif kind is _REPLACE:
+            replace(floor, events, who, asked)
         else:
-            self._carry_out_rarer(events, command)
+            self._carry_out_rarer(events, asked)
+            known = who.known  # a session that opened has forgotten all
         if floor.watches:
             look_after(floor, events, traded)
+        told = tuple(events)
+        known[its] = _KNOWN(seq, asked, told)
+        return told
+
+    def _let_due_happen(self, events: list[Event], at: int) -> None:
+        """Let happen what is due, if `at` is an instant a journal holds; nothing else is as late as `NEVER`."""
+        if at > MAX_INSTANT or type(at) is not int:
+            raise PermanentError(f"engine at sequence {self._sequence} was given {at!r} for an instant")
+        let_due_happen(self._floor, events, at)
 
     def _carry_out_rarer(self, events: list[Event], command: Command) -> None:
         """Carry out what is rarer than orders and cancels."""
@@ -443,10 +450,15 @@ class Engine:
             events.append(Rejected(ADMIN, command.key, RejectReason.BAD_COMBINATION))
             return
         if not self.session_open:
-            self._known.clear()
-            self._known_hash = hashlib.blake2b()
-            self._known_hashed = 0
+            self._forget_requests()
         open_session(self._floor, events, command.phase)
+
+    def _forget_requests(self) -> None:
+        """Forget every client id: a new day begins (C2)."""
+        for who in (self._operators, *self._floor.accounts.values()):
+            who.known = {}
+        self._known_hash = hashlib.blake2b()
+        self._known_hashed = 0
 
     def _fund(self, events: list[Event], command: Fund) -> None:
         """Give an account an asset, or take what is free of it (M3)."""
@@ -495,15 +507,28 @@ class Engine:
         Takes time in proportion to the live orders and the requests since the last call.
         """
         digest = hashlib.blake2b(_encode(frame_of(self._floor, self._sequence)), digest_size=32)
-        for key, known in islice(self._known.items(), self._known_hashed, None):
-            self._known_hash.update(_encode((key, known.kept())))
-        self._known_hashed = len(self._known)
+        for _, key, kept in self._remembered(self._known_hashed):
+            self._known_hash.update(_encode((key, kept)))
+        self._known_hashed = self._sequence
         digest.update(self._known_hash.digest())
         return digest.hexdigest()
 
+    def _remembered(self, after: int) -> list[tuple[int, str, KnownFrame]]:
+        """Return the requests after a sequence number in their order: number, account and client id, what is kept."""
+        found: list[tuple[int, str, KnownFrame]] = []
+        for who in (self._operators, *self._floor.accounts.values()):
+            # What an account sent last stands last: nobody looks at what was there before.
+            for client_id in reversed(who.known):
+                known: Known = who.known[client_id]
+                if known.seq <= after:
+                    break
+                found.append((known.seq, f"{who.name}\n{client_id}", known.kept()))
+        found.sort(key=_by_seq)
+        return found
+
     def freeze(self) -> Frozen:
         """Return the whole state as a value."""
-        known = tuple((key, value.kept()) for key, value in self._known.items())
+        known = tuple((key, kept) for _, key, kept in self._remembered(0))
         return Frozen(frame_of(self._floor, self._sequence), known)
 
     @classmethod
@@ -529,8 +554,16 @@ class Engine:
         """
         self._floor = floor_of(frozen.frame, tuple(self.instruments.values()), self.venue)
         self._sequence = frozen.frame.sequence
-        self._known = {key: Known(one.seq, one.fingerprint, one.events) for key, one in frozen.known}
+        self._operators = Account(ADMIN, Amount())
+        for key, one in frozen.known:
+            account, _, client_id = key.partition("\n")
+            who = self._floor.account(AccountId(account)) if account else self._operators
+            who.known[client_id] = Known(one.seq, one.fingerprint, one.events)
         self._known_hash, self._known_hashed = hashlib.blake2b(), 0
+
+
+def _by_seq(one: tuple[int, str, KnownFrame]) -> int:
+    return one[0]
 
 
 def _levels(side: BookSide) -> tuple[LevelView, ...]:

@@ -5,12 +5,11 @@ The rules themselves stand beside it (`matching`, `stops`, `auction`, `bands`, `
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappush
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, Amount, Book, BookSide, Order
+from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, Account, Amount, Book, BookSide, Order
 from exchange.events import Canceled, Event, Replenished, Rested, Traded
 from exchange.ledger import FEES
 from exchange.types import (
@@ -21,16 +20,17 @@ from exchange.types import (
     HaltReason,
     Instrument,
     Lots,
-    Money,
     OrderId,
     Side,
     Symbol,
     Ticks,
-    TradeId,
     TradingPhase,
     Venue,
 )
 from kernel.errors import InputError
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # a machine word in compiled code, an `int` in sources
 
 NEVER: Final = (1 << 62) - 1
 """Later than every instant."""
@@ -40,10 +40,17 @@ LIMIT_STATE_END: Final = 1
 PAUSE_END: Final = 2
 MARKET_PAUSE_END: Final = 3
 MILLION: Final = 1_000_000
+_HALF: Final = 500_000
+_UP: Final = 999_999
 
 AUCTIONS: Final = GATHERING - {TradingPhase.PRE_OPEN}
 
 _BUY: Final = Side.BUY
+_canceled: Final[Callable[..., Event]] = Canceled
+_rested: Final[Callable[..., Event]] = Rested
+_traded: Final[Callable[..., Event]] = Traded
+"""Made a million times: a wrapper such as `Lots(...)` around each figure costs more than the event itself."""
+_NOTHING: Final = Lots(0)
 _WITHOUT_PRICE: Final = frozenset({MARKET, STOP})
 _CONTINUOUS: Final = TradingPhase.CONTINUOUS
 
@@ -52,6 +59,7 @@ class Floor:
     """All books, live orders, accounts, phases and timers."""
 
     __slots__ = (
+        "accounts",
         "ages",
         "books",
         "breaker_level",
@@ -62,6 +70,7 @@ class Floor:
         "halt",
         "holds",
         "index_reference",
+        "most",
         "moving",
         "next_due",
         "orders",
@@ -69,7 +78,6 @@ class Floor:
         "paused_until",
         "phase",
         "rated",
-        "rates",
         "sorted_books",
         "timers",
         "trades_made",
@@ -83,6 +91,8 @@ class Floor:
         self.venue: Final = venue
         self.holds: Final = venue.holds
         self.rated: Final = venue.orders_per_second > 0
+        self.most: Final = venue.orders_per_second or NEVER
+        """How many new and replaced orders of an account a second may hold."""
         self.books: Final = {instrument.symbol: Book(instrument) for instrument in instruments}
         if len(self.books) != len(instruments):
             raise InputError("instruments", "a symbol stands twice", right="name each symbol once")
@@ -103,9 +113,9 @@ class Floor:
         self.breaker_level = 0
         """The highest that was reached this session."""
         self.disabled: set[AccountId] = set()
-        self.rates: dict[AccountId, deque[int]] = {}
-        """When each account's last new and replaced orders came in."""
         self.cash: dict[AccountId, Amount] = {}
+        self.accounts: dict[str, Account] = {}
+        """Every account that sent a request under a good id, or has anything; no part of the state by itself."""
         self.fees: Final = self.cash_of(FEES)
         self.timers: list[tuple[int, int, OrderId, Symbol]] = []
         """A heap of (instant, kind, order, symbol); what is no longer so is left in it and passed over."""
@@ -158,10 +168,8 @@ class Floor:
         self.orders[order.order_id] = order
         if self.holds:
             self.hold(order)
-        book.symbol_seq += 1
-        events.append(
-            Rested(order.order_id, book.symbol, book.symbol_seq, order.side, Ticks(order.price), Lots(order.quantity))
-        )
+        seq = book.symbol_seq = book.symbol_seq + 1
+        events.append(_rested(order.order_id, book.symbol, seq, order.side, order.price, order.quantity))
 
     def wait(self, order: Order) -> None:
         """Put an order that is not shown where it waits, as the youngest."""
@@ -191,21 +199,21 @@ class Floor:
         if live:
             self.leave(order)
         shown = live and order.kind == LIMIT
-        book.symbol_seq += 1
+        seq = book.symbol_seq = book.symbol_seq + 1
         events.append(
-            Canceled(
+            _canceled(
                 order.order_id,
                 order.account,
                 client_id,
                 book.symbol,
-                book.symbol_seq,
+                seq,
                 order.side,
-                None if order.kind in _WITHOUT_PRICE else Ticks(order.price),
-                Lots(order.quantity + order.hidden),
+                None if order.kind in _WITHOUT_PRICE else order.price,
+                order.quantity + order.hidden,
                 reason,
                 shown,
-                Lots(0),
-                Lots(order.hidden) if shown else Lots(0),
+                _NOTHING,
+                order.hidden if shown else _NOTHING,
             )
         )
         order.quantity = order.hidden = 0
@@ -252,42 +260,44 @@ class Floor:
         elif left or maker.hidden:
             maker.quantity = left
             level.total -= lots
+            if self.holds:
+                self.hold(maker)
         else:
             (book.bids if maker.side is _BUY else book.asks).remove(maker)
             del self.orders[maker.order_id]
             maker.quantity = 0
-        cost = price * lots * book.money
-        buyer_fee = seller_fee = 0
-        if book.fees:
-            buyer_fee, seller_fee = fees(book, cost, taker.side)
-        bid, ask = (taker, maker) if taker.side is _BUY else (maker, taker)
+            if maker.held:
+                (maker.cash if maker.side is _BUY else maker.stock).held -= maker.held
+                maker.held = 0
+        buys = taker.side is _BUY
+        bid, ask = (taker, maker) if buys else (maker, taker)
+        cost, taker_fee, maker_fee = charges(book, price, lots)
+        buyer_fee, seller_fee = (taker_fee, maker_fee) if buys else (maker_fee, taker_fee)
         self.settle(bid, ask, lots, cost, buyer_fee, seller_fee)
         if book.luld_ppm:
             self.note_trade(book, price)
         book.last_price = price
-        self.trades_made += 1
-        book.symbol_seq += 1
+        trade_id = self.trades_made = self.trades_made + 1
+        seq = book.symbol_seq = book.symbol_seq + 1
         events.append(
-            Traded(
-                TradeId(self.trades_made),
+            _traded(
+                trade_id,
                 book.symbol,
-                book.symbol_seq,
-                Ticks(price),
-                Lots(lots),
+                seq,
+                price,
+                lots,
                 maker.order_id,
                 taker.order_id,
                 taker.side,
                 bid.account,
                 ask.account,
-                Lots(left),
-                Money(buyer_fee),
-                Money(seller_fee),
-                Lots(unseen),
+                left,
+                buyer_fee,
+                seller_fee,
+                unseen,
                 taker.kind == ALL_OR_NONE,
             )
         )
-        if self.holds and level is not None:
-            self.hold(maker)
         if not left and maker.hidden:
             self.replenish(events, maker, keeps_place=False)
 
@@ -315,14 +325,26 @@ class Floor:
 
     def hold(self, order: Order) -> None:
         """Hold what an order needs now, and give back what it does not need any more (M5)."""
-        wanted = self.needed(order)
-        (order.cash if order.side is _BUY else order.stock).held += wanted - order.held
-        order.held = wanted
+        lots = order.quantity + order.hidden
+        if order.side is _BUY:
+            wanted = need(order.book, _BUY, order.price, lots)
+            order.cash.held += wanted - order.held
+            order.held = wanted
+        else:
+            order.stock.held += lots - order.held
+            order.held = lots
 
     def release(self, order: Order) -> None:
         """Give back all that is held for an order."""
         (order.cash if order.side is _BUY else order.stock).held -= order.held
         order.held = 0
+
+    def account(self, name: AccountId) -> Account:
+        """Return an account; there is none before it is asked for first."""
+        found = self.accounts.get(name)
+        if found is None:
+            found = self.accounts[name] = Account(name, self.cash_of(name))
+        return found
 
     def cash_of(self, account: AccountId) -> Amount:
         """Return an account's cash; there is none before it is asked for first."""
@@ -352,14 +374,27 @@ class Floor:
 def fee(notional: int, ppm: int) -> int:
     """Return a share of a notional, rounded half away from zero to a millionth (M2)."""
     product = notional * ppm
-    whole = (2 * abs(product) + MILLION) // (2 * MILLION)
-    return whole if product >= 0 else -whole
+    return (product + _HALF) // MILLION if product >= 0 else -((_HALF - product) // MILLION)
 
 
-def fees(book: Book, notional: int, taker_side: Side) -> tuple[int, int]:
-    """Return what buyer and seller of a trade in continuous trading pay."""
-    taker, maker = fee(notional, book.taker_ppm), fee(notional, book.maker_ppm)
-    return (taker, maker) if taker_side is _BUY else (maker, taker)
+def charges(book: Book, price: int, lots: int) -> tuple[int, int, int]:
+    """Return what a trade in continuous trading costs, and the taker's and the maker's fee (M2), in millionths."""
+    if book.wide:
+        whole = price * lots * book.money
+        return whole, fee(whole, book.taker_ppm), fee(whole, book.maker_ppm)
+    ticks: i64 = price
+    quantity: i64 = lots
+    money: i64 = book.money
+    cost = ticks * quantity * money
+    if not book.fees:
+        return cost, 0, 0
+    # As `fee` does, without its calls.
+    ppm: i64 = book.taker_ppm
+    share = cost * ppm
+    taker_fee = (share + _HALF) // MILLION if share >= 0 else -((_HALF - share) // MILLION)
+    ppm = book.maker_ppm
+    share = cost * ppm
+    return cost, taker_fee, (share + _HALF) // MILLION if share >= 0 else -((_HALF - share) // MILLION)
 
 
 def need(book: Book, side: Side, price: int, lots: int) -> int:
@@ -369,5 +404,12 @@ def need(book: Book, side: Side, price: int, lots: int) -> int:
     """
     if side is not _BUY:
         return lots
-    notional = (price or book.high) * lots * book.money
-    return notional + -(-notional * book.highest_ppm // MILLION)
+    if book.wide:
+        whole = (price or book.high) * lots * book.money
+        return whole + (whole * book.highest_ppm + _UP) // MILLION
+    ticks: i64 = price or book.high
+    quantity: i64 = lots
+    money: i64 = book.money
+    ppm: i64 = book.highest_ppm
+    notional = ticks * quantity * money
+    return notional + (notional * ppm + _UP) // MILLION

@@ -6,7 +6,6 @@ The values stand apart from the machine that fills them: msgspec reads and write
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from heapq import heapify
 from typing import Final
@@ -162,7 +161,7 @@ def frame_of(floor: Floor, sequence: int) -> Frame:
         tuple(_order_frame(order) for book in floor.sorted_books for order in _all_of(book)),
         _amounts(floor.cash),
         tuple(sorted(floor.disabled)),
-        tuple((account, tuple(floor.rates[account])) for account in sorted(floor.rates)),
+        tuple((AccountId(name), tuple(one.sent)) for name, one in sorted(floor.accounts.items()) if one.sent),
     )
 
 
@@ -240,7 +239,8 @@ def floor_of(frame: Frame, instruments: Sequence[Instrument], venue: Venue) -> F
     for account, amount in frame.cash:
         floor.cash_of(account).has = int(amount)
     floor.disabled.update(frame.disabled)
-    floor.rates.update({account: deque(sent) for account, sent in frame.rates})
+    for account, sent in frame.rates:
+        floor.account(account).sent.extend(sent)
     for kept in frame.books:
         _fill(floor.books[kept.symbol], kept)
     for one in frame.orders:

@@ -46,7 +46,7 @@ def enter(floor: Floor, events: list[Event], order: Order) -> None:
     buys = order.side is _BUY
     other = book.asks if buys else book.bids
     price = limit_price(book, order) if book.luld_ppm else order.price
-    limit = price * other.sign if price else _WORST_KEY
+    limit = (-price if buys else price) if price else _WORST_KEY
     if order.kind == ALL_OR_NONE:
         order.price = price
         fills = plan(other, order, limit, shown_only=False)
@@ -58,15 +58,9 @@ def enter(floor: Floor, events: list[Event], order: Order) -> None:
     if order.time_in_force is _FOK and plan(other, order, limit, shown_only=False) is None:
         floor.cancel(events, order, order.client_id, CancelReason.FOK_UNFILLED, live=False)
         return
-    if other.all_or_none or order.self_trade is not _NONE:
-        _match_with_care(floor, events, other, order, limit)
-    else:
-        keys, levels = other.keys, other.levels
-        while order.quantity and keys and keys[-1] >= limit:
-            maker = levels[keys[-1]].head
-            assert maker is not None, f"an empty level in {book.symbol}"
-            shown = maker.quantity
-            floor.trade(events, maker, order, min(order.quantity, shown))
+    keys = other.keys
+    if other.all_or_none or (keys and keys[-1] >= limit):
+        _match(floor, events, other, order, limit)
     if not order.quantity:
         return
     if order.kind == MARKET:
@@ -80,17 +74,25 @@ def enter(floor: Floor, events: list[Event], order: Order) -> None:
             look_at_all_or_none(floor, events, other)
 
 
-def _match_with_care(floor: Floor, events: list[Event], other: BookSide, taker: Order, limit: int) -> None:
-    """Match where unseen orders stand in between, or self-trades are to be prevented (F13, S1)."""
+def _match(floor: Floor, events: list[Event], other: BookSide, taker: Order, limit: int) -> None:
+    """Trade with who stands there, the best first; unseen orders may stand in between (F13, S1)."""
     prevents = taker.self_trade is not _NONE
+    keys, levels, unseen, account = other.keys, other.levels, other.all_or_none, taker.account
     while taker.quantity:
-        maker = _next(other, limit, taker.quantity)
+        if unseen:
+            maker = _next(other, limit, taker.quantity)
+        elif keys and keys[-1] >= limit:
+            maker = levels[keys[-1]].head
+        else:
+            return
         if maker is None:
             return
-        if prevents and maker.account == taker.account:
+        if prevents and maker.account == account:
             _prevent(floor, events, maker, taker)
         else:
-            floor.trade(events, maker, taker, min(taker.quantity, maker.quantity))
+            shown = maker.quantity
+            # No `min`: a call for each trade.
+            floor.trade(events, maker, taker, shown if shown < taker.quantity else taker.quantity)  # noqa: FURB136
 
 
 def _next(other: BookSide, limit: int, quantity: int) -> Order | None:

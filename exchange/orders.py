@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec.structs import astuple
 
-from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, STOP_LIMIT, Order
+from exchange.book import ALL_OR_NONE, LIMIT, MARKET, STOP, STOP_LIMIT, Account, Order
 from exchange.checks import new_open, refuse_new, refuse_replacement, refuse_replacement_now
-from exchange.commands import CancelOrder, Limit, Market, MassCancel, PlaceOrder, ReplaceOrder, Stop, StopLimit
+from exchange.commands import CancelOrder, Limit, Market, MassCancel, ReplaceOrder, Stop, StopLimit
 from exchange.events import Accepted, Event, MassCanceled, Rejected, Replaced
 from exchange.floor import EXPIRY, Floor
 from exchange.matching import enter, try_to_fill
@@ -26,40 +26,50 @@ from exchange.types import (
 )
 
 _LIMIT: Final = Limit
+_accepted: Final[Callable[..., Event]] = Accepted
 _REQUESTED: Final = CancelReason.REQUESTED
 
 
-def place(floor: Floor, events: list[Event], command: PlaceOrder) -> None:
-    """Take a new order."""
-    # All fields in one call: each read of one costs compiled code a search. Nothing is known of their types yet.
-    fields: tuple[Any, ...] = astuple(command)
+def place(floor: Floor, events: list[Event], who: Account, fields: tuple[Any, ...]) -> None:
+    """Take a new order of an account; `fields` are those of `PlaceOrder`, nothing is known of their types yet."""
     account, client_id, symbol, side, quantity, terms, lasts, expires_at, self_trade, session = fields
-    book = floor.find(symbol)
-    reason = refuse_new(floor, book, account, side, quantity, terms, lasts, expires_at, self_trade, session)
+    is_name = type(symbol) is str
+    book = floor.books.get(symbol) if is_name else None
+    limit: tuple[Any, ...] = astuple(terms) if type(terms) is _LIMIT else ()
+    reason = refuse_new(floor, book, who, side, quantity, terms, limit, lasts, expires_at, self_trade, session)
     if reason is not None:
         events.append(Rejected(account, client_id, reason, None if book is None else book.symbol))
         return
     assert book is not None, "an unknown symbol was refused"
     floor.orders_made += 1
-    order_id = OrderId(floor.orders_made)
-    cash, stock = floor.cash_of(account), floor.stock_of(book, account)
-    order = Order(order_id, account, client_id, book, side, LIMIT, quantity, lasts, self_trade, session, cash, stock)
+    order_id: Any = floor.orders_made
+    stock = book.positions.get(account)
+    if stock is None:
+        stock = floor.stock_of(book, account)
+    order = Order(
+        order_id, account, client_id, book, side, LIMIT, quantity, lasts, self_trade, session, who.cash, stock
+    )
     if expires_at:
         order.expires_at = expires_at
-    if type(terms) is _LIMIT:
-        order.price = terms.price
-        order.display = terms.display
-        order.post_only = terms.post_only
-        if terms.all_or_none:
+    price: Any = None
+    if limit:
+        price, order.post_only, order.display, unseen = limit
+        order.price = price
+        if unseen:
             order.kind = ALL_OR_NONE
     else:
         _take_terms(order, terms)
-    book.symbol_seq += 1
-    price = Ticks(order.price) if order.price else None
-    events.append(Accepted(order_id, account, client_id, symbol, book.symbol_seq, side, quantity, price))
+        price = order.price or None
+    seq = book.symbol_seq = book.symbol_seq + 1
+    events.append(_accepted(order_id, account, client_id, symbol, seq, side, quantity, price))
     if floor.rated:
-        _count(floor, account)
-    _come_in(floor, events, order)
+        who.sent.append(floor.clock)
+    if order.kind == LIMIT and book.trading:
+        enter(floor, events, order)
+        if book.bids.stops or book.asks.stops:
+            trigger_all(floor, events, book)
+    else:
+        _come_in(floor, events, order)
     if expires_at and order_id in floor.orders:
         floor.schedule(order.expires_at, EXPIRY, order_id, book.symbol)
 
@@ -96,22 +106,15 @@ def _come_in(floor: Floor, events: list[Event], order: Order) -> None:
         trigger_all(floor, events, book)
 
 
-def _count(floor: Floor, account: AccountId) -> None:
-    """Note that an account had an order taken (C4)."""
-    sent = floor.rates.get(account)
-    if sent is None:
-        sent = floor.rates[account] = deque()
-    sent.append(floor.clock)
-
-
-def cancel(floor: Floor, events: list[Event], command: CancelOrder) -> None:
-    """Take an order away as its owner asks."""
-    its: Any = command
-    order = _found(floor, its.order_id)
-    if order is None or order.account != command.account:
+def cancel(floor: Floor, events: list[Event], command: CancelOrder, fields: tuple[Any, ...]) -> None:
+    """Take an order away as its owner asks; `fields` are those of the command."""
+    account, client_id, order_id = fields
+    is_number = type(order_id) is int
+    order = floor.orders.get(order_id) if is_number else None
+    if order is None or order.account != account:
         events.append(_not_there(floor, command, order))
         return
-    floor.cancel(events, order, command.client_id, _REQUESTED, live=True)
+    floor.cancel(events, order, client_id, _REQUESTED, live=True)
 
 
 def _found(floor: Floor, order_id: Any) -> Order | None:
@@ -128,23 +131,23 @@ def _not_there(floor: Floor, command: CancelOrder | ReplaceOrder, order: Order |
     return Rejected(command.account, command.client_id, reason)
 
 
-def replace(floor: Floor, events: list[Event], command: ReplaceOrder) -> None:
+def replace(floor: Floor, events: list[Event], who: Account, command: ReplaceOrder) -> None:
     """Change a live order as its owner asks."""
     its: Any = command
     order = _found(floor, its.order_id)
-    reason = refuse_replacement_now(floor, command, order)
+    reason = refuse_replacement_now(floor, who, order)
     if reason is None and (order is None or order.account != command.account):
         events.append(_not_there(floor, command, order))
         return
     if reason is None and order is not None:
-        reason = refuse_replacement(floor, command, order)
+        reason = refuse_replacement(floor, who, command, order)
     if reason is not None or order is None:
         assert reason is not None, "an order that is not there was answered above"
         symbol = None if order is None else order.book.symbol
         events.append(Rejected(command.account, command.client_id, reason, symbol))
         return
     if floor.rated:
-        _count(floor, order.account)
+        who.sent.append(floor.clock)
     order.client_id = command.client_id
     quantity = new_open(floor, order, command.quantity)
     if order.kind >= STOP:
