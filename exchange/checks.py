@@ -27,6 +27,8 @@ from exchange.types import (
 )
 from kernel.time import SECOND
 
+MOST_PARTS: Final = 1_000_000
+"""In so many parts an iceberg may be shown at most: one command trades with all of them (C10)."""
 MAX_INSTANT: Final = (1 << 63) - 1
 """No later instant fits into a journal."""
 
@@ -181,7 +183,9 @@ def _is_price(book: Book, price: object) -> bool:
 
 
 def _is_display(book: Book, display: object, quantity: int) -> bool:
-    return type(display) is int and 0 <= display <= quantity and not display % book.lot_step
+    if type(display) is not int or not 0 <= display <= quantity or display % book.lot_step:
+        return False
+    return not display or quantity <= display * MOST_PARTS
 
 
 def _is_notional(book: Book, price: int, quantity: int) -> bool:
@@ -296,7 +300,7 @@ def new_open(floor: Floor, order: Order, quantity: int) -> int:
     return quantity - order.filled if floor.venue.replace_quantity is ReplaceQuantity.TOTAL else quantity
 
 
-def refuse_replacement(  # noqa: PLR0911 - a table of reasons
+def refuse_replacement(  # noqa: C901, PLR0911 - a table of reasons
     floor: Floor, account: Account, command: ReplaceOrder, order: Order
 ) -> RejectReason | None:
     """Check an order as it would be after a replacement (C8 to C16)."""
@@ -318,6 +322,8 @@ def refuse_replacement(  # noqa: PLR0911 - a table of reasons
         trigger = its.trigger
     if (priced and not _is_price(book, given_price)) or (stops and not _is_price(book, trigger)):
         return RejectReason.BAD_PRICE
+    if order.display and quantity > order.display * MOST_PARTS:
+        return RejectReason.BAD_DISPLAY
     price: int = given_price
     if (priced and not book.low <= price <= book.high) or (stops and not book.low <= trigger <= book.high):
         return RejectReason.PRICE_OUT_OF_BAND

@@ -1,5 +1,8 @@
 """Fixtures that tests of several rooms share."""
 
+import functools
+
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 from tests.elastic_node import (
@@ -28,3 +31,6 @@ __all__ = [
 # How long a draw takes says more about a shared machine than about a test: one pause of it must not fail one.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+# Typer builds the tree of all verbs anew whenever it is asked one: a tenth of a second, and the same tree each time.
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]

@@ -333,7 +333,7 @@ PLANTS: tuple[Plant, ...] = (
         "session",
         "if leaves or (book.trading and book.gathered):",
         "if leaves or (leaving is _NONE_LEAVES and book.gathered):",
-        "auctions",
+        "turns",
     ),
     # Money
     Plant(

@@ -99,6 +99,20 @@ PROFILES = (
         fund=0.1,
         leap=0.02,
     ),
+    Profile(
+        "turns",  # phases, halts and pauses in every order; also of one symbol beside the market
+        (
+            Instrument("AAA", 100, 40, luld_ppm=20_000, auction_fee_ppm=777),
+            Instrument("BBB", 50, 30, luld_ppm=40_000),
+            Instrument("CCC", 40, 20),
+        ),
+        Venue(breakers=True, limit_state_seconds=2, pause_seconds=10, reopening_seconds=10, breaker_seconds=20),
+        admin=0.2,
+        spread=4,
+        pace=(1, SECOND // 3, SECOND, 4 * SECOND),
+        leap=0.01,
+        patience=0.03,
+    ),
 )
 GATHERING = (TradingPhase.PRE_OPEN, TradingPhase.OPENING_AUCTION, TradingPhase.CLOSING_AUCTION)
 FIELDS = ("account", "symbol", "side", "terms", "time_in_force", "expires_at", "self_trade", "session")

@@ -35,12 +35,6 @@ def compiled_into(folder, *words):
     return folder
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """Compile once for the tests of this file, without optimizing; the sources stay as they are."""
-    return compiled_into(tmp_path_factory.mktemp("built") / "compiled", "--quick")
-
-
 def ask(folder, *words, **environment):
     """Run Python on the build in `folder`, on the sources when it is None; return what it printed."""
     env = {key: value for key, value in os.environ.items() if key != compiled.CHOICE}
@@ -69,17 +63,15 @@ def same_states(folder):
 
 
 @needs_compiler
-def test_both_builds_reach_the_same_state_whatever_the_hash_seed(built):
-    same_states(built)
-
-
-@needs_compiler
-def test_every_module_that_shall_be_compiled_is(built):
+def test_every_module_that_shall_be_compiled_is_and_reaches_the_same_state_whatever_the_hash_seed(tmp_path):
+    """One test, for compiling takes ten seconds and two workers would both do it. The sources stay as they are."""
+    built = compiled_into(tmp_path / "compiled", "--quick")
     names = [path.removesuffix(".py").replace("/", ".") for path in modules_of(ROOT)]
     program = f"import importlib\nfor name in {names!r}: print(importlib.import_module(name).__file__)"
     files = ask(built, "-c", program).split()
     assert len(files) == len(names)
     assert all(Path(file).is_relative_to(built) and file.endswith(".so") for file in files), files
+    same_states(built)
 
 
 @needs_compiler

@@ -31,7 +31,7 @@ def test_short_scripts_agree_with_the_naive_engine(name, seed, steps):
 @PROFILE
 @pytest.mark.parametrize("seed", range(5))
 def test_long_scripts_agree_with_the_naive_engine(name, seed):
-    """30 scripts of 2,000 steps: 60,000 commands in the default run."""
+    """35 scripts of 2,000 steps: 70,000 commands in the default run."""
     agree(BY_NAME[name], seed, 2_000)
 
 
