@@ -142,8 +142,7 @@ def _book(layout: Layout, symbol: str) -> Any:
 
 
 def _print_book(found: dict[str, Any], levels: int) -> None:
-    halted = "  [bold red]halted[/]" if found.get("halted") else ""
-    table = Table(title=f"{markup(str(found['symbol']))} after event {found['seq']}{halted}", title_justify="left")
+    table = Table(title=ladder.title_of(found), title_justify="left")
     for column in ("bid lots", "bid", "offer", "offer lots"):
         table.add_column(column, justify="right")
     bids, asks = found["bids"][:levels], found["asks"][:levels]
