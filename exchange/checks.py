@@ -178,7 +178,9 @@ def _is_price(book: Book, price: object) -> bool:
 
 
 def _is_display(book: Book, display: object, quantity: int) -> bool:
-    return type(display) is int and 0 <= display <= quantity and not display % book.lot_step
+    if type(display) is not int or not 0 <= display <= quantity or display % book.lot_step:
+        return False
+    return not display or display >= book.instrument.min_display
 
 
 def _is_notional(book: Book, price: int, quantity: int) -> bool:

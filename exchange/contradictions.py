@@ -108,7 +108,7 @@ _ABOUT: Final[dict[RejectReason, _About]] = {
     RejectReason.PRICE_OUT_OF_BAND: (_prices, "at most the instrument's band away from its reference"),
     RejectReason.BAD_DISPLAY: (
         lambda _: ("display", "quantity"),
-        "a display of at most quantity, a multiple of the instrument's lot_step",
+        "a display of at most quantity and at least the instrument's min_display, a multiple of its lot_step",
     ),
     RejectReason.BAD_NOTIONAL: (
         lambda _: ("price", "quantity"),
