@@ -24,7 +24,8 @@ WRONG = [
     ("reference", 0), ("reference", -1), ("reference", 10**9 + 1), ("reference", True), ("band", -1), ("band", 1.5),
     ("tick_step", 0), ("tick_step", -5), ("lot_step", 0), ("min_quantity", 0), ("min_quantity", 2_000_000),
     ("max_quantity", 0), ("max_quantity", 10**6 + 1), ("min_notional", -1), ("max_notional", -1), ("luld_ppm", -1),
-    ("min_display", -1), ("luld_ppm", 1_000_001), ("maker_fee_ppm", 1_000_001), ("maker_fee_ppm", -1_000_001), ("taker_fee_ppm", 2_000_000),
+    ("min_display", -1), ("luld_ppm", 1_000_001), ("maker_fee_ppm", 1_000_001), ("maker_fee_ppm", -1_000_001),
+    ("taker_fee_ppm", 2_000_000),
     ("auction_fee_ppm", 10**7), ("symbol", ""), ("symbol", "A B"), ("symbol", "Ä"), ("symbol", "$cash"),
     ("symbol", "x" * 65),
 ]  # fmt: skip
