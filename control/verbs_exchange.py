@@ -505,7 +505,10 @@ async def _load_from_here(layout: Layout, sending: Sending, rows: Sequence[Row] 
     seed, count = sending.seed, max(1, round(sending.rate * sending.for_s))
 
     def flow(prefix: str) -> OrderFlow | CsvFlow:
-        return load_desk.flow_of(sending.flow or "calm", rows, seed, listing.instruments, count=count, prefix=prefix)
+        start = SystemClock().now()
+        return load_desk.flow_of(
+            sending.flow or "calm", rows, seed, listing.instruments, count=count, prefix=prefix, start=start
+        )
 
     client = LoadClient(
         LoadParts(
