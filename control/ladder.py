@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kernel.errors import TapewatchError
+from kernel.time import to_rfc3339
 
 _BAR_COLUMNS: Final = 12
 Level = Sequence[int]
@@ -23,8 +24,7 @@ def ladder(book: dict[str, Any], levels: int, before: dict[str, Any] | None = No
     """Return a book as a table. Quantities that changed since `before` stand out."""
     bids, asks = book["bids"][:levels], book["asks"][:levels]
     longest = max((level[1] for level in (*bids, *asks)), default=1)
-    halted = "  [bold red]halted[/]" if book.get("halted") else ""
-    table = Table(title=f"{markup(str(book['symbol']))} after event {book['seq']}{halted}", title_justify="left")
+    table = Table(title=title_of(book), title_justify="left")
     for column in ("bid lots", "", "price", " ", "offer lots"):
         width = None if column.strip() else _BAR_COLUMNS
         table.add_column(column, justify="left" if column == " " else "right", min_width=width, no_wrap=True)
@@ -40,6 +40,27 @@ def ladder(book: dict[str, Any], levels: int, before: dict[str, Any] | None = No
     if not bids and not asks:
         table.add_row("", "", "nobody wants anything", "", "")
     return table
+
+
+def title_of(book: dict[str, Any]) -> str:
+    """Return what stands above a book: its symbol, how that stands, and what a cross would do."""
+    standing = [] if book.get("phase", "continuous") == "continuous" else [str(book["phase"])]
+    if book.get("limited"):
+        standing.append(f"[bold yellow]limit state, band {book['lower']} to {book['upper']}[/]")
+    if book.get("paused_until"):
+        standing.append(f"[bold yellow]paused until {to_rfc3339(book['paused_until'])}[/]")
+    if book.get("halted"):
+        standing.append("[bold red]halted[/]")
+    title = "  ".join((f"{markup(str(book['symbol']))} after event {book['seq']}", *standing))
+    return f"{title}\n{_cross(book.get('indicative'))}" if book.get("gathering") else title
+
+
+def _cross(indicative: Sequence[int] | None) -> str:
+    if not indicative:
+        return "a cross would trade nothing"
+    price, lots, surplus = indicative
+    left = f"{abs(surplus)} left to {'buy' if surplus > 0 else 'sell'}" if surplus else "nothing left"
+    return f"a cross would trade {lots} at {price}, {left}"
 
 
 def _quantities(book: dict[str, Any] | None) -> dict[tuple[str, int], int]:

@@ -17,17 +17,17 @@ from control.state_dir import generate_instruments
 from exchange.adapters.file_log import FileLog
 from exchange.adapters.load_client import ACCOUNTS, SHAPE
 from exchange.adapters.verify import read_instruments
-from exchange.commands import CancelOrder, PlaceOrder, ReplaceOrder, Sequenced
+from exchange.commands import CancelOrder, MassCancel, PlaceOrder, ReplaceOrder, Sequenced
 from exchange.engine import Engine
 from exchange.events import Event
 from exchange.flow import OrderFlow, arrivals
-from exchange.flow_csv import CsvFlow, CsvWriter, Row, read_flow
+from exchange.flow_csv import BEGINNING, CsvFlow, CsvWriter, Row, read_flow
 from exchange.flow_kinds import FlowKind, made_flow
 from exchange.journal import encode_command
 from exchange.offline_load import LoadAccount, run_offline
 from exchange.types import Instrument
 from kernel.errors import InputError, PermanentError
-from kernel.time import Duration
+from kernel.time import Duration, Instant
 
 COMMANDS_MAX: Final = 100_000_000
 FILE_BYTES_MAX: Final = 2**30
@@ -78,16 +78,23 @@ def rows_of(flow: str) -> list[Row] | None:
 
 
 def flow_of(
-    flow: str, rows: Sequence[Row] | None, seed: int, instruments: Sequence[Instrument], *, count: int, prefix: str
+    flow: str,
+    rows: Sequence[Row] | None,
+    seed: int,
+    instruments: Sequence[Instrument],
+    *,
+    count: int,
+    prefix: str,
+    start: Instant = BEGINNING,
 ) -> OrderFlow | CsvFlow:
-    """Return the flow that is meant; `rows` are those of its file.
+    """Return the flow that is meant; `rows` are those of its file, `start` is the instant their times count from.
 
     Raises:
         InputError: the file trades what is not there.
     """
     if rows is None:
         return made_flow(FlowKind(flow), seed, instruments, ACCOUNTS, count=count, prefix=prefix)
-    found = CsvFlow(rows)
+    found = CsvFlow(rows, start)
     unknown = sorted(found.symbols - {one.symbol for one in instruments})
     if unknown:
         there = ", ".join(sorted(one.symbol for one in instruments))
@@ -138,7 +145,7 @@ def _to_csv(file: TextIO) -> Callable[[Sequenced, Sequence[Event]], None]:
     writer = CsvWriter(file)
 
     def keep(item: Sequenced, events: Sequence[Event]) -> None:
-        if isinstance(item.command, PlaceOrder | CancelOrder | ReplaceOrder):
+        if isinstance(item.command, PlaceOrder | CancelOrder | ReplaceOrder | MassCancel):
             writer.write(Duration(item.at), item.command, events)
 
     return keep

@@ -142,8 +142,7 @@ def _book(layout: Layout, symbol: str) -> Any:
 
 
 def _print_book(found: dict[str, Any], levels: int) -> None:
-    halted = "  [bold red]halted[/]" if found.get("halted") else ""
-    table = Table(title=f"{markup(str(found['symbol']))} after event {found['seq']}{halted}", title_justify="left")
+    table = Table(title=ladder.title_of(found), title_justify="left")
     for column in ("bid lots", "bid", "offer", "offer lots"):
         table.add_column(column, justify="right")
     bids, asks = found["bids"][:levels], found["asks"][:levels]
@@ -506,7 +505,10 @@ async def _load_from_here(layout: Layout, sending: Sending, rows: Sequence[Row] 
     seed, count = sending.seed, max(1, round(sending.rate * sending.for_s))
 
     def flow(prefix: str) -> OrderFlow | CsvFlow:
-        return load_desk.flow_of(sending.flow or "calm", rows, seed, listing.instruments, count=count, prefix=prefix)
+        start = SystemClock().now()
+        return load_desk.flow_of(
+            sending.flow or "calm", rows, seed, listing.instruments, count=count, prefix=prefix, start=start
+        )
 
     client = LoadClient(
         LoadParts(

@@ -85,7 +85,7 @@ def replayed(engine: Engine, items: Iterable[Sequenced]) -> Replayed:
         if any(isinstance(one, Rejected) and one.reason is RejectReason.DUPLICATE_CLIENT_ID for one in events):
             continue
         carried_out[key] += 1
-        answers.setdefault(key, answer_of(item.seq, command.client_id, events))
+        answers.setdefault(key, answer_of(item.seq, command.client_id, events, command))
     return Replayed(engine.sequence, answers, {key: count for key, count in carried_out.items() if count > 1})
 
 
@@ -140,7 +140,9 @@ def _trouble(line: LoadLine, said: OrderAnswer | None) -> tuple[str, str] | None
 
 
 def _as_told(answer: OrderAnswer, said: OrderAnswer) -> OrderAnswer:
-    """Return what the journal says without what answers did not tell when this one was given."""
+    """Return what the journal says without what answers did not tell when this one was given, or looked up."""
+    if not answer.members:
+        said = msgspec.structs.replace(said, members=(), right="")
     if answer.state is not None or said.state is None:
         return said
     return msgspec.structs.replace(said, state=None, cancel_reason=None)

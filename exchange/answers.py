@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from exchange.commands import ParticipantCommand
+from exchange.contradictions import explained
 from exchange.events import Accepted, Canceled, Event, Expired, MassCanceled, Rejected, Replaced, Rested, Traded
 from exchange.types import CancelReason, ClientId, RejectReason
 
@@ -69,10 +71,18 @@ class OrderAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why `canceled` left; of several reasons the last."""
     orders: int | None = None
     """How many orders a mass cancel cancelled."""
+    members: tuple[str, ...] = ()
+    """The members of the request that the refusal is about."""
+    right: str = ""
+    """What would be right instead."""
 
 
-def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> OrderAnswer:
+def answer_of(
+    seq: int, client_id: ClientId, events: tuple[Event, ...], command: ParticipantCommand | None = None
+) -> OrderAnswer:
     """Read the events one participant's command caused as its answer; what was due before it is not its own.
+
+    With the command itself a refusal names the members it is about; a look-up by client id has none.
 
     Raises:
         ValueError: the events are not those of a participant's command.
@@ -82,6 +92,7 @@ def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> Order
         reading.take(event)
     if reading.status is None:
         raise ValueError(f"journal number {seq} is no participant's command: nothing answers it")
+    about = None if reading.reason is None or command is None else explained(command, reading.reason)
     return OrderAnswer(
         status=reading.status,
         seq=seq,
@@ -95,6 +106,8 @@ def answer_of(seq: int, client_id: ClientId, events: tuple[Event, ...]) -> Order
         state=reading.state(),
         cancel_reason=reading.cancel_reason,
         orders=reading.orders,
+        members=() if about is None else about.members,
+        right="" if about is None else about.right,
     )
 
 

@@ -185,7 +185,7 @@ def _is_price(book: Book, price: object) -> bool:
 def _is_display(book: Book, display: object, quantity: int) -> bool:
     if type(display) is not int or not 0 <= display <= quantity or display % book.lot_step:
         return False
-    return not display or quantity <= display * MOST_PARTS
+    return not display or (quantity <= display * MOST_PARTS and display >= book.instrument.min_display)
 
 
 def _is_notional(book: Book, price: int, quantity: int) -> bool:

@@ -2,7 +2,7 @@
 
 Venues sell such feeds to readers who cannot keep up; a full feed that is conflated by mistake loses half of its updates
 and nothing looks wrong: every symbol's numbers follow each other, heartbeats come, every book is right a moment later.
-Trades are never held back, so that each is seen against the book it met.
+Trades are never held back, so that each is seen against the book it met; turns, pauses and limit states neither.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Conflation:
         since = self._since.get(delta.symbol, self._beats)
         held = self._drop(delta.symbol)
         self._credit = min(self._credit + share, 2.0)
-        if delta.trades:
+        if delta.trades or delta.standing is not None:
             out: list[FeedMessage] = [delta] if held is None else [held, delta]
             self._credit = max(self._credit - len(out), -DEBT_MAX)
             return out
@@ -104,4 +104,5 @@ def merged(first: Delta, second: Delta) -> Delta:
         trades=(*first.trades, *second.trades),
         halted=second.halted,
         gathering=second.gathering,
+        standing=second.standing or first.standing,
     )

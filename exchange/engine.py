@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from exchange.auction import equilibrium
+from exchange.bands import edges
 from exchange.book import LIMIT, STOP, STOP_LIMIT, Account, Amount, BookSide, Depth, Order, Top
 from exchange.checks import MAX_INSTANT, is_id, refuse_phase
 from exchange.commands import (
@@ -187,6 +188,11 @@ class Engine:
         return Instant(self._floor.paused_until)
 
     @property
+    def breaker_level(self) -> int:
+        """The highest level that the market's fall reached this session; 0: none."""
+        return self._floor.breaker_level
+
+    @property
     def resting_orders(self) -> int:
         """How many orders live: in all books, and waiting beside them."""
         return len(self._floor.orders)
@@ -295,6 +301,12 @@ class Engine:
     def paused_until(self, symbol: Symbol) -> Instant:
         """Return when a symbol's own pause ends; 0 when there is none."""
         return Instant(self._floor.books[symbol].paused_until)
+
+    def limit_state(self, symbol: Symbol) -> tuple[Ticks, Ticks] | None:
+        """Return the moving band at whose end a symbol's best price stands (B4); None when it does not."""
+        book = self._floor.books[symbol]
+        lower, upper = edges(book) if book.limited else (0, 0)
+        return (Ticks(lower), Ticks(upper)) if book.limited else None
 
     def gathers(self, symbol: Symbol) -> bool:
         """Tell whether a symbol's orders wait for a cross, so that its book may be crossed."""

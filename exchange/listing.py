@@ -87,6 +87,7 @@ _RANGES: Final[dict[str, tuple[int, int]]] = {
     "max_quantity": (1, MOST_LOTS),
     "min_notional": (0, MAX_NOTIONAL),
     "max_notional": (0, MAX_NOTIONAL),
+    "min_display": (0, MOST_LOTS),
     "luld_ppm": (0, MILLION),
     "maker_fee_ppm": (-MILLION, MILLION),
     "taker_fee_ppm": (-MILLION, MILLION),
@@ -110,6 +111,7 @@ def _told(one: Instrument, name: str) -> str:
         "max_notional": f"min_notional {one.min_notional}",
         "min_notional": "every order of a price and quantity that can be",
         "band": f"reference {one.reference} and max_quantity {one.max_quantity}: no ledger could hold their trades",
+        "min_display": f"max_quantity {one.max_quantity}, lot_step {one.lot_step}",
         "luld_ppm": f"band {one.band} of reference {one.reference}",
     }
     return f"{getattr(one, name)} contradicts {others[name]}"
@@ -145,6 +147,11 @@ _CONTRADICTIONS: Final[tuple[tuple[str, Callable[[Instrument, int], bool], str],
         "band",
         lambda one, money: (one.reference + one.band) * one.max_quantity * money > MAX_MONEY,
         f"let the largest trade be worth at most {MAX_MONEY} millionths",
+    ),
+    (
+        "min_display",
+        lambda one, _: one.max_quantity // one.lot_step * one.lot_step < one.min_display,
+        "write at most max_quantity, as a multiple of lot_step, or 0 for no limit: no iceberg could be",
     ),
     (
         "luld_ppm",

@@ -10,8 +10,7 @@ not show (hidden parts, all-or-none orders, stops) stands in no message: only it
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -20,12 +19,14 @@ import msgspec
 from exchange.book import Depth, Top
 from exchange.events import (
     Accepted,
+    Breaker,
     Canceled,
     Crossed,
     Event,
     Expired,
     Halted,
     Happened,
+    LimitState,
     Paused,
     PhaseChanged,
     Replaced,
@@ -37,153 +38,30 @@ from exchange.events import (
     Traded,
     Triggered,
 )
-from exchange.types import GATHERING, Lots, Side, Symbol, Ticks, TradeId, TradingPhase
+from exchange.feed_messages import (
+    MARKET,
+    Delta,
+    FeedMessage,
+    Heartbeat,
+    Indication,
+    IndicativePrice,
+    LevelChange,
+    MarketStatus,
+    Print,
+    Snapshot,
+    Standing,
+)
+from exchange.level_book import LevelBook, Levels, fill
+from exchange.types import GATHERING, Lots, Side, Symbol, Ticks, TradingPhase
 from kernel.time import Instant
 
-
-class LevelChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The new total quantity at a price; 0 means the level is gone."""
-
-    side: Side
-    price: Ticks
-    quantity: Lots
+__all__ = [
+    "Delta", "FeedMessage", "Finding", "Follower", "Heartbeat", "IndicativePrice", "LevelBook", "LevelChange", "Levels",
+    "MarketData", "MarketStatus", "Print", "Snapshot", "Trouble", "trade_throughs",
+]  # fmt: skip
 
 
-class Print(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A trade as the public sees it."""
-
-    trade_id: TradeId
-    price: Ticks
-    quantity: Lots
-    taker_side: Side
-    quoted: bool = True
-    """Whether it had to respect the quotes published before its update.
-
-    Not so in a cross, of or against an all-or-none order, and after another order of the same command.
-    """
-
-
-class Snapshot(msgspec.Struct, frozen=True, gc=False, tag="snapshot"):
-    """A whole book: where a subscriber begins, or begins again."""
-
-    symbol: Symbol
-    seq: int
-    bids: tuple[tuple[Ticks, Lots], ...]
-    """Best first."""
-    asks: tuple[tuple[Ticks, Lots], ...]
-    halted: bool
-    """Whether the symbol stands still on its own."""
-    gathering: bool = False
-    """Whether its orders wait for a cross: the book may be crossed."""
-    phase: TradingPhase = TradingPhase.CONTINUOUS
-    paused_until: Instant = Instant(0)
-    """When the symbol's own pause ends; 0: none."""
-
-
-class Delta(msgspec.Struct, frozen=True, gc=False, tag="delta"):
-    """What one command changed in one symbol."""
-
-    symbol: Symbol
-    seq: int
-    previous: int
-    at: Instant
-    changes: tuple[LevelChange, ...] = ()
-    trades: tuple[Print, ...] = ()
-    halted: bool = False
-    """Whether the symbol stands still on its own, afterwards."""
-    gathering: bool = False
-    """Whether its orders wait for a cross, afterwards."""
-
-
-class MarketStatus(msgspec.Struct, frozen=True, gc=False, tag="market"):
-    """The whole market halted or resumed, or other symbols than before gather orders."""
-
-    halted: bool
-    at: Instant
-    gathering: tuple[Symbol, ...] = ()
-    """The symbols whose orders wait for a cross, sorted."""
-
-
-class Heartbeat(msgspec.Struct, frozen=True, gc=False, tag="heartbeat"):
-    """The feed lives: how far the journal is published, and the last number of every symbol."""
-
-    journal_seq: int
-    at: Instant
-    seqs: dict[Symbol, int]
-
-
-FeedMessage = Snapshot | Delta | MarketStatus | Heartbeat
-
-
-class Levels:
-    """One side of a book by price, with the best at hand."""
-
-    __slots__ = ("_keys", "_quantities", "_sign")
-
-    def __init__(self, side: Side) -> None:
-        self._sign: Final = 1 if side is Side.BUY else -1
-        self._quantities: dict[Ticks, Lots] = {}
-        self._keys: list[int] = []
-
-    def set(self, price: Ticks, quantity: int) -> None:
-        """Let `quantity` stand at `price`; 0 or less takes the level away."""
-        known = price in self._quantities
-        key = price * self._sign
-        if quantity > 0:
-            self._quantities[price] = Lots(quantity)
-            if not known:
-                insort(self._keys, key)
-        elif known:
-            del self._quantities[price]
-            del self._keys[bisect_left(self._keys, key)]
-
-    def get(self, price: Ticks) -> int:
-        """Return the quantity at a price."""
-        return self._quantities.get(price, 0)
-
-    def best(self) -> Ticks | None:
-        """Return the best price, or None when the side is empty."""
-        return Ticks(self._keys[-1] * self._sign) if self._keys else None
-
-    def depth(self, levels: int | None = None) -> tuple[tuple[Ticks, Lots], ...]:
-        """Return the best `levels` levels (None: all), best first."""
-        count = len(self._keys) if levels is None else levels
-        best = self._keys[-count:] if count > 0 else []
-        return tuple((price, self._quantities[price]) for price in (Ticks(key * self._sign) for key in reversed(best)))
-
-
-class LevelBook:
-    """One symbol's book by price level."""
-
-    __slots__ = ("asks", "bids", "gathering", "halted", "paused_until", "phase", "seq")
-
-    def __init__(self) -> None:
-        self.bids = Levels(Side.BUY)
-        self.asks = Levels(Side.SELL)
-        self.seq = 0
-        self.halted = False
-        self.gathering = False
-        self.phase = TradingPhase.CONTINUOUS
-        self.paused_until = 0
-
-    def side(self, side: Side) -> Levels:
-        """Return the bids or the offers."""
-        return self.bids if side is Side.BUY else self.asks
-
-    def top(self) -> Top:
-        """Return the best bid and offer."""
-        bid, ask = self.bids.best(), self.asks.best()
-        return Top(
-            bid,
-            Lots(0 if bid is None else self.bids.get(bid)),
-            ask,
-            Lots(0 if ask is None else self.asks.get(ask)),
-        )
-
-    def crossed(self) -> bool:
-        """Tell whether the best bid reaches the best offer."""
-        bid, ask = self.bids.best(), self.asks.best()
-        return bid is not None and ask is not None and bid >= ask
+_NOTHING: Final = Indication(Ticks(0), Lots(0), 0)
 
 
 class MarketData:
@@ -196,6 +74,9 @@ class MarketData:
         self.market_halted = False
         self.market_paused_until = 0
         self.market_phase = TradingPhase.CONTINUOUS
+        self.breaker_level = 0
+        self.market_seq = 0
+        """The command after which the market's standing was told last."""
         self._gathering: tuple[Symbol, ...] = ()
 
     def snapshot(self, symbol: Symbol) -> Snapshot:
@@ -214,6 +95,10 @@ class MarketData:
             book.gathering,
             book.phase,
             Instant(book.paused_until),
+            book.limited,
+            book.lower,
+            book.upper,
+            book.indicative,
         )
 
     def top(self, symbol: Symbol) -> Top:
@@ -227,11 +112,22 @@ class MarketData:
 
     def heartbeat(self, at: Instant) -> Heartbeat:
         """Return the sign of life that stands for the present state."""
-        return Heartbeat(self.journal_seq, at, {symbol: book.seq for symbol, book in self._books.items()})
+        seqs = {symbol: book.seq for symbol, book in self._books.items()}
+        return Heartbeat(self.journal_seq, at, seqs, self.market_seq)
 
     def status(self, at: Instant) -> MarketStatus:
         """Return how the whole market stands."""
-        return MarketStatus(self.market_halted, at, self._gathering)
+        own = {symbol: book.phase for symbol, book in self._books.items() if book.phase is not self.market_phase}
+        return MarketStatus(
+            self.market_halted,
+            at,
+            self._gathering,
+            self.market_seq,
+            self.market_phase,
+            own,
+            Instant(self.market_paused_until),
+            self.breaker_level,
+        )
 
     def restore(
         self,
@@ -241,15 +137,18 @@ class MarketData:
         market_halted: bool = False,
         market_paused_until: int = 0,
         market_phase: TradingPhase = TradingPhase.CONTINUOUS,
+        breaker_level: int = 0,
     ) -> None:
         """Begin from whole books as of `journal_seq` instead of from the first event."""
         for snapshot in books:
             book = self._books[snapshot.symbol] = LevelBook()
-            _fill(book, snapshot)
+            fill(book, snapshot)
         self.journal_seq = journal_seq
         self.market_halted = market_halted
         self.market_paused_until = market_paused_until
         self.market_phase = market_phase
+        self.breaker_level = breaker_level
+        self.market_seq = journal_seq
         self._gathering = self._gathering_now()
 
     def fold(self, happened: Happened) -> tuple[FeedMessage, ...]:
@@ -262,12 +161,11 @@ class MarketData:
         assert happened.seq == self.journal_seq + 1, f"events of {happened.seq} follow those of {self.journal_seq}"
         self.journal_seq = happened.seq
         steps: dict[Symbol, _Step] = {}
-        told = turned = False
+        turned = False
         for event in happened.events:
             symbol = getattr(event, "symbol", None)
             if symbol is None:
                 turned = self._market(event, happened.at) or turned
-                told = told or isinstance(event, Halted | Resumed)
                 continue
             symbol_seq: int = getattr(event, "symbol_seq", 0)
             if not symbol_seq:
@@ -275,28 +173,61 @@ class MarketData:
             book = self._books[symbol]
             step = steps.get(symbol)
             if step is None:
-                step = steps[symbol] = _Step(book.seq)
+                step = steps[symbol] = _Step(book.seq, book.standing())
             assert symbol_seq == book.seq + 1, f"{symbol}: event {symbol_seq} follows {book.seq}"
             book.seq = symbol_seq
             if isinstance(event, Resumed) and book.halted:
                 book.phase = self.market_phase
-            step.take(book, event)
-        changed = False
-        for symbol in self._books if turned else steps:
-            book = self._books[symbol]
-            gathering = self._gathers(book, happened.at)
-            changed = changed or gathering is not book.gathering
-            book.gathering = gathering
+            step.take(book, event, happened.at)
+        changed, ended = self._regather(self._books if turned else steps, steps, happened.at)
         if changed:
             self._gathering = self._gathering_now()
         messages: list[FeedMessage] = []
-        if told or (turned and changed):
+        if turned:
+            self.market_seq = happened.seq
             messages.append(self.status(happened.at))
         messages.extend(step.delta(symbol, self._books[symbol], happened.at) for symbol, step in steps.items())
-        return tuple(messages)
+        return (*messages, *ended)
+
+    def _regather(
+        self, symbols: Iterable[Symbol], steps: Mapping[Symbol, _Step], at: Instant
+    ) -> tuple[bool, list[IndicativePrice]]:
+        """Note anew which symbols gather orders; tell whether others do than before, and what their crosses did."""
+        changed = False
+        ended: list[IndicativePrice] = []
+        for symbol in symbols:
+            book = self._books[symbol]
+            gathering = self._gathers(book, at)
+            changed = changed or gathering is not book.gathering
+            crossed = steps[symbol].crossed if symbol in steps else None
+            if crossed is not None or (book.indicative is not None and not gathering):
+                did = crossed or _NOTHING
+                ended.append(IndicativePrice(symbol, book.seq, at, did.price, did.quantity, did.surplus, final=True))
+                book.indicative = None
+            book.gather(gathering=gathering)
+        return changed, ended
+
+    def indicate(self, found: Iterable[tuple[Symbol, int, Indication]], at: Instant) -> tuple[IndicativePrice, ...]:
+        """Take in what crosses would do, as the engine found it (with the symbol's number); return what is new.
+
+        `found` names every symbol whose cross is waited for now.
+        """
+        told: list[IndicativePrice] = []
+        every = {symbol: (seq, now) for symbol, seq, now in found}
+        for symbol, book in self._books.items():
+            if book.indicative is not None and symbol not in every:  # its cross waits for the end of a halt
+                every[symbol] = book.seq, _NOTHING
+        for symbol, (seq, now) in every.items():
+            book = self._books[symbol]
+            indicative = now if now.quantity else None
+            if not book.gathering or seq > book.seq or indicative == book.indicative:
+                continue
+            book.indicative = indicative
+            told.append(IndicativePrice(symbol, seq, at, now.price, now.quantity, now.surplus))
+        return tuple(told)
 
     def _market(self, event: Event, at: Instant) -> bool:
-        """Take in an event of the whole market; tell whether it can change what symbols gather."""
+        """Take in an event of the whole market; tell whether it changes how it stands."""
         phase: TradingPhase | None = None
         match event:
             case Halted() | Resumed():
@@ -305,6 +236,8 @@ class MarketData:
                 self.market_paused_until = event.until
             case PhaseChanged() if 0 < self.market_paused_until <= at:
                 self.market_paused_until = 0  # told that the pause is over: symbols keep their own phases
+            case Breaker():
+                self.breaker_level = event.level
             case PhaseChanged():
                 phase = event.phase
             case SessionClosed():
@@ -314,10 +247,15 @@ class MarketData:
             case _:
                 return False
         if phase is not None:
-            self.market_phase = phase
-            for book in self._books.values():
-                book.phase = phase
+            self._turn(phase)
         return True
+
+    def _turn(self, phase: TradingPhase) -> None:
+        if self.market_phase is TradingPhase.CLOSED and phase is not TradingPhase.CLOSED:
+            self.breaker_level = 0
+        self.market_phase = phase
+        for book in self._books.values():
+            book.phase = phase
 
     def _gathers(self, book: LevelBook, at: Instant) -> bool:
         paused = book.paused_until > at or self.market_paused_until > at
@@ -335,8 +273,11 @@ class MarketData:
 class _Step:
     """What one command changes in one book, gathered for one delta."""
 
-    def __init__(self, previous: int) -> None:
+    def __init__(self, previous: int, stood: Standing) -> None:
         self._previous = previous
+        self._stood = stood
+        self.crossed: Indication | None = None
+        """What a cross of this command did."""
         self._changed: dict[tuple[Side, Ticks], None] = {}
         self._trades: list[Print] = []
         self._cross_left = 0
@@ -344,7 +285,7 @@ class _Step:
         self._moved = False
         """Whether the book before this command is the yardstick of its trades no longer."""
 
-    def take(self, book: LevelBook, event: Event) -> None:
+    def take(self, book: LevelBook, event: Event, at: Instant) -> None:
         match event:
             case Rested():
                 self._add(book, event.side, event.price, event.quantity)
@@ -369,7 +310,7 @@ class _Step:
             case Crossed():
                 self._crossed(book, event)
             case _:
-                _turn(book, event)
+                _turn(book, event, at)
 
     def _traded(self, book: LevelBook, event: Traded) -> None:
         quoted = not (self._moved or event.hidden or event.whole)
@@ -382,6 +323,7 @@ class _Step:
 
     def _crossed(self, book: LevelBook, event: Crossed) -> None:
         self._cross_left, self._moved = event.quantity, True
+        self.crossed = Indication(event.price, event.quantity, event.surplus)
         for side, levels in ((Side.BUY, event.bids), (Side.SELL, event.asks)):
             for price, quantity in levels:
                 book.side(side).set(price, quantity)
@@ -398,10 +340,13 @@ class _Step:
 
     def delta(self, symbol: Symbol, book: LevelBook, at: Instant) -> Delta:
         changes = tuple(LevelChange(side, price, Lots(book.side(side).get(price))) for side, price in self._changed)
-        return Delta(symbol, book.seq, self._previous, at, changes, tuple(self._trades), book.halted, book.gathering)
+        stands = book.standing()
+        told = None if stands == self._stood else stands
+        trades = tuple(self._trades)
+        return Delta(symbol, book.seq, self._previous, at, changes, trades, book.halted, book.gathering, told)
 
 
-def _turn(book: LevelBook, event: Event) -> None:
+def _turn(book: LevelBook, event: Event, at: Instant) -> None:
     """Take in an event that changes no level."""
     match event:
         case Halted():
@@ -411,8 +356,13 @@ def _turn(book: LevelBook, event: Event) -> None:
             book.halted = False
         case PhaseChanged():
             book.phase = event.phase
+            if book.paused_until <= at:
+                book.paused_until = 0
         case Paused():
             book.paused_until = event.until
+            book.limit(Ticks(0), Ticks(0))
+        case LimitState():
+            book.limit(*((event.lower, event.upper) if event.entered else (Ticks(0), Ticks(0))))
         case Accepted() | _:
             pass
 
@@ -461,6 +411,8 @@ class Follower:
         self._missing: set[Symbol] = set(symbols)
         self._gapped: set[Symbol] = set()
         self._crossed: set[Symbol] = set()
+        self.market: MarketStatus | None = None
+        """How the whole market stands; None: not told yet, or what was told last is lost."""
 
     @property
     def missing(self) -> frozenset[Symbol]:
@@ -469,7 +421,7 @@ class Follower:
 
     @property
     def gapped(self) -> frozenset[Symbol]:
-        """The symbols of which messages were lost and no snapshot came since."""
+        """The symbols of which messages were lost and no snapshot came since; `MARKET` if a `market` was."""
         return frozenset(self._gapped)
 
     @property
@@ -489,11 +441,32 @@ class Follower:
             case Delta():
                 return self._delta(message)
             case Heartbeat():
+                if message.market_seq > (0 if self.market is None else self.market.seq):
+                    self._gapped.add(MARKET)
+                    self.market = None
                 return tuple(finding for symbol, seq in message.seqs.items() for finding in self._reached(symbol, seq))
             case MarketStatus():
-                for symbol, book in self._books.items():
-                    book.gathering = symbol in message.gathering
-                return ()
+                self._market(message)
+            case IndicativePrice():
+                self._indicative(message)
+        return ()
+
+    def _market(self, message: MarketStatus) -> None:
+        if self.market is not None and message.seq < self.market.seq:
+            return  # older than what is already known
+        self.market = message
+        self._gapped.discard(MARKET)
+        for symbol, book in self._books.items():
+            book.gather(gathering=symbol in message.gathering)
+            book.phase = message.phases.get(symbol, message.phase)
+
+    def _indicative(self, message: IndicativePrice) -> None:
+        book = self.book(message.symbol)
+        if book is None or not book.indicated_seq <= message.seq <= book.seq:
+            return  # older than what is known, or a delta before it was lost
+        book.indicated_seq = message.seq
+        shown = message.quantity and not message.final and book.gathering
+        book.indicative = Indication(message.price, message.quantity, message.surplus) if shown else None
 
     def _snapshot(self, message: Snapshot) -> tuple[Finding, ...]:
         symbol = message.symbol
@@ -501,7 +474,7 @@ class Follower:
         if known is not None and symbol not in self._missing and message.seq < known.seq:
             return ()  # older than what is already known
         book = self._books[symbol] = LevelBook()
-        _fill(book, message)
+        fill(book, message)
         self._missing.discard(symbol)
         self._gapped.discard(symbol)
         return self._look(symbol, book)
@@ -520,7 +493,9 @@ class Follower:
             book.side(change.side).set(change.price, change.quantity)
         book.seq = message.seq
         book.halted = message.halted
-        book.gathering = message.gathering
+        book.gather(gathering=message.gathering)
+        if message.standing is not None:
+            book.stand(message.standing)
         return self._look(symbol, book)
 
     def _reached(self, symbol: Symbol, seq: int) -> tuple[Finding, ...]:
@@ -543,15 +518,3 @@ class Follower:
             return ()
         self._crossed.add(symbol)
         return (Finding(symbol, Trouble.CROSSED, book.seq, book.seq),)
-
-
-def _fill(book: LevelBook, snapshot: Snapshot) -> None:
-    book.seq = snapshot.seq
-    book.halted = snapshot.halted
-    book.gathering = snapshot.gathering
-    book.phase = snapshot.phase
-    book.paused_until = snapshot.paused_until
-    for price, quantity in snapshot.bids:
-        book.bids.set(price, quantity)
-    for price, quantity in snapshot.asks:
-        book.asks.set(price, quantity)

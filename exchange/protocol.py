@@ -15,9 +15,9 @@ import msgspec
 
 from exchange.commands import ParticipantCommand
 from exchange.events import Event, Happened
-from exchange.market_data import Snapshot
+from exchange.feed_messages import Indication, Snapshot
 from exchange.ports import Refusal
-from exchange.types import AccountId, ClientId, TradingPhase
+from exchange.types import AccountId, ClientId, Symbol, TradingPhase
 from kernel.time import Instant
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
@@ -55,6 +55,8 @@ class Subscribe(msgspec.Struct, frozen=True, tag="subscribe"):
 
     from_seq: int = 1
     books: bool = False
+    indications: bool = False
+    """Whether `Indications` come, too: at most ten a second, while they change."""
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
@@ -88,6 +90,15 @@ class Books(msgspec.Struct, frozen=True, tag="books"):
     books: tuple[Snapshot, ...]
     market_paused_until: Instant = Instant(0)
     market_phase: TradingPhase = TradingPhase.CONTINUOUS
+    breaker_level: int = 0
+
+
+class Indications(msgspec.Struct, frozen=True, tag="indications"):
+    """What crosses would do after journal number `seq`: all symbols that gather orders, each with its own number."""
+
+    seq: int
+    at: Instant
+    found: tuple[tuple[Symbol, int, Indication], ...]
 
 
 class Stream(msgspec.Struct, frozen=True, tag="stream"):
@@ -116,7 +127,7 @@ class Cut(msgspec.Struct, frozen=True, tag="cut"):
 
 
 ToEngine = Submit | LookUp | Subscribe
-FromEngine = Answer | Refused | NotFound | Books | Stream | Heartbeat | Cut
+FromEngine = Answer | Refused | NotFound | Books | Stream | Indications | Heartbeat | Cut
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_engine: Final[msgspec.msgpack.Decoder[ToEngine]] = msgspec.msgpack.Decoder(ToEngine)

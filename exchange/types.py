@@ -188,6 +188,8 @@ class Instrument(msgspec.Struct, frozen=True):
     min_notional: Money = Money(0)
     max_notional: Money = Money(0)
     """0: no limit."""
+    min_display: Lots = Lots(0)
+    """The least an iceberg may show at a time; its last part may be less. 0: no limit."""
     luld_ppm: int = 0
     """Half the width of the moving band in millionths of its reference; 0: none."""
     maker_fee_ppm: int = 0

@@ -18,6 +18,7 @@ from exchange.protocol import (
     FrameReader,
     FrameTooLongError,
     Heartbeat,
+    Indications,
     LookUp,
     NotFound,
     Refused,
@@ -164,7 +165,7 @@ class EngineClient:
                 answer.set_exception(AnswerLostError("the connection to the engine broke"))
 
 
-StreamMessage = Books | Stream | Heartbeat
+StreamMessage = Books | Stream | Indications | Heartbeat
 
 
 async def follow_events(
@@ -210,7 +211,7 @@ async def _messages(reader: asyncio.StreamReader) -> AsyncIterator[StreamMessage
             return
         for body in frames.feed(data):
             message = read_reply(body)
-            if isinstance(message, Books | Stream | Heartbeat):
+            if isinstance(message, Books | Stream | Indications | Heartbeat):
                 yield message
             else:
                 return

@@ -24,6 +24,7 @@ from exchange import snapshot
 from exchange.adapters.event_stream import EventRing, Subscription
 from exchange.adapters.file_log import Disk, LogHeldError
 from exchange.adapters.http import Faults
+from exchange.adapters.look import INDICATIVE_S, CrossLook, books_of
 from exchange.adapters.recovery import (
     CleanStop,
     EnginePaths,
@@ -38,7 +39,6 @@ from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
 from exchange.adapters.wear import CREEP, LEAK, Creep, Leak
 from exchange.calendar import Calendar
 from exchange.commands import AdminCommand, Halt
-from exchange.market_data import Snapshot
 from exchange.ports import EngineTelemetry, Log, Refusal
 from exchange.protocol import (
     MAX_REQUEST_BYTES,
@@ -56,7 +56,7 @@ from exchange.protocol import (
 )
 from exchange.schedule import Schedule
 from exchange.tracing import Tracer
-from exchange.types import MAX_QUANTITY_LOTS, ClientId, HaltReason, Instrument, TradingPhase, Venue
+from exchange.types import ClientId, HaltReason, Instrument, TradingPhase, Venue
 from kernel.errors import PermanentError
 from kernel.time import Clock, Instant
 
@@ -150,6 +150,7 @@ class EngineServer:
         self._commits: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
         self._subscribers = 0
+        self._indicated = 0
         self._snapshot_seq = 0
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -191,7 +192,9 @@ class EngineServer:
         self._parts.telemetry.ready(ready=sequencer.failure is None)
         self._tell_standing()
         self._tell_notional()
+        self._look = CrossLook(recovered.engine, self._parts.clock)
         self._spawn(self._tick())
+        self._spawn(self._indicate())
         self._spawn(Leak(self._parts.faults).run())
         self._parts.log.event("engine-ready", seq=recovered.engine.sequence, replayed=recovered.replayed,
                               seconds=recovered.seconds, clean=recovered.clean)  # fmt: skip
@@ -362,25 +365,16 @@ class EngineServer:
 
     def _books(self) -> Books:
         assert self._sequencer is not None, "books before recovery"
-        engine = self._sequencer.engine
-        halted = set(engine.halted_symbols())
-        images = []
-        for symbol in sorted(engine.instruments):
-            depth = engine.depth(symbol, MAX_QUANTITY_LOTS)
-            images.append(
-                Snapshot(
-                    symbol,
-                    engine.symbol_seq(symbol),
-                    depth.bids,
-                    depth.asks,
-                    symbol in halted,
-                    engine.gathers(symbol),
-                    engine.phase(symbol),
-                    engine.paused_until(symbol),
-                )
-            )
-        paused_until, phase = engine.market_paused_until, engine.market_phase
-        return Books(engine.sequence, engine.market_halted, tuple(images), paused_until, phase)
+        return books_of(self._sequencer.engine)
+
+    async def _indicate(self) -> None:
+        """Tell what crosses would do while anybody listens, conflated."""
+        while True:
+            await asyncio.sleep(INDICATIVE_S)
+            if self._indicated and self._sequencer is not None and self._ring is not None:
+                told = await self._sequencer.at_rest(self._look.changed)
+                if told is not None:
+                    self._ring.indicate(told.seq, frame(told))
 
     # --- connections -----------------------------------------------------------------------------------------------
 
@@ -430,9 +424,10 @@ class EngineServer:
         assert self._ring is not None, "ready without a ring"
         books = await self._sequencer.at_rest(self._books) if message.books else None
         self._subscribers += 1
+        self._indicated += message.indications
         self._tell_standing()
         subscription = Subscription(self._ring, self._parts.paths.events, self._parts.clock, writer)
-        sending = asyncio.create_task(subscription.run(message.from_seq, books))
+        sending = asyncio.create_task(subscription.run(message.from_seq, books, indications=message.indications))
         leaving = asyncio.create_task(reader.read(1))
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -440,6 +435,7 @@ class EngineServer:
             self._parts.log.event("subscriber-left", why=why)
         finally:
             self._subscribers -= 1
+            self._indicated -= message.indications
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)

@@ -35,6 +35,8 @@ class EventRing:
         self._records: Final[deque[bytes]] = deque(maxlen=capacity)
         self.last_seq = last_seq
         self._news: asyncio.Event = asyncio.Event()
+        self.indications: tuple[int, int, bytes] = (0, 0, b"")
+        """The last `Indications`: their own number, the record they stand after, and the frame."""
 
     @property
     def first_seq(self) -> int:
@@ -45,6 +47,14 @@ class EventRing:
         """Add the records up to `last_seq` and wake everybody."""
         self._records.extend(payloads)
         self.last_seq = last_seq
+        self._wake()
+
+    def indicate(self, seq: int, data: bytes) -> None:
+        """Let `Indications` that stand after record `seq` go out in the place of the last ones, and wake everybody."""
+        self.indications = self.indications[0] + 1, seq, data
+        self._wake()
+
+    def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -66,9 +76,12 @@ class Subscription:
         self._directory: Final = directory
         self._clock: Final = clock
         self._writer: Final = writer
+        self._indicated: int | None = None
+        """The last `Indications` that were sent; None: none are wanted."""
 
-    async def run(self, from_seq: int, books: Books | None) -> str:
+    async def run(self, from_seq: int, books: Books | None, *, indications: bool = False) -> str:
         """Send until the subscriber leaves, stalls or falls behind; return why it ended."""
+        self._indicated = 0 if indications else None
         if books is not None:
             from_seq = books.seq + 1
             await self._send(frame(books))
@@ -108,6 +121,11 @@ class Subscription:
             if chunk:
                 place += len(chunk)
                 await self._send(_stream(chunk))
+                continue
+            number, seq, data = ring.indications
+            if self._indicated is not None and self._indicated != number and seq < place:
+                self._indicated = number
+                await self._send(data)
                 continue
             try:
                 async with asyncio.timeout(HEARTBEAT_S):

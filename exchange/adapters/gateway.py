@@ -238,7 +238,7 @@ class Gateway(FastAPI):
         finally:
             self._meter.in_flight(self._engine.in_flight)
         if isinstance(reply, Answer):
-            return _answered(command.client_id, reply)
+            return _answered(command.client_id, reply, command)
         assert isinstance(reply, Refused), "the engine looked up what was submitted"
         return _refused(reply)
 
@@ -306,8 +306,8 @@ async def _read(receive: Receive) -> bytes | None:
     return bytes(parts)
 
 
-def _answered(client_id: ClientId, reply: Answer) -> _Reply:
-    answer = answer_of(reply.seq, client_id, reply.events)
+def _answered(client_id: ClientId, reply: Answer, command: ParticipantCommand | None = None) -> _Reply:
+    answer = answer_of(reply.seq, client_id, reply.events, command)
     rejected = answer.status is Status.REJECTED
     outcome = RequestOutcome.REJECTED if rejected else RequestOutcome.ACCEPTED
     headers = (_REPLAYED_HEADER,) if reply.replayed else ()

@@ -26,9 +26,9 @@ from starlette.types import ASGIApp
 from exchange.accounting import Account, LoadLine
 from exchange.adapters.http import common_routes, guarded, json_response, problem, read_body
 from exchange.adapters.load_account import account
-from exchange.adapters.orders_json import OrderType
+from exchange.adapters.order_requests import request_of
 from exchange.answers import OrderAnswer, Status
-from exchange.commands import CancelOrder, Limit, MassCancel, ParticipantCommand, PlaceOrder, ReplaceOrder
+from exchange.commands import Limit, ParticipantCommand, PlaceOrder
 from exchange.flow import DayShape, OrderFlow, arrivals
 from exchange.pace import always
 from exchange.ports import ClientOutcome, Exposition, LoadTelemetry, Log
@@ -314,7 +314,7 @@ class LoadClient:
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
     async def _attempt(self, url: str, command: ParticipantCommand) -> _Attempt:
-        method, path, body = _http(command)
+        method, path, body = request_of(command)
         return await self._call(method, url + path, body, _context_of(command))
 
     async def _look_up(self, url: str, command: ParticipantCommand) -> _Attempt:
@@ -381,38 +381,6 @@ def _context_of(command: ParticipantCommand) -> dict[str, str] | None:
         return None
     trace_id = derived_trace_id("load", command.client_id)
     return {"traceparent": traceparent(TraceContext(trace_id, derived_span_id(trace_id, "client"), sampled=False))}
-
-
-def _http(command: ParticipantCommand) -> tuple[str, str, bytes | None]:
-    """Return a command as method, path and body."""
-    match command:
-        case PlaceOrder():
-            body: dict[str, object] = {
-                "account": command.account,
-                "client_id": command.client_id,
-                "symbol": command.symbol,
-                "side": command.side,
-                "quantity": command.quantity,
-                "time_in_force": command.time_in_force,
-            }
-            if isinstance(command.terms, Limit):
-                body["price"] = command.terms.price
-            else:
-                body["type"] = OrderType.MARKET
-            return "POST", "/v1/orders", msgspec.json.encode(body)
-        case CancelOrder():
-            query = f"account={command.account}&client_id={command.client_id}"
-            return "DELETE", f"/v1/orders/{command.order_id}?{query}", None
-        case ReplaceOrder():
-            change = {
-                "account": command.account,
-                "client_id": command.client_id,
-                "quantity": command.quantity,
-                "price": command.price,
-            }
-            return "PATCH", f"/v1/orders/{command.order_id}", msgspec.json.encode(change)
-        case MassCancel():
-            raise AssertionError("the flow of a load sends no mass cancels")
 
 
 def _read(status: int, body: bytes, *, looked_up: bool) -> _Attempt:

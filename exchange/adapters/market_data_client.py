@@ -128,12 +128,17 @@ class MarketDataClient:
         self.lost: Final[Counter[Symbol]] = Counter()
         """Gaps by symbol: how often something of it was lost within a connection."""
         self.market_halted = False
+        """Whether the whole market stands still, as it was told last."""
         self.journal_seq = 0
         """How far the journal was published by the last heartbeat."""
 
     def book(self, symbol: Symbol) -> LevelBook | None:
         """Return a symbol's book; None while it is not known to be current."""
         return self._follower.book(symbol) if self.connected else None
+
+    def market(self) -> MarketStatus | None:
+        """Return how the whole market stands; None while that is not known to be current."""
+        return self._follower.market if self.connected else None
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether every book is current, and if not, which are not."""

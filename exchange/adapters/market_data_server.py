@@ -1,8 +1,9 @@
 """Market data: the engine's events become books, and a sequenced feed for everybody.
 
-A frame of the feed is a JSON list of `exchange.market_data` messages. It begins with a snapshot of every symbol, goes
-on with deltas, and brings a heartbeat five times a second. A subscriber that lost something sends `{"resync":
-"SYMBOL"}` and gets a new snapshot in the same order of messages. Whoever does not keep up is cut off with code 1013.
+A frame of the feed is a JSON list of `exchange.feed_messages`. It begins with a snapshot of every symbol and how the
+market stands, goes on with deltas, turns of the market and indicative prices, and brings a heartbeat five times a
+second. A subscriber that lost something sends `{"resync": "SYMBOL"}` and gets a new snapshot in the same order of
+messages. Whoever does not keep up is cut off with code 1013.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from exchange.adapters.http import Faults, common_routes, json_response, problem
 from exchange.adapters.wear import LEAK, Leak
 from exchange.conflation import Conflation
 from exchange.events import Happened, Traded
+from exchange.feed_messages import MARKET, Snapshot
 from exchange.market_data import Delta, FeedMessage, MarketData
 from exchange.ports import BookShape, Exposition, FeedTelemetry, Log
-from exchange.protocol import Books, Stream, Subscribe
+from exchange.protocol import Books, Indications, Stream, Subscribe
 from exchange.tracing import Handled, Tracer
 from exchange.types import Symbol
 from kernel.time import Clock, Instant, to_seconds
@@ -47,7 +49,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Resync(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A subscriber asks for a symbol's snapshot."""
+    """A subscriber asks for a symbol's snapshot, or with `MARKET` for how the whole market stands."""
 
     resync: Symbol
 
@@ -121,7 +123,7 @@ class MarketDataServer:
                 async for message in stream:
                     self._take(message)
 
-    def snapshot(self, symbol: Symbol) -> FeedMessage | None:
+    def snapshot(self, symbol: Symbol) -> Snapshot | None:
         """Return a symbol's whole book; None when there is no such symbol."""
         return self._data.snapshot(symbol) if symbol in self._symbols else None
 
@@ -130,7 +132,7 @@ class MarketDataServer:
         await socket.accept()
         subscriber = _Subscriber()
         self._release()
-        subscriber.put(_encode(self._all_snapshots()))
+        subscriber.put(_encode(self._whole()))
         self._subscribers.add(subscriber)
         self._telemetry.subscribers(len(self._subscribers))
         work = (
@@ -157,7 +159,9 @@ class MarketDataServer:
 
     def _request(self) -> Subscribe:
         resumes, self._may_resume = self._may_resume and self._restored, False
-        return Subscribe(from_seq=self._data.journal_seq + 1) if resumes else Subscribe(books=True)
+        if resumes:
+            return Subscribe(from_seq=self._data.journal_seq + 1, indications=True)
+        return Subscribe(books=True, indications=True)
 
     def _told(self, connected: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if connected != self._connected:
@@ -175,9 +179,10 @@ class MarketDataServer:
                     market_halted=message.market_halted,
                     market_paused_until=message.market_paused_until,
                     market_phase=message.market_phase,
+                    breaker_level=message.breaker_level,
                 )
                 self._restored = True
-                self._publish([*self._all_snapshots(), self._data.status(self._clock.now())])
+                self._publish(self._whole())
             case Stream():
                 began_at = self._clock.now()
                 told: list[FeedMessage] = []
@@ -187,6 +192,9 @@ class MarketDataServer:
                     self._publish(told)
                 if told and not self._faults.active(STALL):
                     self._tell(message.happened, began_at)
+            case Indications() if self._restored:
+                if indicated := self._data.indicate(message.found, message.at):
+                    self._publish(indicated)
             case _:
                 pass
 
@@ -198,7 +206,7 @@ class MarketDataServer:
             stalled = self._faults.active(STALL)
             if self._stalled and not stalled:
                 self._stalled = False
-                self._publish(self._all_snapshots())
+                self._publish(self._whole())
             self._stalled = stalled
             if not self._restored:
                 continue
@@ -222,8 +230,11 @@ class MarketDataServer:
         if self._tracer is not None:
             self._tracer.published(Handled(happened, began_at, now))
 
-    def _all_snapshots(self) -> list[FeedMessage]:
-        return [self._data.snapshot(symbol) for symbol in self._symbols] if self._restored else []
+    def _whole(self) -> list[FeedMessage]:
+        """Return all that a subscriber has to know: every book, and how the whole market stands."""
+        if not self._restored:
+            return []
+        return [*(self._data.snapshot(symbol) for symbol in self._symbols), self._data.status(self._clock.now())]
 
     def _publish(self, messages: Sequence[FeedMessage]) -> None:
         if self._faults.active(STALL):
@@ -274,7 +285,9 @@ class MarketDataServer:
                 try:
                     asked = msgspec.json.decode(await socket.receive_text(), type=Resync)
                     self._release()
-                    snapshot = self.snapshot(asked.resync)
+                    snapshot: FeedMessage | None = self.snapshot(asked.resync)
+                    if asked.resync == MARKET:
+                        snapshot = self._data.status(self._clock.now())
                     words = f"resync: no symbol {asked.resync!r} here"
                 except (msgspec.DecodeError, KeyError) as error:
                     snapshot, words = None, f"message: {error}"

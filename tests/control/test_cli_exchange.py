@@ -305,7 +305,7 @@ def test_an_account_is_told_in_words(recorded):
 
 def test_a_file_that_trades_what_is_not_there_is_told_before_anything_is_sent(tmp_path):
     path = tmp_path / "x.csv"
-    path.write_text(f"{','.join(COLUMNS)}\n0,p,a,place,XYZ,buy,1,1,,\n")
+    path.write_text(f"{','.join(COLUMNS[:10])}\n0,p,a,place,XYZ,buy,1,1,,\n")
     code, out, err = run("exchange", "load", "--offline", "--flow", path)
     assert (code, out) == (2, "")
     assert "trades XYZ; there are " in err

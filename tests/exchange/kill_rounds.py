@@ -75,7 +75,7 @@ def plant(bug: str, back: Recovered) -> None:
     if bug == "answer-early":  # each batch is written with the next one
         back.journal.append = append_late  # type: ignore[method-assign]
     elif bug == "forget":  # client ids are not remembered over a start
-        back.engine._known.clear()
+        back.engine._forget_requests()
 
 
 def write(root: Path, acknowledge: int, commands: list[ParticipantCommand], rounds: Rounds, round_number: int) -> None:

@@ -149,6 +149,22 @@ PLANTS: tuple[Plant, ...] = (
         "if False:",
     ),
     Plant(
+        "an iceberg may show less than the least display",
+        "C10",
+        "checks",
+        "display >= book.instrument.min_display",
+        "display >= book.lot_step",
+        "steps",
+    ),
+    Plant(
+        "an iceberg that shows the least display is refused",
+        "C10",
+        "checks",
+        "display >= book.instrument.min_display",
+        "display > book.instrument.min_display",
+        "steps",
+    ),
+    Plant(
         "an all-or-none that is too large ends the taker's way",
         "F13",
         "matching",

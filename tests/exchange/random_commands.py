@@ -76,7 +76,7 @@ PROFILES = (
             Instrument(
                 "AAA", 100, 40, tick_step=5, lot_step=2, min_quantity=2, max_quantity=12, min_notional=1_500_000
             ),
-            Instrument("BBB", 61, 30, tick_step=2, max_notional=3_000_000),
+            Instrument("BBB", 61, 30, tick_step=2, max_notional=3_000_000, min_display=2),
         ),
         Venue(
             orders_per_second=3,

@@ -5,7 +5,9 @@
 import random
 
 import pytest
+from msgspec import structs
 
+from exchange.adapters.look import books_of
 from exchange.commands import (
     CancelOrder,
     Halt,
@@ -24,7 +26,7 @@ from exchange.commands import (
 from exchange.conflation import Conflation
 from exchange.engine import Engine
 from exchange.events import Happened, Traded
-from exchange.market_data import Delta, Follower, MarketData, MarketStatus, Snapshot, trade_throughs
+from exchange.market_data import Delta, Follower, MarketData, MarketStatus, trade_throughs
 from exchange.snapshot import dump, load
 from exchange.types import HaltReason, Instrument, SelfTrade, Side, TimeInForce, TradingPhase, Venue
 from kernel.time import SECOND
@@ -105,6 +107,19 @@ def test_who_follows_the_feed_has_the_engines_book(seed):
             book, depth = follower.book(symbol), engine.depth(symbol, 1000)
             assert (book.bids.depth(), book.asks.depth()) == depth == data.depth(symbol, 1000), events
             assert book.gathering or not book.crossed()
+            assert stands(book) == (
+                engine.phase(symbol),
+                engine.paused_until(symbol),
+                engine.limit_state(symbol) is not None,
+                symbol in engine.halted_symbols(),
+            ), events
+            assert book.gathering or not engine.gathers(symbol)
+        market = data.status(at)
+        if follower.market is not None:  # what symbols do on their own stands in their deltas
+            own = {"at": at, "phases": market.phases, "gathering": market.gathering}
+            assert market == structs.replace(follower.market, **own), events
+        assert (market.phase, market.breaker_level) == (engine.market_phase, engine.breaker_level)
+        assert (market.halted, market.paused_until) == (engine.market_halted, engine.market_paused_until)
         if seq % 50 == 0:
             joined = MarketData(engine.instruments)
             books = [restored(engine, one) for one in engine.instruments]
@@ -114,27 +129,23 @@ def test_who_follows_the_feed_has_the_engines_book(seed):
                 market_halted=engine.market_halted,
                 market_paused_until=engine.market_paused_until,
                 market_phase=engine.market_phase,
+                breaker_level=engine.breaker_level,
             )
             data = joined
+            follower.take(data.status(at))
     assert traded > 50
     for message in conflation.flush():
         assert slow.take(message) == ()
     assert all(slow.book(one).bids.depth() == data.depth(one, 1000).bids for one in engine.instruments)
 
 
+def stands(book):
+    return book.phase, book.paused_until, book.limited, book.halted
+
+
 def restored(engine, symbol):
     """A symbol's book as the engine hands it to who joins."""
-    depth = engine.depth(symbol, 1000)
-    return Snapshot(
-        symbol,
-        engine.symbol_seq(symbol),
-        depth.bids,
-        depth.asks,
-        symbol in engine.halted_symbols(),
-        engine.gathers(symbol),
-        engine.phase(symbol),
-        engine.paused_until(symbol),
-    )
+    return next(one for one in books_of(engine).books if one.symbol == symbol)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -176,4 +187,5 @@ def test_a_market_wide_turn_tells_who_gathers():
     desk = Desk(AAA, Instrument("BBB", 100, 50))
     item = Sequenced(1, 0, SetPhase("k", TradingPhase.PRE_OPEN))
     told = desk.data.fold(Happened(1, 0, desk.engine.apply(item)))
-    assert told == (MarketStatus(halted=False, at=0, gathering=("AAA", "BBB")),)
+    pre_open = TradingPhase.PRE_OPEN
+    assert told == (MarketStatus(halted=False, at=0, gathering=("AAA", "BBB"), seq=1, phase=pre_open),)

@@ -24,7 +24,8 @@ WRONG = [
     ("reference", 0), ("reference", -1), ("reference", 10**9 + 1), ("reference", True), ("band", -1), ("band", 1.5),
     ("tick_step", 0), ("tick_step", -5), ("lot_step", 0), ("min_quantity", 0), ("min_quantity", 2 * 10**12),
     ("max_quantity", 0), ("max_quantity", 10**12 + 1), ("min_notional", -1), ("max_notional", -1), ("luld_ppm", -1),
-    ("luld_ppm", 1_000_001), ("maker_fee_ppm", 1_000_001), ("maker_fee_ppm", -1_000_001), ("taker_fee_ppm", 2_000_000),
+    ("min_display", -1), ("luld_ppm", 1_000_001), ("maker_fee_ppm", 1_000_001), ("maker_fee_ppm", -1_000_001),
+    ("taker_fee_ppm", 2_000_000),
     ("auction_fee_ppm", 10**7), ("symbol", ""), ("symbol", "A B"), ("symbol", "Ä"), ("symbol", "$cash"),
     ("symbol", "x" * 65),
 ]  # fmt: skip
@@ -33,6 +34,8 @@ CONTRADICTIONS = [
     ({"lot_step": 7, "min_quantity": 8, "max_quantity": 13}, "max_quantity", "a multiple of lot_step"),
     ({"tick_step": 3_000}, "tick_step", "a multiple of tick_step"),
     ({"tick_step": 300, "band": 1}, "tick_step", "within band of reference"),
+    ({"min_display": 21, "max_quantity": 20}, "min_display", "at most max_quantity"),
+    ({"min_display": 20, "max_quantity": 20, "lot_step": 3}, "min_display", "a multiple of lot_step"),
     ({"min_notional": 5, "max_notional": 4}, "max_notional", "at least min_notional, or 0"),
     ({"min_notional": 10**18, "max_quantity": 1}, "min_notional", "would be too small"),
     ({"band": 10**9}, "band", "let the largest trade be worth at most"),

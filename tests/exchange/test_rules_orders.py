@@ -546,3 +546,20 @@ def test_c10_no_iceberg_is_shown_in_more_than_a_million_parts():
     assert reason(desk.replace(1, 1_000_001, 100)) == "bad_display"
     assert kinds(desk.replace(1, 999_999, 100)) == ["Replaced"]
     assert reason(desk.sell(10**12, 110, trigger=90, display=999_999)) == "bad_display"
+
+
+@pytest.mark.parametrize(("display", "taken"), [(0, True), (4, True), (6, True), (20, True), (2, False), (3, False)])
+@pytest.mark.parametrize("trigger", [None, 120])
+def test_c10_an_iceberg_shows_at_least_the_instruments_least_display(display, taken, trigger):
+    desk = Desk(Instrument("AAA", 100, 50, lot_step=2, min_quantity=2, min_display=4))
+    events = desk.buy(20, 100 if trigger is None else 120, trigger=trigger, display=display)
+    assert isinstance(events[0], Accepted) if taken else reason(events) == "bad_display"
+
+
+def test_c10_the_last_part_and_a_replaced_iceberg_may_show_less_than_the_least_display():
+    desk = Desk(Instrument("AAA", 100, 50, min_display=4))
+    desk.buy(6, 100, display=4)
+    desk.sell(4, 100, who="q")
+    assert desk.bids() == ((100, 2),)
+    desk.replace(1, 1, 100)
+    assert desk.bids() == ((100, 1),)
