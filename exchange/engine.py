@@ -236,7 +236,10 @@ class Engine:
         return tuple(Queued(Ticks(one.price), one.order_id, Lots(one.quantity)) for one in orders)
 
     def order(self, order_id: OrderId) -> OrderView | None:
-        """Return what is known of an order; None when the id was never given out."""
+        """Return what is known of an order; None when the id was never given out.
+
+        Of an order that ended it tells that and no more: how it ended is in the events, which a consumer keeps.
+        """
         order = self._floor.orders.get(order_id)
         if order is not None:
             return _view(order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -16,13 +17,16 @@ import msgspec
 import pytest
 
 from control.addresses import Addresses, ReplicaAddress, save_addresses, url_of
-from control.config import RoleConfig, save_config
+from control.config import ControlTuning, RoleConfig, save_config
+from control.drill_day import day_of
 from control.layout import Layout
 from control.roles import CONFIG_REFUSED
+from control.scenario import Turn
 from exchange.accounting import Account
 from exchange.adapters.file_log import FileLog
 from exchange.adapters.load_account import account
 from exchange.adapters.verify import verify
+from exchange.calendar import PhaseName
 from exchange.types import Instrument, Symbol, Ticks
 from kernel.time import Instant
 
@@ -73,8 +77,8 @@ class Estate:
         save_config(msgspec.structs.replace(config, **changes), path)
         return path
 
-    def start(self, replica: str) -> None:
-        argv = [sys.executable, "-m", "control.roles", str(self.config(replica))]
+    def start(self, replica: str, **changes: object) -> None:
+        argv = [sys.executable, "-m", "control.roles", str(self.config(replica, **changes))]
         self.processes[replica] = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
 
     def kill(self, replica: str) -> None:
@@ -210,3 +214,37 @@ def test_a_corrupt_journal_is_one_sentence_with_its_offset(estate):
 def test_a_state_directory_that_cannot_be_written_is_one_sentence(estate):
     (estate.layout.root / "exchange").write_text("a file where a directory should be")
     one_sentence(*run(estate.config("engine")), "cannot open the journal")
+
+
+async def test_an_engines_process_turns_the_phases_of_its_calendar_and_a_crash_makes_none_twice(estate):
+    started, path = Instant(time.time_ns()), estate.layout.root / "calendar.yaml"
+    day = {PhaseName.PRE_OPEN: -60, PhaseName.CONTINUOUS: 10, PhaseName.CLOSED: 3600}
+    turns = [Turn(phase=phase, at_s=at_s) for phase, at_s in day.items()]
+    path.write_text(json.dumps(day_of(turns, started)))
+    kept = {"phases_by_calendar": True, "tuning": ControlTuning(calendar=str(path))}
+    async with aiohttp.ClientSession() as session:
+        estate.start("engine", **kept)
+        await ready(session, estate.url("engine", "/health/ready"))
+        before = await engine_status(session, estate, lambda status: status["seq"] == 1)
+        assert (before["market_phase"], before["next_phase"], before["by_calendar"]) == ("pre_open", "continuous", True)
+        estate.kill("engine")
+        estate.start("engine", **kept)
+        await ready(session, estate.url("engine", "/health/ready"))
+        again = await engine_status(session, estate, lambda status: status["market_phase"] == "pre_open")
+        assert again["next_phase_at"] == before["next_phase_at"]
+        # The turn to pre_open, the halt after the crash, the turn to continuous.
+        status = await engine_status(session, estate, lambda status: status["seq"] == 3)
+        assert time.time_ns() >= before["next_phase_at"]
+        assert (status["market_phase"], status["next_phase"]) == ("continuous", "closed")
+        assert status["market_halt_reason"] == "recovery", "a turn lifts no halt"
+
+
+async def engine_status(session, estate, holds):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        async with session.get(estate.url("engine", "/v1/status")) as answer:
+            status = await answer.json()
+        if holds(status):
+            return status
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not so within 20 s: {status}")
