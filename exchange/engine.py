@@ -341,8 +341,10 @@ class Engine:
 
         For the check before sequencing: whatever this refuses can be sent again later under the same client id.
         """
-        if isinstance(command, PlaceOrder):
-            return refuse_phase(self._floor, self._floor.books.get(command.symbol), at_once=False)
+        if type(command) is _PLACE:
+            book = self._floor.books.get(command.symbol)
+            # A book that trades is refused by no phase: the usual case, told without a call.
+            return None if book is not None and book.trading else refuse_phase(self._floor, book, at_once=False)
         if isinstance(command, ReplaceOrder):
             order = self._floor.orders.get(command.order_id)
             return refuse_phase(self._floor, None if order is None else order.book, at_once=False)

@@ -16,7 +16,7 @@ the file is torn too. The end mark makes that safe, as no whole record can end i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -123,12 +123,25 @@ def frame(seq: int, payload: bytes) -> bytes:
     Raises:
         ValueError: the payload is larger than `MAX_PAYLOAD_BYTES`.
     """
-    length = len(payload)
-    if length > MAX_PAYLOAD_BYTES:
-        raise ValueError(f"record {seq} holds {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
-    plain = _HEAD_PLAIN.pack(_MAGIC, FORMAT_VERSION, 0, length, seq)
-    tail = _TAIL.pack(crc32(payload, seq & 0xFFFFFFFF), _END)
-    return b"".join((plain, crc32(plain).to_bytes(4, "big"), payload, tail))
+    return frames(seq, (payload,))
+
+
+def frames(first_seq: int, payloads: Sequence[bytes]) -> bytes:
+    """Return whole records, one behind the other, the first with the number `first_seq`.
+
+    Raises:
+        ValueError: a payload is larger than `MAX_PAYLOAD_BYTES`.
+    """
+    parts: list[bytes] = []
+    pack_head, pack_tail = _HEAD_PLAIN.pack, _TAIL.pack
+    for seq, payload in enumerate(payloads, first_seq):
+        length = len(payload)
+        if length > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"record {seq} holds {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
+        plain = pack_head(_MAGIC, FORMAT_VERSION, 0, length, seq)
+        tail = pack_tail(crc32(payload, seq & 0xFFFFFFFF), _END)
+        parts += (plain, crc32(plain).to_bytes(4, "big"), payload, tail)
+    return b"".join(parts)
 
 
 def segment_head(kind: Kind, first_seq: int) -> bytes:

@@ -27,7 +27,7 @@ from exchange.journal import (
     Scan,
     Torn,
     VersionError,
-    frame,
+    frames,
     read_segment_head,
     segment_head,
 )
@@ -181,7 +181,7 @@ class FileLog:
         with self._poisoning("append"):
             if self._size >= self._segment_bytes:
                 self._roll()
-            data = b"".join(frame(seq, payload) for seq, payload in enumerate(payloads, self._next_seq))
+            data = frames(self._next_seq, payloads)
             self._write(data)
             self._next_seq += len(payloads)
         return self.last_seq

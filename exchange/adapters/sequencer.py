@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, TypeVar
 
+import msgspec
+
 from exchange import journal as codec
 from exchange.adapters.file_log import FileLog, LogFailedError
 from exchange.commands import AdminCommand, Command, Sequenced, Tick
@@ -40,7 +42,7 @@ MAX_WAIT_S: Final = 60.0
 _Result = TypeVar("_Result")
 
 
-class Done(NamedTuple):
+class Done(msgspec.Struct, frozen=True, gc=False):
     """A command is durable, and this is all it caused. `replayed`: it was so before."""
 
     seq: int
@@ -64,7 +66,7 @@ Published = Callable[[Sequence[bytes], int], None]
 """Told after each commit: the encoded `Happened` records, and the number of the last."""
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct, frozen=True):
     command: Command
     key: tuple[AccountId, ClientId]
     reply: Reply
@@ -104,7 +106,7 @@ class Sequencer:
         self._tracer: Final = tracer
         self._max_queue: Final = max_queue
         self._queue: Final[deque[_Waiting]] = deque()
-        self._pending: Final[dict[tuple[AccountId, ClientId], bytes]] = {}
+        self._pending: Final[dict[tuple[AccountId, ClientId], Command]] = {}
         self._at_rest: Final[deque[Callable[[], None]]] = deque()
         self._wake: Final = asyncio.Event()
         self._schedule: Schedule | None = None
@@ -122,14 +124,14 @@ class Sequencer:
         `trace` is the client's `traceparent`, which travels with the command.
         """
         key = identity(command)
-        standing = self._standing(key, mark := fingerprint(command))
+        standing = self._standing(key, command)
         if standing is None:
             standing = self._obstacle(command)
         if standing is not None:
             self._telemetry.refused(standing.reason if isinstance(standing, Declined) else Refusal.REPLAYED)
             reply(standing)
             return
-        self._pending[key] = mark
+        self._pending[key] = command
         self._queue.append(_Waiting(command, key, reply, trace, time.perf_counter()))
         self._wake.set()
 
@@ -205,7 +207,7 @@ class Sequencer:
             key = identity(command)
             if key in self._pending:  # a person took the very key
                 continue
-            self._pending[key] = fingerprint(command)
+            self._pending[key] = command
             turns.append(_Waiting(command, key, lambda _outcome: None, "", since))
             self._log.event("phase-turned", key=key[1], by="calendar")
         self._queue.extendleft(reversed(turns))
@@ -231,15 +233,16 @@ class Sequencer:
 
     # --- before the journal ------------------------------------------------------------------------------------------
 
-    def _standing(self, key: tuple[AccountId, ClientId], mark: bytes) -> Done | Declined | None:
-        """Answer a request that was made before."""
+    def _standing(self, key: tuple[AccountId, ClientId], command: Command) -> Done | Declined | None:
+        """Answer a request that was made before. Requests are compared only when an id comes again."""
         waiting = self._pending.get(key)
         if waiting is not None:
-            return Declined(self._why_undecided() if waiting == mark else Refusal.MISMATCH)
+            same = fingerprint(waiting) == fingerprint(command)
+            return Declined(self._why_undecided() if same else Refusal.MISMATCH)
         known = self.engine.known(*key)
         if known is None:
             return None
-        if known.fingerprint != mark:
+        if known.fingerprint != fingerprint(command):
             return Declined(Refusal.MISMATCH)
         return Done(known.seq, known.events, replayed=True)
 
@@ -286,14 +289,17 @@ class Sequencer:
             self._tracer.committed(Committed(batch, happened, waited_s, apply_s, sync_s, durable_at))
 
     def _apply(self, batch: Sequence[Sequenced]) -> tuple[list[Happened], list[float]]:
-        happened: list[Happened] = []
+        """Let the engine carry out a batch; return what happened, and the seconds each command took."""
+        caused: list[tuple[Event, ...]] = []
         apply_s: list[float] = []
-        tick = time.perf_counter
+        tick, apply = time.perf_counter, self.engine.apply
+        begun = tick()
         for item in batch:
-            begun = tick()
-            events = self.engine.apply(item)
-            apply_s.append(tick() - begun)
-            happened.append(Happened(item.seq, item.at, events, item.trace))
+            caused.append(apply(item))
+            ended = tick()
+            apply_s.append(ended - begun)
+            begun = ended
+        happened = [Happened(item.seq, item.at, events, item.trace) for item, events in zip(batch, caused, strict=True)]
         return happened, apply_s
 
     def _sync(self) -> None:

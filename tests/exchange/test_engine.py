@@ -140,6 +140,27 @@ def test_a_duplicate_client_id_is_refused_and_changes_nothing():
     assert isinstance(desk.give(PlaceOrder("q", "same", "AAA", Side.BUY, 1, Limit(99)))[0], Accepted)
 
 
+def test_the_hash_is_the_same_whether_asked_for_once_or_after_every_command_of_many_accounts():
+    often, once = Desk(), Desk()
+    for number in range(12):
+        for desk in (often, once):
+            desk.buy(90 + number, 1, account="zxy"[number % 3])
+        often.engine.state_hash()
+    for desk in (often, once):
+        desk.buy(0, 1, account="a")  # refused, and remembered
+    assert often.engine.state_hash() == once.engine.state_hash()
+    back = Engine.thaw(once.engine.snapshot(), (AAA,))
+    assert back.state_hash() == once.engine.state_hash()
+    assert back.snapshot() == once.engine.snapshot()
+    assert back.known("a", "id-13").events == once.engine.known("a", "id-13").events
+
+
+def test_the_empty_account_is_refused_although_admin_commands_are_remembered_under_it():
+    desk = Desk()
+    desk.give(CloseSession("k"))
+    assert reason(desk.order(Side.BUY, 100, 1, account=ADMIN)) is RejectReason.BAD_CLIENT_ID
+
+
 def test_client_ids_are_kept_for_the_session():
     desk = Desk()
     place = PlaceOrder("p", "same", "AAA", Side.BUY, 1, Limit(100))
