@@ -2,10 +2,11 @@
 
     python bench/durable.py [COMMANDS] [FOLDER]
 
-The whole sequencer in this process, with journal and event log in FOLDER (else the folder for temporary files). *Closed*: so many commands wait at any time, each answer sends the next. *Open*: a
-command is sent at its instant whatever waits; its latency counts from that instant. The reference is the disk: the same
-records, framed beforehand, appended and synced in batches of the size the sequencer made, with nothing else to do.
-Recovery is a start from the journal alone, counted in processor time, beside the engine's own share of it.
+The whole sequencer in this process, with journal and event log in FOLDER (else the folder for temporary files).
+*Closed*: so many commands wait at any time, each answer sends the next. *Open*: a command is sent at its instant whatever
+waits; its latency counts from that instant. The reference is the disk: the same records, framed beforehand, appended
+and synced in batches of the size the sequencer made, with nothing else to do. Recovery is a start from the journal
+alone, counted in processor time, beside reading alone and the engine alone.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def bare(root: Path, taken: Taken, commands: Sequence[Command]) -> float:
 
 
 def recovery(root: Path, instruments: Sequence[Instrument], commands: Sequence[Command]) -> tuple[float, float, float]:
-    """Return commands a second of processor time: of a start from the whole journal, of reading alone, of the engine."""
+    """Return commands a second of processor time: a start from the whole journal, reading alone, the engine alone."""
     batch = [Sequenced(seq, Instant(seq * 1_000), one) for seq, one in enumerate(commands, 1)]
     paths = EnginePaths(root / "journal", root / "events", root / "snapshots")
     with FileLog(paths.journal) as journal:

@@ -126,6 +126,10 @@ class Order:
         session: SessionId,
         cash: Amount,
         stock: Amount,
+        expires_at: int,
+        price: int,
+        post_only: bool,  # noqa: FBT001 - as above
+        display: int,
     ) -> None:
         self.order_id = order_id
         self.account = account
@@ -141,18 +145,18 @@ class Order:
         self.cash = cash
         """The account's own, not a copy: a trade finds them without a search."""
         self.stock = stock
-        self.price = 0
+        self.price = price
         """0: none (market, stop)."""
         self.trigger = 0
         self.hidden = 0
-        self.display = 0
+        self.display = display
         self.filled = 0
         self.held = 0
         """What is held for it: millionths of cash of a buy, lots of a sell."""
         self.age = 0
         """Its place among all orders of the exchange; lower is older."""
-        self.expires_at = 0
-        self.post_only = False
+        self.expires_at = expires_at
+        self.post_only = post_only
         self.level: Level | None = None
         self.before: Order | None = None
         self.after: Order | None = None

@@ -167,7 +167,15 @@ class Floor:
         (book.bids if order.side is _BUY else book.asks).rest(order)
         self.orders[order.order_id] = order
         if self.holds:
-            self.hold(order)
+            # As `hold` does, without its call.
+            lots = order.quantity + order.hidden
+            if order.side is _BUY:
+                wanted = need(book, _BUY, order.price, lots)
+                order.cash.held += wanted - order.held
+                order.held = wanted
+            else:
+                order.stock.held += lots - order.held
+                order.held = lots
         seq = book.symbol_seq = book.symbol_seq + 1
         events.append(_rested(order.order_id, book.symbol, seq, order.side, order.price, order.quantity))
 

@@ -280,10 +280,12 @@ def _put(floor: Floor, one: OrderFrame) -> None:
         one.session,
         floor.cash_of(one.account),
         floor.stock_of(book, one.account),
+        one.expires_at,
+        one.price,
+        one.post_only,
+        one.display,
     )
-    order.price, order.trigger = one.price, one.trigger
-    order.hidden, order.display, order.filled = one.hidden, one.display, one.filled
-    order.age, order.expires_at, order.post_only = one.age, one.expires_at, one.post_only
+    order.trigger, order.hidden, order.filled, order.age = one.trigger, one.hidden, one.filled, one.age
     side = book.side(one.side)
     if one.kind == LIMIT:
         side.rest(order)

@@ -26,6 +26,7 @@ from exchange.types import (
 )
 
 _LIMIT: Final = Limit
+_NO_LIMIT: Final = (0, False, 0, False)
 _accepted: Final[Callable[..., Event]] = Accepted
 _REQUESTED: Final = CancelReason.REQUESTED
 
@@ -46,18 +47,12 @@ def place(floor: Floor, events: list[Event], who: Account, fields: tuple[Any, ..
     stock = book.positions.get(account)
     if stock is None:
         stock = floor.stock_of(book, account)
-    order = Order(
-        order_id, account, client_id, book, side, LIMIT, quantity, lasts, self_trade, session, who.cash, stock
-    )
-    if expires_at:
-        order.expires_at = expires_at
-    price: Any = None
-    if limit:
-        price, order.post_only, order.display, unseen = limit
-        order.price = price
-        if unseen:
-            order.kind = ALL_OR_NONE
-    else:
+    price, post_only, display, unseen = limit or _NO_LIMIT
+    order = Order(order_id, account, client_id, book, side, LIMIT, quantity, lasts, self_trade, session, who.cash,
+                  stock, expires_at, price, post_only, display)  # fmt: skip
+    if unseen:
+        order.kind = ALL_OR_NONE
+    elif not limit:
         _take_terms(order, terms)
         price = order.price or None
     seq = book.symbol_seq = book.symbol_seq + 1

@@ -62,10 +62,8 @@ class Bare:
         if quantity:
             side = BUY if sign > 0 else SELL
             nothing = self.nothing
-            order = Order(
-                OrderId(order_id), NOBODY, NOTHING, book, side, LIMIT, quantity, DAY, ALLOWED, NONE, nothing, nothing
-            )
-            order.price = price
+            order = Order(OrderId(order_id), NOBODY, NOTHING, book, side, LIMIT, quantity, DAY, ALLOWED, NONE,
+                          nothing, nothing, 0, price, False, 0)  # fmt: skip # noqa: FBT003 - without keywords, as the engine
             own = book.bids if sign > 0 else book.asks
             own.rest(order)
             self.orders[order_id] = order
