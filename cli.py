@@ -31,6 +31,7 @@ from control import (
     verbs_servers,
     verbs_shipper,
     verbs_slo,
+    verbs_traces,
 )
 from control.child import now
 from control.settings import load_settings
@@ -102,6 +103,7 @@ app.add_typer(verbs_anomaly.ANOMALY, name="anomaly")
 app.add_typer(verbs_dashboards.app, name="dashboards")
 app.add_typer(verbs_elk.app, name="elk")
 app.add_typer(verbs_slo.app, name="slo")
+app.add_typer(verbs_traces.app, name="traces")
 
 
 def complete_fault(incomplete: str) -> list[str]:

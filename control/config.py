@@ -81,8 +81,10 @@ class AnomalyTuning(msgspec.Struct, frozen=True, kw_only=True):
 class Tracing(msgspec.Struct, frozen=True, kw_only=True):
     """Where spans go, and of which orders."""
 
-    url: str
-    """An OTLP receiver over HTTP, such as `http://127.0.0.1:4318`."""
+    url: str = ""
+    """An OTLP receiver over HTTP, such as `http://127.0.0.1:4318`; empty: none."""
+    zipkin_url: str = ""
+    """A Zipkin, such as `http://127.0.0.1:9411`; empty: none."""
     share: float = 0.01
     slow_s: float = 0.25
 

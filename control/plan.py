@@ -263,8 +263,10 @@ def _role_config(
             step_s=settings.anomaly_step_s, scrape_s=settings.scrape_interval_s, history_s=settings.anomaly_history_s,
             url=url_of(ports.anomaly) if settings.anomaly else "",
         ),
-        tracing=Tracing(url=settings.otlp_url, share=settings.trace_share, slow_s=settings.trace_slow_s)
-        if settings.otlp_url else None,
+        tracing=Tracing(
+            url=settings.otlp_url, zipkin_url=settings.zipkin_url,
+            share=settings.trace_share, slow_s=settings.trace_slow_s,
+        ) if settings.otlp_url or settings.zipkin_url else None,
         tuning=ControlTuning(
             quiet_s=settings.quiet_s, deadman_s=settings.deadman_s, allowed=settings.allowed_targets,
             library=settings.library, consent_s=settings.consent_s, consent_floor=settings.consent_floor,

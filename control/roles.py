@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from exchange.calendar import Calendar
     from exchange.ports import Log
     from monitor.adapters.exporter import Exporter
-    from monitor.adapters.otlp import SpanTracer
+    from monitor.adapters.spans import SpanTracer
     from monitor.instruments import GatewayInstruments
 
 _USAGE: Final = "usage: python -m control.roles CONFIG.json"
@@ -434,13 +434,23 @@ def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> Sp
     if config.tracing is None:
         return None
     from kernel.time import seconds
-    from monitor.adapters.otlp import SpanQueue, SpanTracer
+    from monitor.adapters.spans import Sender, SpanQueue, SpanTracer
     from monitor.traces import Policy
 
+    senders: list[Sender] = []
+    if config.tracing.url:
+        from monitor.adapters.otlp import OtlpSender
+
+        senders.append(OtlpSender(config.tracing.url, config.role, config.replica))
+    if config.tracing.zipkin_url:
+        from monitor.adapters.zipkin import ZipkinSender
+
+        senders.append(ZipkinSender(config.tracing.zipkin_url, config.role, config.replica))
     told = {result: exporter.count("tapewatch_spans_total", result) for result in ("exported", "dropped", "failed")}
-    queue = SpanQueue(config.tracing.url, config.role, config.replica, lambda result, count: told[result].add(count))
-    stack.callback(queue.close)
-    return SpanTracer(queue, Policy(config.tracing.share, seconds(config.tracing.slow_s)))
+    queues = [SpanQueue(sender, lambda result, count: told[result].add(count)) for sender in senders]
+    for queue in queues:
+        stack.callback(queue.close)
+    return SpanTracer(queues, Policy(config.tracing.share, seconds(config.tracing.slow_s)))
 
 
 def _secret(layout: Layout, name: str) -> str:

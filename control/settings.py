@@ -101,7 +101,12 @@ class Settings(BaseSettings):
     retention: str = Field("6h", pattern=r"^[1-9]\d*(m|h|d|w)$")
     """How long Prometheus keeps samples (`30m`, `6h`, `2d`); six hours hold a long drill."""
     otlp_url: str = ""
-    """Where spans go by OTLP over HTTP, such as `http://127.0.0.1:4318`; empty: no spans are built."""
+    """Where spans go by OTLP over HTTP, such as `http://127.0.0.1:4318`; empty: none go there.
+
+    Without this address and the next no spans are built.
+    """
+    zipkin_url: str = ""
+    """Where spans go in Zipkin's own JSON, such as `http://127.0.0.1:9411`; empty: none go there."""
     trace_share: float = Field(0.01, ge=0, le=1)
     """Share of the orders whose spans are kept; every error, reject and slow order is kept besides."""
     trace_slow_s: float = Field(0.25, gt=0, le=60)
@@ -116,6 +121,8 @@ class Settings(BaseSettings):
     """The binary of the Kubernetes test bed; empty: the one in the user's cache, built when it is not there."""
     elasticsearch_home: str = ""
     """Directory of an unpacked Elasticsearch 8; empty: the one on PATH, else one in the user's cache."""
+    zipkin: str = ""
+    """Zipkin's jar; empty: the one in the user's cache."""
     filebeat: str = ""
     """The Filebeat program; empty: the one on PATH, else one in the user's cache."""
     elastic_url: str = ""

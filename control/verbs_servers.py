@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.servers import elastic, filebeat
+from control.servers import elastic, filebeat, zipkin
 from control.servers.store import cache
 from control.settings import Settings, load_settings
 from control.terminal import EXIT_CODES, AsJson, guarded, out, print_json
@@ -53,6 +53,11 @@ def known() -> tuple[Server, ...]:
             lambda _: elastic.find(elastic.LIFECYCLE),
             lambda _: elastic.find_or_fetch(elastic.LIFECYCLE),
             asked_for=True,
+        ),
+        Server(
+            "zipkin", f"Zipkin {zipkin.VERSION}: keeps traces, with a page (86 MB)",
+            lambda settings: zipkin.find(settings.zipkin),
+            lambda settings: zipkin.find_or_fetch(settings.zipkin),
         ),
     )  # fmt: skip
     return (*plain, *_amtool())

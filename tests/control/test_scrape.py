@@ -11,8 +11,11 @@ import urllib.request
 
 import pytest
 
+from control.servers import zipkin
+from control.settings import load_settings
 from monitor.adapters.exporter import samples
 from monitor.catalog import BY_NAME, FOREIGN, LABEL_VALUES, Kind, Role, of
+from tests.elastic_node import there
 
 pytestmark = pytest.mark.estate
 CLIENT_LIBRARY = ("process_", "python_")
@@ -28,10 +31,19 @@ def get(url, accept="text/plain"):
 def estate(tmp_path_factory):
     """A whole estate under load; yields the address book."""
     home = tmp_path_factory.mktemp("scraped")
+    jar = zipkin.find(load_settings().zipkin)
+    if jar is not None:
+        with zipkin.Zipkin(jar) as server:
+            yield from started(home, {"TAPEWATCH_ZIPKIN_URL": server.url})
+    else:
+        yield from started(home, {})
+
+
+def started(home, more):
     environment = os.environ | {
         "TAPEWATCH_STATE": str(home / "up"), "TAPEWATCH_PORTS": "auto", "TAPEWATCH_LOAD_RATE_PER_S": "100",
         "TAPEWATCH_TRACE_SHARE": "1",
-    }  # fmt: skip
+    } | more  # fmt: skip
     code = "import sys; sys.argv = ['tapewatch', 'up']; import cli; cli.main()"
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL)
     status = [sys.executable, "-c", code.replace("'up'", "'status', '--json'")]
@@ -44,7 +56,7 @@ def estate(tmp_path_factory):
         assert time.monotonic() < deadline, told.stderr.decode()
         time.sleep(0.5)
     time.sleep(8)  # trades, heartbeats, a look at the disk, two turns of everything
-    yield found
+    yield found | more
     process.send_signal(signal.SIGTERM)
     process.wait(40)
 
@@ -135,3 +147,26 @@ def test_the_machine_is_scraped_beside_the_processes(estate):
     while not json.loads(get(query)[0])["data"]["result"]:
         assert time.monotonic() < deadline, "node_exporter is not scraped"
         time.sleep(1)
+
+
+def test_zipkin_shows_one_order_from_the_gateway_to_settlement(estate):
+    """A real Zipkin's own API, and the terminal that reads it."""
+    url = estate.get("TAPEWATCH_ZIPKIN_URL")
+    if url is None:
+        there(None, "Zipkin")
+    deadline = time.monotonic() + 20
+    while not (found := json.loads(get(f"{url}/api/v2/traces?serviceName=settlement&limit=20")[0])):
+        assert time.monotonic() < deadline, "no trade was traced"
+        time.sleep(0.5)
+    whole = [trace for trace in found if {"gateway request", "settlement post"} <= {span["name"] for span in trace}]
+    spans = {span["name"]: span for span in whole[0]}
+    order = spans["engine order"]
+    assert order["parentId"] == spans["gateway request"]["id"]
+    assert "parentId" not in spans["gateway request"]
+    assert {span["localEndpoint"]["serviceName"] for span in spans.values()} >= {"gateway", "engine", "settlement"}
+    assert all(spans[name]["parentId"] == order["id"] for name in ("engine match", "journal sync", "settlement post"))
+    names = [order["tags"]["user.id"], order["tags"]["exchange.client_id"]]
+    show = [sys.executable, "-m", "cli", "traces", "show", *names, "--url", url, "--json"]
+    told = json.loads(subprocess.run(show, capture_output=True, check=True).stdout)
+    assert told["trace_id"] == order["traceId"]
+    assert told["spans"][0] == told["spans"][0] | {"depth": 0, "name": "gateway request", "after_us": 0}

@@ -12,7 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from kernel.errors import InputError
 from kernel.time import Instant
-from monitor.adapters.otlp import SpanQueue
+from monitor.adapters.otlp import OtlpSender
+from monitor.adapters.spans import SpanQueue
 from monitor.traces import Span, SpanEvent, SpanKind
 
 
@@ -68,9 +69,13 @@ def span(number=1, **more):
                 start=Instant(1_000), end=Instant(2_000), attributes={"exchange.seq": number}, **more)  # fmt: skip
 
 
+def counting(told):
+    return lambda what, count: told.update({what: count})
+
+
 def test_a_receiver_reads_what_was_told(receiver):
     told = Counter()
-    queue = SpanQueue(receiver.url, "engine", "engine-1", lambda what, count: told.update({what: count}))
+    queue = SpanQueue(OtlpSender(receiver.url, "engine", "engine-1"), counting(told))
     event = SpanEvent(Instant(1_500), "trade", {"exchange.lots": 3})
     queue.offer([span(1), span(2, parent_id=f"{1:016x}", kind=SpanKind.SERVER, error="unknown", events=(event,))])
     queue.close()
@@ -92,7 +97,7 @@ def test_a_receiver_reads_what_was_told(receiver):
 
 def test_a_receiver_that_hangs_costs_spans_and_not_the_one_who_offers(receiver):
     told = Counter()
-    queue = SpanQueue(receiver.url, "engine", "engine-1", lambda what, count: told.update({what: count}), capacity=600)
+    queue = SpanQueue(OtlpSender(receiver.url, "engine", "engine-1"), counting(told), capacity=600)
     receiver.release.clear()
     slowest = 0.0
     for number in range(1, 3_001):
@@ -110,7 +115,7 @@ def test_a_receiver_that_hangs_costs_spans_and_not_the_one_who_offers(receiver):
 def test_a_receiver_that_refuses_is_counted():
     refusing = Receiver(status=400)
     told = Counter()
-    queue = SpanQueue(refusing.url, "engine", "engine-1", lambda what, count: told.update({what: count}))
+    queue = SpanQueue(OtlpSender(refusing.url, "engine", "engine-1"), counting(told))
     queue.offer([span(1), span(2)])
     queue.close(10)
     refusing.close()
@@ -120,4 +125,4 @@ def test_a_receiver_that_refuses_is_counted():
 @pytest.mark.parametrize("url", ["", "127.0.0.1:4318", "ftp://x", "http://"])
 def test_what_is_no_address_is_refused_at_once(url):
     with pytest.raises(InputError, match="otlp_url"):
-        SpanQueue(url, "engine", "engine-1", lambda *_: None)
+        OtlpSender(url, "engine", "engine-1")
