@@ -91,6 +91,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     from exchange.adapters.http import PING_S
     from exchange.adapters.tokens import SignedTokens
     from exchange.limits import Rates
+    from exchange.listing import Listing
     from monitor.instruments import GatewayInstruments
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.GATEWAY)
@@ -118,6 +119,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             capacity_per_s=config.gateway_capacity_per_s,
             rates=Rates(tuning.key_rate_per_s, tuning.account_rate_per_s, tuning.cancel_factor),
             sessions=layout.sessions,
+            listing=Listing(config.instruments, config.venue),
             tracer=_tracer(config, exporter, stack),
             log=log,
         )

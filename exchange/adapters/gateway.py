@@ -20,18 +20,23 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from exchange.adapters.cached import STEADY, cacheable
 from exchange.adapters.disconnect import DisconnectCancels
 from exchange.adapters.door import Door, Heads, RequestIds, heads_of
 from exchange.adapters.engine_client import EngineClient
-from exchange.adapters.gateway_openapi import order_paths, order_schemas
+from exchange.adapters.gateway_openapi import order_paths, order_schemas, other_paths, security_schemes
 from exchange.adapters.http import MAX_BODY_BYTES, common_routes
 from exchange.adapters.order_desk import ENGINE_TIMEOUT_S, OrderDesk, Verdict, budget_of, problem
 from exchange.adapters.order_socket import ORDER_SOCKET, OrderSockets
@@ -40,6 +45,7 @@ from exchange.adapters.tokens import SharedSecret, SignedTokens, TokenError
 from exchange.bearer import Bearer, TokenFault
 from exchange.commands import ParticipantCommand
 from exchange.limits import NO_RATES, Budget, Rates, Standing
+from exchange.listing import Listing
 from exchange.ports import Exposition, GatewayTelemetry, Log, RequestOutcome
 from exchange.tracing import Tracer
 from exchange.types import AccountId, ClientId
@@ -84,12 +90,14 @@ class Gateway(FastAPI):
         rates: Rates = NO_RATES,
         engine_timeout_s: float = ENGINE_TIMEOUT_S,
         sessions: Path | None = None,
+        listing: Listing | None = None,
         tracer: Tracer | None = None,
         log: Log | None = None,
     ) -> None:
         """Take orders of those who bring `trade_secret` or one of `tokens`.
 
-        `sessions` is a directory that keeps which sessions' orders are still to be cancelled over a restart.
+        `sessions` is a directory that keeps which sessions' orders are still to be cancelled over a restart, `listing`
+        what is traded.
         """
         super().__init__(title="Order entry", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
         self._engine: Final = engine
@@ -106,6 +114,8 @@ class Gateway(FastAPI):
         self._sockets: Final = OrderSockets(self._desk, self._door, self._cancels)
         telemetry.engine_connected(connected=engine.connected)
         self.router.routes.extend(common_routes(exposition, self.ready))
+        if listing is not None:
+            self.router.routes.append(Route("/v1/instruments", _always(listing), methods=["GET"]))
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether orders can reach the engine."""
@@ -244,10 +254,21 @@ class Gateway(FastAPI):
         """Return the OpenAPI document, the order routes included."""
         if self.openapi_schema is None:
             document = super().openapi()
-            document["paths"].update(order_paths())
-            document.setdefault("components", {}).setdefault("schemas", {}).update(order_schemas())
+            document["paths"].update(order_paths() | other_paths())
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(order_schemas())
+            components["securitySchemes"] = security_schemes()
             self.openapi_schema = document
         return self.openapi_schema
+
+
+def _always(listing: Listing) -> Callable[[Request], Awaitable[Response]]:
+    """Return what answers with a listing."""
+
+    async def instruments(request: Request) -> Response:
+        return cacheable(request, listing, STEADY)
+
+    return instruments
 
 
 def _named(send: Send, request_id: str) -> Send:
