@@ -228,3 +228,15 @@ async def test_no_secret_is_ever_in_the_log_or_in_an_answer(tmp_path):
             assert secret not in told
             assert secret.split(".")[-1] not in told, "nor the part that makes a token work"
         assert http_.telemetry.outcomes[RequestOutcome.UNAUTHORIZED] > 5
+
+
+async def test_an_answer_goes_out_whole_in_one_piece(tmp_path):
+    """A gateway that is killed between head and body would leave an answer that nobody can take back."""
+    async with front(tmp_path) as http_, wire(http_) as (reader, writer):
+        for body in (b"{", json.dumps(ORDER).encode()):
+            writer.write(head(len(body)) + body)
+            async with asyncio.timeout(5):
+                answer = await reader.read(2**16)
+            told, _, sent = answer.partition(b"\r\n\r\n")
+            length = int(told.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            assert len(sent) == length, "the first read has all of it"
