@@ -35,7 +35,7 @@ async def app(scope, receive, send):
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "text": message["text"]})
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_config=None, access_log=False, lifespan="off",
-            http="httptools", loop="uvloop", sockets=True, ws_per_message_deflate=False,
+            http="httptools", loop="uvloop", ws="websockets-sansio", ws_per_message_deflate=False,
             ws_ping_interval=None, server_header=False, date_header=False)
 """
 PATH = "/v1/ws/orders"

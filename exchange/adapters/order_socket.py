@@ -290,7 +290,9 @@ class _OrderSocket:
 
     def _take(self, asked: Asked) -> None:
         started, what = time.perf_counter(), asked.what
-        if isinstance(what, BadOrderError):
+        if isinstance(what, PlaceOrder):  # most are
+            self._submit(asked, what, started)
+        elif isinstance(what, BadOrderError):
             self._answer(asked.id, problem(400, RequestOutcome.BAD_REQUEST, str(what)))
         elif isinstance(what, PingMessage):
             self._put(Reply(asked.id, 200))
