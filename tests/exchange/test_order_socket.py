@@ -192,6 +192,14 @@ async def test_what_the_engine_does_not_answer_is_unknown_in_time(tmp_path):
         running.faults._active.clear()
 
 
+def opening(query=""):
+    return (
+        f"GET /v1/ws/orders{query} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Authorization: Bearer {token()}\r\n\r\n"
+    ).encode()
+
+
 def as_frame(payload):
     """A text frame of a client; a mask of noughts is a mask."""
     length = len(payload)
@@ -207,11 +215,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_holds_nothing(tmp_path
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.setblocking(False)
             await loop.sock_connect(deaf, ("127.0.0.1", int(http.url.rsplit(":", 1)[1])))
-            await loop.sock_sendall(deaf, (
-                "GET /v1/ws/orders HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-                f"Authorization: Bearer {token()}\r\n\r\n"
-            ).encode())  # fmt: skip
+            await loop.sock_sendall(deaf, opening())
             bad = as_frame(json.dumps([{"op": "nonsense" * 20, "id": n} for n in range(250)]).encode())
             async with asyncio.timeout(20):
                 while not http.telemetry.ends:
@@ -375,6 +379,36 @@ async def test_a_client_that_answers_pings_may_be_silent(tmp_path):
         await asyncio.sleep(0.8)
         assert (resting(running), http.telemetry.open_sockets) == (1, 1)
         reading.cancel()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (b"\x81\x82\0\0\0\0\xff\xfe", 1007),
+        (b"\x81\xff" + (70_000).to_bytes(8, "big") + b"\0\0\0\0", 1009),
+        (b"\x81\x02{}", 1002),
+        (b"\x8f\x80\0\0\0\0", 1002),
+        (b"\x80\x80\0\0\0\0", 1002),
+        (b"\x88\x82\0\0\0\0\x03\xe8", 1000),
+    ],
+    ids=["no UTF-8", "too long", "no mask", "no such frame", "the rest of nothing", "a close"],
+)
+async def test_frames_that_are_none_end_the_connection_with_its_code_and_the_session_with_it(tmp_path, words, code):
+    async with plant(tmp_path) as (running, http):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(http.url.rsplit(":", 1)[1]))
+        writer.write(opening(COD))
+        async with asyncio.timeout(10):
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(as_frame(json.dumps(PLACE).encode()))
+        await eventually(lambda: resting(running) == 1)
+        writer.write(words)
+        async with asyncio.timeout(10):
+            told = await reader.read()
+        assert b"\x88" in told
+        assert code.to_bytes(2, "big") in told[told.rindex(b"\x88") :]
+        await eventually(lambda: resting(running) == 0)
+        await eventually(lambda: http.telemetry.open_sockets == 0 and http.connections() == 0)
+        writer.close()
 
 
 async def test_a_gateway_that_stops_ends_its_sessions_and_cancels_what_it_promised(tmp_path):
