@@ -31,6 +31,7 @@ from control import (
     verbs_servers,
     verbs_shipper,
     verbs_slo,
+    verbs_token,
     verbs_traces,
 )
 from control.child import now
@@ -82,6 +83,7 @@ verbs_exchange.app.command("disable", epilog='Example: tapewatch exchange disabl
 )
 verbs_exchange.app.command("enable", epilog="Example: tapewatch exchange enable ann")(verbs_market.enable)
 verbs_exchange.app.command("bench", epilog="Example: tapewatch exchange bench --flow crash --json")(verbs_bench.bench)
+verbs_exchange.app.add_typer(verbs_token.app, name="token")
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_kube.app, name="kube")
 verbs_logs.app.command("ship", epilog="Example: tapewatch logs ship --once")(verbs_shipper.ship)

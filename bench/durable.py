@@ -5,8 +5,8 @@
 The whole sequencer in this process, with journal and event log in FOLDER (else the folder for temporary files).
 *Closed*: so many commands wait at any time, each answer sends the next. *Open*: a command is sent at its instant
 whatever waits; its latency counts from that instant. The reference is the disk: the same records, framed beforehand,
-appended and synced in batches of the size the sequencer made, with nothing else to do. Recovery is a start from the journal
-alone, counted in processor time, beside reading alone and the engine alone.
+appended and synced in batches of the size the sequencer made, with nothing else to do. Recovery is a start from the
+journal alone, counted in processor time, beside reading alone and the engine alone.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -78,6 +79,29 @@ class AnomalyTuning(msgspec.Struct, frozen=True, kw_only=True):
     """Where the process answers; empty: there is none, and incidents do not tell what it found."""
 
 
+class Tokens(StrEnum):
+    """What opens a gateway's door."""
+
+    SHARED = "shared"
+    """The estate's secret `trade`: whoever knows it trades every account."""
+    SIGNED = "signed"
+    """Signed tokens (`exchange.adapters.tokens`), each for its own accounts."""
+    BOTH = "both"
+    """Either: for trials, and while participants move from one to the other."""
+
+
+class GatewayTuning(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a gateway lets in, and how much of it one key and one account may use."""
+
+    tokens: Tokens = Tokens.SHARED
+    issuer: str = "tapewatch"
+    audience: str = "order-entry"
+    key_rate_per_s: float = 0.0
+    """0: no bound."""
+    account_rate_per_s: float = 0.0
+    cancel_factor: float = 2.0
+
+
 class Tracing(msgspec.Struct, frozen=True, kw_only=True):
     """Where spans go, and of which orders."""
 
@@ -119,6 +143,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     instruments: tuple[Instrument, ...]
     venue: Venue = Venue()
     gateway_capacity_per_s: int = 400
+    gateway: GatewayTuning = GatewayTuning()
     load_rate_per_s: float = 0.0
     load_by_phase: bool = False
     """Whether the load follows the phases of `tuning.calendar`."""

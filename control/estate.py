@@ -31,6 +31,7 @@ from control.process_facts import ProcessFacts
 from control.settings import Settings
 from control.state_dir import StateDir, unwritable
 from control.supervisor import Supervisor
+from control.token_desk import make_first_key
 from exchange.types import Instrument
 from kernel.errors import PermanentError
 from kernel.time import Instant, to_rfc3339
@@ -206,6 +207,8 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
     try:
         layout = state.layout
         listing = state.fill(symbols=settings.symbols, seed=settings.seed)
+        if settings.gateway_tokens != "shared":
+            make_first_key(state.layout)
         ports = plan.choose_ports(settings)
         try:
             plan.write_configs(settings, layout, ports, listing.instruments, listing.venue)

@@ -114,6 +114,21 @@ class Layout:
         """Return a secret's file: `admin`, `trade`, `webhook` (bearer tokens) or `timeline` (chain key). Mode 0600."""
         return self.root / "secrets" / name
 
+    @property
+    def token_keys(self) -> Path:
+        """JWK set: the keys by which gateways check signed tokens. Mode 0600: it may hold shared keys."""
+        return self.root / "secrets" / "token-keys.json"
+
+    @property
+    def token_signing(self) -> Path:
+        """JWK set: the keys that sign tokens, the present one first. Mode 0600; no process of the exchange reads it."""
+        return self.root / "secrets" / "token-signing.json"
+
+    @property
+    def sessions(self) -> Path:
+        """Directory: which sessions' orders each gateway is still to cancel, a file each."""
+        return self.root / "gateway"
+
     def config(self, replica: str) -> Path:
         """Return a replica's configuration file."""
         return self.root / "config" / f"{replica}.json"

@@ -17,7 +17,17 @@ import psutil
 from control import render
 from control.addresses import HOST, url_of
 from control.child import PYTHON, Slot
-from control.config import AnomalyTuning, ControlTuning, KubeAccess, LogShipping, RoleConfig, Tracing, save_config
+from control.config import (
+    AnomalyTuning,
+    ControlTuning,
+    GatewayTuning,
+    KubeAccess,
+    LogShipping,
+    RoleConfig,
+    Tokens,
+    Tracing,
+    save_config,
+)
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
@@ -237,6 +247,15 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
     }
 
 
+def gateway_tuning(settings: Settings) -> GatewayTuning:
+    """Return whom gateways let in, and how much of them one key and one account may use."""
+    return GatewayTuning(
+        tokens=Tokens(settings.gateway_tokens), issuer=settings.token_issuer, audience=settings.token_audience,
+        key_rate_per_s=settings.gateway_key_rate_per_s, account_rate_per_s=settings.gateway_account_rate_per_s,
+        cancel_factor=settings.gateway_cancel_factor,
+    )  # fmt: skip
+
+
 def _role_config(
     settings: Settings,
     layout: Layout,
@@ -251,8 +270,9 @@ def _role_config(
         engine_http_port=ports.engine, engine_stream_port=ports.engine_stream, market_data_port=ports.market_data,
         settlement_port=ports.settlement, estate_port=ports.estate, control_port=ports.control,
         prometheus_url=url_of(ports.prometheus), alertmanager_url=url_of(ports.alertmanager), instruments=instruments,
-        gateway_capacity_per_s=settings.gateway_capacity_per_s, load_rate_per_s=settings.load_rate_per_s,
-        load_by_phase=settings.load_by_phase, phases_by_calendar=settings.phases_by_calendar,
+        gateway_capacity_per_s=settings.gateway_capacity_per_s, gateway=gateway_tuning(settings),
+        load_rate_per_s=settings.load_rate_per_s, load_by_phase=settings.load_by_phase,
+        phases_by_calendar=settings.phases_by_calendar,
         seed=settings.seed, faults_allowed=settings.faults_allowed,
         bridge=str(settings.bridge.absolute()) if settings.bridge is not None else "",
         shipping=_shipping(settings) if role == "shipper" or (role == "log-watch" and settings.elastic_url) else None,

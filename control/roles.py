@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from control.config import RoleConfig, load_config
+from control.config import RoleConfig, Tokens, load_config
 from control.layout import Layout
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TapewatchError
@@ -90,6 +90,10 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     from exchange.adapters.engine_client import EngineClient
     from exchange.adapters.gateway import Gateway
+    from exchange.adapters.http import PING_S
+    from exchange.adapters.tokens import SignedTokens
+    from exchange.limits import Rates
+    from exchange.listing import Listing
     from monitor.instruments import GatewayInstruments
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.GATEWAY)
@@ -103,21 +107,31 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             log.event("engine-connected" if there else "engine-lost", severity="info" if there else "warning")
 
         engine = EngineClient(config.engine_stream_port, connected, host=config.engine_host)
+        tuning = config.gateway
+        signed = None
+        if tuning.tokens is not Tokens.SHARED:
+            signed = SignedTokens(layout.token_keys, issuer=tuning.issuer, audience=tuning.audience, log=log)
         app = Gateway(
             engine,
             telemetry,
             exporter,
             replica=config.replica,
-            trade_secret=_secret(layout, "trade"),
+            trade_secret="" if tuning.tokens is Tokens.SIGNED else _secret(layout, "trade"),
+            tokens=signed,
             capacity_per_s=config.gateway_capacity_per_s,
+            rates=Rates(tuning.key_rate_per_s, tuning.account_rate_per_s, tuning.cancel_factor),
+            sessions=layout.sessions,
+            listing=Listing(config.instruments, config.venue),
             tracer=_tracer(config, exporter, stack),
             log=log,
         )
-        server = await stack.enter_async_context(_http(app, config))
+        server = await stack.enter_async_context(_http(app, config, sockets=True, ping_s=PING_S))
         await stack.enter_async_context(_running(engine.run()))
         await stack.enter_async_context(_running(_tell_sessions(server, telemetry)))
+        app.start()
         gc.freeze()
         await stop.wait()
+        await app.stop()
     return 0
 
 
@@ -146,7 +160,7 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
             tracer=_tracer(config, exporter, stack),
         )
         app = market_data_app(server, exporter, faults, _secret(layout, "admin"))
-        await stack.enter_async_context(_http(app, config, ws="websockets-sansio"))
+        await stack.enter_async_context(_http(app, config, sockets=True))
         await stack.enter_async_context(_running(server.run()))
         await stop.wait()
     return 0
@@ -336,10 +350,12 @@ async def _until_told(serve: Serve, config: RoleConfig) -> int:
 
 
 @asynccontextmanager
-async def _http(app: ASGIApp, config: RoleConfig, *, ws: str = "none") -> AsyncIterator[HttpServer]:
+async def _http(
+    app: ASGIApp, config: RoleConfig, *, sockets: bool = False, ping_s: float | None = None
+) -> AsyncIterator[HttpServer]:
     from exchange.adapters.http import HttpServer, listen
 
-    server = HttpServer(app, listen(config.port, config.listen), ws=ws)
+    server = HttpServer(app, listen(config.port, config.listen), sockets=sockets, ping_s=ping_s)
     await server.start()
     try:
         yield server

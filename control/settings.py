@@ -90,6 +90,20 @@ class Settings(BaseSettings):
     """What scaling out may reach; more than four share two cores badly."""
     gateway_capacity_per_s: int = Field(400, ge=1, le=100_000)
     """Order requests a second one gateway admits before it sheds; low enough for a surge to be felt on a laptop."""
+    gateway_tokens: Literal["shared", "signed", "both"] = "shared"
+    """Whom gateways let in: `shared` (the estate's secret, every account; a local estate's load brings it), `signed`
+    (tokens of `tapewatch exchange token`, each for its accounts; the estate's own load is then turned away: let it send
+    nothing) or `both`."""
+    token_issuer: str = Field("tapewatch", min_length=1, max_length=200)
+    """`iss` that signed tokens must have."""
+    token_audience: str = Field("order-entry", min_length=1, max_length=200)
+    """`aud` that signed tokens must have."""
+    gateway_key_rate_per_s: float = Field(0.0, ge=0, le=1_000_000)
+    """Orders a second of one key (a token's subject) that one gateway takes; 0: no bound. The shared secret is one."""
+    gateway_account_rate_per_s: float = Field(0.0, ge=0, le=1_000_000)
+    """Orders a second of one account that one gateway takes; 0: no bound."""
+    gateway_cancel_factor: float = Field(2.0, ge=1, le=100)
+    """The budget of cancels is so many times that of orders, and apart from it; two, because they take risk away."""
     load_rate_per_s: float = Field(50.0, ge=0, le=100_000)
     """Orders a second the load generator sends; 0: it sends none. Fifty show on every graph and cost little."""
     load_by_phase: bool = False

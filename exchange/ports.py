@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from exchange.bearer import TokenFault
 from exchange.commands import Sequenced
 from exchange.events import Happened
 from exchange.types import AccountId, ClientId, Symbol
@@ -47,11 +48,41 @@ class RequestOutcome(StrEnum):
     IN_FLIGHT = "in_flight"
     BAD_REQUEST = "bad_request"
     UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    """The token is good, and not for this."""
+    LIMITED = "limited"
+    """The budget of its key or its account is used up."""
     SHED = "shed"
     HALTED = "halted"
     UNAVAILABLE = "unavailable"
     UNKNOWN = "unknown"
     """Sent to the engine, no answer in time: look it up by client id."""
+
+
+class SocketEnd(StrEnum):
+    """Why a WebSocket of order entry ended."""
+
+    CLOSED = "closed"
+    """The client closed it, or its connection broke."""
+    HEARTBEAT_MISSED = "heartbeat_missed"
+    TOO_SLOW = "too_slow"
+    """The client did not read what it was answered."""
+    TOKEN_ENDED = "token_ended"  # noqa: S105 - no secret
+    """Its token expired, or the token's key was taken out."""
+    TAKEN_OVER = "taken_over"
+    """The same bearer opened the session anew."""
+    STOPPING = "stopping"
+    """The gateway stops."""
+
+
+class DisconnectCancel(StrEnum):
+    """What became of an attempt to cancel the orders of a session that ended."""
+
+    DONE = "done"
+    RETRIED = "retried"
+    """No answer, or not now: the same request is sent again."""
+    REFUSED = "refused"
+    """A rule forbids it, for good."""
 
 
 class ClientOutcome(StrEnum):
@@ -227,6 +258,22 @@ class GatewayTelemetry(Protocol):
 
     def engine_connected(self, *, connected: bool) -> None:
         """The connection to the engine stands, or broke."""
+        ...
+
+    def token_refused(self, fault: TokenFault) -> None:
+        """A request came with no token, or with one that is not taken."""
+        ...
+
+    def sockets(self, connections: int) -> None:
+        """So many WebSockets of order entry are open."""
+        ...
+
+    def socket_ended(self, end: SocketEnd) -> None:
+        """A WebSocket of order entry ended."""
+        ...
+
+    def disconnect_cancel(self, result: DisconnectCancel) -> None:
+        """The cancels of a session that ended: one attempt for one account."""
         ...
 
 

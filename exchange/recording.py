@@ -6,9 +6,20 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from exchange.bearer import TokenFault
 from exchange.commands import Sequenced
 from exchange.events import Happened
-from exchange.ports import AnsweredOrder, BookShape, ClientOutcome, PostResult, Raised, Refusal, RequestOutcome
+from exchange.ports import (
+    AnsweredOrder,
+    BookShape,
+    ClientOutcome,
+    DisconnectCancel,
+    PostResult,
+    Raised,
+    Refusal,
+    RequestOutcome,
+    SocketEnd,
+)
 from exchange.types import Symbol
 from kernel.time import Instant
 
@@ -134,6 +145,26 @@ class RecordingGateway:
     waiting: int = 0
     per_second: float = 0.0
     connected: bool = False
+    faults: Counter[TokenFault] = field(default_factory=Counter)
+    open_sockets: int = 0
+    ends: Counter[SocketEnd] = field(default_factory=Counter)
+    cancels: Counter[DisconnectCancel] = field(default_factory=Counter)
+
+    def token_refused(self, fault: TokenFault) -> None:
+        """Count a refused token."""
+        self.faults[fault] += 1
+
+    def sockets(self, connections: int) -> None:
+        """Keep how many are open."""
+        self.open_sockets = connections
+
+    def socket_ended(self, end: SocketEnd) -> None:
+        """Count an end."""
+        self.ends[end] += 1
+
+    def disconnect_cancel(self, result: DisconnectCancel) -> None:
+        """Count an attempt."""
+        self.cancels[result] += 1
 
     def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """Count an answer."""

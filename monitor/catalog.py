@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, get_args
 
 from exchange import ports, types
+from exchange.bearer import TokenFault
 from exchange.calendar import PhaseName
 from exchange.commands import Command
 from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
@@ -54,6 +55,9 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("exchange_cancels_total", "reason"): _values(*types.CancelReason),
         ("exchange_refused_total", "reason"): _values(*ports.Refusal),
         ("exchange_gateway_requests_total", "outcome"): _values(*ports.RequestOutcome),
+        ("exchange_gateway_token_refusals_total", "fault"): _values(*TokenFault),
+        ("exchange_gateway_order_sockets_ended_total", "end"): _values(*ports.SocketEnd),
+        ("exchange_gateway_disconnect_cancels_total", "result"): _values(*ports.DisconnectCancel),
         ("exchange_client_orders_total", "outcome"): _values(*ports.ClientOutcome),
         ("exchange_watchdog_alerts_posted_total", "result"): _values(*ports.PostResult),
         ("exchange_book_depth_lots", "side"): _values(*types.Side),

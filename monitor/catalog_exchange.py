@@ -58,6 +58,22 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     gauge(Role.GATEWAY, "exchange_gateway_in_flight", "Order requests sent to the engine and not answered."),
     gauge(Role.GATEWAY, "exchange_gateway_capacity_per_second", "Order requests a second this gateway admits."),
     gauge(Role.GATEWAY, "exchange_gateway_engine_connected", "1 while the connection to the engine stands."),
+    counter(
+        Role.GATEWAY, "exchange_gateway_token_refusals_total", "Requests whose token was not taken, by fault.", "fault"
+    ),
+    gauge(Role.GATEWAY, "exchange_gateway_order_sockets", "WebSockets of order entry now open."),
+    counter(
+        Role.GATEWAY,
+        "exchange_gateway_order_sockets_ended_total",
+        "WebSockets of order entry that ended, by end.",
+        "end",
+    ),
+    counter(
+        Role.GATEWAY,
+        "exchange_gateway_disconnect_cancels_total",
+        "Attempts to cancel the orders of a session that ended, by result.",
+        "result",
+    ),
     # --- market data --------------------------------------------------------------------------------------------------
     gauge(Role.MARKET_DATA, "exchange_feed_sequence", "Journal sequence number last published."),
     counter(Role.MARKET_DATA, "exchange_feed_messages_total", "Messages published, by kind.", "kind"),

@@ -12,9 +12,19 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+from exchange.bearer import TokenFault
 from exchange.commands import Command, Sequenced
 from exchange.events import Accepted, Canceled, Happened, Rejected, Rested, Traded
-from exchange.ports import AnsweredOrder, BookShape, ClientOutcome, PostResult, Refusal, RequestOutcome
+from exchange.ports import (
+    AnsweredOrder,
+    BookShape,
+    ClientOutcome,
+    DisconnectCancel,
+    PostResult,
+    Refusal,
+    RequestOutcome,
+    SocketEnd,
+)
 from exchange.types import Side, Symbol
 from kernel.time import Instant, to_seconds
 from kernel.trace import order_trace_id
@@ -253,6 +263,10 @@ class GatewayInstruments:
         self._in_flight = meter.level("exchange_gateway_in_flight")
         self._capacity = meter.level("exchange_gateway_capacity_per_second")
         self._connected = meter.level("exchange_gateway_engine_connected")
+        self._faults = {fault: meter.count("exchange_gateway_token_refusals_total", fault) for fault in TokenFault}
+        self._sockets = meter.level("exchange_gateway_order_sockets")
+        self._ends = {end: meter.count("exchange_gateway_order_sockets_ended_total", end) for end in SocketEnd}
+        self._cancels = {one: meter.count("exchange_gateway_disconnect_cancels_total", one) for one in DisconnectCancel}
 
     def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """See `GatewayTelemetry`. Only answers of the engine are timed: a shed request is fast and would flatter."""
@@ -286,6 +300,22 @@ class GatewayInstruments:
     def engine_connected(self, *, connected: bool) -> None:
         """See `GatewayTelemetry`."""
         self._connected.set(connected)
+
+    def token_refused(self, fault: TokenFault) -> None:
+        """See `GatewayTelemetry`."""
+        self._faults[fault].add()
+
+    def sockets(self, connections: int) -> None:
+        """See `GatewayTelemetry`."""
+        self._sockets.set(connections)
+
+    def socket_ended(self, end: SocketEnd) -> None:
+        """See `GatewayTelemetry`."""
+        self._ends[end].add()
+
+    def disconnect_cancel(self, result: DisconnectCancel) -> None:
+        """See `GatewayTelemetry`."""
+        self._cancels[result].add()
 
 
 SLOW_S = 0.25

@@ -125,9 +125,14 @@ def request_spans(one: Answered, policy: Policy) -> Iterator[Span]:
     if not (slow or one.outcome in _NOTABLE or is_picked(policy.share, command.client_id, one.trace)):
         return
     place = _place(command.account, command.client_id, one.trace)
-    # The first answer is the order's own span; what is asked again stands beside it.
+    # The first answer is the order's own span; what is asked again stands beside it. Whoever asks again may give each
+    # request the same name: the instant tells them apart.
     again = one.outcome in {RequestOutcome.REPLAYED, RequestOutcome.MISMATCH, RequestOutcome.IN_FLIGHT}
-    span_id = derived_span_id(place.trace_id, "gateway", one.request_id) if again else place.gateway_span
+    span_id = (
+        derived_span_id(place.trace_id, "gateway", one.request_id, str(one.received_at))
+        if again
+        else place.gateway_span
+    )
     yield Span(
         trace_id=place.trace_id, span_id=span_id, parent_id=place.client_span, name="gateway request",
         kind=SpanKind.SERVER, start=one.received_at, end=max(one.received_at, one.answered_at),

@@ -54,6 +54,16 @@ monitoring() {
     [ -z "$packages" ] || install_packages $packages
 }
 
+# nginx and HAProxy, for the tests of what stands in front of the gateways: in CI, or where EDGE_REQUIRED asks for them.
+edge() {
+    [ -n "${EDGE_REQUIRED:-}" ] || { [ -n "${CI:-}" ] && [ "${CI:-}" != 0 ] && [ "${CI:-}" != false ]; } || return 0
+    packages=""
+    found nginx || [ -x /usr/sbin/nginx ] || packages="nginx-light"
+    found haproxy || [ -x /usr/sbin/haproxy ] || packages="$packages haproxy"
+    # shellcheck disable=SC2086 # package names are words of their own
+    [ -z "$packages" ] || install_packages $packages
+}
+
 environment() {
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "Python 3.11 or newer is needed, $PYTHON is older; name another with PYTHON=..."
@@ -82,5 +92,6 @@ testbed() {
 }
 
 monitoring
+edge
 environment
 say "ready"

@@ -32,7 +32,7 @@ class Image:
 
 IMAGES: Final = {
     "engine": Image(18710),
-    "gateway": Image(18800, ("fastapi",)),
+    "gateway": Image(18800, ("cryptography", "fastapi", "pyjwt", "websockets")),
     "market-data": Image(18720, ("websockets",)),
     "settlement": Image(18730),
     "watchdog": Image(18740, ("aiohttp", "websockets")),

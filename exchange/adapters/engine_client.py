@@ -48,6 +48,8 @@ class AnswerLostError(TemporaryError):
 
 
 EngineReply = Answer | Refused | NotFound
+Answered = Callable[[EngineReply | AnswerLostError], None]
+"""Called once, from the loop, with what came of a request that was sent."""
 
 
 class EngineClient:
@@ -58,7 +60,7 @@ class EngineClient:
         self._port: Final = port
         self._host: Final = host
         self._told: Final = connected
-        self._waiting: Final[dict[int, asyncio.Future[EngineReply]]] = {}
+        self._waiting: Final[dict[int, Answered]] = {}
         self._next_id = 0
         self._unsent: list[bytes] = []
         self._writer: asyncio.StreamWriter | None = None
@@ -73,6 +75,34 @@ class EngineClient:
         """Requests sent and not answered."""
         return len(self._waiting)
 
+    def send(self, command: ParticipantCommand, trace: str, answered: Answered) -> int:
+        """Send a command, and the client's `traceparent` with it; return a number to give it up by.
+
+        Nothing but `give_up` ends the waiting for an engine that is there and silent.
+
+        Raises:
+            NotConnectedError: it was never sent, and `answered` will not be called.
+        """
+        request_id = self._take_id()
+        self._write(request_id, frame(Submit(request_id, command, trace)), answered)
+        return request_id
+
+    def send_look_up(self, account: AccountId, client_id: ClientId, answered: Answered) -> int:
+        """Ask what became of a request; as `send`."""
+        request_id = self._take_id()
+        self._write(request_id, frame(LookUp(request_id, account, client_id)), answered)
+        return request_id
+
+    def waits(self, request_id: int) -> bool:
+        """Tell whether a request that was sent is still to be answered."""
+        return request_id in self._waiting
+
+    def give_up(self, request_id: int) -> None:
+        """Wait no longer: if no answer came, the request's is lost."""
+        answered = self._waiting.pop(request_id, None)
+        if answered is not None:
+            answered(AnswerLostError("the engine did not answer in time"))
+
     async def submit(self, command: ParticipantCommand, timeout_s: float, trace: str = "") -> EngineReply:
         """Send a command, and the client's `traceparent` with it, and wait for its answer.
 
@@ -80,8 +110,8 @@ class EngineClient:
             NotConnectedError: it was never sent.
             AnswerLostError: it was sent, and no answer came within `timeout_s` or before the connection broke.
         """
-        request_id = self._take_id()
-        return await self._ask(request_id, frame(Submit(request_id, command, trace)), timeout_s)
+        answer: asyncio.Future[EngineReply] = asyncio.get_running_loop().create_future()
+        return await self._wait(self.send(command, trace, _into(answer)), answer, timeout_s)
 
     async def look_up(self, account: AccountId, client_id: ClientId, timeout_s: float) -> EngineReply:
         """Ask what became of a request.
@@ -89,8 +119,8 @@ class EngineClient:
         Raises:
             NotConnectedError, AnswerLostError: as `submit`.
         """
-        request_id = self._take_id()
-        return await self._ask(request_id, frame(LookUp(request_id, account, client_id)), timeout_s)
+        answer: asyncio.Future[EngineReply] = asyncio.get_running_loop().create_future()
+        return await self._wait(self.send_look_up(account, client_id, _into(answer)), answer, timeout_s)
 
     async def run(self) -> None:
         """Keep the connection; returns only when cancelled."""
@@ -118,27 +148,22 @@ class EngineClient:
         self._next_id += 1
         return self._next_id
 
-    async def _ask(self, request_id: int, data: bytes, timeout_s: float) -> EngineReply:
+    def _write(self, request_id: int, data: bytes, answered: Answered) -> None:
         if self._writer is None:
             raise NotConnectedError("the engine is not connected")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[EngineReply] = loop.create_future()
-        self._waiting[request_id] = answer
+        self._waiting[request_id] = answered
         if not self._unsent:
-            loop.call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
         self._unsent.append(data)
+
+    async def _wait(self, request_id: int, answer: asyncio.Future[EngineReply], timeout_s: float) -> EngineReply:
         # A timer of our own: asyncio.timeout costs a task's cancellation machinery on every order.
-        timer = loop.call_later(timeout_s, self._give_up, request_id)
+        timer = asyncio.get_running_loop().call_later(timeout_s, self.give_up, request_id)
         try:
             return await answer
         finally:
             timer.cancel()
             self._waiting.pop(request_id, None)
-
-    def _give_up(self, request_id: int) -> None:
-        answer = self._waiting.get(request_id)
-        if answer is not None and not answer.done():
-            answer.set_exception(AnswerLostError("the engine did not answer in time"))
 
     def _flush(self) -> None:
         data, self._unsent = b"".join(self._unsent), []
@@ -153,16 +178,31 @@ class EngineClient:
                 for body in frames.feed(data):
                     reply = read_reply(body)
                     if isinstance(reply, Answer | Refused | NotFound):
-                        answer = self._waiting.get(reply.id)
-                        if answer is not None and not answer.done():
-                            answer.set_result(reply)
+                        answered = self._waiting.pop(reply.id, None)
+                        if answered is not None:
+                            answered(reply)
 
     def _broke(self) -> None:
         self._writer = None
         self._told(False)  # noqa: FBT003 - a callback's one argument
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(AnswerLostError("the connection to the engine broke"))
+        waiting = list(self._waiting.values())
+        self._waiting.clear()
+        for answered in waiting:
+            answered(AnswerLostError("the connection to the engine broke"))
+
+
+def _into(answer: asyncio.Future[EngineReply]) -> Answered:
+    """Return what puts an answer into a future that somebody may have stopped waiting on."""
+
+    def answered(reply: EngineReply | AnswerLostError) -> None:
+        if answer.done():
+            return
+        if isinstance(reply, AnswerLostError):
+            answer.set_exception(reply)
+        else:
+            answer.set_result(reply)
+
+    return answered
 
 
 StreamMessage = Books | Stream | Indications | Heartbeat

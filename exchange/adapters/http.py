@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from exchange.adapters.connection import LOOPBACK
+from exchange.adapters.patience import PatientHttp
 from exchange.ports import Exposition
 from kernel.errors import InputError, PermanentError
 
@@ -26,6 +27,9 @@ MAX_BODY_BYTES: Final = 64 * 1024
 """Larger than any request of ours; a longer body is refused with 413 before it is read."""
 MIN_SECRET_LENGTH: Final = 8
 """Shorter ones can be guessed, and cannot be told from ordinary words when logs are redacted."""
+PING_S: Final = 5.0
+"""How often a WebSocket of order entry is pinged; whoever does not answer within twice that is taken for gone."""
+LOOK_S: Final = 1.0
 _JSON: Final = "application/json"
 
 
@@ -86,11 +90,20 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _socket_protocol() -> type[asyncio.Protocol]:
+    # Its library is loaded only where WebSockets are served: the images of the other roles do without.
+    from exchange.adapters.patient_socket import PatientSocket
+
+    return PatientSocket
+
+
 class HttpServer:
     """An HTTP server on a socket that already listens."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, *, ws: str = "none") -> None:
-        """Serve `app`. `ws` is uvicorn's name of a WebSocket implementation, or `none`."""
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, *, sockets: bool = False, ping_s: float | None = None
+    ) -> None:
+        """Serve `app`; with `sockets` WebSockets too, each pinged every `ping_s` and cut off when it misses one."""
         self.port: int = listener.getsockname()[1]
         self._listener = listener
         config = uvicorn.Config(
@@ -98,22 +111,22 @@ class HttpServer:
             log_config=None,
             access_log=False,
             lifespan="off",
-            http="httptools",
-            ws=ws,
+            http=PatientHttp,
+            ws=_socket_protocol() if sockets else "none",
             proxy_headers=False,
             server_header=False,
             date_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
-            # a header line may not trickle in forever: httptools itself caps the size of a header block
-            h11_max_incomplete_event_size=16 * 1024,
             ws_max_size=MAX_BODY_BYTES,
-            ws_ping_interval=None,
+            ws_ping_interval=ping_s,
+            ws_ping_timeout=None if ping_s is None else 2 * ping_s,
             # loopback: compressing costs more than it saves, and hides a subscriber that does not read
             ws_per_message_deflate=False,
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def connections(self) -> int:
@@ -125,9 +138,21 @@ class HttpServer:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]), name="http")
         while not self._server.started:  # noqa: ASYNC110 - uvicorn keeps a flag, not an event
             await asyncio.sleep(0.005)
+        self._looking = asyncio.create_task(self._look(), name="http patience")
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = loop.time()
+            for connection in list(self._server.server_state.connections):
+                if isinstance(connection, PatientHttp):
+                    connection.look(now)
 
     async def stop(self) -> None:
         """Stop taking connections, let the present answers go out, close."""
+        if self._looking is not None:
+            self._looking.cancel()
         self._server.should_exit = True
         if self._task is not None:
             await self._task

@@ -22,9 +22,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from exchange.adapters.cached import MOVING, UNKEPT, cacheable
 from exchange.adapters.connection import LOOPBACK
 from exchange.adapters.engine_client import StreamMessage, follow_events
-from exchange.adapters.http import Faults, common_routes, json_response, problem
+from exchange.adapters.http import Faults, common_routes, problem
 from exchange.adapters.wear import LEAK, Leak
 from exchange.conflation import Conflation
 from exchange.events import Happened, Traded
@@ -33,7 +34,7 @@ from exchange.market_data import Delta, FeedMessage, MarketData
 from exchange.ports import BookShape, Exposition, FeedTelemetry, Log
 from exchange.protocol import Books, Indications, Stream, Subscribe
 from exchange.tracing import Handled, Tracer
-from exchange.types import Symbol
+from exchange.types import Symbol, TradingPhase
 from kernel.time import Clock, Instant, to_seconds
 
 HEARTBEAT_S: Final = 0.2
@@ -52,6 +53,24 @@ class Resync(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A subscriber asks for a symbol's snapshot, or with `MARKET` for how the whole market stands."""
 
     resync: Symbol
+
+
+class SymbolStanding(msgspec.Struct, frozen=True):
+    """How one symbol stands."""
+
+    phase: TradingPhase
+    halted: bool
+    paused_until: Instant
+    """When its own pause ends; 0: none."""
+
+
+class MarketStanding(msgspec.Struct, frozen=True):
+    """The body of `/v1/market`: the phase of the whole market and of each symbol."""
+
+    phase: TradingPhase
+    halted: bool
+    paused_until: Instant
+    symbols: dict[Symbol, SymbolStanding]
 
 
 DEPTH_LEVELS: Final = 5
@@ -126,6 +145,15 @@ class MarketDataServer:
     def snapshot(self, symbol: Symbol) -> Snapshot | None:
         """Return a symbol's whole book; None when there is no such symbol."""
         return self._data.snapshot(symbol) if symbol in self._symbols else None
+
+    def standing(self) -> MarketStanding:
+        """Return how the market stands, by the last command that was folded in."""
+        data = self._data
+        phases = {}
+        for symbol in self._symbols:
+            snapshot = data.snapshot(symbol)
+            phases[symbol] = SymbolStanding(snapshot.phase, snapshot.halted, snapshot.paused_until)
+        return MarketStanding(data.market_phase, data.market_halted, Instant(data.market_paused_until), phases)
 
     async def serve(self, socket: WebSocket) -> None:
         """Serve one subscriber until it leaves or is cut off."""
@@ -301,14 +329,23 @@ def market_data_app(server: MarketDataServer, exposition: Exposition, faults: Fa
         symbol = request.path_params["symbol"]
         snapshot = server.snapshot(Symbol(symbol))
         if snapshot is None:
-            return problem(404, f"symbol: no {symbol!r} here")
+            return problem(404, f"symbol: no {symbol[:70]!r} here", {"Cache-Control": UNKEPT})
+        return _moving(request, snapshot)
+
+    async def market(request: Request) -> Response:
+        return _moving(request, server.standing())
+
+    def _moving(request: Request, value: object) -> Response:
         is_ready, detail = server.ready()
-        return json_response(snapshot) if is_ready else problem(503, detail, {"Retry-After": "1"})
+        if not is_ready:
+            return problem(503, detail, {"Retry-After": "1", "Cache-Control": UNKEPT})
+        return cacheable(request, value, MOVING)
 
     return Starlette(
         routes=[
             *common_routes(exposition, server.ready),
             Route("/v1/book/{symbol}", book, methods=["GET"]),
+            Route("/v1/market", market, methods=["GET"]),
             WebSocketRoute("/v1/feed", server.serve),
             *faults.routes(admin_secret),
         ]

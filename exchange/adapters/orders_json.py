@@ -128,6 +128,15 @@ def read_place(body: bytes) -> PlaceOrder:
         order = _place.decode(body)
     except NO_JSON as error:
         raise _bad(error, PlaceBody, body) from error
+    return place_of(order)
+
+
+def place_of(order: PlaceBody, session: str = "") -> PlaceOrder:
+    """Return the new order that a body means; `session` is that of an order that names none.
+
+    Raises:
+        BadOrderError: it has members that its type does not have, or lacks some.
+    """
     terms = Limit(Ticks(order.price)) if order.price is not None and _is_plain(order) else _terms(order)
     return PlaceOrder(
         AccountId(order.account),
@@ -139,7 +148,7 @@ def read_place(body: bytes) -> PlaceOrder:
         order.time_in_force,
         _expiry(order),
         order.self_trade,
-        SessionId(order.session or ""),
+        SessionId(order.session or session),
     )
 
 
@@ -339,6 +348,11 @@ def _words(error: Exception, kind: type[msgspec.Struct]) -> str:
     else:
         right = ""
     return _fit(text.replace("`$.", "`")) + right
+
+
+def sentence(error: Exception) -> str:
+    """Return what msgspec says of a message that does not fit, in our notation and cut to a bound."""
+    return _fit(str(error).replace("`$.", "`"))
 
 
 def _fit(text: str) -> str:

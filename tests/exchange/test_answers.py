@@ -9,13 +9,25 @@ import random
 import msgspec
 import pytest
 
+from exchange import answers
 from exchange.accounting import LoadLine, Replayed, account
 from exchange.answers import OrderState, Status, answer_of
-from exchange.commands import Limit, Market, MassCancel, PlaceOrder, ReplaceOrder, SetPhase, Stop, StopLimit
+from exchange.commands import (
+    Limit,
+    Market,
+    MassCancel,
+    PlaceOrder,
+    ReplaceOrder,
+    Sequenced,
+    SetPhase,
+    Stop,
+    StopLimit,
+)
 from exchange.engine import Engine
 from exchange.ports import ClientOutcome
 from exchange.types import CancelReason, Instrument, SelfTrade, Side, TimeInForce, TradingPhase, Venue
 from exchange.views import OrderStatus
+from kernel.time import Instant
 from tests.exchange.plant import order
 
 AAA = Instrument("AAA", 1000, 500)
@@ -99,3 +111,13 @@ def test_a_line_written_before_answers_told_the_state_is_no_mismatch():
     for answer, mismatched in ((said, 0), (old, 0), (wrong, 1)):
         line = LoadLine("ann", "a", "place", 1, 1, 2, ClientOutcome.ACKNOWLEDGED, 1, answer)
         assert account([line], journal).mismatched == mismatched
+
+
+@pytest.mark.parametrize("quantity", [1, 7])
+@pytest.mark.parametrize("display", [0, 1])
+def test_the_answer_to_a_plain_order_is_the_same_read_at_once_or_event_by_event(quantity, display):
+    engine = Engine([Instrument("AAA", 1000, 500)])
+    for number, (side, price) in enumerate([(Side.BUY, 990), (Side.SELL, 1010), (Side.BUY, 1010), (Side.BUY, 9_999)]):
+        placed = PlaceOrder("ann", f"a{number}", "AAA", side, quantity, Limit(price, display=display))
+        events = tuple(engine.apply(Sequenced(number + 1, Instant(number + 1), placed)))
+        assert answer_of(number, "a", events) == answers._read(number, "a", events)

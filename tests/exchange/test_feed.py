@@ -30,9 +30,7 @@ async def feed(engine_port: int):
     server = MarketDataServer(
         [AAA, BBB], engine_port, clock=SystemClock(), telemetry=telemetry, log=RecordingLog(), faults=faults
     )
-    http = HttpServer(
-        market_data_app(server, RecordingExposition(), faults, "secret"), listen(0), ws="websockets-sansio"
-    )
+    http = HttpServer(market_data_app(server, RecordingExposition(), faults, "secret"), listen(0), sockets=True)
     await http.start()
     task = asyncio.create_task(server.run())
     try:

@@ -126,7 +126,7 @@ async def test_a_client_cut_off_for_being_slow_begins_again_with_whole_books(tmp
 async def test_a_broken_connection_leaves_no_stale_book_and_the_next_one_is_right(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as orders, feed(running.port) as market:
         app = market_data_app(market.server, RecordingExposition(), market.faults, "secret")
-        first = HttpServer(app, listen(0), ws="websockets-sansio")
+        first = HttpServer(app, listen(0), sockets=True)
         await first.start()
         async with following(first.port) as (client, _):
             await orders.submit(order("a"), 5)
@@ -136,7 +136,7 @@ async def test_a_broken_connection_leaves_no_stale_book_and_the_next_one_is_righ
             assert client.book(AAA) is None
             assert client.ready() == (False, "not connected to the feed")
             await orders.submit(order("b", Side.SELL, 1000, 3, who="bob"), 5)
-            second = HttpServer(app, listen(first.port), ws="websockets-sansio")
+            second = HttpServer(app, listen(first.port), sockets=True)
             await second.start()
             try:
                 await eventually(lambda: same(client, running))
