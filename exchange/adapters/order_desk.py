@@ -138,7 +138,7 @@ class OrderDesk:
             return lost(error)
         finally:
             self.meter.in_flight(self.engine.in_flight)
-        return decided(command.client_id, reply, command)
+        return decided(command, reply)
 
     async def look_up(self, account: AccountId, client_id: ClientId) -> Verdict:
         """Ask what became of a request."""
@@ -179,24 +179,28 @@ class OrderDesk:
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def decided(client_id: ClientId, reply: EngineReply, command: ParticipantCommand | None = None) -> Verdict:
-    """Return what the engine's reply to a command means; with the command a refusal names the members it is about."""
+def decided(command: ParticipantCommand, reply: EngineReply) -> Verdict:
+    """Return what the engine's reply to a command means."""
     if isinstance(reply, Answer):
-        answer = answer_of(reply.seq, client_id, reply.events, command)
-        rejected = answer.status is Status.REJECTED
-        outcome = RequestOutcome.REJECTED if rejected else RequestOutcome.ACCEPTED
-        if reply.replayed:
-            outcome = RequestOutcome.REPLAYED
-        return Verdict(422 if rejected else 201, answer, outcome, replayed=reply.replayed)
+        return _answered(command.client_id, reply, command)
     assert isinstance(reply, Refused), "the engine looked up what was submitted"
     return _refused(reply)
+
+
+def _answered(client_id: ClientId, reply: Answer, command: ParticipantCommand | None = None) -> Verdict:
+    answer = answer_of(reply.seq, client_id, reply.events, command)
+    rejected = answer.status is Status.REJECTED
+    outcome = RequestOutcome.REJECTED if rejected else RequestOutcome.ACCEPTED
+    if reply.replayed:
+        outcome = RequestOutcome.REPLAYED
+    return Verdict(422 if rejected else 201, answer, outcome, replayed=reply.replayed)
 
 
 def found(client_id: ClientId, reply: EngineReply) -> Verdict:
     """Return what the engine's reply to a look-up means."""
     match reply:
         case Answer():
-            return msgspec.structs.replace(decided(client_id, reply), status=200)
+            return msgspec.structs.replace(_answered(client_id, reply), status=200)
         case NotFound():
             return problem(404, RequestOutcome.BAD_REQUEST, "no request of this account and client id is known")
         case Refused():

@@ -354,7 +354,7 @@ class _OrderSocket:
         reply: EngineReply | AnswerLostError,
     ) -> None:
         self._closed()
-        verdict = lost(reply) if isinstance(reply, AnswerLostError) else decided(command.client_id, reply, command)
+        verdict = lost(reply) if isinstance(reply, AnswerLostError) else decided(command, reply)
         self._answer(named, verdict, command, trace, started)
 
     def _found(self, named: int | str | None, client_id: ClientId, reply: EngineReply | AnswerLostError) -> None:
