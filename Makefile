@@ -38,9 +38,10 @@ lint: setup ## Check style, types and the direction of imports
 
 test: setup ## Run every check but the long ones; those on Kubernetes if the test bed is built
 	@$(MAKE) --no-print-directory -j 2 lint $(if $(IN_CI),testbed servers)
-	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 2 -m "not long and not estate and not kube and not elastic"
-	$(BIN)/pytest -q -m "estate and not long and not kube and not elastic"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 2 -m "not long and not estate and not kube and not elastic and not postgres"
+	$(BIN)/pytest -q -m "estate and not long and not kube and not elastic and not postgres"
 	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "elastic and not long"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "postgres and not long"
 	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -m "kube and not long"
 
 test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first

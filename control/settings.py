@@ -118,6 +118,8 @@ class Settings(BaseSettings):
     """Directory of an unpacked Elasticsearch 8; empty: the one on PATH, else one in the user's cache."""
     filebeat: str = ""
     """The Filebeat program; empty: the one on PATH, else one in the user's cache."""
+    postgres: str = ""
+    """Directory of PostgreSQL's programs; empty: that of `postgres` on PATH, else Debian's newest."""
     elastic_url: str = ""
     """Elasticsearch that keeps the logs, such as `https://logs.example:9200`; empty: the local files alone."""
     environment: str = Field("dev", pattern=r"^[a-z0-9_.]{1,40}$")

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.servers import elastic, filebeat
+from control.servers import elastic, filebeat, postgres
 from control.servers.store import cache
 from control.settings import Settings, load_settings
 from control.terminal import EXIT_CODES, AsJson, guarded, out, print_json
@@ -52,6 +52,12 @@ def known() -> tuple[Server, ...]:
             "elasticsearch-6", f"Elasticsearch {elastic.LIFECYCLE.version}: proves the lifecycle policy (149 MB)",
             lambda _: elastic.find(elastic.LIFECYCLE),
             lambda _: elastic.find_or_fetch(elastic.LIFECYCLE),
+            asked_for=True,
+        ),
+        Server(
+            "postgres", "PostgreSQL: keeps the ledger and incidents (Debian's: make setup in CI, else apt-get)",
+            lambda settings: postgres.find(settings.postgres),
+            lambda settings: postgres.found(settings.postgres),
             asked_for=True,
         ),
     )  # fmt: skip

@@ -11,14 +11,19 @@ from tests.elastic_node import (
     own_elastic,
     pytest_collection_modifyitems,
 )
+from tests.postgres_server import database, own_postgres, postgres, postgres_programs
 
 __all__ = [
+    "database",
     "elastic",
     "elastic_6_home",
     "elastic_home",
     "elastic_name",
     "filebeat_program",
     "own_elastic",
+    "own_postgres",
+    "postgres",
+    "postgres_programs",
     "pytest_collection_modifyitems",
 ]
 
