@@ -1,6 +1,6 @@
 """PostgreSQL: found, and run as a child on loopback: a server, its stand-by, the loss of one and the other's promotion.
 
-Nothing is fetched: PostgreSQL is Debian's (`scripts/setup.sh` installs it in CI), or any other whose programs are named.
+Nothing is fetched: it is Debian's (`scripts/setup.sh` installs it in CI), or any other whose programs are named.
 """
 
 from __future__ import annotations
