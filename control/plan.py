@@ -18,6 +18,7 @@ from control import render
 from control.addresses import HOST, url_of
 from control.child import PYTHON, Slot
 from control.config import AnomalyTuning, ControlTuning, KubeAccess, LogShipping, RoleConfig, Tracing, save_config
+from control.databases import access
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
@@ -263,6 +264,8 @@ def _role_config(
             step_s=settings.anomaly_step_s, scrape_s=settings.scrape_interval_s, history_s=settings.anomaly_history_s,
             url=url_of(ports.anomaly) if settings.anomaly else "",
         ),
+        ledger=access(settings, "ledger", layout) if role == "settlement" else None,
+        store=access(settings, "store", layout) if role == "control" else None,
         tracing=Tracing(url=settings.otlp_url, share=settings.trace_share, slow_s=settings.trace_slow_s)
         if settings.otlp_url else None,
         tuning=ControlTuning(
