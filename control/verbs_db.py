@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.markup import escape as markup
 
@@ -79,6 +80,53 @@ def downgrade(
     place = guarded(lambda: _place(kind, url, password_file, state))
     guarded(lambda: _change(*place, lambda connection: revisions(kind).downgrade(connection, to)))
     _print(guarded(lambda: status(*place)), as_json=as_json)
+
+
+@app.command("failover-drill", epilog="Example: tapewatch db failover-drill --asynchronous --cut-off 1 --json")
+def failover_drill(
+    *,
+    asynchronous: Annotated[
+        bool, typer.Option("--asynchronous", help="Commits do not wait for the stand-by: some may be lost.")
+    ] = False,
+    trades: Annotated[int, typer.Option(min=1, max=1_000_000, help="To settle before the kill.")] = 500,
+    cut_off: Annotated[
+        float, typer.Option(min=0, max=60, help="Seconds before the kill in which the stand-by receives nothing.")
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Kill one of two PostgreSQL servers of its own under load, promote the other; measure what is lost, how long."""
+    from control.failover import fail_over
+    from control.servers.postgres import found
+
+    if cut_off and not asynchronous:
+        guarded(lambda: _refuse_cut_off(cut_off))
+    programs = guarded(lambda: found(load_settings().postgres))
+    told = guarded(lambda: fail_over(programs, synchronous=not asynchronous, before=trades, cut_off_s=cut_off))
+    if as_json:
+        print_json(msgspec.to_builtins(told) | {"wrong": told.wrong})
+    else:
+        kind = "synchronous" if told.synchronous else "asynchronous"
+        end = f"{told.missing} trades missing, {told.twice} twice, {told.settled_again} settled again"
+        lines = (
+            ("stand-by", kind + (f", cut off for the last {told.cut_off_s:g} s" if told.cut_off_s else "")),
+            ("RPO", f"{told.lost} of {told.acknowledged} acknowledged trades, {told.lost_s:.3f} s"),
+            ("RTO", f"{told.recovery_s:.3f} s, of which the promotion took {told.promote_s:.3f} s"),
+            ("in the end", f"{end}, money off zero by {told.imbalance}"),
+            ("old server", "fenced: it takes no write" if told.fenced else "NOT fenced"),
+        )  # fmt: skip
+        for name, text in lines:
+            out.print(f"{name:12}{markup(text)}", soft_wrap=True)
+    for problem in told.wrong:
+        typer.echo(problem, err=True)
+    if told.wrong:
+        raise typer.Exit(1)
+
+
+def _refuse_cut_off(seconds: float) -> None:
+    raise InputError(
+        f"--cut-off {seconds:g}", "commits that wait for the stand-by stand still without it",
+        right="use it with --asynchronous",
+    )  # fmt: skip
 
 
 def _meant(to: str, *, drop: bool) -> None:

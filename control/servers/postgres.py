@@ -293,6 +293,14 @@ class Server:
                 time.sleep(_STEP_S)
         raise TemporaryError(f"the stand-by {name} did not follow in time")
 
+    def cut_off(self) -> None:
+        """Have a stand-by receive nothing any more, as if the line to the first server were cut."""
+        with self.connect() as connection:
+            connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            connection.execute("SELECT pg_reload_conf()")
+            while connection.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone():
+                time.sleep(_STEP_S)
+
     def promote(self, within_s: float = READY_WITHIN_S) -> None:
         """Make a stand-by the one that is written to; returns when it takes writes.
 

@@ -32,8 +32,9 @@ WITH fresh AS (
 ), stepped AS (
     UPDATE progress SET seq = %s WHERE seq < %s
 )
-SELECT count(*) FROM fresh
+SELECT (SELECT count(*) FROM fresh), (SELECT seq FROM progress)
 """
+"""The last SELECT sees how far the ledger was before this statement: all its parts look at one moment."""
 _BY_ARRAYS: Final = _POST.format(
     trades="unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], "
     "%s::text[])",
@@ -42,24 +43,32 @@ _BY_ARRAYS: Final = _POST.format(
 _BY_COPY: Final = _POST.format(trades="staged_trades", postings="staged_postings AS told")
 
 
-def post(connection: sa.Connection, rows: Sequence[Row], entries: Sequence[Posting], seq: int) -> int:
-    """Post trades in the transaction that is open; return how many were new. No trade may stand in `rows` twice.
+def post(connection: sa.Connection, rows: Sequence[Row], entries: Sequence[Posting], seq: int) -> tuple[int, int]:
+    """Post trades in the transaction that is open; return how many were new, and how far the ledger was before.
+
+    No trade may stand in `rows` twice.
 
     Raises:
         DBAPIError: the database refused, or is gone; carries the driver's own error.
     """
     moves = [(entry.trade_id, entry.account, entry.asset, entry.amount) for entry in entries]
     if not rows:
+        before = int(connection.exec_driver_sql("SELECT seq FROM progress").scalar_one())
         connection.exec_driver_sql("UPDATE progress SET seq = %s WHERE seq < %s", (seq, seq))
-        return 0
+        return 0, before
     if len(rows) < COPIED_FROM:
         arrays = [list(column) for column in (*zip(*rows, strict=True), *zip(*moves, strict=True))]
-        return int(connection.exec_driver_sql(_BY_ARRAYS, (*arrays, seq, seq)).scalar_one())
+        return _told(connection, _BY_ARRAYS, (*arrays, seq, seq))
     for statement in _STAGE.split(";"):
         connection.exec_driver_sql(statement)
     _copy(connection, "COPY staged_trades FROM STDIN", rows)
     _copy(connection, "COPY staged_postings FROM STDIN", moves)
-    return int(connection.exec_driver_sql(_BY_COPY, (seq, seq)).scalar_one())
+    return _told(connection, _BY_COPY, (seq, seq))
+
+
+def _told(connection: sa.Connection, statement: str, values: tuple[object, ...]) -> tuple[int, int]:
+    new, before = connection.exec_driver_sql(statement, values).one()
+    return int(new), int(before)
 
 
 def _copy(connection: sa.Connection, statement: str, rows: Iterable[Sequence[object]]) -> None:

@@ -62,6 +62,8 @@ class SettlementStore:
             except OSError as error:
                 raise PermanentError(f"{url.database}: cannot open the ledger: {error}") from error
         self._engine: Final = make_engine(url, WHO, isolation="SERIALIZABLE")
+        self._durable_seq = 0
+        """How far the ledger was told to be; a database that knows less has lost what was settled."""
         self._copies: Final = self._engine.dialect.name == "postgresql"
         with translated(self._where, "be opened"):
             self._connection: Final = self._engine.connect()
@@ -91,7 +93,7 @@ class SettlementStore:
         Raises:
             TemporaryError: the database is locked, away, full or too busy; either nothing changed or, when the
                 connection broke at the very end, everything did: settling it again does the right thing.
-            PermanentError: a trade's postings cannot be kept.
+            PermanentError: a trade's postings cannot be kept, or the ledger is not as far any more as it was.
         """
         met = [(item, event) for item in happened for event in item.events if isinstance(event, Traded)]
         trades: dict[TradeId, tuple[Happened, Traded]] = {}
@@ -102,12 +104,18 @@ class SettlementStore:
         seq = happened[-1].seq
 
         def post(connection: sa.Connection) -> int:
-            if self._copies:
-                return ledger_copy.post(connection, rows, entries, seq)
-            return _post(connection, rows, entries, seq)
+            post_all = ledger_copy.post if self._copies else _post
+            new, before = post_all(connection, rows, entries, seq)
+            if before < self._durable_seq:
+                raise PermanentError(
+                    f"{self._where} went back from command {self._durable_seq} to {before}: a stand-by took over that "
+                    f"lacked the rest; settlement has to begin again after {before}, the event log still has it"
+                )
+            return new
 
         with translated(self._where, "be written, nothing was settled"):
             new = self._again(post)
+        self._durable_seq = max(self._durable_seq, seq)
         return Settled(seq, new, len(met) - new)
 
     def imbalance(self) -> int:
@@ -164,8 +172,11 @@ class SettlementStore:
             )
 
 
-def _post(connection: sa.Connection, rows: Sequence[ledger_copy.Row], entries: Sequence[Posting], seq: int) -> int:
-    """Post in plain SQL, which every database understands; return how many trades were new."""
+def _post(
+    connection: sa.Connection, rows: Sequence[ledger_copy.Row], entries: Sequence[Posting], seq: int
+) -> tuple[int, int]:
+    """Post in plain SQL, which every database understands; return as `ledger_copy.post` does."""
+    before = int(connection.execute(sa.select(PROGRESS.c.seq)).scalar_one())
     known: set[int] = set()
     ids = [row[0] for row in rows]
     for start in range(0, len(ids), _IN_MAX):
@@ -183,7 +194,7 @@ def _post(connection: sa.Connection, rows: Sequence[ledger_copy.Row], entries: S
         changes[entry.account, entry.asset] += entry.amount
     _add_up(connection, changes)
     connection.execute(sa.update(PROGRESS).where(PROGRESS.c.seq < seq).values(seq=seq))
-    return len(new)
+    return len(new), before
 
 
 def _row(item: Happened, trade: Traded) -> ledger_copy.Row:

@@ -240,3 +240,21 @@ def test_killed_at_any_point_the_server_loses_no_trade_that_was_told_settled(own
     assert set(store.trade_ids()) == told == expected
     assert store.imbalance() == 0
     store.close()
+
+
+def test_a_ledger_that_went_back_is_met_and_begins_again_where_it_is(store, url):
+    happened = happenings(400)
+    store.settle(happened[:100])
+    with contextlib.closing(SettlementStore(url, INSTRUMENTS)) as other:
+        other.settle(happened[:200])
+    store.settle(happened[100:200])  # another's progress is no loss
+    with plain(url) as lost:
+        lost.exec_driver_sql("UPDATE progress SET seq = 150")
+    before = store.balances()
+    for part in (happened[200:201], happened[200:]):
+        with pytest.raises(PermanentError, match="went back from command 200 to 150: a stand-by took over"):
+            store.settle(part)
+    assert (store.balances(), store.seq) == (before, 150)
+    with contextlib.closing(SettlementStore(url, INSTRUMENTS)) as again:
+        again.settle(happened[again.seq :])
+        assert again.trade_ids() == [trade.trade_id for trade in trades_of(happened)]
