@@ -36,15 +36,18 @@ lint: setup ## Check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What the tests of one run start: each worker has servers of its own.
+SERVERS := elastic or postgres or kafka or lb
+
 # Three workers for two cores: a third of what the first run takes is waiting for servers and clocks.
 # What tests import is compiled once, also where the environment says that nothing be kept of it.
 test test-kube test-long: export PYTHONDONTWRITEBYTECODE :=
 
 test: setup ## Run every check but the long ones; those on Kubernetes if the test bed is built
 	@$(MAKE) --no-print-directory -j 2 lint $(if $(IN_CI),testbed servers)
-	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 3 -m "not long and not estate and not kube and not elastic and not lb"
-	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "estate and not long and not kube and not elastic and not lb"
-	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "(elastic or lb) and not long"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 3 -m "not long and not estate and not kube and not ($(SERVERS))"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "estate and not long and not kube and not ($(SERVERS))"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 2 --dist loadfile -m "($(SERVERS)) and not long"
 	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -m "kube and not long"
 
 test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first

@@ -19,6 +19,7 @@ from control import (
     verbs_anomaly_logs,
     verbs_bench,
     verbs_dashboards,
+    verbs_db,
     verbs_elk,
     verbs_exchange,
     verbs_incident,
@@ -85,6 +86,7 @@ verbs_exchange.app.command("enable", epilog="Example: tapewatch exchange enable 
 verbs_exchange.app.command("bench", epilog="Example: tapewatch exchange bench --flow crash --json")(verbs_bench.bench)
 verbs_exchange.app.add_typer(verbs_token.app, name="token")
 app.add_typer(verbs_exchange.app, name="exchange")
+app.add_typer(verbs_db.app, name="db")
 app.add_typer(verbs_kube.app, name="kube")
 verbs_logs.app.command("ship", epilog="Example: tapewatch logs ship --once")(verbs_shipper.ship)
 verbs_logs.app.command("dead-letters", epilog="Example: tapewatch logs dead-letters retry")(verbs_shipper.dead_letters)

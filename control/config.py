@@ -66,6 +66,13 @@ class LogShipping(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str = ""
 
 
+class DatabaseAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """A database of a role that is not the embedded one. Its password stands in a file that is named here."""
+
+    url: str
+    password_file: str = ""
+
+
 class AnomalyTuning(msgspec.Struct, frozen=True, kw_only=True):
     """What judges series: which, how often, and how far back it looks when it begins anew."""
 
@@ -162,6 +169,10 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """None: the exchange is local processes."""
     shipping: LogShipping | None = None
     """None: no shipper runs, and log rules ask the local files."""
+    ledger: DatabaseAccess | None = None
+    """None: the ledger is SQLite in the state directory."""
+    store: DatabaseAccess | None = None
+    """None: signals, incidents and runs are kept in SQLite in the state directory."""
     tracing: Tracing | None = None
     """None: no spans are built."""
     faults_allowed: bool = False

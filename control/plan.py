@@ -28,6 +28,7 @@ from control.config import (
     Tracing,
     save_config,
 )
+from control.databases import access
 from control.layout import Layout
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
@@ -283,6 +284,8 @@ def _role_config(
             step_s=settings.anomaly_step_s, scrape_s=settings.scrape_interval_s, history_s=settings.anomaly_history_s,
             url=url_of(ports.anomaly) if settings.anomaly else "",
         ),
+        ledger=access(settings, "ledger", layout) if role == "settlement" else None,
+        store=access(settings, "store", layout) if role == "control" else None,
         tracing=Tracing(
             url=settings.otlp_url, zipkin_url=settings.zipkin_url,
             share=settings.trace_share, slow_s=settings.trace_slow_s,

@@ -167,6 +167,7 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
 
 
 async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
+    from control.databases import password_of
     from exchange.adapters.http import Faults
     from exchange.adapters.settlement_server import SETTLEMENT_FAULTS, SettlementServer, settlement_app
     from exchange.adapters.settlement_store import SettlementStore
@@ -175,7 +176,8 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
     layout, exporter = Layout(Path(config.state)), _exporter(Role.SETTLEMENT)
     faults = Faults(SETTLEMENT_FAULTS, allowed=config.faults_allowed)
     async with AsyncExitStack() as stack:
-        store = SettlementStore(layout.ledger, config.instruments)
+        place = config.ledger.url if config.ledger is not None else layout.ledger
+        store = SettlementStore(place, config.instruments, password=password_of(config.ledger))
         stack.callback(store.close)
         server = SettlementServer(
             store,

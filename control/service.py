@@ -22,6 +22,7 @@ from control.bindings import LivePlant
 from control.causes import Investigator, patient
 from control.config import RoleConfig
 from control.consent import Consents, check_floor
+from control.databases import password_of
 from control.deadman import DeadMan
 from control.desk import Desk
 from control.driver import Driver, Parts
@@ -171,6 +172,13 @@ class _Base:
     market: Market
 
 
+def open_store(config: RoleConfig, layout: Layout, key: bytes, epoch: int | None) -> SqlStore:
+    """Open the incident store that a configuration names: the embedded one, or a database by URL."""
+    if config.store is None:
+        return SqlStore.at(layout.incidents, key, epoch=epoch)
+    return SqlStore(config.store.url, key, epoch=epoch, password=password_of(config.store))
+
+
 async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: Led | None) -> _Base:
     clock = SystemClock()
     exporter = led.exporter if led is not None else Exporter(Role.CONTROL)
@@ -179,7 +187,7 @@ async def _base(config: RoleConfig, layout: Layout, stack: AsyncExitStack, led: 
     facts = asyncio.create_task(ProcessFacts(exporter, log).run(), name="process facts")
     stack.callback(facts.cancel)
     key, epoch = read_secret(layout.secret("timeline")).encode(), led.epoch if led is not None else None
-    store = StoreThread(SqlStore.at(layout.incidents, key, epoch=epoch))
+    store = StoreThread(open_store(config, layout, key, epoch))
     stack.push_async_callback(store.close)
     metrics = await stack.enter_async_context(PrometheusApi(config.prometheus_url))
     admin = read_secret(layout.secret("admin"))

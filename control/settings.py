@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -139,6 +140,16 @@ class Settings(BaseSettings):
     """Zipkin's jar; empty: the one in the user's cache."""
     filebeat: str = ""
     """The Filebeat program; empty: the one on PATH, else one in the user's cache."""
+    ledger_url: str = ""
+    """Database of the ledger, such as `postgresql+psycopg://tapewatch@db:5432/ledger`; empty: SQLite in the state."""
+    ledger_password_file: Path | None = None
+    """File whose first line is its password; one inside the URL works, but is seen by more."""
+    store_url: str = ""
+    """Database of signals, incidents and runs, likewise; empty: SQLite in the state."""
+    store_password_file: Path | None = None
+    """File whose first line is its password."""
+    postgres: str = ""
+    """Directory of PostgreSQL's programs; empty: that of `postgres` on PATH, else Debian's newest."""
     elastic_url: str = ""
     """Elasticsearch that keeps the logs, such as `https://logs.example:9200`; empty: the local files alone."""
     environment: str = Field("dev", pattern=r"^[a-z0-9_.]{1,40}$")
@@ -255,11 +266,18 @@ def load_settings(**given: Any) -> Settings:
         ) from error
 
 
+def harmless(text: str) -> str:
+    """Return a value without the password of a URL in it."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
 def _refuse_unknown_variables() -> None:
     for name in sorted(os.environ.keys() - READ_BEFORE):
         if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in Settings.model_fields:
             raise InputError(
-                f"{name}={os.environ[name][:60]}", "is not a setting", right=_nearest(name.removeprefix(PREFIX))
+                f"{name}={harmless(os.environ[name])[:60]}",
+                "is not a setting",
+                right=_nearest(name.removeprefix(PREFIX)),
             )
 
 
@@ -277,6 +295,7 @@ def _told(error: Any) -> InputError:
     if error["type"] == "extra_forbidden":
         return InputError(f"{FILE}: {key}", "is not a setting", right=_nearest(key))
     value = error["input"]
+    value = harmless(value) if isinstance(value, str) else value
     problem = str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
     problem = problem.replace("String should match pattern", "a text that matches")
     return InputError(f"setting {key} ({PREFIX}{key.upper()})", f"{value!r} is wrong", right=f"it should be {problem}")

@@ -19,6 +19,7 @@ from rich.table import Table
 from control import faults, ladder, load_desk, verbs_journal
 from control.addresses import load_addresses
 from control.calls import call
+from control.databases import configured, password_of
 from control.layout import Layout
 from control.state_dir import is_held
 from control.terminal import (
@@ -234,7 +235,7 @@ def examine(layout: Layout) -> Verdict:
             f"of the load's orders {account.lost} are lost, {account.duplicated} duplicated, "
             f"{account.mismatched} answered otherwise than the journal says"
         )
-    trades, imbalance = _ledger(layout.ledger)
+    trades, imbalance = _ledger(layout)
     if imbalance:
         wrong.append(f"the ledger does not sum to zero: it is off by {imbalance}")
     return Verdict(
@@ -259,7 +260,7 @@ def _live(layout: Layout) -> tuple[dict[str, Any] | None, list[str], list[str]]:
         return None, [f"the engine was not compared: {error}"], []
 
 
-def _ledger(path: Path) -> tuple[int | None, int | None]:
+def _ledger(layout: Layout) -> tuple[int | None, int | None]:
     """Return how many trades are settled and by how much the ledger is off zero; None when there is no ledger.
 
     Raises:
@@ -267,6 +268,13 @@ def _ledger(path: Path) -> tuple[int | None, int | None]:
     """
     import sqlite3
 
+    path, elsewhere = layout.ledger, configured(layout, "settlement-1")
+    if elsewhere is not None and elsewhere.ledger is not None:
+        from exchange.adapters.settlement_store import SettlementStore
+
+        store = SettlementStore(elsewhere.ledger.url, (), password=password_of(elsewhere.ledger))
+        with contextlib.closing(store):
+            return store.trades(), store.imbalance()
     if not path.exists():
         return None, None
     try:

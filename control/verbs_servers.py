@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.servers import elastic, filebeat, zipkin
+from control.servers import elastic, filebeat, postgres, zipkin
 from control.servers.store import cache
 from control.settings import Settings, load_settings
 from control.terminal import EXIT_CODES, AsJson, guarded, out, print_json
@@ -58,6 +58,12 @@ def known() -> tuple[Server, ...]:
             "zipkin", f"Zipkin {zipkin.VERSION}: keeps traces, with a page (86 MB)",
             lambda settings: zipkin.find(settings.zipkin),
             lambda settings: zipkin.find_or_fetch(settings.zipkin),
+        ),
+        Server(
+            "postgres", "PostgreSQL: keeps the ledger and incidents (Debian's: make setup in CI, else apt-get)",
+            lambda settings: postgres.find(settings.postgres),
+            lambda settings: postgres.found(settings.postgres),
+            asked_for=True,
         ),
     )  # fmt: skip
     return (*plain, *_amtool())

@@ -49,6 +49,12 @@ monitoring() {
         packages="$packages prometheus-alertmanager"
     fi
     found "${TAPEWATCH_NODE_EXPORTER:-prometheus-node-exporter}" || packages="$packages prometheus-node-exporter"
+    # In CI the tests on a real PostgreSQL must not be skipped; a person installs it when it is wanted.
+    case "${CI:-}" in ""|0|false) ;; *)
+        if ! found postgres && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+            packages="$packages postgresql"
+        fi ;;
+    esac
     found setpriv || packages="$packages util-linux"
     # shellcheck disable=SC2086 # package names are words of their own
     [ -z "$packages" ] || install_packages $packages
@@ -88,6 +94,8 @@ testbed() {
     found go || say "the Kubernetes test bed (make kube) is built with Go $need or newer, and there is no Go: install it for that"
     found mvn || say "a real Elasticsearch (make elastic, tests on it) is fetched by Maven, and there is none: apt-get install maven"
     found java || say "a real Elasticsearch needs Java 17 or newer: apt-get install openjdk-17-jre-headless"
+    found postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ||
+        say "tests on a real PostgreSQL need one: apt-get install --no-install-recommends postgresql"
     found openssl || say "the Kubernetes test bed (make kube) needs openssl: apt-get install openssl"
 }
 

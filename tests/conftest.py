@@ -14,15 +14,20 @@ from tests.elastic_node import (
     own_elastic,
     pytest_collection_modifyitems,
 )
+from tests.postgres_server import database, own_postgres, postgres, postgres_programs
 from tests.stages import pytest_deselected, pytest_ignore_collect
 
 __all__ = [
+    "database",
     "elastic",
     "elastic_6_home",
     "elastic_home",
     "elastic_name",
     "filebeat_program",
     "own_elastic",
+    "own_postgres",
+    "postgres",
+    "postgres_programs",
     "pytest_collection_modifyitems",
     "pytest_deselected",
     "pytest_ignore_collect",

@@ -27,8 +27,11 @@ NEEDS = {"elastic_home", "filebeat_program", "elastic_6_home"}
 @pytest.hookimpl(tryfirst=True)  # before the markers choose
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if NEEDS.intersection(getattr(item, "fixturenames", ())) and not item.get_closest_marker("elastic"):
+        names = getattr(item, "fixturenames", ())
+        if NEEDS.intersection(names) and not item.get_closest_marker("elastic"):
             item.add_marker("elastic")
+        if "postgres_programs" in names and not item.get_closest_marker("postgres"):
+            item.add_marker("postgres")
 
 
 def there(found: Path | None, name: str) -> Path:

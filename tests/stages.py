@@ -1,7 +1,8 @@
 """Which files a run for one kind of server reads at all.
 
 `make test` runs pytest once for the most part and once for each kind of server. Importing every test takes ten seconds
-of processor time, so a run whose marker expression begins with such a kind leaves out the files that do not name it.
+of processor time, so a run whose marker expression begins with such a kind, or with several in brackets, leaves out the
+files that name none of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-STAGES = ("estate", "elastic", "kube")
+STAGES = ("estate", "elastic", "postgres", "kafka", "lb", "kube")
 """Markers whose tests have a run of their own."""
 UNNAMED = pytest.StashKey[list[str]]()
 """Tests of such a run whose files it would leave out; found by the run that reads every file."""
@@ -24,10 +25,17 @@ def names(path: Path, stage: str) -> bool:
     return stage in path.parent.name or stage in path.read_text("utf-8")
 
 
+def asked_for(expression: str) -> list[str]:
+    """Return the kinds of servers a marker expression begins with; none when it begins otherwise."""
+    first = expression[1:].partition(")")[0] if expression.startswith("(") else expression.partition(" ")[0]
+    kinds = first.split(" or ")
+    return kinds if set(kinds) <= set(STAGES) else []
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    stage = str(config.getoption("markexpr")).split(" ", 1)[0]
+    kinds = asked_for(str(config.getoption("markexpr")))
     is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
-    return True if stage in STAGES and is_test and not names(collection_path, stage) else None
+    return True if kinds and is_test and not any(names(collection_path, kind) for kind in kinds) else None
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:

@@ -15,10 +15,13 @@ from msgspec.structs import replace
 
 from incidents.adapters.memory_store import MemoryStore
 from incidents.adapters.sql_store import SqlStore
+from incidents.adapters.store_tables import STORE
 from incidents.incident import IllegalTransitionError, Signal, State, transition
 from incidents.ports import IncidentStore, RunRecord
 from incidents.signals import AlertSignal, Status, own_signal
 from incidents.timeline import Draft, EntryKind, TamperKind
+from kernel.adapters import upsert
+from kernel.adapters.database import make_engine, parse
 from kernel.errors import InputError, PermanentError, TemporaryError
 from kernel.time import DAY, SECOND, Instant, from_rfc3339
 
@@ -26,9 +29,25 @@ KEY = b"a key of the estate, 32 bytes ..."
 T0 = from_rfc3339("2026-03-02T09:30:00Z")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IncidentStore]:
-    made: IncidentStore = MemoryStore(KEY) if request.param == "memory" else SqlStore.at(tmp_path / "i.sqlite", KEY)
+def laid(url: str) -> str:
+    engine = make_engine(parse(url, "test"), "test")
+    with engine.begin() as connection:
+        STORE.upgrade(connection)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(params=["memory", "sqlite", "plain SQL", pytest.param("postgres", marks=pytest.mark.postgres)])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[IncidentStore]:
+    made: IncidentStore
+    if request.param == "memory":
+        made = MemoryStore(KEY)
+    elif request.param == "postgres":
+        made = SqlStore(laid(request.getfixturevalue("database")), KEY)
+    else:
+        if request.param == "plain SQL":  # as Oracle is spoken to
+            monkeypatch.setattr(upsert, "native", lambda _: None)
+        made = SqlStore.at(tmp_path / "i.sqlite", KEY)
     yield made
     made.close()
 
@@ -74,6 +93,14 @@ def test_a_signal_is_taken_in_once(store: IncidentStore) -> None:
     assert [one for _, one in store.pending(10)] == [alert(1), alert(2), alert(3)]
     assert [one for _, one in store.pending(2)] == [alert(1), alert(2)]
     assert store.backlog() == 3
+
+
+def test_whatever_an_alert_says_is_kept_as_it_was_said(store: IncidentStore) -> None:
+    for text in ("a\0b", "", "\ue000", "\ue0000\ue000m\0", "\U0001f4a5 ümläut"):
+        store.append(f"I-{len(store.incidents())}", [opened(f"I-{len(store.incidents())}"), note(text)])
+        told = store.incidents()[-1]
+        assert store.timeline(told.id)[-1].text == text
+        assert store.verify(told.id) is None
 
 
 def test_decided_signals_are_not_pending_and_offsets_grow(store: IncidentStore) -> None:
@@ -237,6 +264,7 @@ def test_tampering_with_the_file_is_named(tmp_path: Path, sql: str, kind: Tamper
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     SqlStore.at(tmp_path / "i.sqlite", KEY).close()
     file = sqlite3.connect(tmp_path / "i.sqlite")
+    file.execute("DROP TABLE store_revision")
     file.execute("UPDATE tapewatch_store SET version = 7")
     file.commit()
     file.close()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import sqlite3
 import time
 from importlib import metadata
 
@@ -366,8 +368,9 @@ def test_verify_works_on_files_alone_and_sees_a_ledger_off_zero(tmp_path):
     assert run("exchange", "book", "--state", tmp_path)[:2] == (0, "\n".join(listed) + "\n")
     assert len(listed) == 2
     store = SettlementStore(layout.ledger, read_instruments(tmp_path / "instruments.json"))
-    store._db.execute("INSERT INTO balances VALUES ('thief', 'cash', 7)")
     store.close()
+    with contextlib.closing(sqlite3.connect(layout.ledger)) as database, database:
+        database.execute("INSERT INTO balances VALUES ('thief', 'cash', 7)")
     code, out, _ = run("exchange", "verify", "--state", tmp_path)
     assert code == 1
     assert "off by 7" in out

@@ -28,6 +28,9 @@ def test_a_run_for_one_kind_of_server_reads_the_files_that_name_it_and_their_pla
         }
         for stage in (*STAGES, "not")
     }
-    assert read == {"estate": {"estate"}, "elastic": {"elastic"}, "kube": {"kube", "placed"}, "not": set(files)}
+    alone = {stage: {stage} for stage in STAGES if stage != "kube"}
+    assert read == alone | {"kube": {"kube", "placed"}, "not": set(files)}
+    several = Config("(elastic or lb) and not long")
+    assert {name for name, path in files.items() if not pytest_ignore_collect(path, several)} == {"elastic", "lb"}
     assert pytest_ignore_collect(tmp_path / "conftest.py", Config("kube")) is None
     assert names(files["placed"], "kube")

@@ -37,7 +37,7 @@ def test_a_leader_of_an_earlier_epoch_does_not_get_it_at_all(tmp_path):
 def test_a_takeover_in_the_middle_of_a_write_makes_the_write_fail(tmp_path):
     path = tmp_path / "incidents.sqlite"
     old = SqlStore.at(path, KEY, epoch=1)
-    row = sql_store._PROGRESS.insert().values(name="x", value=1)
+    row = sql_store.PROGRESS.insert().values(name="x", value=1)
 
     def write_while_another_takes_over():
         with old._writing("test") as opened:

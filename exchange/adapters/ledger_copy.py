@@ -1,0 +1,92 @@
+"""Posting trades on PostgreSQL: few in one statement, many by COPY into tables of this connection and one statement.
+
+Both post whole trades that were not met before, add up balances and note how far it got; the database itself then
+checks that the postings of each trade sum to zero in every asset (`ledger_revisions/r0002_conserved.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from exchange.ledger import Posting
+
+Row = tuple[int, int, int, str, int, int, str, str]
+"""A trade as its table holds it."""
+COPIED_FROM: Final = 32
+"""From so many trades on, COPY costs less than it takes to set up (measured in `bench/settlement_store.py`)."""
+_STAGE: Final = """
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_trades (LIKE trades) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_postings (LIKE postings) ON COMMIT DELETE ROWS
+"""
+_POST: Final = """
+WITH fresh AS (
+    INSERT INTO trades SELECT * FROM {trades} ON CONFLICT (trade_id) DO NOTHING RETURNING trade_id
+), moved AS (
+    INSERT INTO postings SELECT told.* FROM {postings} JOIN fresh USING (trade_id) RETURNING account, asset, amount
+), added AS (
+    INSERT INTO balances AS kept SELECT account, asset, sum(amount) FROM moved GROUP BY account, asset
+    ON CONFLICT (account, asset) DO UPDATE SET amount = kept.amount + excluded.amount
+), stepped AS (
+    UPDATE progress SET seq = %s WHERE seq < %s
+)
+SELECT (SELECT count(*) FROM fresh), (SELECT seq FROM progress)
+"""
+"""The last SELECT sees how far the ledger was before this statement: all its parts look at one moment."""
+_BY_ARRAYS: Final = _POST.format(
+    trades="unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], "
+    "%s::text[])",
+    postings="unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[]) AS told (trade_id, account, asset, amount)",
+)
+_BY_COPY: Final = _POST.format(trades="staged_trades", postings="staged_postings AS told")
+
+
+def post(connection: sa.Connection, rows: Sequence[Row], entries: Sequence[Posting], seq: int) -> tuple[int, int]:
+    """Post trades in the transaction that is open; return how many were new, and how far the ledger was before.
+
+    No trade may stand in `rows` twice.
+
+    Raises:
+        DBAPIError: the database refused, or is gone; carries the driver's own error.
+    """
+    moves = [(entry.trade_id, entry.account, entry.asset, entry.amount) for entry in entries]
+    if not rows:
+        before = int(connection.exec_driver_sql("SELECT seq FROM progress").scalar_one())
+        connection.exec_driver_sql("UPDATE progress SET seq = %s WHERE seq < %s", (seq, seq))
+        return 0, before
+    if len(rows) < COPIED_FROM:
+        arrays = [list(column) for column in (*zip(*rows, strict=True), *zip(*moves, strict=True))]
+        return _told(connection, _BY_ARRAYS, (*arrays, seq, seq))
+    for statement in _STAGE.split(";"):
+        connection.exec_driver_sql(statement)
+    _copy(connection, "COPY staged_trades FROM STDIN", rows)
+    _copy(connection, "COPY staged_postings FROM STDIN", moves)
+    return _told(connection, _BY_COPY, (seq, seq))
+
+
+def _told(connection: sa.Connection, statement: str, values: tuple[object, ...]) -> tuple[int, int]:
+    new, before = connection.exec_driver_sql(statement, values).one()
+    return int(new), int(before)
+
+
+def _copy(connection: sa.Connection, statement: str, rows: Iterable[Sequence[object]]) -> None:
+    """COPY rows by the driver; its errors come out as if the library had raised them."""
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except driver_errors() as error:
+        gone = driver.closed
+        if gone:
+            connection.invalidate(error)
+        raise sa.exc.DBAPIError(statement, None, error, connection_invalidated=gone) from error
+
+
+def driver_errors() -> type[Exception]:
+    """Return what the driver raises; it is loaded only where PostgreSQL is used."""
+    import psycopg
+
+    return psycopg.Error

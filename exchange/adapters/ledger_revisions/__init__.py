@@ -1,0 +1,1 @@
+"""The ledger's tables from one revision to the next and back."""
