@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from control.config import DatabaseAccess, RoleConfig, load_config
 from control.layout import Layout
-from control.settings import PREFIX, Settings
 from kernel.errors import InputError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from control.settings import Settings
     from kernel.adapters.revisions import Revisions
 
 KINDS: Final = ("ledger", "store")
@@ -30,6 +30,7 @@ def access(settings: Settings, kind: str, layout: Layout) -> DatabaseAccess | No
     url, file = given(settings, kind)
     if not url:
         return None
+    from control.settings import PREFIX
     from kernel.adapters.database import parse
 
     parsed = parse(url, f"setting {kind}_url ({PREFIX}{kind.upper()}_URL)")

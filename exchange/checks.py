@@ -89,20 +89,15 @@ def refuse_phase(floor: Floor, book: Book | None, *, at_once: bool) -> RejectRea
     return RejectReason.WRONG_PHASE if at_once and gathers else None
 
 
-def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in its order; fields are read once
+def refuse_new(  # noqa: C901, PLR0911, PLR0912 - the table in its order; fields are read once
     floor: Floor,
     book: Book | None,
     account: Account,
-    side: Any,
-    quantity: Any,
-    terms: Any,
+    fields: tuple[Any, ...],
     limit: tuple[Any, ...],
-    lasts: Any,
-    expires_at: Any,
-    self_trade: Any,
-    session: Any,
 ) -> RejectReason | None:
-    """Return why a new order is refused; None when it is taken. `limit`: the fields of `Limit`; empty for others."""
+    """Return why a new order is refused, if it is; `fields` of `PlaceOrder`, `limit` those of `Limit`, or empty."""
+    _, _, _, side, quantity, terms, lasts, expires_at, self_trade, session = fields
     plain = bool(limit)
     sent = account.sent
     if floor.disabled or (sent and (sent[0] <= floor.clock - _SECOND or len(sent) >= floor.most)):
@@ -118,9 +113,8 @@ def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in
             return RejectReason.UNKNOWN_SYMBOL
     if type(lasts) is not _LASTS or type(side) is not _SIDE or type(self_trade) is not _SELF_TRADE:
         return RejectReason.BAD_COMBINATION
-    if type(expires_at) is not int or (lasts is _GTT) != (expires_at != 0):
-        return RejectReason.BAD_COMBINATION
-    if type(session) is not str or (session and not is_id(session)):
+    is_timed = type(expires_at) is int and (lasts is _GTT) == (expires_at != 0)
+    if not is_timed or type(session) is not str or (session and not is_id(session)):
         return RejectReason.BAD_COMBINATION
     if not plain:
         return _refuse_other(floor, book, account, side, quantity, terms, lasts, expires_at)
@@ -129,14 +123,10 @@ def refuse_new(  # noqa: C901, PLR0911, PLR0912, PLR0913, PLR0917 - the table in
         return RejectReason.BAD_COMBINATION
     if (hides or lasts in _AT_ONCE) and _contradict(lasts, post_only, hides, display):
         return RejectReason.BAD_COMBINATION
-    if type(quantity) is not int:
-        return RejectReason.BAD_QUANTITY
-    lots: int = quantity
+    lots: int = quantity if type(quantity) is int else 0
     if not book.least <= lots <= book.most or lots % book.lot_step:
         return RejectReason.BAD_QUANTITY
-    if type(price) is not int:
-        return RejectReason.BAD_PRICE
-    ticks: int = price
+    ticks: int = price if type(price) is int else 0
     if not 0 < ticks <= MAX_PRICE_TICKS or ticks % book.tick_step:
         return RejectReason.BAD_PRICE
     if type(display) is not int or (display and not _is_display(book, display, lots)):

@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 
 from exchange.auction import equilibrium
 from exchange.bands import edges
-from exchange.book import LIMIT, STOP, STOP_LIMIT, Account, Amount, BookSide, Depth, Order, Top
+from exchange.book import Account, Amount, Depth, Top
 from exchange.checks import MAX_INSTANT, is_id, refuse_phase
 from exchange.commands import (
     AdminCommand,
@@ -82,7 +82,7 @@ from exchange.types import (
     TradingPhase,
     Venue,
 )
-from exchange.views import BookView, Indicative, LevelView, OrderStatus, OrderView
+from exchange.views import BookView, Indicative, OrderStatus, OrderView, levels_of, view_of
 from kernel.errors import PermanentError
 from kernel.time import Instant
 
@@ -228,7 +228,7 @@ class Engine:
     def book(self, symbol: Symbol) -> BookView:
         """Return a symbol's shown book with the orders of each price in the order in which they trade."""
         book = self._floor.books[symbol]
-        return BookView(symbol, _levels(book.bids), _levels(book.asks))
+        return BookView(symbol, levels_of(book.bids), levels_of(book.asks))
 
     def queue(self, symbol: Symbol, side: Side) -> tuple[Queued, ...]:
         """Return the shown orders of a side, best price first, in the order in which they trade."""
@@ -242,13 +242,13 @@ class Engine:
         """
         order = self._floor.orders.get(order_id)
         if order is not None:
-            return _view(order)
+            return view_of(order)
         return OrderView(order_id, OrderStatus.ENDED) if 0 < order_id <= self._floor.orders_made else None
 
     def orders(self, account: AccountId) -> tuple[OrderView, ...]:
         """Return an account's live orders by id. Looks at every live order."""
         mine = [order for order in self._floor.orders.values() if order.account == account]
-        return tuple(_view(order) for order in sorted(mine, key=lambda order: order.order_id))
+        return tuple(view_of(order) for order in sorted(mine, key=lambda order: order.order_id))
 
     def live(self) -> tuple[tuple[OrderId, Lots], ...]:
         """Return every live order, stops and unseen ones too, by id, with what is open of it."""
@@ -369,12 +369,9 @@ class Engine:
         if type(item) is _SEQUENCED:
             given, at, asked, _ = astuple(item)
             if given != seq:
-                raise PermanentError(
-                    f"engine at sequence {self._sequence} was given command {given}; it takes the next one only"
-                )
+                raise self._wrong(f"command {given}; it takes the next one only")
         kind = type(asked)
-        # All fields in one call: each read of one costs compiled code a search.
-        fields: tuple[Any, ...] = ()
+        fields: tuple[Any, ...] = ()  # all in one call: each read of one costs compiled code a search
         whose: Any = ADMIN
         its: Any
         who: Account | None = self._operators
@@ -385,7 +382,7 @@ class Engine:
         elif kind in _FROM_OPERATORS:
             its = asked.key
         else:
-            raise PermanentError(f"engine at sequence {self._sequence} was given a {kind.__name__}; it takes commands")
+            raise self._wrong(f"a {kind.__name__}; it takes commands")
         if at > floor.clock:
             if at >= floor.next_due or type(at) is not int:
                 self._let_due_happen(events, at)
@@ -396,12 +393,9 @@ class Engine:
         # The whole of `is_id`, without a call: this one id is new with every request.
         if who is None or type(its) is not str or not (0 < len(its) <= MAX_ID_LENGTH and its.isascii()
                                                        and its.isprintable()):  # fmt: skip
-            events.append(Rejected(whose, its, _BAD_CLIENT_ID))
-            return tuple(events)
-        known = who.known
-        if its in known:
-            events.append(Rejected(whose, ClientId(its), RejectReason.DUPLICATE_CLIENT_ID))
-            return tuple(events)
+            return (*events, Rejected(whose, its, _BAD_CLIENT_ID))
+        if its in who.known:
+            return (*events, Rejected(whose, ClientId(its), RejectReason.DUPLICATE_CLIENT_ID))
         traded = floor.trades_made
         if kind is _PLACE:
             place(floor, events, who, fields)
@@ -411,17 +405,19 @@ class Engine:
             replace(floor, events, who, asked)
         else:
             self._carry_out_rarer(events, asked)
-            known = who.known  # a session that opened has forgotten all
         if floor.watches:
             look_after(floor, events, traded)
         told = tuple(events)
-        known[its] = _KNOWN(seq, asked, told)
+        who.known[its] = _KNOWN(seq, asked, told)
         return told
+
+    def _wrong(self, what: str) -> PermanentError:
+        return PermanentError(f"engine at sequence {self._sequence} was given {what}")
 
     def _let_due_happen(self, events: list[Event], at: int) -> None:
         """Let happen what is due, if `at` is an instant a journal holds; nothing else is as late as `NEVER`."""
         if at > MAX_INSTANT or type(at) is not int:
-            raise PermanentError(f"engine at sequence {self._sequence} was given {at!r} for an instant")
+            raise self._wrong(f"{at!r} for an instant")
         let_due_happen(self._floor, events, at)
 
     def _carry_out_rarer(self, events: list[Event], command: Command) -> None:
@@ -581,33 +577,3 @@ class Engine:
 
 def _by_seq(one: tuple[int, str, KnownFrame]) -> int:
     return one[0]
-
-
-def _levels(side: BookSide) -> tuple[LevelView, ...]:
-    found: list[LevelView] = []
-    for key in reversed(side.keys):
-        level, ids = side.levels[key], []
-        order = level.head
-        while order is not None:
-            ids.append(order.order_id)
-            order = order.after
-        found.append(LevelView(Ticks(key * side.sign), Lots(level.total), tuple(ids)))
-    return tuple(found)
-
-
-def _view(order: Order) -> OrderView:
-    stops = order.kind in {STOP, STOP_LIMIT}
-    return OrderView(
-        order.order_id,
-        OrderStatus.RESTING if order.kind == LIMIT else OrderStatus.WAITING,
-        order.account,
-        order.book.symbol,
-        order.side,
-        Ticks(order.price) if order.price else None,
-        Ticks(order.trigger) if stops else None,
-        Lots(order.open),
-        Lots(order.hidden),
-        Lots(order.filled),
-        order.time_in_force,
-        Instant(order.expires_at),
-    )

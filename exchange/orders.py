@@ -37,7 +37,7 @@ def place(floor: Floor, events: list[Event], who: Account, fields: tuple[Any, ..
     is_name = type(symbol) is str
     book = floor.books.get(symbol) if is_name else None
     limit: tuple[Any, ...] = astuple(terms) if type(terms) is _LIMIT else ()
-    reason = refuse_new(floor, book, who, side, quantity, terms, limit, lasts, expires_at, self_trade, session)
+    reason = refuse_new(floor, book, who, fields, limit)
     if reason is not None:
         events.append(Rejected(account, client_id, reason, None if book is None else book.symbol))
         return

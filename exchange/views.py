@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from exchange.book import LIMIT, STOP, STOP_LIMIT, BookSide, Order
 from exchange.types import AccountId, Lots, OrderId, Side, Symbol, Ticks, TimeInForce
 from kernel.time import Instant
 
@@ -64,3 +65,35 @@ class Indicative(msgspec.Struct, frozen=True, array_like=True):
     volume: Lots
     surplus: int
     """Positive: more to buy."""
+
+
+def levels_of(side: BookSide) -> tuple[LevelView, ...]:
+    """Return a side of a shown book, best price first."""
+    found: list[LevelView] = []
+    for key in reversed(side.keys):
+        level, ids = side.levels[key], []
+        order = level.head
+        while order is not None:
+            ids.append(order.order_id)
+            order = order.after
+        found.append(LevelView(Ticks(key * side.sign), Lots(level.total), tuple(ids)))
+    return tuple(found)
+
+
+def view_of(order: Order) -> OrderView:
+    """Return a live order as its owner may see it."""
+    stops = order.kind in {STOP, STOP_LIMIT}
+    return OrderView(
+        order.order_id,
+        OrderStatus.RESTING if order.kind == LIMIT else OrderStatus.WAITING,
+        order.account,
+        order.book.symbol,
+        order.side,
+        Ticks(order.price) if order.price else None,
+        Ticks(order.trigger) if stops else None,
+        Lots(order.open),
+        Lots(order.hidden),
+        Lots(order.filled),
+        order.time_in_force,
+        Instant(order.expires_at),
+    )
