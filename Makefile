@@ -24,7 +24,7 @@ kube: setup ## Start a real Kubernetes control plane here; the first time it is 
 testbed: setup
 	@$(BIN)/tapewatch kube build
 
-servers: setup ## Have the real servers that tests need: Elasticsearch, Filebeat (once, about four minutes)
+servers: setup ## Have the real servers that tests need: Elasticsearch, Kafka, Filebeat (once, about four minutes)
 	@$(BIN)/tapewatch servers build
 
 elastic: setup ## Start a real Elasticsearch here, set up for the logs; the first time it is fetched
@@ -38,9 +38,10 @@ lint: setup ## Check style, types and the direction of imports
 
 test: setup ## Run every check but the long ones; those on Kubernetes if the test bed is built
 	@$(MAKE) --no-print-directory -j 2 lint $(if $(IN_CI),testbed servers)
-	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 2 -m "not long and not estate and not kube and not elastic"
-	$(BIN)/pytest -q -m "estate and not long and not kube and not elastic"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 2 -m "not long and not estate and not kube and not elastic and not kafka"
+	$(BIN)/pytest -q -m "estate and not long and not kube and not elastic and not kafka"
 	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "elastic and not long"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "kafka and not long"
 	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -m "kube and not long"
 
 test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first

@@ -116,6 +116,8 @@ class Settings(BaseSettings):
     """The binary of the Kubernetes test bed; empty: the one in the user's cache, built when it is not there."""
     elasticsearch_home: str = ""
     """Directory of an unpacked Elasticsearch 8; empty: the one on PATH, else one in the user's cache."""
+    kafka_home: str = ""
+    """Directory of an unpacked Kafka 4; empty: the one on PATH, else one in the user's cache."""
     filebeat: str = ""
     """The Filebeat program; empty: the one on PATH, else one in the user's cache."""
     elastic_url: str = ""

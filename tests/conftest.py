@@ -11,6 +11,7 @@ from tests.elastic_node import (
     own_elastic,
     pytest_collection_modifyitems,
 )
+from tests.kafka_brokers import kafka, kafka_home, kafka_place
 
 __all__ = [
     "elastic",
@@ -18,6 +19,9 @@ __all__ = [
     "elastic_home",
     "elastic_name",
     "filebeat_program",
+    "kafka",
+    "kafka_home",
+    "kafka_place",
     "own_elastic",
     "pytest_collection_modifyitems",
 ]
