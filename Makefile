@@ -24,7 +24,7 @@ kube: setup ## Start a real Kubernetes control plane here; the first time it is 
 testbed: setup
 	@$(BIN)/tapewatch kube build
 
-servers: setup ## Have the real servers that tests need: Elasticsearch, Filebeat (once, about four minutes)
+servers: setup ## Have the real servers that tests need: Elasticsearch, Kafka, Filebeat (once, about four minutes)
 	@$(BIN)/tapewatch servers build
 
 elastic: setup ## Start a real Elasticsearch here, set up for the logs; the first time it is fetched

@@ -138,6 +138,8 @@ class Settings(BaseSettings):
     """Directory of an unpacked Elasticsearch 8; empty: the one on PATH, else one in the user's cache."""
     zipkin: str = ""
     """Zipkin's jar; empty: the one in the user's cache."""
+    kafka_home: str = ""
+    """Directory of an unpacked Kafka 4; empty: the one on PATH, else one in the user's cache."""
     filebeat: str = ""
     """The Filebeat program; empty: the one on PATH, else one in the user's cache."""
     ledger_url: str = ""

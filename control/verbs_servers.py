@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.servers import elastic, filebeat, postgres, zipkin
+from control.servers import elastic, filebeat, kafka, postgres, zipkin
 from control.servers.store import cache
 from control.settings import Settings, load_settings
 from control.terminal import EXIT_CODES, AsJson, guarded, out, print_json
@@ -42,6 +42,11 @@ def known() -> tuple[Server, ...]:
             "elasticsearch", f"Elasticsearch {elastic.CURRENT.version}: keeps logs (921 MB fetched, 122 MB kept)",
             lambda settings: elastic.find(named=settings.elasticsearch_home),
             lambda settings: elastic.find_or_fetch(named=settings.elasticsearch_home),
+        ),
+        Server(
+            "kafka", f"Kafka {kafka.VERSION}: the journal on brokers (60 MB fetched, 45 MB kept)",
+            lambda settings: kafka.find(settings.kafka_home),
+            lambda settings: kafka.find_or_fetch(settings.kafka_home),
         ),
         Server(
             "filebeat", f"Filebeat {filebeat.VERSION.removeprefix('v')}: shipper (two to four minutes)",

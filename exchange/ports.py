@@ -8,13 +8,14 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from exchange.bearer import TokenFault
 from exchange.commands import Sequenced
 from exchange.events import Happened
+from exchange.journal import Record
 from exchange.types import AccountId, ClientId, Symbol
 from kernel.time import Instant
 
@@ -179,6 +180,62 @@ class BookShape(NamedTuple):
     bid_lots: int
     """At the five best levels."""
     ask_lots: int
+
+
+class Journal(Protocol):
+    """One writer's log of consecutive records: files (`FileLog`) or a Kafka partition (`KafkaLog`).
+
+    `append` and `sync` may be called from two threads; several appends at once may not. After either failed nothing
+    more is taken: what became of the last records is known only when the log is opened again.
+    """
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest record that is still here, or the first there will be."""
+        ...
+
+    @property
+    def last_seq(self) -> int:
+        """The last record appended, durable or not; one less than the first when there is none."""
+        ...
+
+    @property
+    def synced_seq(self) -> int:
+        """The last record known to be durable."""
+        ...
+
+    @property
+    def failed(self) -> bool:
+        """Whether it takes nothing more."""
+        ...
+
+    def append(self, payloads: Sequence[bytes]) -> int:
+        """Write records without waiting until they are durable; return the number of the last.
+
+        Raises:
+            LogFailedError: it failed, now or before. Some of the records may be there when it is opened again.
+        """
+        ...
+
+    def sync(self) -> int:
+        """Wait until everything appended before this call is durable; return the last such number.
+
+        Raises:
+            LogFailedError: it failed, now or before.
+        """
+        ...
+
+    def replay(self, from_seq: int = 1) -> Iterator[Record]:
+        """Yield the records from `from_seq` on, in order and without a gap.
+
+        Raises:
+            PermanentError: a record is damaged, missing, or not ours; names the place.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back. Does not sync."""
+        ...
 
 
 class EngineTelemetry(Protocol):

@@ -14,6 +14,7 @@ from tests.elastic_node import (
     own_elastic,
     pytest_collection_modifyitems,
 )
+from tests.kafka_brokers import kafka, kafka_home, kafka_place
 from tests.postgres_server import database, own_postgres, postgres, postgres_programs
 from tests.stages import pytest_deselected, pytest_ignore_collect
 
@@ -24,6 +25,9 @@ __all__ = [
     "elastic_home",
     "elastic_name",
     "filebeat_program",
+    "kafka",
+    "kafka_home",
+    "kafka_place",
     "own_elastic",
     "own_postgres",
     "postgres",

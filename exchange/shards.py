@@ -1,0 +1,64 @@
+"""Which part of the exchange a symbol belongs to: one engine for each part, one part a partition of the journal.
+
+A symbol has one place, told by a hash that is ours and never changes: a client library of another language that
+spreads keys in its own way would part the orders of a book. What names no symbol (money, the kill switch, the session,
+a halt of the whole market) concerns every part, so that each engine is told it and writes it in its own order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from exchange.types import Instrument, Symbol
+from kernel.errors import InputError
+
+MAX_PARTITIONS: Final = 64
+
+
+class _Keyed(msgspec.Struct):
+    """What a command's record says of its symbol, whatever kind it is."""
+
+    symbol: str | None = None
+
+
+class _Record(msgspec.Struct):
+    command: _Keyed
+
+
+_RECORD: Final = msgspec.msgpack.Decoder(_Record)
+
+
+def partition_of(symbol: Symbol, partitions: int) -> int:
+    """Return the part, from 0, that `symbol` belongs to, of so many: BLAKE2b-64 of its UTF-8 bytes, modulo.
+
+    A checksum would put AAA, BBB and CCC together: what is alike in names is alike in its low bits.
+    """
+    return int.from_bytes(blake2b(symbol.encode(), digest_size=8).digest(), "big") % partitions
+
+
+def instruments_of(instruments: Sequence[Instrument], partition: int, partitions: int) -> tuple[Instrument, ...]:
+    """Return what the engine of one part trades.
+
+    Raises:
+        InputError: there is no such part, or nothing falls into it.
+    """
+    where = f"partition {partition} of {partitions}"
+    if not 0 <= partition < partitions <= MAX_PARTITIONS:
+        raise InputError(where, "is none", right=f"1 to {MAX_PARTITIONS} partitions, counted from 0")
+    mine = tuple(one for one in instruments if partition_of(one.symbol, partitions) == partition)
+    if not mine:
+        raise InputError(where, f"none of the {len(instruments)} symbols belongs to it", right="take fewer partitions")
+    return mine
+
+
+def key_of(payload: bytes) -> bytes:
+    """Return the key of a command's record: its symbol, or nothing when it names none (also by an order's id).
+
+    Raises:
+        msgspec.MsgspecError: it is no command's record.
+    """
+    return (_RECORD.decode(payload).command.symbol or "").encode()
