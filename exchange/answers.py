@@ -101,7 +101,9 @@ def answer_of(
 _PLAIN: Final = 2
 
 
-def _read(seq: int, client_id: ClientId, events: tuple[Event, ...], command: ParticipantCommand | None) -> OrderAnswer:
+def _read(
+    seq: int, client_id: ClientId, events: tuple[Event, ...], command: ParticipantCommand | None = None
+) -> OrderAnswer:
     reading = _Reading()
     for event in events:
         reading.take(event)
