@@ -50,7 +50,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     recovery_s: float
     """From the kill to the next acknowledgement: RTO."""
     promote_s: float
-    """Of that, the stand-by's turn."""
+    """Until the stand-by told that it takes writes; it looks once in 0.1 s, so it may take them before."""
     settled_again: int
     """Lost trades that settlement brought back from the event log by itself."""
     missing: int
