@@ -110,7 +110,7 @@ def failover_drill(
         lines = (
             ("stand-by", kind + (f", cut off for the last {told.cut_off_s:g} s" if told.cut_off_s else "")),
             ("RPO", f"{told.lost} of {told.acknowledged} acknowledged trades, {told.lost_s:.3f} s"),
-            ("RTO", f"{told.recovery_s:.3f} s, the promotion was told done after {told.promote_s:.3f} s"),
+            ("RTO", f"{told.recovery_s:.3f} s, of which the promotion took {told.promote_s:.3f} s"),
             ("in the end", f"{end}, money off zero by {told.imbalance}"),
             ("old server", "fenced: it takes no write" if told.fenced else "NOT fenced"),
         )  # fmt: skip

@@ -310,8 +310,13 @@ class Server:
         Raises:
             TemporaryError: it did not turn in time.
         """
-        if not self.ask(f"SELECT pg_promote(true, {max(1, int(within_s))})")[0][0]:
-            raise TemporaryError(f"the stand-by was not promoted within {within_s:g} s: {self.last_words()}")
+        until = time.monotonic() + within_s
+        with self.connect() as connection:
+            connection.execute("SELECT pg_promote(false)")  # what waits in the server looks ten times a second only
+            while connection.execute("SELECT pg_is_in_recovery()").fetchall() != [(False,)]:
+                if time.monotonic() > until:
+                    raise TemporaryError(f"the stand-by was not promoted within {within_s:g} s: {self.last_words()}")
+                time.sleep(_STEP_S / 10)
 
     def fence(self) -> None:
         """Keep a stopped server from ever being written to again: whoever starts it finds it read-only.
