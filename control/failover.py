@@ -89,6 +89,8 @@ class Writer(threading.Thread):
         self.settled_again = 0
         self.error: BaseException | None = None
         self.told = threading.Condition()
+        self.gate = threading.Lock()
+        """Held while a trade is being settled: who holds it looks at a ledger that stands still."""
         self.broken = threading.Event()
         """Set when a settlement failed: what comes after was acknowledged by another server, or a server anew."""
 
@@ -129,7 +131,8 @@ class Writer(threading.Thread):
         number = store.seq + 1
         while not self._stopped.is_set():
             try:
-                settled = store.settle([made_up(number)])
+                with self.gate:
+                    settled = store.settle([made_up(number)])
             except TemporaryError:
                 self.broken.set()
                 time.sleep(STEP_S)
@@ -199,10 +202,11 @@ def fail_over(programs: Path, *, synchronous: bool = True, before: int = 500, cu
             if not writer.broken.wait(WITHIN_S):
                 raise PermanentError("the writer did not notice that the first server is gone")
             told = list(writer.acknowledged)  # no more can come before the other takes writes
-            began = time.monotonic()
-            second.promote()
-            promoted = time.monotonic()
-            kept = {number for (number,) in second.ask("SELECT trade_id FROM trades", DATABASE)}
+            with writer.gate:  # or what is settled again at once would not be seen to be lost
+                began = time.monotonic()
+                second.promote()
+                promoted = time.monotonic()
+                kept = {number for (number,) in second.ask("SELECT trade_id FROM trades", DATABASE)}
             writer.wait_for(len(told) + AFTER)
             recovered = writer.acknowledged[len(told)]
             fenced = _is_fenced(first)

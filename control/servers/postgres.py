@@ -41,6 +41,7 @@ NOBODY: Final = 65_534
 _SOCKET_MAX: Final = 90
 """A socket's path may have 107 bytes, of which the server takes its own name."""
 _STEP_S: Final = 0.05
+_GRACE_S: Final = 10.0
 _TAIL_LINES: Final = 6
 _SMALL: Final[Mapping[str, object]] = {
     "max_connections": 40, "shared_buffers": "32MB", "max_wal_senders": 6, "max_replication_slots": 6,
@@ -213,8 +214,10 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        _, alive = psutil.wait_procs(whole, timeout=10)
-        for one in alive:
+        until = time.monotonic() + _GRACE_S
+        while any(_runs(one) for one in whole) and time.monotonic() < until:
+            time.sleep(_STEP_S / 10)
+        for one in whole:
             with contextlib.suppress(psutil.Error):
                 one.kill()
         self._process = None
@@ -307,8 +310,13 @@ class Server:
         Raises:
             TemporaryError: it did not turn in time.
         """
-        if not self.ask(f"SELECT pg_promote(true, {max(1, int(within_s))})")[0][0]:
-            raise TemporaryError(f"the stand-by was not promoted within {within_s:g} s: {self.last_words()}")
+        until = time.monotonic() + within_s
+        with self.connect() as connection:
+            connection.execute("SELECT pg_promote(false)")  # what waits in the server looks ten times a second only
+            while connection.execute("SELECT pg_is_in_recovery()").fetchall() != [(False,)]:
+                if time.monotonic() > until:
+                    raise TemporaryError(f"the stand-by was not promoted within {within_s:g} s: {self.last_words()}")
+                time.sleep(_STEP_S / 10)
 
     def fence(self) -> None:
         """Keep a stopped server from ever being written to again: whoever starts it finds it read-only.
@@ -417,6 +425,14 @@ def _family(pid: int) -> Iterator[psutil.Process]:
         first = psutil.Process(pid)
         yield first
         yield from first.children(recursive=True)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Tell whether a process still runs; one that only waits for its new parent to notice its end does not."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _check_open(directory: Path) -> None:

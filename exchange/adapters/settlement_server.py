@@ -19,14 +19,14 @@ from starlette.types import ASGIApp
 
 from exchange.adapters.connection import LOOPBACK
 from exchange.adapters.engine_client import follow_events
-from exchange.adapters.http import Faults, common_routes, json_response
+from exchange.adapters.http import Faults, common_routes, json_response, problem
 from exchange.adapters.settlement_store import Settled, SettlementStore
 from exchange.adapters.wear import LEAK, Leak
 from exchange.events import Happened, Traded
 from exchange.ports import Exposition, Log, SettlementTelemetry
 from exchange.protocol import Stream, Subscribe
 from exchange.tracing import Handled, Tracer
-from kernel.errors import TemporaryError
+from kernel.errors import PermanentError, TemporaryError
 from kernel.time import SECOND, Instant, to_seconds
 
 SLOW: Final = "settlement-slow"
@@ -109,7 +109,11 @@ class SettlementServer:
         return self._connected, "the event stream stands" if self._connected else "no event stream from the engine"
 
     async def run(self) -> None:
-        """Settle until cancelled."""
+        """Settle until cancelled.
+
+        Raises:
+            PermanentError: the ledger refuses for good, or went back: a restart begins where it is then.
+        """
         self._telemetry.engine_connected(connected=False)
         self._telemetry.caught_up(self._read_seq)
         try:
@@ -124,6 +128,8 @@ class SettlementServer:
                             self._read_seq = message.happened[-1].seq
                             self._unposted.read(message.happened)
                             await self._waiting.put(message)
+        except* PermanentError as refused:
+            raise _first(refused) from None
         finally:
             self._thread.shutdown(wait=True)
 
@@ -187,7 +193,10 @@ class SettlementServer:
 
     async def _watch_balance(self) -> None:
         while True:
-            self._telemetry.imbalance(await self._call(self._store.imbalance))
+            try:
+                self._telemetry.imbalance(await self._call(self._store.imbalance))
+            except TemporaryError as error:  # settling tries again by itself; the gauge keeps what was known last
+                self._log.event("settlement-failed", severity="error", why=str(error))
             self._telemetry.lag(self._unposted.lag_s(Instant(time.time_ns())))
             await asyncio.sleep(_IMBALANCE_S)
 
@@ -195,11 +204,22 @@ class SettlementServer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a group that is none itself."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def settlement_app(server: SettlementServer, exposition: Exposition, faults: Faults, admin_secret: str) -> ASGIApp:
     """Return settlement's HTTP application."""
 
     async def ledger(_: Request) -> Response:
-        return json_response(await server.status())
+        try:
+            return json_response(await server.status())
+        except TemporaryError as error:
+            return problem(503, str(error))
 
     return Starlette(
         routes=[
