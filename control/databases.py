@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from control.config import DatabaseAccess, RoleConfig, load_config
 from control.layout import Layout
-from control.settings import PREFIX, Settings
 from kernel.errors import InputError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from control.settings import Settings
     from kernel.adapters.revisions import Revisions
 
 KINDS: Final = ("ledger", "store")
@@ -32,7 +32,7 @@ def access(settings: Settings, kind: str, layout: Layout) -> DatabaseAccess | No
         return None
     from kernel.adapters.database import parse
 
-    parsed = parse(url, f"setting {kind}_url ({PREFIX}{kind.upper()}_URL)")
+    parsed = parse(url, f"setting {kind}_url (TAPEWATCH_{kind.upper()}_URL)")
     if parsed.get_backend_name() == "sqlite":
         return DatabaseAccess(url=parsed.render_as_string())
     word = str(parsed.password or parsed.query.get("password") or "")
