@@ -33,7 +33,7 @@ def access(settings: Settings, kind: str, layout: Layout) -> DatabaseAccess | No
     from control.settings import PREFIX
     from kernel.adapters.database import parse
 
-    parsed = parse(url, f"setting {kind}_url ({PREFIX}{kind.upper()}_URL)")
+    parsed = parse(url, f"setting {kind}_url (TAPEWATCH_{kind.upper()}_URL)")
     if parsed.get_backend_name() == "sqlite":
         return DatabaseAccess(url=parsed.render_as_string())
     word = str(parsed.password or parsed.query.get("password") or "")

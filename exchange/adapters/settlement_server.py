@@ -114,6 +114,7 @@ class SettlementServer:
         Raises:
             PermanentError: the ledger refuses for good, or went back: a restart begins where it is then.
         """
+        refused: BaseException | None = None
         self._telemetry.engine_connected(connected=False)
         self._telemetry.caught_up(self._read_seq)
         try:
@@ -128,10 +129,12 @@ class SettlementServer:
                             self._read_seq = message.happened[-1].seq
                             self._unposted.read(message.happened)
                             await self._waiting.put(message)
-        except* PermanentError as refused:
-            raise _first(refused) from None
+        except* PermanentError as group:
+            refused = _first(group)
         finally:
             self._thread.shutdown(wait=True)
+        if refused is not None:
+            raise refused
 
     async def status(self) -> LedgerStatus:
         """Return how the ledger stands."""

@@ -90,9 +90,10 @@ def test_it_ends_when_whoever_started_it_is_killed(postgres_programs):
         pid, directory = parent.stdout.readline().split()
         parent.kill()
     until = time.monotonic() + 10
-    while psutil.pid_exists(int(pid)) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(int(pid))
+    whole = list(room._family(int(pid)))
+    while any(room._runs(one) for one in whole) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(room._runs(one) for one in room._family(int(pid)))
     room.shutil.rmtree(directory)
 
 
