@@ -40,8 +40,9 @@ def reaction(service: Service, heard: Answer) -> Ask | None:
 class Sayings:
     """What one service, or the reader of the trades, says until it hears the end: one event a saga, the newest."""
 
-    def __init__(self, times: Times, kept: Iterable[Saying] = ()) -> None:
+    def __init__(self, times: Times, kept: Iterable[Saying] = (), ends: Iterable[Answer] = ()) -> None:
         self._times: Final = times
+        self._ends: dict[TradeId, Answer] = {end.instruction.trade_id: end for end in ends}
         self._kept: dict[TradeId, Saying] = {item.answer.instruction.trade_id: item for item in kept}
         self._said: dict[TradeId, tuple[Answer, Instant, int]] = {}
 
@@ -49,6 +50,18 @@ class Sayings:
     def kept(self) -> dict[TradeId, Saying]:
         """What is still said, by saga."""
         return dict(self._kept)
+
+    @property
+    def ends(self) -> dict[TradeId, Answer]:
+        """The event that told the end, by saga; to be kept as what is said is kept."""
+        return dict(self._ends)
+
+    def again(self, answer: Answer) -> Answer | None:
+        """Return what to say when a step was answered from memory: the end, so that who missed it hears it.
+
+        Before the end nothing: what is kept is said anyway, and saying it at once would multiply every repeat.
+        """
+        return self._ends.get(answer.instruction.trade_id)
 
     def begin(self, instruction: Instruction, now: Instant) -> Saying | None:
         """Begin to say that a saga begins; return what is to be kept, nothing when it is said already."""
@@ -59,19 +72,20 @@ class Sayings:
     def keep(self, answer: Answer, now: Instant) -> Saying | None:
         """Say this from now on instead of what was said of its saga; nothing is kept of an end."""
         trade_id = answer.instruction.trade_id
-        if isinstance(follows(answer), End):
-            self._kept.pop(trade_id, None)
-            self._said.pop(trade_id, None)
+        if self.hear(answer):
             return None
         saying = self._kept[trade_id] = Saying(answer, now)
         return saying
 
     def hear(self, answer: Answer) -> bool:
-        """Stop saying anything of a saga whose end is heard; return whether that was so."""
+        """Return whether an event tells the end of its saga; nothing more is said of it then."""
         if not isinstance(follows(answer), End):
             return False
-        self._said.pop(answer.instruction.trade_id, None)
-        return self._kept.pop(answer.instruction.trade_id, None) is not None
+        trade_id = answer.instruction.trade_id
+        self._ends.setdefault(trade_id, answer)
+        self._said.pop(trade_id, None)
+        self._kept.pop(trade_id, None)
+        return True
 
     def late(self, now: Instant) -> list[Saying]:
         """Give up what began too long ago: for the reader of the trades, who alone says `BEGIN`."""

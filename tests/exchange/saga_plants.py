@@ -163,8 +163,14 @@ PLANTS = (
     Plant(
         "a service says its event for ever",
         "saga_choreography",
-        "return self._kept.pop(answer.instruction.trade_id, None) is not None",
-        "return False",
+        "        self._kept.pop(trade_id, None)\n        return True",
+        "        return True",
+    ),
+    Plant(
+        "the end is not told again",
+        "saga_choreography",
+        "return self._ends.get(answer.instruction.trade_id)",
+        "return None",
     ),
     Plant(
         "the reader gives nothing up",

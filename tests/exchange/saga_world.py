@@ -121,6 +121,7 @@ class World:
         self.journal: list[bytes] = []
         self.lead = made.coordinator.Coordinator(self.times)
         self.kept = {name: {} for name in (*saga.Service, READER)}
+        self.heard = {name: {} for name in self.kept}
         self.sayings = {name: made.choreography.Sayings(self.times) for name in self.kept}
         self.read = 0
         self.ends: dict[int, str] = {}
@@ -230,7 +231,7 @@ class World:
 
     def hear(self, name, heard):
         if self.sayings[name].hear(heard):
-            self.kept[name] = self.sayings[name].kept
+            self.kept[name], self.heard[name] = self.sayings[name].kept, self.sayings[name].ends
         after = self.made.choreography.follows(heard)
         if isinstance(after, self.made.saga.End):
             self.ended(heard.instruction.trade_id, after)
@@ -238,10 +239,12 @@ class World:
         if ask is None:
             return
         carried = self.carry_out(name, ask)
+        end = isinstance(self.made.choreography.follows(carried.answer), self.made.saga.End)
+        said = carried.answer if carried.remembered and end else None
         if not carried.remembered:
-            self.say(name, carried.answer)  # said anew, since who asked anew may have missed it
-        elif isinstance(self.made.choreography.follows(carried.answer), self.made.saga.End):
-            self.say(name, carried.answer)
+            said = self.sayings[name].again(carried.answer)
+        if said is not None:
+            self.say(name, said)
 
     def carry_out(self, service, ask):
         self.point(f"{service}: before the effect of {ask.step}")
@@ -252,7 +255,7 @@ class World:
         self.books[service].write(carried)
         if self.plan.style == "choreographed" and carried.remembered:
             self.sayings[service].keep(carried.answer, self.now)
-            self.kept[service] = self.sayings[service].kept
+            self.kept[service], self.heard[service] = self.sayings[service].kept, self.sayings[service].ends
         self.point(f"{service}: after the effect of {ask.step}, before the answer")
         return carried
 
@@ -261,7 +264,8 @@ class World:
         entries = [self.made.entries.decode(line) for line in self.journal]
         self.lead = self.made.coordinator.Coordinator(self.times, entries)
         self.sayings = {
-            name: self.made.choreography.Sayings(self.times, kept.values()) for name, kept in self.kept.items()
+            name: self.made.choreography.Sayings(self.times, kept.values(), self.heard[name].values())
+            for name, kept in self.kept.items()
         }
 
     # What is judged
