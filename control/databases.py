@@ -30,7 +30,6 @@ def access(settings: Settings, kind: str, layout: Layout) -> DatabaseAccess | No
     url, file = given(settings, kind)
     if not url:
         return None
-    from control.settings import PREFIX
     from kernel.adapters.database import parse
 
     parsed = parse(url, f"setting {kind}_url (TAPEWATCH_{kind.upper()}_URL)")
