@@ -101,7 +101,7 @@ class DisconnectCancels:
                 found.append(msgspec.json.decode(path.read_bytes(), type=Promise))
             except (OSError, msgspec.DecodeError) as error:
                 if self._log is not None:
-                    self._log.event("promise-unreadable", severity="error", file=path.name, why=str(error))
+                    self._log.event("promise-unreadable", severity="error", path=str(path), why=str(error))
         self.keep(found)
 
     async def drain(self, within_s: float = DRAIN_S) -> None:

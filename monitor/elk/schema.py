@@ -109,6 +109,7 @@ ECS: Final = (
 _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "alert": (_K, "The alert a page or a rule is about."),
     "answer": (_K, "What a person said of a detector's page: false, true, or unknown."),
+    "by": (_K, "Who did it where no person is meant: the calendar."),
     "bytes": (_L, "Size of what was cut or sent."),
     "channel": (_K, "The channel a page goes by."),
     "channels": (_K, "The channels that are configured."),
@@ -126,6 +127,7 @@ _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "incident": (_K, "The incident."),
     "index": (_K, "The index or data stream concerned."),
     "key": (_K, "The key by which an action is told from its repetition."),
+    "kids": (_K, "Ids of the keys for tokens that are known now."),
     "message": (_T, "The sentence of an error or an incident."),
     "name": (_K, "What the event is about, by name."),
     "offset": (_L, "Where in a file, in bytes."),
@@ -140,6 +142,7 @@ _WORDS: Final[Mapping[str, tuple[Type, str]]] = MappingProxyType({
     "seconds": (_D, "How long it took."),
     "seq": (_L, "Sequence number in the journal."),
     "series": (_K, "The watched series, and which one of its kind."),
+    "session": (_K, "The session of order entry that orders belong to."),
     "symbol": (_K, "The instrument."),
     "to_channel": (_K, "The channel a page was escalated to."),
     "trades": (_L, "How many trades the event is about."),
