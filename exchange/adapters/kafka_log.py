@@ -44,6 +44,7 @@ _MAX_QUEUED: Final = 200_000
 _READ_TOGETHER: Final = 10_000
 _BACK: Final = 64
 _IDLE_READ_S: Final = 20.0
+_ASK_S: Final = 5.0
 
 
 class FencedError(LogFailedError):
@@ -154,6 +155,7 @@ class KafkaLog:
         # The client gives up by itself when a record's time is over; a second more is for its telling us.
         left = self._producer.flush(self.place.delivery_s + 1.0)
         if self._undelivered is not None or left or self._fenced:
+            self._ask_whether_fenced()
             raise self._failed(self._undelivered or f"{left} records have no answer")
         self._synced_seq = max(self._synced_seq, upto)
         return upto
@@ -199,6 +201,19 @@ class KafkaLog:
             return FencedError(f"{self._name}: {self._failure}; the log takes nothing more")
         self._failure = f"the brokers did not take the records: {why}"
         return LogFailedError(f"{self._name}: {self._failure}; the log takes nothing more")
+
+    def _ask_whether_fenced(self) -> None:
+        """Find out whether records were not taken because another engine has the partition.
+
+        The answer to a record does not tell: the client takes it as a reason to begin anew. The transaction's end does.
+        """
+        if self._fenced:
+            return
+        with self._transaction, contextlib.suppress(KafkaException):
+            try:
+                self._producer.abort_transaction(_ASK_S)
+            except KafkaException as error:
+                self._reason(error)
 
     def _hand_over(self, payloads: Sequence[bytes]) -> None:
         if len(self._producer) + len(payloads) > _MAX_QUEUED:

@@ -8,11 +8,11 @@ import time
 import msgspec
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not exported by its annotations
 
 from control.servers.kafka_cluster import Cluster
 from exchange.adapters.file_log import LogFailedError
-from exchange.adapters.kafka_log import KafkaLog, TopicCorruptError, read_journal
+from exchange.adapters.kafka_log import FencedError, KafkaLog, TopicCorruptError, read_journal
 from exchange.adapters.kafka_topics import check_cluster, prepare
 from exchange.commands import Sequenced
 from exchange.journal import Kind, encode_command
@@ -122,6 +122,50 @@ def opened(place, within_s=30):
         except TemporaryError:
             assert time.monotonic() < until
             time.sleep(0.2)
+
+
+def test_an_engine_that_comes_later_fences_the_older_one_off(kafka_place):
+    old = KafkaLog(kafka_place)
+    old.append(records(100))
+    old.sync()
+    new = KafkaLog(kafka_place)
+    assert new.last_seq == 100
+    began = sum(1 for _ in read_journal(kafka_place))
+    # The older one is not told: it goes on, with the numbers that come next for the new one too.
+    with pytest.raises(FencedError, match="another engine has opened this partition"):  # noqa: PT012 - which of the two
+        old.append(records(50, 101))
+        old.sync()
+    assert old.failed
+    new.append(records(3, 101))
+    new.sync()
+    with pytest.raises(FencedError):
+        old.append(records(1, 101))
+    old.close()
+    new.append(records(1, 104))
+    new.sync()
+    new.close()
+    assert began == 100
+    assert [record.payload for record in read_journal(kafka_place)] == records(104)
+
+
+def test_of_two_engines_under_load_the_older_writes_nothing_after_the_newer_began(kafka_place):
+    old = KafkaLog(kafka_place)
+    load = Load(old)
+    load.wait_for_more(500)
+    new = KafkaLog(kafka_place)
+    began_at = new.last_seq
+    mine = [encode_command(Sequenced(began_at + 1 + n, 7, order(f"new-{n}"))) for n in range(200)]
+    for one in mine:
+        new.append([one])
+        new.sync()
+    load.stop()
+    assert isinstance(load.error, FencedError)
+    new.close()
+    old.close()
+    assert load.acknowledged <= began_at
+    found = list(read_journal(kafka_place))
+    assert [record.seq for record in found] == list(range(1, began_at + 201))
+    assert [record.payload for record in found[began_at:]] == mine
 
 
 def test_a_transaction_that_is_held_too_long_is_ended_and_begun_anew_and_nobody_is_fenced(kafka_place):
