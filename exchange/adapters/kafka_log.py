@@ -102,7 +102,6 @@ class KafkaLog:
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": _MAX_QUEUED, "queue.buffering.max.kbytes": 1_048_576,
             "delivery.report.only.error": True,
-            "error_cb": self._told,
         })  # fmt: skip
 
     @property
@@ -153,7 +152,7 @@ class KafkaLog:
         self._check()
         upto = self.last_seq
         # The client gives up by itself when a record's time is over; a second more is for its telling us.
-        left = self._producer.flush(self.place.delivery_s + 1.0)
+        left = self._flush(self.place.delivery_s + 1.0)
         if self._undelivered is not None or left or self._fenced:
             self._ask_whether_fenced()
             raise self._failed(self._undelivered or f"{left} records have no answer")
@@ -201,6 +200,18 @@ class KafkaLog:
             return FencedError(f"{self._name}: {self._failure}; the log takes nothing more")
         self._failure = f"the brokers did not take the records: {why}"
         return LogFailedError(f"{self._name}: {self._failure}; the log takes nothing more")
+
+    def _flush(self, within_s: float) -> int:
+        """Wait for the brokers' answers; return how many records have none."""
+        try:
+            return self._producer.flush(within_s)
+        except (KafkaException, SystemError) as error:
+            # The library raises a fatal error while it calls back, so that the call back is what seems to fail.
+            fatal = error if isinstance(error, KafkaException) else error.__cause__
+            if not isinstance(fatal, KafkaException):
+                raise
+            self._undelivered = self._undelivered or self._reason(fatal)
+            return len(self._producer)
 
     def _ask_whether_fenced(self) -> None:
         """Find out whether records were not taken because another engine has the partition.
