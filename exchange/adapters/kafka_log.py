@@ -45,6 +45,7 @@ _READ_TOGETHER: Final = 10_000
 _BACK: Final = 64
 _IDLE_READ_S: Final = 20.0
 _ASK_S: Final = 5.0
+_STEP_S: Final = 0.2
 
 
 class FencedError(LogFailedError):
@@ -203,8 +204,13 @@ class KafkaLog:
 
     def _flush(self, within_s: float) -> int:
         """Wait for the brokers' answers; return how many records have none."""
+        until = time.monotonic() + within_s
         try:
-            return self._producer.flush(within_s)
+            # In steps: the library tells of a fatal error when a wait is over, however long that is.
+            left = self._producer.flush(min(_STEP_S, within_s))
+            while left and self._undelivered is None and time.monotonic() < until:
+                left = self._producer.flush(_STEP_S)
+            return left
         except (KafkaException, SystemError) as error:
             # The library raises a fatal error while it calls back, so that the call back is what seems to fail.
             fatal = error if isinstance(error, KafkaException) else error.__cause__
