@@ -148,7 +148,7 @@ def status_words(status: Mapping[str, Any], at: Instant) -> list[tuple[str, str]
 def fund(
     account: AccountName,
     asset: Annotated[str, typer.Argument(help="$cash, in millionths, or a symbol, in lots.")],
-    amount: Annotated[int, typer.Argument(help="How much of it.")],
+    amount: Annotated[int, typer.Argument(help="How much of it.", min=1, max=MAX_FUND)],
     why: Why = NO_WHY,
     by: By = "",
     state: State = None,

@@ -27,7 +27,7 @@ from exchange.types import (
 )
 from kernel.time import SECOND
 
-MOST_PARTS: Final = 1_000_000
+MOST_PARTS: Final = 10_000
 """In so many parts an iceberg may be shown at most: one command trades with all of them (C10)."""
 MAX_INSTANT: Final = (1 << 63) - 1
 """No later instant fits into a journal."""

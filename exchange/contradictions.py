@@ -82,7 +82,8 @@ def explained(command: ParticipantCommand, reason: RejectReason) -> Contradictio
 
 def _prices(command: PlaceOrder | ReplaceOrder) -> tuple[str, ...]:
     terms = command.terms if isinstance(command, PlaceOrder) else command
-    return tuple(name for name in ("price", "trigger") if getattr(terms, name, None))
+    # A price of 0 is one that was left out, or is none; a trigger that is None is kept as it was.
+    return tuple(name for name in ("price", "trigger") if getattr(terms, name, None) is not None)
 
 
 def _at_once(command: PlaceOrder | ReplaceOrder) -> tuple[str, ...]:
@@ -104,7 +105,10 @@ _ABOUT: Final[dict[RejectReason, _About]] = {
         lambda _: ("quantity",),
         "a multiple of the instrument's lot_step, from its min_quantity to its max_quantity",
     ),
-    RejectReason.BAD_PRICE: (_prices, "multiples of the instrument's tick_step, from 1 to 1000000000"),
+    RejectReason.BAD_PRICE: (
+        _prices,
+        "multiples of the instrument's tick_step, from 1 to 1000000000; none may be left out",
+    ),
     RejectReason.PRICE_OUT_OF_BAND: (_prices, "at most the instrument's band away from its reference"),
     RejectReason.BAD_DISPLAY: (
         lambda _: ("display", "quantity"),

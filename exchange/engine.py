@@ -368,7 +368,7 @@ class Engine:
         at: Any = floor.clock
         if type(item) is _SEQUENCED:
             given, at, asked, _ = astuple(item)
-            if given != seq:
+            if type(given) is not int or given != seq:
                 raise self._wrong(f"command {given}; it takes the next one only")
         kind = type(asked)
         fields: tuple[Any, ...] = ()  # all in one call: each read of one costs compiled code a search
@@ -383,12 +383,14 @@ class Engine:
             its = asked.key
         else:
             raise self._wrong(f"a {kind.__name__}; it takes commands")
+        if type(at) is not int or not 0 <= at <= MAX_INSTANT:
+            raise self._wrong(f"{at!r} for an instant")
         if at > floor.clock:
-            if at >= floor.next_due or type(at) is not int:
-                self._let_due_happen(events, at)
+            if at >= floor.next_due:
+                let_due_happen(floor, events, at)
             floor.clock = at
         self._sequence = seq
-        if who is None and is_id(whose):
+        if who is None and is_id(whose) and whose[0] != "$":
             who = floor.account(whose)
         # The whole of `is_id`, without a call: this one id is new with every request.
         if who is None or type(its) is not str or not (0 < len(its) <= MAX_ID_LENGTH and its.isascii()
@@ -413,12 +415,6 @@ class Engine:
 
     def _wrong(self, what: str) -> PermanentError:
         return PermanentError(f"engine at sequence {self._sequence} was given {what}")
-
-    def _let_due_happen(self, events: list[Event], at: int) -> None:
-        """Let happen what is due, if `at` is an instant a journal holds; nothing else is as late as `NEVER`."""
-        if at > MAX_INSTANT or type(at) is not int:
-            raise self._wrong(f"{at!r} for an instant")
-        let_due_happen(self._floor, events, at)
 
     def _carry_out_rarer(self, events: list[Event], command: Command) -> None:
         """Carry out what is rarer than orders and cancels."""

@@ -28,7 +28,7 @@ from exchange.events import Happened
 from kernel.errors import PermanentError
 
 FORMAT_VERSION: Final = 1
-MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024 * 1024
 """More than any record needs (the largest is the close of a session with very many orders)."""
 
 _MAGIC: Final = b"TJ"
@@ -54,6 +54,10 @@ class Kind(IntEnum):
 
     COMMANDS = 1
     EVENTS = 2
+
+
+class RecordTooLargeError(PermanentError):
+    """What one command caused is more than a record can hold."""
 
 
 class CorruptError(PermanentError):
@@ -121,7 +125,7 @@ def frame(seq: int, payload: bytes) -> bytes:
     """Return a whole record.
 
     Raises:
-        ValueError: the payload is larger than `MAX_PAYLOAD_BYTES`.
+        RecordTooLargeError: the payload is larger than `MAX_PAYLOAD_BYTES`.
     """
     return frames(seq, (payload,))
 
@@ -130,14 +134,14 @@ def frames(first_seq: int, payloads: Sequence[bytes]) -> bytes:
     """Return whole records, one behind the other, the first with the number `first_seq`.
 
     Raises:
-        ValueError: a payload is larger than `MAX_PAYLOAD_BYTES`.
+        RecordTooLargeError: a payload is larger than `MAX_PAYLOAD_BYTES`.
     """
     parts: list[bytes] = []
     pack_head, pack_tail = _HEAD_PLAIN.pack, _TAIL.pack
     for seq, payload in enumerate(payloads, first_seq):
         length = len(payload)
         if length > MAX_PAYLOAD_BYTES:
-            raise ValueError(f"record {seq} holds {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
+            raise RecordTooLargeError(f"record {seq} holds {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
         plain = pack_head(_MAGIC, FORMAT_VERSION, 0, length, seq)
         tail = pack_tail(crc32(payload, seq & 0xFFFFFFFF), _END)
         parts += (plain, crc32(plain).to_bytes(4, "big"), payload, tail)

@@ -22,7 +22,7 @@ from kernel.time import Instant
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
 """No request comes near it; a longer frame is noise, and the connection is closed."""
-MAX_REPLY_BYTES: Final = 64 * 1024 * 1024
+MAX_REPLY_BYTES: Final = 1024 * 1024 * 1024
 """Full books of every symbol fit many times over."""
 _LENGTH: Final = struct.Struct(">I")
 

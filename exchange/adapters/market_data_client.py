@@ -39,7 +39,7 @@ RESYNC_S: Final = 1.0
 """A snapshot that did not come for so long is asked for again."""
 TOO_SLOW: Final = 1013
 """The code with which the feed cuts off a subscriber that does not keep up."""
-_MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+_MAX_FRAME_BYTES: Final = 1024 * 1024 * 1024
 
 
 class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -312,7 +312,7 @@ class Sequencer:
         payloads = [codec.encode_events(item) for item in happened]
         try:
             self._events.append(payloads)
-        except LogFailedError as error:
+        except (LogFailedError, codec.RecordTooLargeError) as error:
             # The commands are durable and were answered. What they caused can be derived again, but not by consumers
             # who wait for it now: better to stand still than to trade on without market data and settlement.
             self._fail(str(error))

@@ -72,7 +72,7 @@ class NaiveEngine(NaiveState):
         texts = [client_id]
         if participant or isinstance(command, c.Fund | c.DisableAccount | c.EnableAccount):
             texts.append(command.account)
-        if not all(good_text(text) for text in texts):
+        if not all(good_text(text) for text in texts) or (participant and account.startswith("$")):
             self.reject(account, client_id, RejectReason.BAD_CLIENT_ID)
         elif (account, client_id) in self.ids:
             self.reject(account, client_id, RejectReason.DUPLICATE_CLIENT_ID)

@@ -90,7 +90,7 @@ def c9_to_c12(order, instrument, money, new):
     display = order.display
     if new and (not whole(display) or not 0 <= display <= order.quantity or display % instrument.lot_step):
         return RejectReason.BAD_DISPLAY
-    if display and (order.quantity > 1_000_000 * display or (new and display < instrument.min_display)):
+    if display and (order.quantity > 10_000 * display or (new and display < instrument.min_display)):
         return RejectReason.BAD_DISPLAY
     if any(abs(price - instrument.reference) > instrument.band for price in prices_of(order)):
         return RejectReason.PRICE_OUT_OF_BAND

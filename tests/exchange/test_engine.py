@@ -348,3 +348,20 @@ def test_filled_and_cancelled_orders_leave_no_cycles():
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("at", [float("nan"), 1.5, True, -1, -(10**30), 1 << 63, "7", None])
+def test_no_instant_that_a_journal_cannot_hold_moves_the_engine(at):
+    desk = Desk()
+    desk.buy(100, 1)
+    before, following = desk.engine.state_hash(), desk.engine.sequence + 1
+    with pytest.raises(PermanentError, match="for an instant"):
+        desk.engine.apply(Sequenced(following, at, PlaceOrder("p", "new", "AAA", Side.BUY, 1, Limit(100))))
+    with pytest.raises(PermanentError, match="the next one only"):
+        desk.engine.apply(Sequenced(float(following), 1, PlaceOrder("p", "new", "AAA", Side.BUY, 1, Limit(100))))
+    assert desk.engine.state_hash() == before
+
+
+def test_nobody_trades_as_the_account_of_the_fees():
+    desk = Desk()
+    assert reason(desk.order(Side.BUY, 100, 1, account="$fees")) is RejectReason.BAD_CLIENT_ID

@@ -539,13 +539,13 @@ def test_c8_an_instrument_may_allow_orders_of_a_million_million_lots():
     assert reason(Desk().sell(1_000_001, 100)) == "bad_quantity"
 
 
-def test_c10_no_iceberg_is_shown_in_more_than_a_million_parts():
+def test_c10_no_iceberg_is_shown_in_more_than_ten_thousand_parts():
     desk = Desk(Instrument("AAA", 100, 50, tick_size="0.000001", max_quantity=10**12))
-    assert reason(desk.sell(1_000_001, 100, display=1)) == "bad_display"
-    assert kinds(desk.sell(1_000_000, 100, display=1)) == ["Accepted", "Rested"]
-    assert reason(desk.replace(1, 1_000_001, 100)) == "bad_display"
-    assert kinds(desk.replace(1, 999_999, 100)) == ["Replaced"]
-    assert reason(desk.sell(10**12, 110, trigger=90, display=999_999)) == "bad_display"
+    assert reason(desk.sell(10_001, 100, display=1)) == "bad_display"
+    assert kinds(desk.sell(10_000, 100, display=1)) == ["Accepted", "Rested"]
+    assert reason(desk.replace(1, 10_001, 100)) == "bad_display"
+    assert kinds(desk.replace(1, 9_999, 100)) == ["Replaced"]
+    assert reason(desk.sell(10**12, 110, trigger=90, display=99_999_999)) == "bad_display"
 
 
 @pytest.mark.parametrize(("display", "taken"), [(0, True), (4, True), (6, True), (20, True), (2, False), (3, False)])
