@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 import typer
@@ -148,7 +148,7 @@ def status_words(status: Mapping[str, Any], at: Instant) -> list[tuple[str, str]
 def fund(
     account: AccountName,
     asset: Annotated[str, typer.Argument(help="$cash, in millionths, or a symbol, in lots.")],
-    amount: Annotated[int, typer.Argument(help="How much of it.", min=1, max=MAX_FUND)],
+    amount: Annotated[int, typer.Argument(help="How much of it.")],
     why: Why = NO_WHY,
     by: By = "",
     state: State = None,
@@ -157,6 +157,8 @@ def fund(
 ) -> None:
     """Give an account cash or a position, or take what is free of it."""
     wish = Wish(layout_of(state), None, who(by), why)
+    if amount < 0:  # two signs would be two ways to say one thing
+        guarded(lambda: _no_amount(amount))
     told = guarded(lambda: fund_now(wish, account, asset, -amount if take else amount))
     out.print(markup(told), soft_wrap=True)
 
@@ -229,6 +231,10 @@ def turn_now(to: TradingPhase, wish: Wish) -> str:
     return f"{wish.what} is in phase {to} by {wish.by}: {wish.why}{still}"
 
 
+def _no_amount(amount: int) -> NoReturn:
+    raise InputError("amount", f"is {amount}", right=f"from 1 to {MAX_FUND}; --take takes it away")
+
+
 def fund_now(wish: Wish, account: str, asset: str, amount: int) -> str:
     """Give an account an asset, or take it; returns what was done.
 
@@ -238,7 +244,7 @@ def fund_now(wish: Wish, account: str, asset: str, amount: int) -> str:
     """
     _account(account)
     if not 0 < abs(amount) <= MAX_FUND:
-        raise InputError("amount", f"is {amount}", right=f"from 1 to {MAX_FUND}; --take takes it away")
+        _no_amount(amount)
     plant = faults.connect(wish.layout.root)
     _status(plant)
     _tell(plant, wish, "fund", {"account": account, "asset": asset, "amount": amount}, f"{account} {amount} {asset}")

@@ -383,7 +383,7 @@ class Engine:
             its = asked.key
         else:
             raise self._wrong(f"a {kind.__name__}; it takes commands")
-        if type(at) is not int or not 0 <= at <= MAX_INSTANT:
+        if type(at) is not int or not -MAX_INSTANT <= at <= MAX_INSTANT:
             raise self._wrong(f"{at!r} for an instant")
         if at > floor.clock:
             if at >= floor.next_due:

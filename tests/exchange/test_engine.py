@@ -350,7 +350,7 @@ def test_filled_and_cancelled_orders_leave_no_cycles():
         gc.enable()
 
 
-@pytest.mark.parametrize("at", [float("nan"), 1.5, True, -1, -(10**30), 1 << 63, "7", None])
+@pytest.mark.parametrize("at", [float("nan"), 1.5, True, -(10**30), 1 << 63, "7", None])
 def test_no_instant_that_a_journal_cannot_hold_moves_the_engine(at):
     desk = Desk()
     desk.buy(100, 1)
