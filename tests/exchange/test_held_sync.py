@@ -1,0 +1,143 @@
+"""While a sync is held, nobody hears of what it covers: no answer, no event, no higher number."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from exchange.adapters.file_log import FileLog
+from exchange.adapters.sequencer import Declined, Done, Sequencer
+from exchange.engine import Engine
+from exchange.journal import Kind
+from exchange.ports import Refusal
+from exchange.recording import RecordingEngine, RecordingLog
+from kernel.adapters.clock import SystemClock
+from tests.exchange.plant import INSTRUMENTS, eventually, order
+
+
+class HeldDisk:
+    """The real disk; once `hold` was called, each fsync waits until it is let through."""
+
+    def __init__(self) -> None:
+        self._through, self._held = threading.Semaphore(0), False
+        self.begun = self.ended = 0
+        self.fails = False
+
+    def hold(self) -> None:
+        self._held, self.begun, self.ended = True, 0, 0
+
+    def let_one_through(self) -> None:
+        self._through.release()
+
+    def let_go(self) -> None:
+        self._held = False
+        self._through.release()
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def fsync(self, fd: int) -> None:
+        self.begun += 1
+        if self._held:
+            assert self._through.acquire(timeout=10), "nobody let the sync through"
+        if self.fails:
+            raise OSError(5, "Input/output error")
+        os.fsync(fd)
+        self.ended += 1
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+
+class Heard:
+    """What left a sequencer."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Done | Declined] = {}
+        """The first answer to each: a later one takes nothing back."""
+        self.published: list[int] = []
+
+
+@asynccontextmanager
+async def running(root: Path, disk: HeldDisk) -> AsyncIterator[tuple[Sequencer, Heard]]:
+    heard = Heard()
+    with FileLog(root / "journal", disk=disk) as journal, FileLog(root / "events", Kind.EVENTS) as events:
+        sequencer = Sequencer(Engine(INSTRUMENTS), journal, events, clock=SystemClock(), telemetry=RecordingEngine(),
+                              log=RecordingLog())  # fmt: skip
+        sequencer.published = lambda _payloads, seq: heard.published.append(seq)
+        task = asyncio.create_task(sequencer.run())
+        try:
+            yield sequencer, heard
+        finally:
+            disk.let_go()
+            sequencer.stop()
+            await task
+
+
+def send(sequencer: Sequencer, heard: Heard, *names: str) -> None:
+    def keep(name: str, outcome: Done | Declined) -> None:
+        heard.answers.setdefault(name, outcome)
+
+    for name in names:
+        sequencer.submit(order(name), partial(keep, name))
+
+
+async def turns(count: int = 50) -> None:
+    """Let the loop do whatever it would do."""
+    for _ in range(count):
+        await asyncio.sleep(0.001)
+
+
+async def test_nothing_leaves_before_its_own_sync_came_back(tmp_path: Path) -> None:
+    disk = HeldDisk()
+    async with running(tmp_path, disk) as (sequencer, heard):
+        disk.hold()
+        send(sequencer, heard, "a", "b")
+        await eventually(lambda: disk.begun == 1)
+        send(sequencer, heard, "c", "d")  # they come while the sync of the first two is under way
+        await turns()
+        assert (heard.answers, heard.published, sequencer.seq, disk.ended) == ({}, [], 0, 0)
+        assert sequencer.engine.sequence >= 2  # matched, and nobody knows
+        assert sequencer.look_up(order("a").account, order("a").client_id) == Declined(Refusal.IN_FLIGHT)
+        disk.let_one_through()
+        await eventually(lambda: disk.begun == 2)
+        await eventually(lambda: len(heard.answers) == 2)
+        await turns()
+        # The first sync says nothing of what was written after it began.
+        assert (list(heard.answers), heard.published, sequencer.seq, disk.ended) == (["a", "b"], [2], 2, 1)
+        disk.let_one_through()
+        await eventually(lambda: len(heard.answers) == 4)
+        assert all(isinstance(answer, Done) for answer in heard.answers.values())
+        assert (list(heard.answers), heard.published, sequencer.seq) == (["a", "b", "c", "d"], [2, 4], 4)
+
+
+@pytest.mark.parametrize("later", [(), ("c", "d")])
+async def test_when_the_held_sync_fails_nobody_is_acknowledged_and_none_is_tried_again(
+    tmp_path: Path, later: tuple[str, ...]
+) -> None:
+    disk = HeldDisk()
+    async with running(tmp_path, disk) as (sequencer, heard):
+        disk.hold()
+        send(sequencer, heard, "a", "b")
+        await eventually(lambda: disk.begun == 1)
+        send(sequencer, heard, *later)
+        await turns()
+        disk.fails = True
+        disk.let_one_through()
+        await eventually(lambda: len(heard.answers) == 2 + len(later))
+        disk.fails = False  # the next would succeed, and prove nothing
+        disk.let_go()
+        await turns()
+        reasons = {name: answer.reason for name, answer in heard.answers.items() if isinstance(answer, Declined)}
+        assert set(reasons) == {"a", "b", *later}
+        assert reasons["a"] is reasons["b"] is Refusal.UNDECIDED
+        assert {reasons[name] for name in later} <= {Refusal.UNDECIDED, Refusal.JOURNAL_FAILED}
+        assert (heard.published, sequencer.seq, disk.begun, disk.ended) == ([], 0, 1, 0)
+        assert sequencer.look_up(order("a").account, order("a").client_id) == Declined(Refusal.UNDECIDED)
