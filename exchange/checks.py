@@ -53,11 +53,6 @@ def is_id(text: object) -> bool:
     return type(text) is str and 0 < len(text) <= MAX_ID_LENGTH and text.isascii() and text.isprintable()
 
 
-def is_session(text: object) -> bool:
-    """Tell whether the session of an order is one, or none (C7)."""
-    return type(text) is str and (not text or is_id(text))
-
-
 def refuse_account(floor: Floor, account: Account) -> RejectReason | None:
     """Return why an account may not send a new or replaced order now (C3, C4)."""
     if account.name in floor.disabled:

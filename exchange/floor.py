@@ -327,10 +327,6 @@ class Floor:
         else:
             recent.append((self.clock, price, 1))
 
-    def needed(self, order: Order) -> int:
-        """Return what an order as it stands must hold (M4)."""
-        return need(order.book, order.side, order.price, order.quantity + order.hidden)
-
     def hold(self, order: Order) -> None:
         """Hold what an order needs now, and give back what it does not need any more (M5)."""
         lots = order.quantity + order.hidden
@@ -367,16 +363,6 @@ class Floor:
         if amount is None:
             amount = book.positions[account] = Amount()
         return amount
-
-    def free_cash(self, account: AccountId) -> int:
-        """Return the millionths an account has less those held."""
-        amount = self.cash.get(account)
-        return 0 if amount is None else amount.has - amount.held
-
-    def free_position(self, book: Book, account: AccountId) -> int:
-        """Return the lots an account has less those held."""
-        amount = book.positions.get(account)
-        return 0 if amount is None else amount.has - amount.held
 
 
 def fee(notional: int, ppm: int) -> int:

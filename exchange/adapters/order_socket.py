@@ -83,6 +83,8 @@ class _Turned(NamedTuple):
     status: int
     words: str
     header: tuple[bytes, bytes] | None = None
+    status_word: str = "refused"
+    reason: str | None = None
 
 
 class OrderSockets:
@@ -103,7 +105,7 @@ class OrderSockets:
         name = (b"x-request-id", request_id.encode())
         let_in = await self._let_in(scope, heads, request_id)
         if isinstance(let_in, _Turned):
-            body = _encode(Problem("refused", let_in.words))
+            body = _encode(Problem(let_in.status_word, let_in.words, let_in.reason))
             headers = [(b"content-type", b"application/json"), name, *([let_in.header] if let_in.header else ())]
             await send({"type": "websocket.http.response.start", "status": let_in.status, "headers": headers})
             await send({"type": "websocket.http.response.body", "body": body})
@@ -157,7 +159,8 @@ class OrderSockets:
                 self._desk.log.event(
                     "bearer-refused", severity="warning", reason=str(error.fault), request_id=request_id
                 )
-            return _Turned(401, str(error), (b"www-authenticate", b"Bearer"))
+            challenge = (b"www-authenticate", b"Bearer")
+            return _Turned(401, str(error), challenge, RequestOutcome.UNAUTHORIZED, error.fault)
         if not bearer.scopes:
             return _Turned(403, "token: it has none of the scopes trade, read, admin")
         if self.stopping or len(self._open) >= MAX_SOCKETS:

@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exchange.adapters.listing_file import read_listing
 from exchange.adapters.order_requests import request_of
 from exchange.adapters.orders_json import PlaceBody, read_cancel, read_mass_cancel, read_place, read_replace
 from exchange.commands import CancelOrder, Limit, Market, MassCancel, PlaceOrder, ReplaceOrder, Stop, StopLimit
 from exchange.engine import Engine
 from exchange.flow_csv import COLUMNS, NEEDED, CsvFlow, CsvWriter, read_flow
 from exchange.offline_load import run_offline
-from exchange.types import Instrument, SelfTrade, Side, TimeInForce
+from exchange.types import SelfTrade, Side, TimeInForce
 from kernel.errors import InputError
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "every-order.csv"
 PAGE = (EXAMPLE.parents[1] / "exchange.md").read_text()
-INSTRUMENTS = (Instrument("AAA", 10_000, 2_000),)
+INSTRUMENTS = read_listing(EXAMPLE.parent / "instruments.json").instruments
 
 names = st.text(st.characters(codec="ascii", min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
 whole = st.integers(1, 2**53 - 1)

@@ -67,9 +67,8 @@ def test_another_version_is_refused_by_name():
 
 def of_version(version):
     """A whole message as a program of that version would write it."""
-    from unittest.mock import patch
-
-    with patch("exchange.messages.SCHEMA_VERSION", version):
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("exchange.messages.SCHEMA_VERSION", version)
         return seal(Kind.COMMANDS, 1, b"payload")
 
 

@@ -167,6 +167,20 @@ async def test_who_may_not_come_in_is_told_so_over_http(tmp_path):
         assert http.telemetry.open_sockets == 0
 
 
+async def test_a_refused_token_is_told_as_over_plain_http(tmp_path):
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+               "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+    async with front(tmp_path) as http:
+        told = []
+        for path, more in (("/v1/ws/orders", upgrade), ("/v1/orders", {})):
+            headers = {"Authorization": "Bearer nonsense", **more}
+            async with http.session.get(http.url + path, headers=headers) as answer:
+                assert answer.status == 401
+                told.append(await answer.json())
+        assert told[0] == told[1]
+        assert told[0]["reason"] == "malformed"
+
+
 async def test_accounts_and_budgets_hold_for_every_message(tmp_path):
     async with plant(tmp_path, rates=Rates(account_per_s=2.0)) as (running, http), line(http) as ws:
         assert (await ws.ask(**PLACE | {"account": "bob"}))["status"] == 403
