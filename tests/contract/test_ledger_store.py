@@ -185,6 +185,21 @@ def until_settled(store: SettlementStore, happened) -> int:
             time.sleep(0.02)
 
 
+@pytest.mark.postgres
+def test_money_moves_in_serializable_transactions_only(database):
+    """Two that read what the other writes cannot both be: a weaker order would let balances follow half of each."""
+    seen = set()
+
+    def look(connection: sa.Connection) -> None:
+        found = connection.connection.cursor().execute("SHOW transaction_isolation").fetchone()
+        seen.add(found[0])
+
+    with contextlib.closing(SettlementStore(lay(database), INSTRUMENTS)) as store:
+        sa.event.listen(store._engine, "commit", look)
+        store.settle(happenings(20))
+    assert seen == {"serializable"}
+
+
 def test_conflicts_are_tried_again_and_then_told(postgres, database, monkeypatch):
     lay(database)
     with contextlib.closing(SettlementStore(database, INSTRUMENTS)) as store:

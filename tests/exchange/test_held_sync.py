@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from exchange.adapters.file_log import FileLog
@@ -18,6 +19,7 @@ from exchange.engine import Engine
 from exchange.journal import Kind
 from exchange.ports import Refusal
 from exchange.recording import RecordingEngine, RecordingLog
+from exchange.types import Lots
 from kernel.adapters.clock import SystemClock
 from tests.exchange.plant import INSTRUMENTS, eventually, order
 
@@ -141,3 +143,16 @@ async def test_when_the_held_sync_fails_nobody_is_acknowledged_and_none_is_tried
         assert {reasons[name] for name in later} <= {Refusal.UNDECIDED, Refusal.JOURNAL_FAILED}
         assert (heard.published, sequencer.seq, disk.begun, disk.ended) == ([], 0, 1, 0)
         assert sequencer.look_up(order("a").account, order("a").client_id) == Declined(Refusal.UNDECIDED)
+
+
+async def test_an_id_under_way_is_told_apart_from_the_same_id_with_other_contents(tmp_path: Path) -> None:
+    disk = HeldDisk()
+    async with running(tmp_path, disk) as (sequencer, heard):
+        disk.hold()
+        send(sequencer, heard, "a")
+        await eventually(lambda: disk.begun == 1)
+        answers: list[Done | Declined] = []
+        sequencer.submit(order("a"), answers.append)
+        sequencer.submit(msgspec.structs.replace(order("a"), quantity=Lots(9)), answers.append)
+        assert answers == [Declined(Refusal.IN_FLIGHT), Declined(Refusal.MISMATCH)]
+        assert heard.answers == {}
