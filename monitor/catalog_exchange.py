@@ -7,7 +7,7 @@ from typing import Final
 from monitor.catalog_model import APPLY_BUCKETS, QUEUE_BUCKETS, SIZE_BUCKETS, Metric, Role, counter, gauge, histogram
 
 EXCHANGE: Final[tuple[Metric, ...]] = (
-    # --- mirror: another region's journal, copied ----------------------------------------------------------------------
+    # --- mirror: another region's journal, copied ------------------------------------------------------------------
     gauge(
         Role.MIRROR, "exchange_mirror_sequence", "Sequence number of the last command that is durable in this region."
     ),
