@@ -37,7 +37,7 @@ lint: setup ## Check style, types and the direction of imports
 	$(BIN)/lint-imports
 
 # What the tests of one run start: each worker has servers of its own.
-SERVERS := elastic or postgres or kafka or lb
+SERVERS := elastic or postgres or kafka or rabbit or lb
 
 # Three workers for two cores: a third of what the first run takes is waiting for servers and clocks.
 # What tests import is compiled once, also where the environment says that nothing be kept of it.

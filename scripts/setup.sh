@@ -49,11 +49,12 @@ monitoring() {
         packages="$packages prometheus-alertmanager"
     fi
     found "${TAPEWATCH_NODE_EXPORTER:-prometheus-node-exporter}" || packages="$packages prometheus-node-exporter"
-    # In CI the tests on a real PostgreSQL must not be skipped; a person installs it when it is wanted.
+    # In CI the tests on a real PostgreSQL and a real RabbitMQ must not be skipped; a person installs them when wanted.
     case "${CI:-}" in ""|0|false) ;; *)
         if ! found postgres && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
             packages="$packages postgresql"
-        fi ;;
+        fi
+        found rabbitmq-server || [ -x /usr/sbin/rabbitmq-server ] || packages="$packages rabbitmq-server" ;;
     esac
     found setpriv || packages="$packages util-linux"
     # shellcheck disable=SC2086 # package names are words of their own
@@ -96,6 +97,8 @@ testbed() {
     found java || say "a real Elasticsearch needs Java 17 or newer: apt-get install openjdk-17-jre-headless"
     found postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ||
         say "tests on a real PostgreSQL need one: apt-get install --no-install-recommends postgresql"
+    found rabbitmq-server || [ -x /usr/sbin/rabbitmq-server ] ||
+        say "tests on a real RabbitMQ need one: apt-get install --no-install-recommends rabbitmq-server"
     found openssl || say "the Kubernetes test bed (make kube) needs openssl: apt-get install openssl"
 }
 
