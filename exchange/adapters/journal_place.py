@@ -49,7 +49,8 @@ def note(directory: Path, place: KafkaPlace) -> None:
         )
     if before is not None and _identity(before) != _identity(place):
         raise PermanentError(
-            f"{directory}: belongs to the journal {_words(before)}, not to {_words(place)}; take another state directory"
+            f"{directory}: belongs to the journal {_words(before)}, not to {_words(place)}; take another state "
+            "directory"
         )
     if before == place:
         return

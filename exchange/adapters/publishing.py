@@ -7,6 +7,7 @@ is not remembered here: the topic itself says what its last record is, after a s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -40,6 +41,7 @@ class Publishing:
         self._log: Final = log
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="publish-events")
         self._trouble = False
+        self._idle: Final = asyncio.Event()
         self.seq: int | None = None
         """The last command whose events are durable in the topic; None while that is not known."""
 
@@ -70,9 +72,11 @@ class Publishing:
 
     async def finish(self, within_s: float) -> None:
         """Return when everything is published, or the time is over."""
-        until = asyncio.get_running_loop().time() + within_s
-        while self.behind > 0 and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(_STEP_S)
+        if self.behind > 0:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._idle.wait()
 
     def close(self) -> None:
         """Give the topic back, whatever a thread still does with it."""
@@ -99,6 +103,7 @@ class Publishing:
             if chunk:
                 place = await self._publish(place, chunk)
             else:
+                self._idle.set()
                 await self._ring.wait()
 
     async def _catch_up(self, place: int) -> int:

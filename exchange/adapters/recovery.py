@@ -108,7 +108,7 @@ OpenJournal = Callable[[], Journal]
 """Opens a journal that is kept elsewhere than in files, for writing."""
 
 
-def recover(  # noqa: PLR0913, PLR0917 - each with a name
+def recover(
     paths: EnginePaths,
     instruments: Sequence[Instrument],
     log: Log,

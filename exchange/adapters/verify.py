@@ -109,7 +109,9 @@ def _apply(
             try:
                 engine.apply(decode_command(record.payload))
             except msgspec.MsgspecError as error:
-                raise PermanentError(f"{name}: record {record.seq} holds no command of this program: {error}") from error
+                raise PermanentError(
+                    f"{name}: record {record.seq} holds no command of this program: {error}"
+                ) from error
             if record.seq == until:
                 break
             if not record.seq % _PROGRESS_EVERY:
