@@ -38,7 +38,9 @@ from kernel.errors import PermanentError, TemporaryError
 
 HELD_S: Final = 10.0
 """How long a transaction stays open at most: its end costs 30 ms, and nobody waits for it."""
-OPEN_WITHIN_S: Final = 60.0
+OPEN_WITHIN_S: Final = 15.0
+"""Brokers that have just come back take a few seconds; an engine asks again and again, and says meanwhile why it waits.
+"""
 _EXPIRY_S: Final = 60.0
 """When the brokers end a transaction whose producer is gone. Longer than it is held."""
 _MAX_QUEUED: Final = 200_000

@@ -94,7 +94,7 @@ def _make(admin: AdminClient, place: KafkaPlace, topic: str) -> None:
         config={**_LASTING, "min.insync.replicas": str(place.needed)},
     )  # fmt: skip
     try:
-        admin.create_topics([wanted], operation_timeout=TIMEOUT_S)[topic].result()
+        admin.create_topics([wanted], operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S)[topic].result()
     except KafkaException as error:
         told = error.args[0]
         if told.code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -123,7 +123,7 @@ def _look_at(admin: AdminClient, topic: str) -> tuple[TopicMetadata, dict[str, s
             found = admin.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
             if found.error is not None:
                 raise KafkaException(found.error)  # noqa: TRY301 - one place tells of both
-            config = admin.describe_configs([resource])[resource].result().values()
+            config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result().values()
             return found, {one.name: one.value for one in config}
         except KafkaException as error:
             told = error.args[0]

@@ -73,6 +73,7 @@ async def engine(
     tracer: Tracer | None = None,
     venue: Venue | None = None,
     calendar: Calendar | None = None,
+    *,
     open_journal: OpenJournal | None = None,
     topic: EventTopic | None = None,
 ) -> AsyncIterator[Running]:

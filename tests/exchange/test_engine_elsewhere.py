@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-calls=False, check-untyped-defs=False, disable-error-code="arg-type"
 # Literals stand for NewTypes here: a test reads best as the values themselves.
-"""An engine whose journal is elsewhere: its files are a cache, a lost majority stops it, events follow at their pace."""
+"""An engine whose journal is elsewhere: its files are a cache, a lost majority stops it, its events follow."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ async def hash_of(running):
 
 
 async def reopen(running):
-    """A start without the files of the one before is taken for one after a crash: nobody trades before somebody looks."""
+    """A start without the files of the one before counts as one after a crash: nobody trades before somebody looks."""
     assert running.server.status().market_halted
     await running.server.command(Resume("look", None))
 
