@@ -61,6 +61,11 @@ class KafkaPlace(msgspec.Struct, frozen=True, kw_only=True):
         """The topic of what the commands caused."""
         return f"{self.topic}.events"
 
+    @property
+    def dead(self) -> str:
+        """The topic of messages among the events that cannot be read."""
+        return f"{self.events}.dead"
+
     def client(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return a client's settings."""
         # The library writes on standard error of every connection that breaks; what matters comes as an error.
@@ -76,7 +81,7 @@ def prepare(place: KafkaPlace) -> str:
     """
     cluster_id = check_cluster(place)
     admin = AdminClient(place.client())
-    for topic in (place.commands, place.events):
+    for topic in (place.commands, place.events, place.dead):
         _make(admin, place, topic)
         _check_topic(admin, place, topic)
     return cluster_id
