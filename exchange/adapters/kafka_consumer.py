@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Received
 
 from exchange.adapters.dead_letters import DeadLetters
-from exchange.adapters.kafka_topics import KafkaPlace
+from exchange.adapters.kafka_topics import KafkaPlace, prepare
 from exchange.consuming import Broken, Effect, Missing, PartitionReader, Raw, Stretch
 from exchange.ports import ConsumerTelemetry, Log
 from kernel.errors import PermanentError, TemporaryError
@@ -87,6 +87,7 @@ class KafkaConsumer:
         eager: bool = False,
         client: Callable[[dict[str, Any]], Any] = Consumer,
         letters: Callable[[KafkaPlace, str], DeadLetters] = DeadLetters,
+        check: Callable[[KafkaPlace], object] = prepare,
     ) -> None:
         """Prepare; nothing is sent before `run`.
 
@@ -99,6 +100,7 @@ class KafkaConsumer:
             eager: whether every partition is given back at each rebalance, as old members of a group do.
             client: makes the library's consumer.
             letters: makes the place for dead letters.
+            check: is asked before the first message whether cluster and topics are what they should be.
         """
         self._place: Final = place
         self._group: Final = group
@@ -108,6 +110,7 @@ class KafkaConsumer:
         self._eager: Final = eager
         self._client: Final = client
         self._letters: Final = letters
+        self._check: Final = check
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="kafka")
         self._parts: Final[dict[int, _Part]] = {}
         self._heard: Callable[[bool], None] = lambda _: None
@@ -150,6 +153,7 @@ class KafkaConsumer:
         self._heard = told
         self._telemetry.connected(connected=False)
         try:
+            await self._checked()
             await self._call(self._begin)
             while True:
                 await self._turn(effect)
@@ -264,6 +268,17 @@ class KafkaConsumer:
         return target
 
     # --- on the loop -----------------------------------------------------------------------------------------------
+
+    async def _checked(self) -> None:
+        while True:
+            try:
+                await self._call(lambda: self._check(self._place))
+            except TemporaryError as error:
+                if self._connected is None:
+                    self._tell_connected(connected=False, why=str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            return
 
     async def _turn(self, effect: Effect) -> None:
         waiting = any(one.stretch is not None for one in self._parts.values())
