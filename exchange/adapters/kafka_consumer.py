@@ -40,6 +40,8 @@ _WAIT_S: Final = 0.1
 _ANSWER_S: Final = 1.0
 _COMMITTED_S: Final = 5.0
 _SESSION_MS: Final = 10_000
+_HEARTBEAT_MS: Final = 500
+"""A member hears with a heartbeat that the group is divided anew: so long do the others wait for it."""
 _POLL_MS: Final = 300_000
 _T = TypeVar("_T")
 
@@ -170,7 +172,7 @@ class KafkaConsumer:
                 "group.id": self._group,
                 "enable.auto.commit": False, "enable.auto.offset.store": False, "auto.offset.reset": "earliest",
                 "partition.assignment.strategy": "range" if self._eager else "cooperative-sticky",
-                "session.timeout.ms": _SESSION_MS, "heartbeat.interval.ms": _SESSION_MS // 10,
+                "session.timeout.ms": _SESSION_MS, "heartbeat.interval.ms": _HEARTBEAT_MS,
                 "max.poll.interval.ms": _POLL_MS,
                 # Events are published without a transaction (`docs/decisions/0026`); none is hidden from us either.
                 "isolation.level": "read_uncommitted", "check.crcs": True, "on_commit": self._on_commit,

@@ -26,9 +26,13 @@ _T = TypeVar("_T")
 class EventSource(Protocol):
     """Reads events on from where the effect is, in order, and has them carried out."""
 
-    keeps_place: bool
-    """Whether it keeps a place of its own, which may not come before the effect's: then a stretch without trades has
-    to be durable, too."""
+    @property
+    def keeps_place(self) -> bool:
+        """Whether it keeps a place of its own, which may not come before the effect's.
+
+        Then a stretch without trades has to be made durable, too.
+        """
+        ...
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether events are read."""
