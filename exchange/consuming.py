@@ -79,6 +79,8 @@ class Broken(NamedTuple):
     why: str
     look_from: int | None
     """From where it may be found by reading again; None: it is certain."""
+    look_below: int = 0
+    """If the log begins at this offset or behind it, it is certain, too."""
 
 
 class Stretch(NamedTuple):
@@ -116,6 +118,8 @@ class PartitionReader:
         self._before_seen = False
         """Whether a number before the next was met since the place was last changed: then nothing was left out."""
         self._looks = 0
+        self._began_at: int | None = None
+        """The first offset since the place was changed."""
 
     def read(self, messages: Iterable[Raw], end: int) -> Stretch:
         """Judge messages that follow one another; `end` is the offset up to which everything before was done with."""
@@ -123,6 +127,8 @@ class PartitionReader:
         poison: list[Poison] = []
         repeats, broken = 0, None
         for message in messages:
+            if self._began_at is None:
+                self._began_at = message.offset
             found = self._one(message)
             if isinstance(found, Poison):
                 poison.append(found)
@@ -152,7 +158,7 @@ class PartitionReader:
 
     def moved(self) -> None:
         """Hear that reading goes on from another place."""
-        self._before_seen = False
+        self._before_seen, self._began_at = False, None
         self._clear()
 
     # --- within ----------------------------------------------------------------------------------------------------
@@ -200,7 +206,12 @@ class PartitionReader:
         why = f"record {seq} stands where {self.next_seq} should"
         if self._first_suspect is not None:
             why += f"; the message at offset {self._first_suspect.offset} cannot be read: {self._first_suspect.why}"
-        self._looks += self._before_seen
+        if self._before_seen:
+            self._looks += 1
+            below = offset
+        else:
+            assert self._began_at is not None, "it read this message"
+            below = self._began_at  # what was read since does not reach back to a number that was carried out
         # Each record takes an offset at least, so the one that is due can stand no later than this.
-        look_from = None if self._looks >= LOOKS_MAX else max(0, offset - missing)
-        return Broken(offset, why, look_from)
+        look_from = None if self._looks >= LOOKS_MAX else max(0, min(offset - missing, below - 1))
+        return Broken(offset, why, look_from, below)

@@ -374,7 +374,7 @@ class KafkaConsumer:
                 where = await self._call(lambda: self._go_to(part, broken.look_from or 0))
             except KafkaException as error:
                 raise TemporaryError(f"{self._place.events}: cannot be read again: {error.args[0].str()}") from error
-        if where is not None and where < broken.offset:
+        if where is not None and where < broken.look_below:
             part.reader.moved()
             part.done = min(part.done, where)
             self._log.event(

@@ -122,6 +122,22 @@ def test_a_place_where_a_number_is_missing_is_read_again_before_it_is_believed()
     assert seqs(reader.read(raws(event(1), event(2), event(3)), 0)) == [2, 3]
 
 
+@pytest.mark.parametrize("begins_at", [0, 2, 3])
+def test_a_damaged_record_stops_for_good_however_far_back_it_is_looked_for(begins_at):
+    log = [event(1), b"{}", event(2), event(3)[:-1] + b"\x00", b"", event(4)]
+    reader, start, looks = PartitionReader(0 if begins_at == 0 else 2), begins_at, 0
+    while True:
+        stretch = reader.read(raws(*log[start:], offset=start), start)
+        broken = stretch.broken
+        assert broken is not None
+        if broken.look_from is None or max(begins_at, broken.look_from) >= broken.look_below:
+            break
+        start, looks = max(begins_at, broken.look_from), looks + 1
+        reader.moved()
+    assert looks < 10
+    assert broken.why.startswith("record 4 stands where 3 should; the message at offset 3 cannot be read")
+
+
 def test_who_went_back_is_led_to_the_record_that_is_due():
     log = [event(seq) for seq in (1, 2, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9)]
     reader, start = PartitionReader(2), 10  # the group is at record 8, the effect at 2
