@@ -26,109 +26,6 @@ class _Letter(msgspec.Struct):
     why: str = ""
 
 
-class MemoryBroker:
-    """The queues of a topology."""
-
-    def __init__(self, topology: Topology = TOPOLOGY) -> None:
-        """All queues are there and empty."""
-        self.topology: Final = topology
-        names = [name for queue in topology.queues for name in (queue.name, queue.dead)]
-        self._queues: Final = {name: collections.deque[_Letter]() for name in names}
-        self._changed: Final = asyncio.Condition()
-        self._out: Final[list[_Held]] = []
-        self._away = False
-
-    # --- its users --------------------------------------------------------------------------------------------------
-
-    def publisher(self) -> MemoryPublisher:
-        """Return a port to publish by."""
-        return MemoryPublisher(self)
-
-    def consumer(self, queue: str, *, batch: int = 64, pauses_s: tuple[float, float] = (0.1, 5.0)) -> MemoryConsumer:
-        """Return a port to read a queue by; see `RabbitConsumer` for the arguments.
-
-        Raises:
-            InputError: there is no such queue.
-        """
-        return MemoryConsumer(self, self.topology.queue(queue), batch=batch, pauses_s=pauses_s)
-
-    def dead(self, queue: str) -> list[DeadLetter]:
-        """Return the dead letters of a queue, the oldest first; they stay."""
-        return [DeadLetter(delivery=each.delivery, why=each.why) for each in self._queues[queue + DEAD]]
-
-    def depth(self, queue: str) -> int:
-        """Return how many messages wait in a queue; those handed out are not among them."""
-        return len(self._queues[queue])
-
-    # --- faults -----------------------------------------------------------------------------------------------------
-
-    async def go_away(self) -> None:
-        """Break every connection; what was handed out and not acknowledged comes again later."""
-        self._away = True
-        for held in list(self._out):
-            self._give_back(held)
-
-    async def come_back(self) -> None:
-        """Be there again, with what was confirmed."""
-        async with self._changed:
-            self._away = False
-            self._changed.notify_all()
-
-    # --- what its ports do ------------------------------------------------------------------------------------------
-
-    async def _accept(self, message: Outgoing) -> None:
-        if self._away:
-            raise TemporaryError(_AWAY)
-        taking = self.topology.taking(message.routing_key)
-        if not taking:
-            raise PermanentError(
-                f"no queue is bound for {message.routing_key}: message {message.message_id} is refused"
-            )
-        if any(len(self._queues[queue.name]) >= queue.longest for queue in taking):
-            raise TemporaryError(f"message {message.message_id} is not confirmed: a queue is full")
-        delivery = Delivery(
-            routing_key=message.routing_key, body=message.body, message_id=message.message_id, trace=message.trace
-        )
-        async with self._changed:
-            for queue in taking:
-                self._queues[queue.name].append(_Letter(delivery))
-            self._changed.notify_all()
-
-    async def _take(self, queue: Queue, most: int) -> _Held:
-        waiting = self._queues[queue.name]
-        async with self._changed:
-            await self._changed.wait_for(lambda: bool(waiting) and not self._away)
-            held = _Held(queue, [waiting.popleft() for _ in range(min(most, len(waiting)))])
-            self._out.append(held)
-            return held
-
-    def _give_back(self, held: _Held) -> None:
-        """Put what a consumer holds before its queue again; what has come too often goes to the dead letters."""
-        if held not in self._out:
-            return
-        self._out.remove(held)
-        again = []
-        for letter in held.letters:
-            if _spent(held.queue, letter.delivery):
-                self._bury(held.queue, letter, TOO_OFTEN)
-            else:
-                attempt = letter.delivery.attempt + 1
-                again.append(_Letter(msgspec.structs.replace(letter.delivery, attempt=attempt), letter.why))
-        self._queues[held.queue.name].extendleft(reversed(again))
-
-    def _bury(self, queue: Queue, letter: _Letter, why: str) -> None:
-        dead = msgspec.structs.replace(letter.delivery, attempt=1)
-        self._queues[queue.name.removesuffix(DEAD) + DEAD].append(_Letter(dead, why))
-
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-
-def _spent(queue: Queue, delivery: Delivery) -> bool:
-    return not queue.name.endswith(DEAD) and delivery.attempt > queue.redeliveries
-
-
 class _Held:
     """What a consumer has of a queue and did not acknowledge yet."""
 
@@ -137,11 +34,114 @@ class _Held:
         self.letters = letters
 
 
+class _Shelves:
+    """All that the broker has: what waits in each queue, and what is handed out."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology: Final = topology
+        names = [name for queue in topology.queues for name in (queue.name, queue.dead)]
+        self.waiting: Final = {name: collections.deque[_Letter]() for name in names}
+        self.out: Final[list[_Held]] = []
+        self.away = False
+        self._changed: Final = asyncio.Condition()
+
+    async def accept(self, message: Outgoing) -> None:
+        if self.away:
+            raise TemporaryError(_AWAY)
+        taking = self.topology.taking(message.routing_key)
+        if not taking:
+            raise PermanentError(
+                f"no queue is bound for {message.routing_key}: message {message.message_id} is refused"
+            )
+        if any(len(self.waiting[queue.name]) >= queue.longest for queue in taking):
+            raise TemporaryError(f"message {message.message_id} is not confirmed: a queue is full")
+        delivery = Delivery(
+            routing_key=message.routing_key, body=message.body, message_id=message.message_id, trace=message.trace
+        )
+        for queue in taking:
+            self.waiting[queue.name].append(_Letter(delivery))
+        await self.tell()
+
+    async def take(self, queue: Queue, most: int) -> _Held:
+        waiting = self.waiting[queue.name]
+        async with self._changed:
+            await self._changed.wait_for(lambda: bool(waiting) and not self.away)
+            held = _Held(queue, [waiting.popleft() for _ in range(min(most, len(waiting)))])
+            self.out.append(held)
+            return held
+
+    def give_back(self, held: _Held) -> None:
+        """Put what a consumer holds before its queue again; what has come too often goes to the dead letters."""
+        if held not in self.out:
+            return
+        self.out.remove(held)
+        again = []
+        for letter in held.letters:
+            if _spent(held.queue, letter.delivery):
+                self.bury(held.queue, letter, TOO_OFTEN)
+            else:
+                attempt = letter.delivery.attempt + 1
+                again.append(_Letter(msgspec.structs.replace(letter.delivery, attempt=attempt), letter.why))
+        self.waiting[held.queue.name].extendleft(reversed(again))
+
+    def bury(self, queue: Queue, letter: _Letter, why: str) -> None:
+        dead = msgspec.structs.replace(letter.delivery, attempt=1)
+        self.waiting[queue.name.removesuffix(DEAD) + DEAD].append(_Letter(dead, why))
+
+    async def tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def _spent(queue: Queue, delivery: Delivery) -> bool:
+    return not queue.name.endswith(DEAD) and delivery.attempt > queue.redeliveries
+
+
+class MemoryBroker:
+    """The queues of a topology."""
+
+    def __init__(self, topology: Topology = TOPOLOGY) -> None:
+        """All queues are there and empty."""
+        self.topology: Final = topology
+        self._shelves: Final = _Shelves(topology)
+
+    def publisher(self) -> MemoryPublisher:
+        """Return a port to publish by."""
+        return MemoryPublisher(self._shelves)
+
+    def consumer(self, queue: str, *, batch: int = 64, pauses_s: tuple[float, float] = (0.1, 5.0)) -> MemoryConsumer:
+        """Return a port to read a queue by; see `RabbitConsumer` for the arguments.
+
+        Raises:
+            InputError: there is no such queue.
+        """
+        return MemoryConsumer(self._shelves, self.topology.queue(queue), batch=batch, pauses_s=pauses_s)
+
+    def dead(self, queue: str) -> list[DeadLetter]:
+        """Return the dead letters of a queue, the oldest first; they stay."""
+        return [DeadLetter(delivery=each.delivery, why=each.why) for each in self._shelves.waiting[queue + DEAD]]
+
+    def depth(self, queue: str) -> int:
+        """Return how many messages wait in a queue; those handed out are not among them."""
+        return len(self._shelves.waiting[queue])
+
+    async def go_away(self) -> None:
+        """Break every connection; what was handed out and not acknowledged comes again later."""
+        self._shelves.away = True
+        for held in list(self._shelves.out):
+            self._shelves.give_back(held)
+
+    async def come_back(self) -> None:
+        """Be there again, with what was confirmed."""
+        self._shelves.away = False
+        await self._shelves.tell()
+
+
 class MemoryPublisher:
     """The port `Publisher` of a broker in memory."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
-        self._broker: Final = broker
+    def __init__(self, shelves: _Shelves) -> None:
+        self._shelves: Final = shelves
         self.confirmed = 0
         """Messages that the broker confirmed."""
 
@@ -155,12 +155,12 @@ class MemoryPublisher:
         errors: list[TemporaryError | PermanentError] = []
         for message in messages:
             try:
-                await self._broker._accept(message)
+                await self._shelves.accept(message)
                 self.confirmed += 1
             except (TemporaryError, PermanentError) as error:
                 errors.append(error)
-        for error in sorted(errors, key=lambda each: isinstance(each, TemporaryError)):
-            raise error
+        if errors:
+            raise min(errors, key=lambda each: isinstance(each, TemporaryError))
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -169,8 +169,8 @@ class MemoryPublisher:
 class MemoryConsumer:
     """The port `Consumer` of a broker in memory."""
 
-    def __init__(self, broker: MemoryBroker, queue: Queue, *, batch: int, pauses_s: tuple[float, float]) -> None:
-        self._broker: Final = broker
+    def __init__(self, shelves: _Shelves, queue: Queue, *, batch: int, pauses_s: tuple[float, float]) -> None:
+        self._shelves: Final = shelves
         self._queue: Final = queue
         self._batch: Final = batch
         self._pauses_s: Final = pauses_s
@@ -180,17 +180,17 @@ class MemoryConsumer:
     @property
     def connected(self) -> bool:
         """Whether messages can come."""
-        return not self._broker._away
+        return not self._shelves.away
 
     async def run(self, handle: Handle) -> None:
         """Hand deliveries to `handle` until cancelled; a broker that is away is waited for."""
         while True:
-            held = await self._broker._take(self._queue, self._batch)
+            held = await self._shelves.take(self._queue, self._batch)
             try:
                 await self._hand(held, handle)
             finally:
-                self._broker._give_back(held)
-                await self._broker._tell()
+                self._shelves.give_back(held)
+                await self._shelves.tell()
 
     async def _hand(self, held: _Held, handle: Handle) -> None:
         while held.letters:
@@ -218,7 +218,7 @@ class MemoryConsumer:
 
     def _still(self, held: _Held) -> bool:
         """Tell whether an acknowledgement counts: the connection that brought the letters lives."""
-        return held in self._broker._out
+        return held in self._shelves.out
 
     async def _pause(self, deliveries: Sequence[Delivery]) -> None:
         first, longest = self._pauses_s
@@ -231,5 +231,5 @@ class MemoryConsumer:
         self.repeated += len(held.letters)
 
     def _bury(self, letter: _Letter, why: str) -> None:
-        self._broker._bury(self._queue, letter, why)
+        self._shelves.bury(self._queue, letter, why)
         self.buried += 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
+import aiormq
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
 from aiormq.exceptions import PublishError
@@ -53,6 +54,7 @@ class RabbitPublisher:
         self._confirm_within_s: Final = confirm_within_s
         self._opening: Final = asyncio.Lock()
         self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
         self._exchange: AbstractExchange | None = None
         self._flying: Final[dict[str, asyncio.Event]] = {}
         self.confirmed = 0
@@ -90,13 +92,13 @@ class RabbitPublisher:
 
     async def _opened(self) -> AbstractExchange:
         async with self._opening:
-            if self._exchange is not None and not self._exchange.channel.is_closed:
+            if self._exchange is not None and self._channel is not None and not self._channel.is_closed:
                 return self._exchange
             await self.close()
             self._connection = await self._link.open()
             async with self._link.errors("a channel cannot be opened"):
-                channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-                self._exchange = await channel.get_exchange(self._topology.exchange, ensure=False)
+                self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+                self._exchange = await self._channel.get_exchange(self._topology.exchange, ensure=False)
                 return self._exchange
 
     async def _one(self, exchange: AbstractExchange, message: Outgoing) -> None:
@@ -223,7 +225,7 @@ class RabbitConsumer:
                 self.repeated += 1
 
     async def _bury(self, inbox: _Inbox, letter: AbstractIncomingMessage, delivery: Delivery, why: str) -> None:
-        """Send a letter to the dead ones, confirmed, before it leaves its queue: it may be there twice, never nowhere."""
+        """Send a letter to the dead ones, confirmed, before it leaves its queue: it may be twice, never nowhere."""
         await inbox.publish_dead(self._queue.name.removesuffix(DEAD), letter, delivery, why)
         await inbox.acknowledge(letter, alone=True)
         self.buried += 1
@@ -259,7 +261,7 @@ class _Inbox:
             await channel.get_queue(name, ensure=True)  # a missing one is told, not made
             queue = await declare_queue(channel, topology, topology.queue(name))
             inbox._dead = await channel.get_exchange(topology.dead, ensure=False)
-            underlay = await channel.get_underlay_channel()
+            underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
             tag = await queue.consume(inbox._letters.put, timeout=RPC_S)
             inbox._still = lambda: not channel.is_closed and tag in underlay.consumers
         return inbox

@@ -1,4 +1,4 @@
-"""A connection to RabbitMQ: opened with bounds on every wait, its errors told apart, its queues declared and checked."""
+"""A connection to RabbitMQ: bounds on every wait, its errors told apart, its queues declared and checked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, HeadersType
 from aiormq import exceptions
+from pamqp.common import FieldTable
 from yarl import URL
 
 from exchange.adapters.rabbit_topology import DEAD, Queue, Topology
@@ -120,7 +121,7 @@ async def close(opened: AbstractConnection) -> None:
 # --- queues ---------------------------------------------------------------------------------------------------------
 
 
-def arguments(topology: Topology, queue: Queue) -> dict[str, str | int]:
+def arguments(topology: Topology, queue: Queue) -> FieldTable:
     """Return what a queue is declared with."""
     if queue.name.endswith(DEAD):
         return {"x-queue-type": "quorum"}

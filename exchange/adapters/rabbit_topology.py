@@ -1,9 +1,9 @@
 """Which queues there are for messages between services, what reaches each, and where letters go that nobody can use.
 
-One topic exchange takes every message. Each queue is bound to it by patterns of routing keys, is a quorum queue (what it
-confirmed lies on disk and survives the broker's death), gives a message again a bounded number of times, and hands what
-comes oftener, or is refused, to the exchange of dead letters with a confirmation. Each queue `x` has its dead letters in
-`x.dead`, where they stay until a person decides.
+One topic exchange takes every message. Each queue is bound to it by patterns of routing keys, is a quorum queue (what
+it confirmed lies on disk and survives the broker's death), gives a message again a bounded number of times, and hands
+what comes oftener, or is refused, to the exchange of dead letters with a confirmation. Each queue `x` has its dead
+letters in `x.dead`, where they stay until a person decides.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ async def reading(consumer: Consumer, handle: Handle) -> AsyncIterator[asyncio.T
 
 async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for is no event
             await asyncio.sleep(0.005)
 
 
@@ -119,7 +119,7 @@ async def seen(side: Side, queue: str, count: int, **more: Any) -> list[Delivery
 async def buried(side: Side, queue: str, count: int) -> list[DeadLetter]:
     """Wait for so many dead letters."""
     async with asyncio.timeout(10):
-        while len(found := await side.dead(queue)) < count:
+        while len(found := await side.dead(queue)) < count:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(0.02)
     return found
 
@@ -161,11 +161,15 @@ async def test_one_id_published_twice_comes_twice(side):
     assert ids(await seen(side, "cash", 2)) == ["same", "same"]
 
 
+async def one_by_one(out: Publisher, count: int) -> None:
+    for number in range(count):
+        await out.publish(letters(f"m{number}", key="small"))
+
+
 async def test_a_full_queue_takes_no_more_and_its_publisher_is_told(side):
     out = side.publisher()
     with pytest.raises(TemporaryError):
-        for number in range(100):
-            await out.publish(letters(f"m{number}", key="small"))
+        await one_by_one(out, 100)
     await seen(side, "small", 5)
     await out.publish(letters("again", key="small"))
 
