@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
@@ -246,7 +247,8 @@ class _Inbox:
         self._link = link
         self._topology = topology
         self._name = name
-        self._letters: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()  # the prefetch bounds it
+        # The prefetch bounds it; None is the end of the connection.
+        self._letters: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
         self._still: Callable[[], bool] = lambda: True
         self._dead: AbstractExchange | None = None
 
@@ -264,21 +266,29 @@ class _Inbox:
             underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
             tag = await queue.consume(inbox._letters.put, timeout=RPC_S)
             inbox._still = lambda: not channel.is_closed and tag in underlay.consumers
+            channel.close_callbacks.add(lambda *_: inbox._letters.put_nowait(None))
         return inbox
 
     async def take(self, most: int) -> list[AbstractIncomingMessage]:
         """Wait for a letter, and return it with those that are there already."""
-        while True:
-            try:
+        letters: list[AbstractIncomingMessage] = []
+        while not letters:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
-                    letters = [await self._letters.get()]
-                break
-            except TimeoutError:
-                if not self._still():
-                    raise TemporaryError(f"RabbitMQ at {self._link.broker}: queue {self._name} ended") from None
+                    self._keep(await self._letters.get(), letters)
+            if not letters and not self._still():
+                raise self._ended()
         while len(letters) < most and not self._letters.empty():
-            letters.append(self._letters.get_nowait())
+            self._keep(self._letters.get_nowait(), letters)
         return letters
+
+    def _keep(self, letter: AbstractIncomingMessage | None, letters: list[AbstractIncomingMessage]) -> None:
+        if letter is None:
+            raise self._ended()
+        letters.append(letter)
+
+    def _ended(self) -> TemporaryError:
+        return TemporaryError(f"RabbitMQ at {self._link.broker}: queue {self._name} or its connection ended")
 
     async def acknowledge(self, letter: AbstractIncomingMessage, *, alone: bool = False) -> None:
         """Acknowledge a letter, and all before it unless alone."""

@@ -69,8 +69,8 @@ class RabbitLink:
         """Open a connection for as long as the block lasts.
 
         Raises:
-            TemporaryError: nobody answers.
-            PermanentError: the broker refuses the user, the password or the virtual host.
+            TemporaryError: nobody answers, or the virtual host is not there.
+            PermanentError: the broker refuses the user or the password.
         """
         opened = await self.open()
         try:
@@ -84,6 +84,13 @@ class RabbitLink:
             return await aio_pika.connect(
                 self._url, timeout=CONNECT_S, heartbeat=HEARTBEAT_S, client_properties={"connection_name": self._name}
             )
+        except exceptions.InvalidFrameError as error:
+            # The library tells of a close instead of the expected answer, not of its reason: a virtual host that is
+            # missing (which lasts) and one that is not up yet after the broker's start (which does not) look alike.
+            vhost = self._url.path.removeprefix("/") or "/"
+            raise TemporaryError(
+                f"RabbitMQ at {self.broker} refuses virtual host {vhost}: it is missing, not this user's, or not up yet"
+            ) from error
         except _LOST as error:
             raise self.told(error, "it cannot be reached") from error
 
@@ -92,9 +99,7 @@ class RabbitLink:
         words = f"RabbitMQ at {self.broker}: {what}: {' '.join(str(error).split())[:300] or type(error).__name__}"
         if isinstance(error, TapewatchError):
             return error
-        # The connection is refused by name where the virtual host is missing (530 NOT_ALLOWED).
-        refused = isinstance(error, (*_REFUSED, exceptions.ConnectionNotAllowed))
-        if refused and not any(each in words for each in _NOT_NOW):
+        if isinstance(error, _REFUSED) and not any(each in words for each in _NOT_NOW):
             return PermanentError(words)
         return TemporaryError(words)
 
