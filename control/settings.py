@@ -163,6 +163,8 @@ class Settings(BaseSettings):
     """File whose first line is its password."""
     postgres: str = ""
     """Directory of PostgreSQL's programs; empty: that of `postgres` on PATH, else Debian's newest."""
+    rabbitmq: str = ""
+    """Directory of RabbitMQ's scripts (sbin); empty: those on PATH, else Debian's newest."""
     elastic_url: str = ""
     """Elasticsearch that keeps the logs, such as `https://logs.example:9200`; empty: the local files alone."""
     environment: str = Field("dev", pattern=r"^[a-z0-9_.]{1,40}$")

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.servers import elastic, filebeat, kafka, postgres, zipkin
+from control.servers import elastic, filebeat, kafka, postgres, rabbit, zipkin
 from control.servers.store import cache
 from control.settings import Settings, load_settings
 from control.terminal import EXIT_CODES, AsJson, guarded, out, print_json
@@ -68,6 +68,12 @@ def known() -> tuple[Server, ...]:
             "postgres", "PostgreSQL: keeps the ledger and incidents (Debian's: make setup in CI, else apt-get)",
             lambda settings: postgres.find(settings.postgres),
             lambda settings: postgres.found(settings.postgres),
+            asked_for=True,
+        ),
+        Server(
+            "rabbitmq", "RabbitMQ: messages between services (Debian's: make setup in CI, else apt-get)",
+            lambda settings: rabbit.find(settings.rabbitmq),
+            lambda settings: rabbit.found(settings.rabbitmq),
             asked_for=True,
         ),
     )  # fmt: skip

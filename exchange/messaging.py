@@ -36,6 +36,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """How often it was delivered, this time included, as far as the broker tells."""
 
 
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that nobody could use, as it lies with the dead letters of its queue."""
+
+    delivery: Delivery
+    why: str
+
+
 class PoisonError(PermanentError):
     """A delivery that no repetition will make good: it goes to the dead letters, with the reason."""
 

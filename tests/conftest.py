@@ -16,6 +16,7 @@ from tests.elastic_node import (
 )
 from tests.kafka_brokers import kafka, kafka_home, kafka_place
 from tests.postgres_server import database, own_postgres, postgres, postgres_programs
+from tests.rabbit_server import own_rabbit, rabbit, rabbit_link, rabbit_scripts
 from tests.stages import pytest_deselected, pytest_ignore_collect
 
 __all__ = [
@@ -30,11 +31,15 @@ __all__ = [
     "kafka_place",
     "own_elastic",
     "own_postgres",
+    "own_rabbit",
     "postgres",
     "postgres_programs",
     "pytest_collection_modifyitems",
     "pytest_deselected",
     "pytest_ignore_collect",
+    "rabbit",
+    "rabbit_link",
+    "rabbit_scripts",
 ]
 
 # How long a draw takes says more about a shared machine than about a test: one pause of it must not fail one.

@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("elastic")
         if "postgres_programs" in names and not item.get_closest_marker("postgres"):
             item.add_marker("postgres")
+        if "rabbit_scripts" in names and not item.get_closest_marker("rabbit"):
+            item.add_marker("rabbit")
 
 
 def there(found: Path | None, name: str) -> Path:
