@@ -21,6 +21,7 @@ from exchange.ports import (
     RequestOutcome,
     SocketEnd,
 )
+from exchange.saga import End, Verdict
 from exchange.types import Symbol
 from kernel.time import Instant
 
@@ -253,6 +254,63 @@ class RecordingFeed:
     def engine_connected(self, *, connected: bool) -> None:
         """Keep the connection's state."""
         self.connected = connected
+
+
+@dataclass
+class RecordingSaga:
+    """A `SagaTelemetry` that adds up."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    repeats: int = 0
+    begun_sagas: int = 0
+    steps: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    """From beginning to end of each saga that ended."""
+    open: int = 0
+    stuck: dict[tuple[str, str], int] = field(default_factory=dict)
+    last_drift: int | None = None
+    seq: int = 0
+    is_connected: bool = False
+
+    def carried_out(self, verdicts: Mapping[Verdict, int], *, repeats: int, seconds: float) -> None:
+        """Add a batch."""
+        assert seconds >= 0
+        self.verdicts.update({verdict.value: count for verdict, count in verdicts.items()})
+        self.repeats += repeats
+
+    def begun(self, count: int) -> None:
+        """Add what was begun."""
+        self.begun_sagas += count
+
+    def stepped(self, seconds: float) -> None:
+        """Count a step."""
+        assert seconds >= 0
+        self.steps += 1
+
+    def ended(self, end: End, *, seconds: float, since_trade: float) -> None:
+        """Count an end."""
+        assert seconds >= 0
+        assert since_trade >= 0
+        self.ends[end.value] += 1
+        self.seconds.append(seconds)
+
+    def standing(self, open_: int, *, oldest: float, stuck: Mapping[tuple[str, str], int]) -> None:
+        """Keep how it stands."""
+        assert oldest >= 0
+        self.open, self.stuck = open_, dict(stuck)
+
+    def drift(self, value: int) -> None:
+        """Keep the sum."""
+        self.last_drift = value
+
+    def read(self, seq: int) -> None:
+        """Keep how far it is."""
+        self.seq = seq
+
+    def connected(self, *, source: bool) -> None:
+        """Keep the connection's state."""
+        self.is_connected = source
 
 
 @dataclass

@@ -52,9 +52,22 @@ class Sayings:
         return dict(self._kept)
 
     @property
+    def kept_count(self) -> int:
+        """Of how many sagas something is said."""
+        return len(self._kept)
+
+    def says(self, trade_id: TradeId) -> bool:
+        """Tell whether something is said of a saga."""
+        return trade_id in self._kept
+
+    @property
     def ends(self) -> dict[TradeId, Answer]:
         """The event that told the end, by saga; to be kept as what is said is kept."""
         return dict(self._ends)
+
+    def forget(self, trade_id: TradeId) -> None:
+        """Drop the memory of an end: for a party whose store is asked for ends."""
+        self._ends.pop(trade_id, None)
 
     def again(self, answer: Answer) -> Answer | None:
         """Return what to say when a step was answered from memory: the end, so that who missed it hears it.
@@ -98,10 +111,12 @@ class Sayings:
                 given_up.append(kept)
         return given_up
 
-    def due(self, now: Instant) -> list[Answer]:
-        """Return what is to be said now."""
+    def due(self, now: Instant, only: Iterable[TradeId] | None = None) -> list[Answer]:
+        """Return what is to be said now; with `only`, of these sagas."""
         due = []
-        for trade_id, saying in self._kept.items():
+        looked = self._kept if only is None else [one for one in only if one in self._kept]
+        for trade_id in looked:
+            saying = self._kept[trade_id]
             said, at, times = self._said.get(trade_id, (None, now, 0))
             if said != saying.answer:
                 times = 0

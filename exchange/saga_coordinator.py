@@ -117,6 +117,15 @@ class Coordinator:
         return dict(self._open)
 
     @property
+    def open_count(self) -> int:
+        """How many sagas are open."""
+        return len(self._open)
+
+    def at(self, trade_id: TradeId) -> Standing | None:
+        """Return where a saga stands; None when it is not open."""
+        return self._open.get(trade_id)
+
+    @property
     def ended(self) -> dict[TradeId, End]:
         """How the others ended."""
         return dict(self._ended)
@@ -157,10 +166,19 @@ class Coordinator:
                 assert standing.step in BEFORE_THE_PIVOT, f"{standing.step} is past giving up"
                 self._go(standing, Answer(Step.BEGIN, standing.instruction, Verdict.GIVEN_UP), entry.at)
 
-    def asks(self, now: Instant) -> list[Ask]:
-        """Return what is to be asked now: each open step once at first, then again after longer and longer waits."""
+    def forget(self, trade_id: TradeId) -> None:
+        """Drop the memory of an ended saga: for a driver whose journal tells which sagas were begun."""
+        self._ended.pop(trade_id, None)
+
+    def asks(self, now: Instant, only: Iterable[TradeId] | None = None) -> list[Ask]:
+        """Return what is to be asked now: each open step once at first, then again after longer and longer waits.
+
+        With `only`, nothing but the open ones of these sagas is looked at.
+        """
         asks = []
-        for trade_id, standing in self._open.items():
+        looked = self._open if only is None else [one for one in only if one in self._open]
+        for trade_id in looked:
+            standing = self._open[trade_id]
             asked = self._asked.get(trade_id)
             times = asked.times if asked is not None and asked.step is standing.step else 0
             if asked is not None and times and now - asked.at < self._wait(times):

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from exchange.saga_messages import Style, bindings
 from kernel.errors import InputError
 
 REDELIVERIES: Final = 20
@@ -89,13 +90,9 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         return [queue for queue in self.queues if queue.takes(routing_key)]
 
 
-SERVICES: Final = ("cash", "securities", "fees", "clearing")
-"""The services that settle."""
 TOPOLOGY: Final = Topology(
     queues=(
-        Queue(name="saga.coordinator", patterns=("saga.answer",)),
-        *(Queue(name=f"saga.{each}", patterns=(f"saga.ask.{each}",)) for each in SERVICES),
-        *(Queue(name=f"saga.{each}.events", patterns=("saga.said.*.*",)) for each in SERVICES),
+        *(Queue(name=name, patterns=patterns) for style in Style for name, patterns in bindings(style).items()),
         Queue(name="notices", patterns=("notice.#",)),
     )
 )

@@ -1,0 +1,343 @@
+"""Who begins sagas as a process: the coordinator, or where the services follow each other the reader of the trades.
+
+Trades become sagas, once each, in the transaction that notes how far was read. Every entry is in the journal before it
+counts, and every answer is acknowledged after its entry is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Final
+
+from exchange.adapters.saga_journal import Place, SagaJournal, Trade
+from exchange.adapters.saga_part import STUCK_SHOWN, Around, SagaPart, SagasStatus, StuckSaga, readable
+from exchange.adapters.saga_service import TICK_S, sayings_status, tell_sayings
+from exchange.adapters.saga_store import Said
+from exchange.adapters.trade_source import Stretch, TradeSource, trades_of
+from exchange.ledger import money_per_tick
+from exchange.messaging import Delivery
+from exchange.saga import NEXT, Answer, Ask, End, Step, Verdict
+from exchange.saga_choreography import Saying, Sayings, follows
+from exchange.saga_coordinator import Coordinator, Entry, GaveUp, Told
+from exchange.saga_messages import Style, asking, read_answer, saying
+from exchange.types import Instrument, TradeId
+from kernel.errors import TemporaryError
+from kernel.time import Instant, to_seconds
+
+OPEN_MAX: Final = 2000
+"""Sagas open at once; more trades are not read until some of them end."""
+TOGETHER: Final = 512
+"""Sagas begun in one transaction."""
+_FULL_S: Final = 0.01
+
+
+class _Reader(SagaPart):
+    """What both styles have: trades are read, and begun."""
+
+    part = "coordinator"
+
+    def __init__(
+        self,
+        journal: SagaJournal,
+        source: TradeSource,
+        instruments: Sequence[Instrument],
+        around: Around,
+        *,
+        open_max: int = OPEN_MAX,
+    ) -> None:
+        super().__init__(around, "coordinator")
+        self._journal: Final = journal
+        self._source: Final = source
+        self._money: Final = {one.symbol: money_per_tick(one) for one in instruments}
+        self._open_max: Final = open_max
+        self._turn: Final = asyncio.Lock()
+        """Entries are made of what is applied, so one at a time makes, writes and applies them."""
+        self._traded_at: dict[TradeId, Instant] = {}
+        self._source_stands = False
+
+    def ready(self) -> tuple[bool, str]:
+        """Tell whether trades can be settled."""
+        if not self._source_stands:
+            return False, "no event stream to read trades from"
+        return super().ready()
+
+    def _works(self) -> Sequence[Coroutine[object, object, None]]:
+        return [self._read_trades(), self._inbox.run(self._handle), self._tick_forever()]
+
+    async def _read_trades(self) -> None:
+        async with contextlib.aclosing(self._source.follow(self._journal.seq, self._told_of_source)) as stream:
+            async for stretch in stream:
+                await self._begin_all(stretch)
+
+    def _told_of_source(self, stands: bool) -> None:  # noqa: FBT001 - a callback's one argument
+        if stands != self._source_stands:
+            self._log.event("trades-connected" if stands else "trades-lost", seq=self._journal.seq())
+        self._source_stands = stands
+        self._telemetry.connected(source=stands)
+
+    async def _begin_all(self, stretch: Stretch) -> None:
+        happened = [item for item in stretch.happened if item.seq > self._journal.seq(stretch.part)]
+        if not happened:
+            return
+        trades = trades_of(happened, self._money)
+        for start in range(0, len(trades), TOGETHER):
+            while self._open() >= self._open_max:  # noqa: ASYNC110 - it is asked seldom, and many things change it
+                await asyncio.sleep(_FULL_S)
+            part = trades[start : start + TOGETHER]
+            # Until the last of them is begun the stretch is not behind us: after a crash all of it is read again.
+            whole = start + TOGETHER >= len(trades)
+            place = Place(stretch.part, happened[-1].seq if whole else self._journal.seq(stretch.part))
+            await self._begin_some(part, place)
+        self._telemetry.read(happened[-1].seq)
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            with contextlib.suppress(TemporaryError):  # it was logged; what is open is asked again
+                await self._tick()
+
+    def _ended(self, trade_id: TradeId, end: End, begun: Instant, now: Instant) -> None:
+        at = self._traded_at.pop(trade_id, begun)
+        self._telemetry.ended(
+            end, seconds=max(0.0, to_seconds(now - begun)), since_trade=max(0.0, to_seconds(now - at))
+        )
+        if end is End.CANCELLED:
+            self._log.event("saga-cancelled", severity="warning", trade_id=trade_id)
+
+    def _open(self) -> int:
+        raise NotImplementedError
+
+    async def _begin_some(self, trades: Sequence[Trade], place: Place) -> None:
+        raise NotImplementedError
+
+    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+        raise NotImplementedError
+
+    async def _tick(self) -> None:
+        raise NotImplementedError
+
+
+class SagaCoordinator(_Reader):
+    """Leads every saga step by step."""
+
+    style = Style.ORCHESTRATED.value
+
+    def __init__(
+        self,
+        journal: SagaJournal,
+        source: TradeSource,
+        instruments: Sequence[Instrument],
+        around: Around,
+        *,
+        open_max: int = OPEN_MAX,
+    ) -> None:
+        """Nothing is read yet; `open_max` sagas are open at once, more trades wait."""
+        super().__init__(journal, source, instruments, around, open_max=open_max)
+        self._lead = Coordinator(self._times)
+
+    async def status(self) -> SagasStatus:
+        """Return where the open sagas stand, and how the others ended."""
+        states = await self._call(self._journal.states)
+        stuck = self._lead.stuck(self._clock.now())
+        now = self._clock.now()
+        shown = [
+            StuckSaga(
+                int(one.trade_id), one.step.value, one.service.value, one.reason.value, to_seconds(now - one.since),
+                one.refusal.value,
+            )
+            for one in stuck[:STUCK_SHOWN]
+        ]  # fmt: skip
+        standing = self._lead.standing
+        steps = Counter(one.step.value for one in standing.values())
+        return SagasStatus(self.part, self.style, len(standing), dict(steps), len(stuck), shown, states)
+
+    async def _begin(self) -> None:
+        self._lead = Coordinator(self._times, await self._until_done(self._journal.entries))
+        self._traded_at = await self._until_done(self._journal.traded_at)
+        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.seq())
+
+    async def _watch(self) -> None:
+        now = self._clock.now()
+        stuck = Counter((one.service.value, one.reason.value) for one in self._lead.stuck(now))
+        begun = next(iter(self._lead.standing.values()), None)
+        oldest = max(0.0, to_seconds(now - begun.begun)) if begun is not None else 0.0
+        self._telemetry.standing(self._open(), oldest=oldest, stuck=stuck)
+
+    def _open(self) -> int:
+        return self._lead.open_count
+
+    async def _begin_some(self, trades: Sequence[Trade], place: Place) -> None:
+        async with self._turn:
+            now = self._clock.now()
+            entries = await self._until_done(lambda: self._journal.begin(trades, now, place))
+            at = {trade.instruction.trade_id: trade.at for trade in trades}
+            for entry in entries:
+                self._lead.apply(entry)
+                self._traded_at[entry.instruction.trade_id] = at[entry.instruction.trade_id]
+            self._telemetry.begun(len(entries))
+            asks = self._lead.asks(now, [entry.instruction.trade_id for entry in entries])
+        await self._ask(asks)
+
+    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+        answers, poison = readable(deliveries, read_answer)
+        if answers:
+            await self._dawdle()
+            async with self._turn:
+                now = self._clock.now()
+                asks = await self._note(self._entries_of(answers, now), now)
+            await self._ask(asks)
+        if poison is not None:
+            raise poison
+
+    def _entries_of(self, answers: Sequence[Answer], now: Instant) -> list[Told]:
+        """Return what answers lead to, one a saga: a second one of a batch is a repeat, or is asked for again."""
+        entries: dict[TradeId, Told] = {}
+        for answer in answers:
+            if answer.instruction.trade_id not in entries and (entry := self._lead.told(answer, now)) is not None:
+                entries[answer.instruction.trade_id] = entry
+        return list(entries.values())
+
+    async def _tick(self) -> None:
+        async with self._turn:
+            now = self._clock.now()
+            late = self._lead.late(now)
+            if late:
+                self._log.event("sagas-given-up", severity="warning", count=len(late))
+                await self._note(late, now)
+            asks = self._lead.asks(now)
+        await self._ask(asks)
+
+    async def _note(self, entries: Sequence[Told] | Sequence[GaveUp], now: Instant) -> list[Ask]:
+        """Write entries, then take them over; return what is to be asked next."""
+        if not entries:
+            return []
+        ended: dict[TradeId, End] = {}
+        for entry in entries:
+            if isinstance(entry, Told) and isinstance(end := follows(entry.answer), End):
+                ended[entry.answer.instruction.trade_id] = end
+        written: Sequence[Entry] = entries
+        await self._until_done(lambda: self._journal.append(written, ended))
+        touched = []
+        for entry in entries:
+            trade_id = entry.answer.instruction.trade_id if isinstance(entry, Told) else entry.trade_id
+            before = self._lead.at(trade_id)
+            assert before is not None, "an entry is of an open saga"
+            self._lead.apply(entry)
+            touched.append(trade_id)
+            if isinstance(entry, Told):
+                self._telemetry.stepped(max(0.0, to_seconds(now - before.since)))
+                if (entry.answer.step, entry.answer.verdict) not in NEXT:
+                    self._log.event(
+                        "saga-refused", severity="error", trade_id=trade_id, step=entry.answer.step.value,
+                        reason=entry.answer.reason.value,
+                    )  # fmt: skip
+            if trade_id in ended:
+                self._ended(trade_id, ended[trade_id], before.begun, now)
+                self._lead.forget(trade_id)
+        return self._lead.asks(now, touched)
+
+    async def _ask(self, asks: Sequence[Ask]) -> None:
+        try:
+            await self._publish([asking(ask) for ask in asks])
+        except TemporaryError:
+            return  # it was logged; the journal has them open, so they are asked again
+
+
+class SagaReader(_Reader):
+    """Says that sagas begin, and gives them up, where the services follow each other."""
+
+    style = Style.CHOREOGRAPHED.value
+
+    def __init__(
+        self,
+        journal: SagaJournal,
+        source: TradeSource,
+        instruments: Sequence[Instrument],
+        around: Around,
+        *,
+        open_max: int = OPEN_MAX,
+    ) -> None:
+        """Nothing is read yet; the end of `open_max` sagas is awaited at once, more trades wait."""
+        super().__init__(journal, source, instruments, around, open_max=open_max)
+        self._sayings = Sayings(self._times)
+        self._begun_at: dict[TradeId, Instant] = {}
+
+    async def status(self) -> SagasStatus:
+        """Return which sagas' end was not heard, and how the others ended."""
+        states = await self._call(self._journal.states)
+        blank = SagasStatus(self.part, self.style, 0, {}, 0, [], states)
+        return sayings_status(blank, self._sayings, self._clock.now())
+
+    async def _begin(self) -> None:
+        self._sayings = Sayings(self._times, await self._until_done(self._journal.sayings))
+        self._traded_at = await self._until_done(self._journal.traded_at)
+        self._begun_at = {trade_id: one.since for trade_id, one in self._sayings.kept.items()}
+        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.seq())
+
+    async def _watch(self) -> None:
+        tell_sayings(self._telemetry, self._sayings, self._clock.now())
+
+    def _open(self) -> int:
+        return self._sayings.kept_count
+
+    async def _begin_some(self, trades: Sequence[Trade], place: Place) -> None:
+        async with self._turn:
+            now = self._clock.now()
+            begun: Mapping[TradeId, Saying] = {
+                trade.instruction.trade_id: Saying(Answer(Step.BEGIN, trade.instruction, Verdict.DONE), now)
+                for trade in trades
+            }
+            failures: list[int] = []
+            new = await self._until_done(
+                lambda: self._journal.begin_saying(trades, begun, place), lambda: failures.append(1)
+            )
+            at = {trade.instruction.trade_id: trade.at for trade in trades}
+            if failures:
+                await self._begin()  # whether the failed attempt was written is not known
+            for trade_id in new:
+                self._sayings.begin(begun[trade_id].answer.instruction, now)
+                self._traded_at[trade_id] = at[trade_id]
+                self._begun_at[trade_id] = now
+            self._telemetry.begun(len(new))
+            due = self._sayings.due(now, new)
+        await self._say(due)
+
+    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+        heard, poison = readable(deliveries, read_answer)
+        async with self._turn:
+            now = self._clock.now()
+            ends: dict[TradeId, Answer] = {}
+            for answer in heard:
+                trade_id = answer.instruction.trade_id
+                if isinstance(follows(answer), End) and self._sayings.says(trade_id):
+                    ends.setdefault(trade_id, answer)
+            if ends:
+                ways = {trade_id: end for trade_id, one in ends.items() if isinstance(end := follows(one), End)}
+                said = Said(dict.fromkeys(ends), ends)
+                await self._until_done(lambda: self._journal.said(said, ways))
+                for trade_id, answer in ends.items():
+                    self._sayings.hear(answer)
+                    self._sayings.forget(trade_id)
+                    self._ended(trade_id, ways[trade_id], self._begun_at.pop(trade_id, now), now)
+        if poison is not None:
+            raise poison
+
+    async def _tick(self) -> None:
+        async with self._turn:
+            now = self._clock.now()
+            late = self._sayings.late(now)
+            if late:
+                self._log.event("sagas-given-up", severity="warning", count=len(late))
+                said = Said({one.answer.instruction.trade_id: one for one in late}, {})
+                await self._until_done(lambda: self._journal.said(said, {}))
+            due = self._sayings.due(now)
+        await self._say(due)
+
+    async def _say(self, due: Sequence[Answer]) -> None:
+        try:
+            await self._publish([saying(answer) for answer in due])
+        except TemporaryError:
+            return  # it was logged; what is kept is said again

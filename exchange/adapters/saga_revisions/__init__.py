@@ -1,0 +1,1 @@
+"""The sagas' tables from one revision to the next and back."""

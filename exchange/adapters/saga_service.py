@@ -1,0 +1,190 @@
+"""A service of settlement as a process: what it is asked, or what it hears, into its book and out again.
+
+A batch is one transaction; answers go out after it, and only then the batch is acknowledged. Whatever dies in between,
+the batch comes again and is answered from memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from typing import Final
+
+from exchange.adapters.saga_part import STUCK_SHOWN, Around, SagaPart, SagasStatus, StuckSaga, readable
+from exchange.adapters.saga_store import Reacted, SagaBook
+from exchange.messaging import Delivery, Outgoing
+from exchange.ports import SagaTelemetry
+from exchange.saga import AT, Answer, Ask, Carried, End, Verdict
+from exchange.saga_choreography import Saying, Sayings, follows
+from exchange.saga_messages import Style, answering, read_answer, read_ask, saying
+from kernel.errors import TemporaryError
+from kernel.time import Instant, to_seconds
+
+TICK_S: Final = 0.05
+"""How often it is looked what is to be said again."""
+NO_END: Final = "no_end"
+"""Why a saga counts as stuck without a coordinator: its end is not heard."""
+UNKNOWN: Final = "unknown"
+"""Whom such a saga waits for: nobody knows all that was said."""
+
+
+class _Service(SagaPart):
+    """What both styles of a service have."""
+
+    def __init__(self, book: SagaBook, around: Around) -> None:
+        super().__init__(around, book.service)
+        self.part = book.service.value
+        self._book: Final = book
+
+    def _works(self) -> Sequence[Coroutine[object, object, None]]:
+        return [self._inbox.run(self._handle)]
+
+    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+        raise NotImplementedError
+
+    async def _watch(self) -> None:
+        self._telemetry.drift(await self._call(self._book.drift))
+
+    def _tell(self, carried: Sequence[Carried], started: float) -> None:
+        new = [one for one in carried if one.remembered]
+        verdicts: Counter[Verdict] = Counter(one.answer.verdict for one in new)
+        self._telemetry.carried_out(verdicts, repeats=len(carried) - len(new), seconds=time.perf_counter() - started)
+
+
+class AskedService(_Service):
+    """A service that does what a coordinator asks."""
+
+    style = Style.ORCHESTRATED.value
+
+    async def status(self) -> SagasStatus:
+        """Return how it stands; where sagas stand only the coordinator knows."""
+        return SagasStatus(self.part, self.style, 0, {}, 0, [], drift=await self._call(self._book.drift))
+
+    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+        asks, poison = readable(deliveries, read_ask)
+        asks = [ask for ask in asks if AT[ask.step] is self._book.service]
+        if asks:
+            await self._dawdle()
+            started = time.perf_counter()
+            carried = await self._until_done(lambda: self._book.carry_out(asks))
+            self._tell(carried, started)
+            await self._publish(_traced([answering(one.answer) for one in carried], asks, deliveries))
+        if poison is not None:
+            raise poison
+
+
+class ReactingService(_Service):
+    """A service that reacts to what the others say, and says what it did until the end of a saga is heard."""
+
+    style = Style.CHOREOGRAPHED.value
+
+    def __init__(self, book: SagaBook, around: Around) -> None:
+        """Nothing is read yet."""
+        super().__init__(book, around)
+        self._sayings = Sayings(self._times)
+        self._stale = False
+        """Whether a transaction failed in a way that leaves open what is kept."""
+
+    async def status(self) -> SagasStatus:
+        """Return what this service still says, and what of it for too long."""
+        return sayings_status(
+            SagasStatus(self.part, self.style, 0, {}, 0, [], drift=await self._call(self._book.drift)),
+            self._sayings,
+            self._clock.now(),
+        )
+
+    async def _begin(self) -> None:
+        self._sayings = Sayings(self._times, await self._until_done(self._book.kept))
+
+    def _works(self) -> Sequence[Coroutine[object, object, None]]:
+        return [*super()._works(), self._say_again()]
+
+    async def _watch(self) -> None:
+        await super()._watch()
+        tell_sayings(self._telemetry, self._sayings, self._clock.now())
+
+    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+        heard, poison = readable(deliveries, read_answer)
+        if heard:
+            await self._dawdle()
+            started, now = time.perf_counter(), self._clock.now()
+            reacted = await self._until_done(lambda: self._book.react(heard, now), self._doubt)
+            self._tell([one.carried for one in reacted if one.carried is not None], started)
+            if self._stale:
+                self._stale = False
+                await self._begin()
+            await self._publish([saying(answer) for answer in self._take_over(reacted, now)])
+        if poison is not None:
+            raise poison
+
+    def _doubt(self) -> None:
+        self._stale = True
+
+    def _take_over(self, reacted: Sequence[Reacted], now: Instant) -> list[Answer]:
+        """Follow what is durable; return what is to be said at once."""
+        said, touched = [], []
+        for one in reacted:
+            answer = one.heard if one.carried is None else one.carried.answer
+            trade_id = answer.instruction.trade_id
+            if isinstance(follows(answer), End):
+                self._sayings.hear(answer)
+                self._sayings.forget(trade_id)
+                if one.carried is not None:
+                    said.append(one.end or answer)
+            elif one.carried is not None and one.carried.remembered:
+                self._sayings.keep(answer, now)
+                touched.append(trade_id)
+            elif one.carried is not None and one.end is not None:
+                said.append(one.end)
+        return said + self._sayings.due(now, touched)
+
+    async def _say_again(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            due = self._sayings.due(self._clock.now())
+            try:
+                await self._publish([saying(answer) for answer in due])
+            except TemporaryError:
+                continue  # it was logged, and what is kept is said again
+
+
+def _traced(messages: list[Outgoing], asks: Sequence[Ask], deliveries: Sequence[Delivery]) -> list[Outgoing]:
+    """Give each answer the trace of what it answers."""
+    if len(asks) > len(deliveries) or not any(one.trace for one in deliveries):
+        return messages
+    traces = {one.message_id.removesuffix(".ask"): one.trace for one in deliveries}
+    told = []
+    for message in messages:
+        trace = traces.get(message.message_id.removesuffix(".answer"), "")
+        told.append(
+            Outgoing(routing_key=message.routing_key, body=message.body, message_id=message.message_id, trace=trace)
+        )
+    return told
+
+
+def awaited(said: Saying) -> str:
+    """Return the service that what is said waits for, as far as who says it knows."""
+    after = follows(said.answer)
+    return AT[after.step].value if isinstance(after, Ask) else ""
+
+
+def sayings_status(blank: SagasStatus, sayings: Sayings, now: Instant) -> SagasStatus:
+    """Return how a party without a coordinator stands."""
+    kept = sayings.kept
+    stuck = sayings.stuck(now)
+    steps = Counter(f"{one.answer.step}.{one.answer.verdict}" for one in kept.values())
+    shown = [
+        StuckSaga(int(trade_id), step.value, awaited(kept[trade_id]), NO_END, to_seconds(ago))
+        for trade_id, step, ago in stuck[:STUCK_SHOWN]
+    ]
+    return SagasStatus(blank.part, blank.style, len(kept), dict(steps), len(stuck), shown, blank.states, blank.drift)
+
+
+def tell_sayings(telemetry: SagaTelemetry, sayings: Sayings, now: Instant) -> None:
+    """Tell how many sagas a party speaks of, how old the oldest is, and of how many no end is heard for too long."""
+    since = [one.since for one in sayings.kept.values()]
+    stuck = len(sayings.stuck(now))
+    oldest = max(0.0, to_seconds(now - min(since))) if since else 0.0
+    telemetry.standing(len(since), oldest=oldest, stuck={(UNKNOWN, NO_END): stuck} if stuck else {})

@@ -1,0 +1,111 @@
+"""The services of settlement as they run: whatever dies, comes twice or out of order, every saga ends and no sum changes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exchange.adapters.saga_journal import SagaJournal
+from exchange.messaging import Outgoing
+from exchange.saga import Rules
+from exchange.saga_messages import Style
+from exchange.types import AccountId
+from tests.exchange.saga_plant import PARTS, Plant, Points, some_trades, trade
+
+STYLES = list(Style)
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database whose tables are laid: copying it costs less than laying them."""
+    path = tmp_path_factory.mktemp("laid") / "saga.sqlite"
+    SagaJournal(path).close()
+    return path
+
+
+def files(root: Path, laid: Path) -> Callable[[str], Path]:
+    root.mkdir(exist_ok=True)
+    for name in PARTS:
+        shutil.copy(laid, root / f"{name}.sqlite")
+    return lambda name: root / f"{name}.sqlite"
+
+
+@pytest.fixture
+def place(tmp_path: Path, laid: Path) -> Callable[[str], Path]:
+    return files(tmp_path, laid)
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_trades_are_settled_once_each(style, place):
+    plant = Plant(place, style, some_trades(40))
+    assert await plant.run() == {"settled": 40}
+    plant.judge()
+    told = plant.telemetry["coordinator"]
+    assert (told.begun_sagas, dict(told.ends), told.seq) == (40, {"settled": 40}, 40)
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_what_clearing_refuses_is_taken_back_whole(style, place):
+    plant = Plant(place, style, some_trades(30), rules=Rules(suspended=frozenset({AccountId("r")})))
+    states = await plant.run()
+    assert set(states) == {"settled", "cancelled"}
+    plant.judge()
+
+
+@pytest.mark.parametrize("each", [pytest.param(1, marks=pytest.mark.long), 4])
+@pytest.mark.parametrize("style", STYLES)
+async def test_a_part_that_dies_at_any_point_loses_nothing_and_does_nothing_twice(style, each, tmp_path, laid):
+    deaths, first = 0, Plant(files(tmp_path, laid), style, [trade(1)])
+    await first.run()
+    points = len(first.points.met)
+    assert points > 20
+    for deadly in range(points % each, points, each):
+        place = files(tmp_path / str(deadly), laid)
+        plant = Plant(place, style, [trade(1)], points=Points(frozenset({deadly})))
+        assert await plant.run() == {"settled": 1}, plant.points.met
+        plant.judge()
+        deaths += plant.deaths
+    assert deaths > points / each * 0.8  # how often something is said again is the clock's to say
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_repeats_and_disorder_do_no_harm(style, place):
+    plant = Plant(place, style, some_trades(60), storm=0.3)
+    assert await plant.run() == {"settled": 60}
+    plant.judge()
+    assert sum(one.repeats for one in plant.telemetry.values()) > 10
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_a_message_that_nobody_understands_is_buried_and_the_rest_goes_on(style, place):
+    plant = Plant(place, style, some_trades(10))
+    key = "saga.ask.cash" if style is Style.ORCHESTRATED else "saga.said.begin.done"
+    bad = [b"{", b'{"version":9}', b'{"version":1}', b'{"version":1,"ask":{"step":"begin"}}', b"\xff\xfe"]
+    await plant.publisher().publish(
+        [Outgoing(routing_key=key, body=body, message_id=f"bad-{number}") for number, body in enumerate(bad)]
+    )
+    assert await plant.run() == {"settled": 10}
+    queue = "saga.cash" if style is Style.ORCHESTRATED else "saga.cash.events"
+    assert [dead.delivery.message_id for dead in plant.broker.dead(queue)] == [f"bad-{n}" for n in range(len(bad))]
+    assert "of version 9, this program reads 1" in plant.broker.dead(queue)[1].why
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_a_broker_that_goes_away_in_the_middle_is_waited_for(style, place):
+    plant = Plant(place, style, some_trades(40))
+
+    async def trouble() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+            await plant.broker.go_away()
+            await asyncio.sleep(0.1)
+            await plant.broker.come_back()
+
+    troubled = asyncio.create_task(trouble())
+    assert await plant.run() == {"settled": 40}
+    await troubled
+    plant.judge()
