@@ -111,7 +111,10 @@ class Layout:
         return self.root / "load"
 
     def secret(self, name: str) -> Path:
-        """Return a secret's file: `admin`, `trade`, `webhook` (bearer tokens) or `timeline` (chain key). Mode 0600."""
+        """Return a secret's file, mode 0600.
+
+        `admin`, `trade`, `webhook` (bearer tokens), `timeline` (chain key); passwords: `postgres`, `rabbitmq`.
+        """
         return self.root / "secrets" / name
 
     @property

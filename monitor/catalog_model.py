@@ -32,7 +32,12 @@ class Role(StrEnum):
     SHIPPER = "shipper"
     LOG_WATCH = "log-watch"
     ANOMALY = "anomaly"
+    SAGA = "saga"
+    KAFKA = "kafka"
     POSTGRES = "postgres"
+    RABBITMQ = "rabbitmq"
+    ZIPKIN = "zipkin"
+    EDGE = "edge"
 
 
 LATENCY_BUCKETS: Final = (
