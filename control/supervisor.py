@@ -43,14 +43,14 @@ FAULT_SIGNALS: Final = {"STOP": signal.SIGSTOP, "CONT": signal.SIGCONT, "KILL": 
 
 
 class Turnover(Protocol):
-    """How one of a pair takes over from the other. Every method blocks; a repeated one goes on where it was cut short."""
+    """How one of a pair takes over from the other. Every method blocks; repeated, it goes on where it was cut short."""
 
     def check(self, old: str, key: str = "") -> Mapping[str, str]:
         """Return the facts before a turn away from `old`; raises `RefusedError` when there may be none."""
         ...
 
     def depose(self, old: str, key: str) -> Mapping[str, str]:
-        """Make sure, durably, that `old` never takes a write again; raises `RefusedError` before it touches anything."""
+        """Make sure, durably, that `old` never takes a write again; raises `RefusedError`, with nothing touched."""
         ...
 
     def complete(self, old: str) -> Mapping[str, str]:

@@ -8,9 +8,7 @@ from monitor.catalog_model import Metric, Role, counter, gauge, unknown_at_first
 
 POSTGRES: Final[tuple[Metric, ...]] = (
     gauge(Role.POSTGRES, "pg_up", "1 while the server answers who watches it."),
-    unknown_at_first(
-        Role.POSTGRES, "pg_replication_is_replica", "1 for a stand-by, 0 for a server that takes writes."
-    ),
+    unknown_at_first(Role.POSTGRES, "pg_replication_is_replica", "1 for a stand-by, 0 for a server that takes writes."),
     unknown_at_first(
         Role.POSTGRES, "pg_replication_lag_seconds", "Age of the last transaction a stand-by replayed; 0: it has all."
     ),

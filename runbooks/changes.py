@@ -127,7 +127,7 @@ def target_of(change: Change) -> str:
             return f"service:{change.service}"
 
 
-def describe_change(change: Change | TakeBack) -> str:  # noqa: C901, PLR0911 - one line for each change
+def describe_change(change: Change | TakeBack) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each
     """Say what a change does, as a phrase that follows "to"."""
     match change:
         case RollingRestart():

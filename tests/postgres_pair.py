@@ -14,12 +14,14 @@ from typing import Any
 import psycopg
 
 from control.addresses import HOST
+from control.layout import Layout
 from control.plan import free_ports
+from control.servers.hosted import ServerConfig
 from control.servers.hosted_postgres import HostedPostgres
-from control.servers.postgres import USER
-from control.servers.postgres_pair import LOGIN, Pair, PostgresPlace, PostgresTurnover, Record, pair_url
+from control.servers.postgres import USER, end_all
+from control.servers.postgres_pair import LOGIN, Pair, PostgresTurnover, Record, pair_url
 
-WORDS = {"password": "of-the-servers", "app-password": "of-the-roles"}
+WORDS = {"postgres": "of-the-servers", "postgres-roles": "of-the-roles"}
 NAMES = ("postgres-1", "postgres-2")
 
 
@@ -37,22 +39,21 @@ class RealPair:
 
     def __init__(self, root: Path) -> None:
         root.chmod(0o755)
+        layout = Layout(root)
+        layout.secret("x").parent.mkdir()
         for name, word in WORDS.items():
-            (root / name).write_text(word + "\n")
+            layout.secret(name).write_text(word + "\n")
         self.ports = dict(zip(NAMES, free_ports(2), strict=True))
-        self.places = {name: self._place(root, name) for name in NAMES}
+        ports = {name: {"host": 1, "server": port} for name, port in self.ports.items()}
+        self.configs = {
+            name: ServerConfig(
+                service="postgres", replica=name, state=str(root), directory=str(root / "servers" / name), ports=ports
+            )
+            for name in NAMES
+        }
         self.hosts: dict[str, HostedPostgres] = {}
-        self.pair = Pair(root / "pair" / "record.json", NAMES[0])
-        self.turnover = PostgresTurnover(self.places[NAMES[0]])
-
-    def _place(self, root: Path, name: str) -> PostgresPlace:
-        other = next(each for each in NAMES if each != name)
-        return PostgresPlace(
-            name=name, port=self.ports[name], directory=str(root / name), other_name=other,
-            other_port=self.ports[other], other_directory=str(root / other), first=NAMES[0],
-            pair=str(root / "pair" / "record.json"), password_file=str(root / "password"),
-            app_password_file=str(root / "app-password"),
-        )  # fmt: skip
+        self.pair = Pair(layout.postgres_pair, NAMES[0])
+        self.turnover = PostgresTurnover(lambda: self.configs[NAMES[0]])
 
     def start(self, *names: str) -> None:
         """Start servers at the same moment; returns when all have begun."""
@@ -66,7 +67,7 @@ class RealPair:
 
         threads = []
         for name in names:
-            self.hosts[name] = HostedPostgres(self.places[name])
+            self.hosts[name] = HostedPostgres(self.configs[name])
             threads.append(threading.Thread(target=begin, args=(name,)))
             threads[-1].start()
         for thread in threads:
@@ -83,7 +84,7 @@ class RealPair:
     def kill(self, name: str) -> None:
         """End every process of a server as a power cut would; its host notices."""
         host = self.hosts.pop(name)
-        host._server._end(9)
+        end_all(Path(self.configs[name].directory) / "data")
         host.stop()
 
     def stop(self, name: str) -> None:
@@ -103,7 +104,7 @@ class RealPair:
     def ask(self, name: str, question: str, database: str = "ledger") -> list[tuple[Any, ...]]:
         """Carry out a statement on one server, as its superuser."""
         with psycopg.connect(
-            host=HOST, port=self.ports[name], user=USER, password=WORDS["password"], dbname=database,
+            host=HOST, port=self.ports[name], user=USER, password=WORDS["postgres"], dbname=database,
             autocommit=True, connect_timeout=2,
         ) as connection:  # fmt: skip
             cursor = connection.execute(question.encode())
@@ -111,7 +112,7 @@ class RealPair:
 
     def url(self, database: str = "ledger") -> str:
         """Return what a role is told, with the password in it."""
-        return pair_url(database, list(self.ports.values())).replace(f"{LOGIN}@", f"{LOGIN}:{WORDS['app-password']}@")
+        return pair_url(database, list(self.ports.values())).replace(f"{LOGIN}@", f"{LOGIN}:{WORDS['postgres-roles']}@")
 
     def taking_writes(self) -> list[str]:
         """Return the servers that are no stand-by now."""
@@ -131,7 +132,6 @@ def real_pair() -> Iterator[RealPair]:
     try:
         yield pair
     finally:
-        for host in pair.hosts.values():
-            host._server.kill()
-            host.stop()
+        for name in list(pair.hosts):
+            pair.kill(name)
         shutil.rmtree(root, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One PostgreSQL server of a pair, hosted: it begins as what the pair's record says, turns when that says so, and tells.
+"""One PostgreSQL server of a pair, hosted: it begins as what the pair's record says, and turns when that says so.
 
 A thread of its own keeps the server for its whole life: it starts it (the kernel ends a child with the thread that
 forked it), looks at the record ten times a second, promotes, gives way, and has commits wait for the stand-by or not.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,12 +22,13 @@ from control.databases import read_password
 from control.servers import postgres_watch
 from control.servers.postgres import READY_WITHIN_S, USER, Server, found
 from control.servers.postgres_databases import prepare
-from control.servers.postgres_pair import Pair, PostgresPlace, Record, connect, fence
+from control.servers.postgres_pair import Pair, Record, connect, fence, place_of
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 
 if TYPE_CHECKING:
-    from starlette.routing import Route
+    from starlette.routing import BaseRoute
 
+    from control.servers.hosted import ServerConfig
     from monitor.adapters.exporter import Exporter
 
 LOOK_S: Final = 0.1
@@ -53,19 +55,19 @@ class _Copy(msgspec.Struct, frozen=True):
 class HostedPostgres:
     """A server of the pair (`control.servers.hosted.Hosted`)."""
 
-    def __init__(self, place: PostgresPlace) -> None:
-        """Take its place; nothing is started.
+    def __init__(self, config: ServerConfig) -> None:
+        """Take its place in the pair; nothing is started.
 
         Raises:
             InputError: the password's file cannot be read.
             PermanentError: there is no PostgreSQL.
         """
-        self._place = place
+        self._place = place = place_of(config)
         self._pair = Pair(Path(place.pair), place.first)
         self._password = read_password(Path(place.password_file))
         self._server = Server(
             found(place.programs), Path(place.directory), port=place.port, password=self._password,
-            settings={**_SETTINGS, **place.settings},
+            settings=_SETTINGS,
         )  # fmt: skip
         self._thread = threading.Thread(target=self._keep, name=f"keeper of {place.name}", daemon=True)
         self._began, self._stopping, self._over = threading.Event(), threading.Event(), threading.Event()
@@ -130,10 +132,9 @@ class HostedPostgres:
             self._thread.join()
         self._watch.close()
 
-    def routes(self, admin: str) -> list[Route]:
-        """Return none: the record is all that is said to it."""
-        del admin
-        return []
+    def routes(self, admin_secret: str) -> Sequence[BaseRoute]:  # noqa: ARG002 - it has none
+        """Return nothing: the record is all that is said to it."""
+        return ()
 
     # --- the keeper -------------------------------------------------------------------------------------------------
 

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 import msgspec
 import psycopg
 
 from control.addresses import HOST
 from control.databases import read_password
+from control.servers.hosted import ServerConfig
 from control.servers.postgres import USER, end_all, fence_data
 from kernel.errors import PermanentError, TemporaryError
 from runbooks.model import RefusalReason
@@ -32,6 +33,8 @@ from runbooks.ports import RefusedError
 
 DATABASES: Final = ("ledger", "store", "saga")
 """What an estate keeps there."""
+PORT: Final = "server"
+"""The name of a server's own port (`control.servers.catalogue`)."""
 LOGIN: Final = "exchange"
 """Who the roles log in as: it owns their databases and nothing else, and leaves connections to who watches."""
 LOCK_WITHIN_S: Final = 15.0
@@ -39,7 +42,7 @@ PROMOTED_WITHIN_S: Final = 15.0
 _STEP_S: Final = 0.05
 
 
-class PostgresPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PostgresPlace(msgspec.Struct, frozen=True, kw_only=True):
     """One server of the pair, and what it must know of the other."""
 
     name: str
@@ -60,8 +63,18 @@ class PostgresPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     programs: str = ""
     """The directory of PostgreSQL's programs; empty: the one that is found."""
     databases: tuple[str, ...] = DATABASES
-    settings: Mapping[str, str | int] = {}
-    """Of postgresql.conf; they come before ours."""
+
+
+def place_of(config: ServerConfig) -> PostgresPlace:
+    """Return a server's place in the pair of an estate, as its host was told."""
+    first = min(config.ports)
+    other = next(name for name in config.ports if name != config.replica)
+    return PostgresPlace(
+        name=config.replica, port=config.own[PORT], directory=config.directory, other_name=other,
+        other_port=config.ports[other][PORT], other_directory=str(Path(config.directory).with_name(other)),
+        first=first, pair=str(config.layout.postgres_pair), password_file=str(config.layout.secret("postgres")),
+        app_password_file=str(config.layout.secret("postgres-roles")), programs=config.program,
+    )  # fmt: skip
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +163,7 @@ def _locked(descriptor: int) -> bool:
 
 def pair_url(database: str, ports: Sequence[int]) -> str:
     """Return the address by which a role reaches whichever of the servers takes writes; without a password."""
-    hosts = "&".join(f"host={quote(f'{HOST}:{port}')}" for port in ports)
+    hosts = "&".join(f"host={HOST}:{port}" for port in ports)
     return f"postgresql+psycopg://{LOGIN}@/{database}?{hosts}&target_session_attrs=read-write&connect_timeout=2"
 
 
@@ -169,14 +182,25 @@ def connect(port: int, password: str, database: str = "postgres") -> psycopg.Con
 class PostgresTurnover:
     """The turn from one server of the pair to the other (`control.supervisor.Turnover`)."""
 
-    def __init__(self, place: PostgresPlace) -> None:
-        """Take the place of either of the two."""
-        self._pair = Pair(Path(place.pair), place.first)
-        self._ports = {place.name: place.port, place.other_name: place.other_port}
-        self._directories = {
-            place.name: Path(place.directory), place.other_name: Path(place.other_directory),
-        }  # fmt: skip
-        self._password_file = Path(place.password_file)
+    def __init__(self, told: Callable[[], ServerConfig]) -> None:
+        """Remember who tells what the host of either of the two was told; it is asked when it is needed."""
+        self._told = told
+
+    @functools.cached_property
+    def _place(self) -> PostgresPlace:
+        return place_of(self._told())
+
+    @property
+    def _pair(self) -> Pair:
+        return Pair(Path(self._place.pair), self._place.first)
+
+    @property
+    def _ports(self) -> Mapping[str, int]:
+        return {self._place.name: self._place.port, self._place.other_name: self._place.other_port}
+
+    @property
+    def _directories(self) -> Mapping[str, str]:
+        return {self._place.name: self._place.directory, self._place.other_name: self._place.other_directory}
 
     def check(self, old: str, key: str = "") -> Mapping[str, str]:
         """Return the facts before a turn away from `old`; nothing is touched.
@@ -200,10 +224,11 @@ class PostgresTurnover:
         """
         with self._pair.held() as record:
             other = self._checked(old, record, key)
+            term = record.term
             if record.primary == old:
-                record = Record(term=record.term + 1, primary=other, laid=True, fenced=False, key=key)
-                self._pair.write(record)
-        return {"primary": other, "term": str(record.term)}
+                term += 1
+                self._pair.write(Record(term=term, primary=other, laid=True, fenced=False, key=key))
+        return {"primary": other, "term": str(term)}
 
     def complete(self, old: str, within_s: float = PROMOTED_WITHIN_S) -> Mapping[str, str]:
         """End what is left of `old`, and return once the other takes writes.
@@ -216,7 +241,7 @@ class PostgresTurnover:
             if record.primary != new:
                 raise PermanentError(f"{record.primary} is the primary of term {record.term}, not {new}")
             if not record.fenced:
-                fence(self._pair, record, self._directories[old] / "data")
+                fence(self._pair, record, Path(self._directories[old]) / "data")
         until = time.monotonic() + within_s
         while self._recovering(new) is not False:
             if time.monotonic() > until:
@@ -239,7 +264,9 @@ class PostgresTurnover:
         if recovering is None:
             raise RefusedError(RefusalReason.STATE_UNSAFE, f"{other} does not answer: there is nobody to take over")
         if not recovering:
-            raise RefusedError(RefusalReason.STATE_UNSAFE, f"{other} takes writes although {old} is named: a person looks")
+            raise RefusedError(
+                RefusalReason.STATE_UNSAFE, f"{other} takes writes although {old} is named: a person looks"
+            )
         if not record.synchronous:
             words = f"{other} is not known to hold everything that was acknowledged: to promote it could lose money"
             raise RefusedError(RefusalReason.STATE_UNSAFE, words)
@@ -251,7 +278,7 @@ class PostgresTurnover:
     def _recovering(self, name: str) -> bool | None:
         """Tell whether a server is a stand-by; None when it does not say."""
         try:
-            with connect(self._ports[name], read_password(self._password_file)) as connection:
+            with connect(self._ports[name], read_password(Path(self._place.password_file))) as connection:
                 row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
         except psycopg.Error:
             return None

@@ -75,7 +75,7 @@ def test_what_was_acknowledged_is_there_after_a_turn_and_the_old_one_comes_back_
     assert pair.ask(ONE, "SELECT count(*) FROM kept") == [(21,)]
     assert pair.record.term == 2
     pair.turn(TWO, "k/1")  # with both in health, as a person would plan it
-    until(lambda: pair.hosts[TWO].ended())
+    until(pair.hosts[TWO].ended)
     assert "deposed" in pair.hosts[TWO].ended()
     assert pair.taking_writes() == [ONE]
     assert pair.ask(ONE, "SELECT count(*) FROM kept") == [(21,)]
@@ -185,6 +185,6 @@ def test_a_primary_that_lost_its_data_is_not_laid_anew(pair):
     pair.whole()
     for name in NAMES:
         pair.stop(name)
-    shutil.rmtree(f"{pair.places[ONE].directory}/data")
+    shutil.rmtree(f"{pair.configs[ONE].directory}/data")
     with pytest.raises(PermanentError, match="is the primary of term 1 and has no data"):
         pair.start(ONE)

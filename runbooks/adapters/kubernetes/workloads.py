@@ -145,8 +145,8 @@ class KubernetesWorkloads:
             case TakeBack():
                 deed = self._restore(action.of)
             case (
-                RollingRestart() | RollBack() | PauseRollout() | ResumeRollout() | DeleteReplica() | FailOver() | Cordon()
-                | Drain() | RunJob() | SetFlag() | RestoreConfig() | SwitchService()
+                RollingRestart() | RollBack() | PauseRollout() | ResumeRollout() | DeleteReplica() | FailOver()
+                | Cordon() | Drain() | RunJob() | SetFlag() | RestoreConfig() | SwitchService()
             ):  # fmt: skip
                 deed = self._change(action, _REHEARSAL)
             case _:
