@@ -56,6 +56,11 @@ class Layout:
         return self.root / "settlement" / "ledger.sqlite"
 
     @property
+    def postgres_pair(self) -> Path:
+        """JSON: which of the two PostgreSQL servers is the primary (`control.servers.postgres_pair`)."""
+        return self.root / "postgres" / "pair.json"
+
+    @property
     def incidents(self) -> Path:
         """SQLite: signals, incidents, timelines, runs."""
         return self.root / "control" / "incidents.sqlite"

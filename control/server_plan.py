@@ -21,14 +21,14 @@ from control.child import PYTHON, Slot
 from control.config import KafkaAccess, RabbitAccess
 from control.layout import Layout
 from control.servers.catalogue import BY_NAME, HOST_PORT, SERVICES, Service
-from control.servers.hosted import ServerConfig
-from control.supervisor import WorkloadSpec
+from control.servers.hosted import ServerConfig, load_server_config
+from control.supervisor import Turnover, WorkloadSpec
 
 if TYPE_CHECKING:
     from control.plan import Ports
     from control.settings import Settings
 
-SECRETS: Final = ("postgres", "rabbitmq")
+SECRETS: Final = ("postgres", "postgres-roles", "rabbitmq")
 """Passwords of the services, made once for each state directory."""
 DATABASES: Final = ("ledger", "store")
 _START_S: Final = 150.0
@@ -94,10 +94,11 @@ def completed(settings: Settings, layout: Layout, ports: Ports) -> Settings:
 
 def database_url(database: str, layout: Layout, ports: Ports) -> str:
     """Return the address of a database of the pair, whichever of the two takes writes; the password is in it."""
-    word = layout.secret("postgres").read_text().strip()
-    hosts = "&".join(f"host={HOST}:{ports.servers[f'{one}/server']}" for one in BY_NAME["postgres"].ids)
-    login = f"postgresql+psycopg://tapewatch:{word}@"
-    return f"{login}/{database}?{hosts}&target_session_attrs=read-write&connect_timeout=2"
+    from control.servers.postgres_pair import LOGIN, pair_url
+
+    word = layout.secret("postgres-roles").read_text().strip()
+    url = pair_url(database, [ports.servers[f"{one}/server"] for one in BY_NAME["postgres"].ids])
+    return url.replace(f"{LOGIN}@", f"{LOGIN}:{word}@", 1)
 
 
 def kafka_access(settings: Settings, ports: Ports, role: str) -> KafkaAccess | None:
@@ -166,9 +167,19 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
             service.name,
             tuple(_slot(layout, replica, ports.servers[f"{replica}/{HOST_PORT}"]) for replica in service.ids),
             service.replicas, singleton=True, grace_s=_GRACE_S, start_timeout_s=_START_S,
+            turnover=_turnover(service, layout),
         )
         for service in services(settings)
     ]  # fmt: skip
+
+
+def _turnover(service: Service, layout: Layout) -> Turnover | None:
+    """Return how one of a pair takes over from the other, where a service is a pair."""
+    if service.name != "postgres":
+        return None
+    from control.servers.postgres_pair import PostgresTurnover
+
+    return PostgresTurnover(lambda: load_server_config(layout.config(service.ids[0])))
 
 
 def _slot(layout: Layout, replica: str, port: int) -> Slot:

@@ -22,6 +22,7 @@ from monitor.catalog_exchange import EXCHANGE
 from monitor.catalog_kubernetes import KUBERNETES
 from monitor.catalog_logs import LOGS
 from monitor.catalog_model import Kind, Metric, Role
+from monitor.catalog_postgres import POSTGRES
 from monitor.catalog_process import PROCESS
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
     "is_foreign", "of", "series_max",
 ]  # fmt: skip
 
-CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *PROCESS)
+CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *PROCESS)
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 
