@@ -9,7 +9,7 @@ from typing import Final
 import psutil
 
 from control.estate import Estate
-from control.server_plan import DATABASES, database_url
+from control.server_plan import DATABASES, database_url, own_pages
 
 START_ORDER: Final = (
     ("kafka", "postgres", "rabbitmq", "zipkin"),
@@ -56,6 +56,10 @@ class DistributedEstate(Estate):
         self.phase = "up"
         self.publish()
         self.say(f"{_memory_mb()} MB in all processes")
+
+    def jobs(self) -> dict[str, list[tuple[str, int]]]:
+        """Return Prometheus's targets, with the pages that services have of their own."""
+        return {**super().jobs(), **own_pages(self.settings, self.ports)}
 
     def _lay_databases(self) -> None:
         """Make the databases and bring them to the newest revision.

@@ -309,6 +309,7 @@ def _role_config(
         kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
         kafka=server_plan.kafka_access(settings, ports, role),
         rabbit=server_plan.rabbit_access(settings, layout, ports, role),
+        edge=server_plan.edge_access(settings, layout, ports, role),
     )  # fmt: skip
 
 

@@ -229,7 +229,8 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
             LoadParts(
                 directory=layout.load,
                 journal=layout.journal,
-                gateways=partial(_gateways, layout),
+                gateways=(lambda: (edge.url,)) if (edge := config.edge) is not None else partial(_gateways, layout),
+                ca_file=Path(edge.ca_file) if edge is not None else None,
                 instruments=config.instruments,
                 venue=config.venue,
                 trade_secret=_secret(layout, "trade"),

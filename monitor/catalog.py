@@ -18,6 +18,7 @@ from exchange.calendar import PhaseName
 from exchange.commands import Command
 from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
 from monitor.catalog_control import CONTROL
+from monitor.catalog_edge import EDGE
 from monitor.catalog_exchange import EXCHANGE
 from monitor.catalog_kubernetes import KUBERNETES
 from monitor.catalog_logs import LOGS
@@ -29,7 +30,7 @@ __all__ = [
     "is_foreign", "of", "series_max",
 ]  # fmt: skip
 
-CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *PROCESS)
+CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *EDGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *PROCESS)
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 
@@ -105,6 +106,7 @@ FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
         "node_": "node_exporter",
         "probe_": "blackbox_exporter",
         "jvm_": "JMX exporter",
+        "haproxy_": "HAProxy",
         "kafka_consumergroup_lag": "kafka_exporter",
         "certmanager_certificate_expiration_timestamp_seconds": "cert-manager",
     }
