@@ -92,6 +92,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     from exchange.adapters.gateway import Gateway
     from exchange.adapters.http import PING_S
     from exchange.adapters.tokens import SignedTokens
+    from exchange.calendar_page import always_open, told
     from exchange.limits import Rates
     from exchange.listing import Listing
     from monitor.instruments import GatewayInstruments
@@ -107,6 +108,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             log.event("engine-connected" if there else "engine-lost", severity="info" if there else "warning")
 
         engine = EngineClient(config.engine_stream_port, connected, host=config.engine_host)
+        calendar, clock = _calendar(config), SystemClock()
         tuning = config.gateway
         signed = None
         if tuning.tokens is not Tokens.SHARED:
@@ -122,6 +124,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             rates=Rates(tuning.key_rate_per_s, tuning.account_rate_per_s, tuning.cancel_factor),
             sessions=layout.sessions,
             listing=Listing(config.instruments, config.venue),
+            calendar=always_open if calendar is None else lambda: told(calendar, clock.now()),
             tracer=_tracer(config, exporter, stack),
             log=log,
         )

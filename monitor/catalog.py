@@ -59,6 +59,7 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("exchange_gateway_token_refusals_total", "fault"): _values(*TokenFault),
         ("exchange_gateway_order_sockets_ended_total", "end"): _values(*ports.SocketEnd),
         ("exchange_gateway_disconnect_cancels_total", "result"): _values(*ports.DisconnectCancel),
+        ("exchange_gateway_reference_requests_total", "result"): _values(*ports.ReferenceAnswer),
         ("exchange_client_orders_total", "outcome"): _values(*ports.ClientOutcome),
         ("exchange_watchdog_alerts_posted_total", "result"): _values(*ports.PostResult),
         ("exchange_book_depth_lots", "side"): _values(*types.Side),

@@ -207,16 +207,17 @@ class LoadClient:
         """Send until cancelled.
 
         Raises:
-            PermanentError: the log cannot be written.
+            PermanentError: the log cannot be written, or the authority to trust cannot be read.
         """
         parts = self._parts
+        trusting = _trusting(parts.ca_file)
         try:
             parts.directory.mkdir(parents=True, exist_ok=True)
             self._log_file = self._path.open("ab")
         except OSError as error:
             raise PermanentError(f"{self._path}: cannot write the load's log: {error.strerror}") from error
         headers = {"Authorization": f"Bearer {parts.trade_secret}"}
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ssl=_trusting(parts.ca_file))
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ssl=trusting)
         async with aiohttp.ClientSession(connector=connector, headers=headers) as self._session:
             try:
                 async with asyncio.TaskGroup() as tasks:
