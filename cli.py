@@ -204,9 +204,9 @@ def status(state: State = None, *, as_json: AsJson = False) -> None:
 
 
 @app.command(epilog=EXIT_CODES)
-def doctor(state: State = None, *, as_json: AsJson = False) -> NoReturn:
+def doctor(state: State = None, estate: Kept = None, *, as_json: AsJson = False) -> NoReturn:
     """Say what is missing on this machine and how to get it."""
-    checks = doctor_room.examine(settings_of(state))
+    checks = doctor_room.examine(guarded(lambda: load_settings(state=state, estate=estate)))
     if as_json:
         print_json(checks)
     else:
