@@ -35,7 +35,10 @@ class ControlTuning(msgspec.Struct, frozen=True, kw_only=True):
     """For so long before an auction nothing disruptive begins."""
     repage_s: float = 30.0
     """How often a person is told again that an incident waits."""
-    allowed: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")
+    allowed: tuple[str, ...] = (
+        "gateway", "market-data", "settlement", "watchdog", "engine",
+        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga",
+    )  # fmt: skip
     """Workloads that runbooks may touch at all."""
     library: str = ""
     """Directory of the runbooks; empty: the ones that ship with the program."""
@@ -99,6 +102,15 @@ class RabbitAccess(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     """Such as `amqp://tapewatch@127.0.0.1:5672/`, without the password."""
     password_file: str = ""
+
+
+class EdgeAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """The way to the gateways through the load balancer before them."""
+
+    url: str
+    """Such as `https://127.0.0.1:18443`."""
+    ca_file: str
+    """PEM file of the authority that vouches for it."""
 
 
 class SagaTuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +228,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of the role `mirror` only: the cluster of the region whose journal is copied into `kafka`."""
     rabbit: RabbitAccess | None = None
     """None: there is no broker of messages."""
+    edge: EdgeAccess | None = None
+    """Of the load only. None: it goes to the gateways themselves."""
     saga: SagaTuning | None = None
     """Of the role `saga` only."""
     faults_allowed: bool = False

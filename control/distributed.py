@@ -14,7 +14,7 @@ from control.addresses import url_of, write_atomically
 from control.calls import call
 from control.child import now
 from control.estate import Estate
-from control.server_plan import DATABASES, database_url
+from control.server_plan import DATABASES, database_url, own_pages
 from kernel.time import Instant
 from runbooks.model import RefusalReason
 from runbooks.ports import RefusedError
@@ -128,6 +128,10 @@ class DistributedEstate(Estate):
                 await self._unless_stopped(asyncio.ensure_future(asyncio.to_thread(self._lay_databases)))
             if group == ("engine",):
                 await self._reopen()
+
+    def jobs(self) -> dict[str, list[tuple[str, int]]]:
+        """Return Prometheus's targets, with the pages that services have of their own."""
+        return {**super().jobs(), **own_pages(self.settings, self.ports)}
 
     def _lay_databases(self) -> None:
         """Make the databases and bring them to the newest revision.

@@ -128,6 +128,11 @@ class Layout:
         return self.root / "secrets" / name
 
     @property
+    def edge(self) -> Path:
+        """Directory: `ca.pem`, the authority of the edge's certificate for those who trust it; keys, mode 0600."""
+        return self.root / "edge"
+
+    @property
     def token_keys(self) -> Path:
         """JWK set: the keys by which gateways check signed tokens. Mode 0600: it may hold shared keys."""
         return self.root / "secrets" / "token-keys.json"

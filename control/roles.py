@@ -108,6 +108,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     from exchange.adapters.gateway import Gateway
     from exchange.adapters.http import PING_S
     from exchange.adapters.tokens import SignedTokens
+    from exchange.calendar_page import always_open, told
     from exchange.limits import Rates
     from exchange.listing import Listing
     from monitor.instruments import GatewayInstruments
@@ -123,6 +124,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             log.event("engine-connected" if there else "engine-lost", severity="info" if there else "warning")
 
         engine = EngineClient(config.engine_stream_port, connected, host=config.engine_host)
+        calendar, clock = _calendar(config), SystemClock()
         tuning = config.gateway
         signed = None
         if tuning.tokens is not Tokens.SHARED:
@@ -138,6 +140,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             rates=Rates(tuning.key_rate_per_s, tuning.account_rate_per_s, tuning.cancel_factor),
             sessions=layout.sessions,
             listing=Listing(config.instruments, config.venue),
+            calendar=always_open if calendar is None else lambda: told(calendar, clock.now()),
             tracer=_tracer(config, exporter, stack),
             log=log,
         )
@@ -258,7 +261,8 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
             LoadParts(
                 directory=layout.load,
                 journal=layout.journal,
-                gateways=partial(_gateways, layout),
+                gateways=(lambda: (edge.url,)) if (edge := config.edge) is not None else partial(_gateways, layout),
+                ca_file=Path(edge.ca_file) if edge is not None else None,
                 instruments=config.instruments,
                 venue=config.venue,
                 trade_secret=_secret(layout, "trade"),

@@ -18,10 +18,11 @@ import msgspec
 
 from control.addresses import HOST, write_atomically
 from control.child import PYTHON, Slot
-from control.config import KafkaAccess, RabbitAccess
+from control.config import EdgeAccess, KafkaAccess, RabbitAccess
 from control.layout import Layout
 from control.servers.catalogue import BY_NAME, HOST_PORT, SERVICES, Service
 from control.servers.hosted import ServerConfig, load_server_config
+from control.servers.trial_authority import TrialAuthority
 from control.supervisor import Turnover, WorkloadSpec
 
 if TYPE_CHECKING:
@@ -134,6 +135,23 @@ def rabbit_access(settings: Settings, layout: Layout, ports: Ports, role: str) -
     return RabbitAccess(url=url, password_file=str(layout.secret("rabbitmq")))
 
 
+def edge_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> EdgeAccess | None:
+    """Return how a role reaches the gateways through the edge; None for roles that do not."""
+    if not runs(settings, "edge") or role != "load":
+        return None
+    return EdgeAccess(
+        url=f"https://{HOST}:{ports.servers['edge-1/https']}", ca_file=str(TrialAuthority(layout.edge).certificate)
+    )
+
+
+def own_pages(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
+    """Return the services whose own page of metrics Prometheus reads besides their hosts': job, replicas, ports."""
+    pages = {}
+    if runs(settings, "edge") and settings.edge == "haproxy":
+        pages["edge-server"] = [("edge-1", ports.servers["edge-1/stats"])]
+    return pages
+
+
 def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:
     """Write what each server host reads at its start."""
     for service in services(settings):
@@ -157,7 +175,7 @@ def _options(settings: Settings, service: str, ports: Ports) -> Mapping[str, str
     if service != "edge":
         return {}
     gateways = ",".join(f"gateway-{number}={port}" for number, port in enumerate(ports.gateways, 1))
-    return {"balancer": settings.edge, "gateways": gateways}
+    return {"balancer": settings.edge, "gateways": gateways, "market_data": str(ports.market_data)}
 
 
 def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[WorkloadSpec]:

@@ -98,6 +98,14 @@ class DisconnectCancel(StrEnum):
     """A rule forbids it, for good."""
 
 
+class ReferenceAnswer(StrEnum):
+    """What became of a request for reference data."""
+
+    SENT = "sent"
+    NOT_MODIFIED = "not_modified"
+    """The asker named the tag of what there is (`If-None-Match`), and was sent nothing."""
+
+
 class ClientOutcome(StrEnum):
     """How a request of the load generator ended, from the client's side."""
 
@@ -387,6 +395,10 @@ class GatewayTelemetry(Protocol):
 
     def disconnect_cancel(self, result: DisconnectCancel) -> None:
         """The cancels of a session that ended: one attempt for one account."""
+        ...
+
+    def reference_told(self, result: ReferenceAnswer) -> None:
+        """Reference data was asked for: it was sent, or the asker has it as it is."""
         ...
 
 

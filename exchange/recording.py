@@ -17,6 +17,7 @@ from exchange.ports import (
     DisconnectCancel,
     PostResult,
     Raised,
+    ReferenceAnswer,
     Refusal,
     RequestOutcome,
     SocketEnd,
@@ -164,6 +165,7 @@ class RecordingGateway:
     open_sockets: int = 0
     ends: Counter[SocketEnd] = field(default_factory=Counter)
     cancels: Counter[DisconnectCancel] = field(default_factory=Counter)
+    reference: Counter[ReferenceAnswer] = field(default_factory=Counter)
 
     def token_refused(self, fault: TokenFault) -> None:
         """Count a refused token."""
@@ -180,6 +182,10 @@ class RecordingGateway:
     def disconnect_cancel(self, result: DisconnectCancel) -> None:
         """Count an attempt."""
         self.cancels[result] += 1
+
+    def reference_told(self, result: ReferenceAnswer) -> None:
+        """Count an answer."""
+        self.reference[result] += 1
 
     def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """Count an answer."""

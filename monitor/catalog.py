@@ -18,6 +18,7 @@ from exchange.calendar import PhaseName
 from exchange.commands import Command
 from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
 from monitor.catalog_control import CONTROL
+from monitor.catalog_edge import EDGE
 from monitor.catalog_exchange import EXCHANGE
 from monitor.catalog_kubernetes import KUBERNETES
 from monitor.catalog_logs import LOGS
@@ -30,7 +31,9 @@ __all__ = [
     "is_foreign", "of", "series_max",
 ]  # fmt: skip
 
-CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *PROCESS)
+CATALOG: Final[tuple[Metric, ...]] = (
+    *EXCHANGE, *EDGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *PROCESS,
+)  # fmt: skip
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 
@@ -59,6 +62,7 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("exchange_gateway_token_refusals_total", "fault"): _values(*TokenFault),
         ("exchange_gateway_order_sockets_ended_total", "end"): _values(*ports.SocketEnd),
         ("exchange_gateway_disconnect_cancels_total", "result"): _values(*ports.DisconnectCancel),
+        ("exchange_gateway_reference_requests_total", "result"): _values(*ports.ReferenceAnswer),
         ("exchange_client_orders_total", "outcome"): _values(*ports.ClientOutcome),
         ("exchange_watchdog_alerts_posted_total", "result"): _values(*ports.PostResult),
         ("exchange_dead_letters_total", "reason"): _values(*ports.DeadReason),
@@ -107,6 +111,7 @@ FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
         "node_": "node_exporter",
         "probe_": "blackbox_exporter",
         "jvm_": "JMX exporter",
+        "haproxy_": "HAProxy",
         "kafka_consumergroup_lag": "kafka_exporter",
         "certmanager_certificate_expiration_timestamp_seconds": "cert-manager",
     }

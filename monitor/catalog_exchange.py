@@ -85,6 +85,12 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
         "Attempts to cancel the orders of a session that ended, by result.",
         "result",
     ),
+    counter(
+        Role.GATEWAY,
+        "exchange_gateway_reference_requests_total",
+        "Requests for reference data that no edge had, by what was answered.",
+        "result",
+    ),
     # --- market data --------------------------------------------------------------------------------------------------
     gauge(Role.MARKET_DATA, "exchange_feed_sequence", "Journal sequence number last published."),
     counter(Role.MARKET_DATA, "exchange_feed_messages_total", "Messages published, by kind.", "kind"),

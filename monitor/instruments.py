@@ -22,6 +22,7 @@ from exchange.ports import (
     DeadReason,
     DisconnectCancel,
     PostResult,
+    ReferenceAnswer,
     Refusal,
     RequestOutcome,
     SocketEnd,
@@ -284,6 +285,8 @@ class GatewayInstruments:
         self._sockets = meter.level("exchange_gateway_order_sockets")
         self._ends = {end: meter.count("exchange_gateway_order_sockets_ended_total", end) for end in SocketEnd}
         self._cancels = {one: meter.count("exchange_gateway_disconnect_cancels_total", one) for one in DisconnectCancel}
+        asked = "exchange_gateway_reference_requests_total"
+        self._reference = {one: meter.count(asked, one) for one in ReferenceAnswer}
 
     def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """See `GatewayTelemetry`. Only answers of the engine are timed: a shed request is fast and would flatter."""
@@ -333,6 +336,10 @@ class GatewayInstruments:
     def disconnect_cancel(self, result: DisconnectCancel) -> None:
         """See `GatewayTelemetry`."""
         self._cancels[result].add()
+
+    def reference_told(self, result: ReferenceAnswer) -> None:
+        """See `GatewayTelemetry`."""
+        self._reference[result].add()
 
 
 SLOW_S = 0.25
