@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from exchange.commands import ParticipantCommand, Sequenced
 from exchange.events import Happened
 from exchange.ports import RequestOutcome
 from kernel.time import Instant
 
 
-class Answered(NamedTuple):
-    """One order request as a gateway saw it."""
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """One order request as a gateway saw it. Thousands of the last ones are kept; the collector need not follow them."""
 
     command: ParticipantCommand
     trace: str

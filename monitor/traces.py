@@ -11,13 +11,15 @@ process knows the ids of all spans of the order, so the parts fit together altho
         market-data publish    received .. published
         settlement post        received .. posted            (only when it traded)
 
-Kept are a share of all orders, picked by their id, and besides every error, every reject and every slow order, as far
-as the process that looks can tell: settlement does not know that a gateway was slow.
+Kept are a share of all orders, picked by their id so that every process picks the same, and besides every error, every
+reject and every slow order. A reject is seen by all who have a span of it. What one process alone can see (a gateway
+that was slow, settlement that came late) it says in a `Verdict`; the others look for the order in what they still
+remember (`monitor/hindsight.py`) and build what they had left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from enum import StrEnum
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -37,11 +39,16 @@ MAX_TRADES_TOLD: Final = 16
 _CRC: Final = 1 << 32
 _FAILED: Final = frozenset({RequestOutcome.UNKNOWN, RequestOutcome.UNAVAILABLE})
 _NOTABLE: Final = frozenset({*_FAILED, RequestOutcome.REJECTED, RequestOutcome.MISMATCH})
+_SAID: Final = _NOTABLE - {RequestOutcome.REJECTED}
+"""What a gateway alone sees. The engine and who reads its events see a reject themselves."""
 _ASKED_FOR: Final = frozenset({CancelReason.REQUESTED, CancelReason.MASS_CANCEL})
 _MANY: Final = 4
 """Orders in a batch from which on looking for the few that are kept pays."""
 _ORDERS: Final = frozenset({PlaceOrder, CancelOrder, ReplaceOrder, MassCancel})
 Value = str | int | float | bool
+Key = tuple[str, str]
+"""An order by its account and client id."""
+NOBODY: Final[Set[Key]] = frozenset()
 
 
 class SpanKind(StrEnum):
@@ -60,6 +67,20 @@ class SpanEvent(NamedTuple):
     attributes: Mapping[str, Value]
 
 
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """An order whose trace is kept whole, whatever its id: what one process saw, for the others to know."""
+
+    account: str
+    client_id: str
+    since: Instant
+    """When the order's way began, as far as the process knows; nobody was told of it before."""
+
+    @property
+    def key(self) -> Key:
+        """Name the order."""
+        return (self.account, self.client_id)
+
+
 class Span(msgspec.Struct, frozen=True, kw_only=True):
     """One finished piece of work."""
 
@@ -74,6 +95,8 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[SpanEvent, ...] = ()
     error: str = ""
     """What went wrong; empty when nothing did. A reject is an answer, not an error."""
+    verdict: Verdict | None = None
+    """Says that the others have to keep this order, too; no store is told."""
 
 
 class Policy(NamedTuple):
@@ -83,6 +106,22 @@ class Policy(NamedTuple):
     """Of all orders, 0 to 1."""
     slow: Duration = seconds(0.25)
     """From this on an order is kept whatever its id."""
+
+
+class Look(NamedTuple):
+    """How what was told is looked at."""
+
+    policy: Policy
+    wanted: Set[Key] = NOBODY
+    """Orders that are kept because another process said so."""
+    late: bool = False
+    """Whether this is a second look: only what is wanted, and was left out at the first."""
+
+    def keeps(self, key: Key, *, by_itself: bool) -> bool:
+        """Tell whether an order is kept in this look; `by_itself`: what was told of it is reason enough."""
+        if self.late:
+            return not by_itself and key in self.wanted
+        return by_itself or key in self.wanted
 
 
 class _Place(NamedTuple):
@@ -118,12 +157,14 @@ def is_picked(share: float, client_id: str, traceparent: str) -> bool:
 # --- the gateway ------------------------------------------------------------------------------------------------------
 
 
-def request_spans(one: Answered, policy: Policy) -> Iterator[Span]:
+def request_spans(one: Answered, look: Look) -> Iterator[Span]:
     """Yield the span of an order request, if it is kept."""
     command = one.command
-    slow = one.answered_at - one.received_at >= policy.slow
-    if not (slow or one.outcome in _NOTABLE or is_picked(policy.share, command.client_id, one.trace)):
+    slow = one.answered_at - one.received_at >= look.policy.slow
+    by_itself = slow or one.outcome in _NOTABLE or is_picked(look.policy.share, command.client_id, one.trace)
+    if not look.keeps((command.account, command.client_id), by_itself=by_itself):
         return
+    told = slow or one.outcome in _SAID
     place = _place(command.account, command.client_id, one.trace)
     # The first answer is the order's own span; what is asked again stands beside it. Whoever asks again may give each
     # request the same name: the instant tells them apart.
@@ -141,6 +182,7 @@ def request_spans(one: Answered, policy: Policy) -> Iterator[Span]:
             "http.request.id": one.request_id, "exchange.slow": slow,
         },
         error=str(one.outcome) if one.outcome in _FAILED else "",
+        verdict=Verdict(command.account, command.client_id, one.received_at) if told else None,
     )  # fmt: skip
 
 
@@ -162,30 +204,38 @@ def _asked(command: ParticipantCommand) -> dict[str, Value]:
 # --- the engine -------------------------------------------------------------------------------------------------------
 
 
-def commit_spans(one: Committed, policy: Policy) -> Iterator[Span]:
+def commit_spans(one: Committed, look: Look) -> Iterator[Span]:
     """Yield the spans of the orders of a batch that are kept."""
-    # All orders of the exchange pass here, and few are kept: one look each at what is cheap to see, then the few.
-    share, limit, common = policy.share, policy.share * _CRC, seconds(one.sync_s + sum(one.apply_s))
-    if len(one.batch) < _MANY or seconds(max(one.waited_s)) + common >= policy.slow:
-        places: Iterable[int] = range(len(one.batch))
-    else:
-        places = [
-            place
-            for place, (item, happened) in enumerate(zip(one.batch, one.happened, strict=True))
-            if item.trace
-            or (
-                type(command := item.command) in _ORDERS
-                and crc32(command.client_id.encode("utf-8", "surrogatepass")) < limit  # type: ignore[union-attr]
-            )
-            or (happened.events and type(happened.events[-1]) is Rejected)
-        ]
-    for place in places:
+    policy, common = look.policy, seconds(one.sync_s + sum(one.apply_s))
+    for place in _worth_a_look(one, look, common):
         item, command, events = one.batch[place], one.batch[place].command, one.happened[place].events
         if not isinstance(command, PlaceOrder | CancelOrder | ReplaceOrder | MassCancel):
             continue  # an order of the market's staff
         slow = seconds(one.waited_s[place]) + common >= policy.slow
-        if slow or _is_reject(events) or is_picked(share, command.client_id, item.trace):
+        by_itself = slow or _is_reject(events) or is_picked(policy.share, command.client_id, item.trace)
+        if look.keeps((command.account, command.client_id), by_itself=by_itself):
             yield from _order_spans(one, place, command, slow=slow)
+
+
+def _worth_a_look(one: Committed, look: Look, common: Duration) -> Iterable[int]:
+    """Return the places in a batch of what may be kept.
+
+    All orders of the exchange pass here, and few are kept: one look each at what is cheap to see, then the few.
+    """
+    policy = look.policy
+    if look.wanted or len(one.batch) < _MANY or seconds(max(one.waited_s)) + common >= policy.slow:
+        return range(len(one.batch))
+    limit = policy.share * _CRC
+    return [
+        place
+        for place, (item, happened) in enumerate(zip(one.batch, one.happened, strict=True))
+        if item.trace
+        or (
+            type(command := item.command) in _ORDERS
+            and crc32(command.client_id.encode("utf-8", "surrogatepass")) < limit  # type: ignore[union-attr]
+        )
+        or (happened.events and type(happened.events[-1]) is Rejected)
+    ]
 
 
 def _is_reject(events: Sequence[Event]) -> bool:
@@ -202,6 +252,7 @@ def _order_spans(one: Committed, number: int, command: ParticipantCommand, *, sl
     yield Span(
         trace_id=place.trace_id, span_id=place.engine_span, parent_id=place.gateway_span, name="engine order",
         start=taken, end=durable, attributes=told, events=tuple(_trades(events, matched)),
+        verdict=Verdict(command.account, command.client_id, taken) if slow else None,
     )  # fmt: skip
     for name, start, end in (
         ("engine queue", Instant(taken - seconds(one.waited_s[number])), taken),
@@ -250,27 +301,28 @@ def _trades(events: Sequence[Event], at: Instant) -> Iterator[SpanEvent]:
 # --- the consumers of the event log -----------------------------------------------------------------------------------
 
 
-def publish_spans(one: Handled, policy: Policy) -> Iterator[Span]:
+def publish_spans(one: Handled, look: Look) -> Iterator[Span]:
     """Yield a span for each kept order whose events market data published."""
     for item in one.happened:
-        yield from _consumer_span(item, one, policy, "market-data publish")
+        yield from _consumer_span(item, one, look, "market-data publish")
 
 
-def settle_spans(one: Handled, policy: Policy) -> Iterator[Span]:
+def settle_spans(one: Handled, look: Look) -> Iterator[Span]:
     """Yield a span for each kept order that traded and was posted to the ledger."""
     for item in one.happened:
         if any(isinstance(event, Traded) for event in item.events):
-            yield from _consumer_span(item, one, policy, "settlement post")
+            yield from _consumer_span(item, one, look, "settlement post")
 
 
-def _consumer_span(item: Happened, one: Handled, policy: Policy, name: str) -> Iterator[Span]:
+def _consumer_span(item: Happened, one: Handled, look: Look, name: str) -> Iterator[Span]:
     if not item.events:
         return
     first = _answer(item.events)
     if first is None or isinstance(first, Rejected):
         return  # the market hears of no reject, and halts belong to nobody's order
-    slow = one.ended_at - item.at >= policy.slow
-    if not (slow or is_picked(policy.share, first.client_id, item.trace)):
+    slow = one.ended_at - item.at >= look.policy.slow
+    by_itself = slow or is_picked(look.policy.share, first.client_id, item.trace)
+    if not look.keeps((first.account, first.client_id), by_itself=by_itself):
         return
     place = _place(first.account, first.client_id, item.trace)
     yield Span(
@@ -280,4 +332,5 @@ def _consumer_span(item: Happened, one: Handled, policy: Policy, name: str) -> I
             "exchange.seq": item.seq, "exchange.symbol": first.symbol, "exchange.slow": slow,
             "exchange.trades": sum(isinstance(event, Traded) for event in item.events),
         },
+        verdict=Verdict(first.account, first.client_id, item.at) if slow else None,
     )  # fmt: skip
