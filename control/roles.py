@@ -465,7 +465,8 @@ def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> Sp
         from monitor.adapters.zipkin import ZipkinSender
 
         senders.append(ZipkinSender(config.tracing.zipkin_url, config.role, config.replica))
-    told = {result: exporter.count("tapewatch_spans_total", result) for result in ("exported", "dropped", "failed", "late")}
+    results = ("exported", "dropped", "failed", "late")
+    told = {result: exporter.count("tapewatch_spans_total", result) for result in results}
 
     def count(result: str, spans: int) -> None:
         told[result].add(spans)

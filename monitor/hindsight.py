@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from exchange.tracing import Answered, Committed, Handled
 from kernel.time import Duration, Instant, seconds
 from monitor.traces import Key, Look, Policy, Span, Verdict
 
@@ -27,14 +26,14 @@ WANTED: Final = 8_192
 WANTED_FOR: Final = seconds(120)
 _SLACK: Final = seconds(1)
 """Clocks of processes on one machine agree better than this."""
-_Told = TypeVar("_Told", Answered, Committed, Handled)
-_ToldIn = TypeVar("_ToldIn", Answered, Committed, Handled, contravariant=True)
+_Told = TypeVar("_Told")
+_Told_contra = TypeVar("_Told_contra", contravariant=True)
 
 
-class Build(Protocol[_ToldIn]):
+class Build(Protocol[_Told_contra]):
     """One of the functions of `monitor.traces` that yield spans."""
 
-    def __call__(self, one: _ToldIn, look: Look, /) -> Iterator[Span]:
+    def __call__(self, one: _Told_contra, look: Look, /) -> Iterator[Span]:
         """Yield the spans that are kept in this look."""
         ...
 
@@ -54,14 +53,11 @@ class Memory(Generic[_Told]):
         self,
         build: Build[_Told],
         when: Callable[[_Told], Instant],
+        size: Callable[[_Told], int],
         policy: Policy,
-        size: Callable[[_Told], int] | None = None,
         capacity: int = REMEMBERED,
     ) -> None:
-        """Remember what `build` makes spans of.
-
-        `when` tells at which instant it was told, `size` of how many orders it tells; without it, of one.
-        """
+        """Remember what `build` makes spans of; `when` tells when it was told, `size` of how many orders it tells."""
         self._build = build
         self._when = when
         self._size = size
@@ -85,10 +81,10 @@ class Memory(Generic[_Told]):
         with self._lock:
             look = self._look
             self._last.append(one)
-            self._held += 1 if self._size is None else self._size(one)
+            self._held += self._size(one)
             while self._held > self._capacity:
                 gone = self._last.popleft()
-                self._held -= 1 if self._size is None else self._size(gone)
+                self._held -= self._size(gone)
                 self._forgotten = self._when(gone)
         return self._build(one, look)
 

@@ -28,7 +28,8 @@ TIMEOUT_S: Final = 5.0
 TURN_S: Final = 0.25
 """How often verdicts are said and heard."""
 SAID_TOGETHER: Final = 512
-"""Verdicts of one turn: when everything is slow, some two thousand orders a second are kept whole, and the rest in part."""
+"""Verdicts of one turn: when everything is slow, two thousand orders a second are kept whole and the rest in part."""
+_TOGETHER: Final = 64
 _BATCH: Final = 512
 _IDLE_S: Final = 0.5
 Told = Callable[[str, int], None]
@@ -121,15 +122,20 @@ class SpanTracer:
         self._queues = tuple(queues)
         self._verdicts = verdicts
         self._told = told
-        self._answered = Memory[Answered](traces.request_spans, lambda one: one.answered_at, policy, None, capacity)
+        self._answered = Memory[Sequence[Answered]](
+            traces.request_spans, lambda some: Instant(some[-1].answered_at), len, policy, capacity
+        )
         self._committed = Memory[Committed](
-            traces.commit_spans, lambda one: one.durable_at, policy, lambda one: len(one.batch), capacity
+            traces.commit_spans, lambda one: one.durable_at, lambda one: len(one.batch), policy, capacity
         )
         self._published, self._settled = (
-            Memory[Handled](build, lambda one: one.ended_at, policy, lambda one: len(one.happened), capacity)
+            Memory[Handled](build, lambda one: one.ended_at, lambda one: len(one.happened), policy, capacity)
             for build in (traces.publish_spans, traces.settle_spans)
         )
         self._memories = (self._answered, self._committed, self._published, self._settled)
+        self._fresh: list[Answered] = []
+        self._flushing = threading.Lock()
+        """Requests are looked at some together: one by one costs twice as much."""
         self._unsaid: deque[Verdict] = deque()
         self._no_room = 0
         self._stop = threading.Event()
@@ -142,7 +148,10 @@ class SpanTracer:
 
     def answered(self, one: Answered) -> None:
         """See `Tracer`."""
-        self._offer(self._answered.told(one))
+        fresh = self._fresh
+        fresh.append(one)
+        if len(fresh) >= _TOGETHER:
+            self._look_at_fresh()
 
     def committed(self, one: Committed) -> None:
         """See `Tracer`."""
@@ -164,6 +173,7 @@ class SpanTracer:
 
     def judge(self) -> None:
         """Tell the others, hear them, and send what had been left out. One turn of the thread."""
+        self._look_at_fresh()
         mine = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
         if self._no_room:
             lost, self._no_room = self._no_room, 0
@@ -176,6 +186,14 @@ class SpanTracer:
             if late:
                 self._told("late", late)
             self._send(spans)
+
+    def _look_at_fresh(self) -> None:
+        # The loop and the thread may both come here. What the loop appends meanwhile stands behind what is taken.
+        with self._flushing:
+            some = self._fresh[:]
+            del self._fresh[: len(some)]
+        if some:
+            self._offer(self._answered.told(some))
 
     def _run(self) -> None:
         while not self._stop.wait(TURN_S):

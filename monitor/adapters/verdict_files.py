@@ -6,7 +6,6 @@ that is removed, so that a reader who is late by a whole file loses what he had 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +74,7 @@ class VerdictFiles:
         heard: list[Verdict] = []
         known, self._read = self._read, {}
         try:
-            names = sorted(one for one in os.listdir(self._directory) if one.endswith(_SUFFIX))
+            names = sorted(one.name for one in self._directory.iterdir() if one.suffix == _SUFFIX)
         except OSError:
             names = []
         for name in names:
@@ -104,9 +103,9 @@ class VerdictFiles:
         """Return the file to append to; another one when it has grown."""
         if self._mine is None:
             self._directory.mkdir(parents=True, exist_ok=True)
-            for name in os.listdir(self._directory):
-                if name.endswith(_SUFFIX) and self._whose(name) == self._replica:
-                    (self._directory / name).unlink(missing_ok=True)
+            for one in self._directory.iterdir():
+                if one.suffix == _SUFFIX and self._whose(one.name) == self._replica:
+                    one.unlink(missing_ok=True)
             self._mine = self._fresh()
         elif self._mine.exists() and self._mine.stat().st_size > self._max_bytes:
             if self._before is not None:

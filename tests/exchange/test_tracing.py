@@ -38,7 +38,7 @@ class KeepingTracer:
         self.spans = []
 
     def answered(self, one):
-        self.spans.extend(request_spans(one, ALL))
+        self.spans.extend(request_spans([one], ALL))
 
     def committed(self, one):
         self.spans.extend(commit_spans(one, ALL))
