@@ -27,6 +27,7 @@ from control import (
     verbs_logs,
     verbs_market,
     verbs_page,
+    verbs_region,
     verbs_review,
     verbs_runbook,
     verbs_servers,
@@ -93,6 +94,7 @@ verbs_logs.app.command("dead-letters", epilog="Example: tapewatch logs dead-lett
 verbs_logs.app.command("templates", epilog=verbs_anomaly_logs.TEMPLATES)(verbs_anomaly_logs.templates)
 app.add_typer(verbs_logs.app, name="logs")
 app.add_typer(verbs_page.app, name="page")
+app.add_typer(verbs_region.app, name="region")
 app.add_typer(verbs_servers.app, name="servers")
 verbs_alerts.app.command("report", epilog="Example: tapewatch alerts report --since 12h")(verbs_review.report)
 app.add_typer(verbs_alerts.app, name="alerts")
@@ -119,13 +121,17 @@ def complete_scenario(incomplete: str) -> list[str]:
     """Offer the names of the scenarios."""
     from control.scenario import names
 
-    return starting([*names(), *names("kubernetes"), "all", "alerts"], incomplete)
+    return starting([*names(), *names("distributed"), *names("kubernetes"), "all", "alerts"], incomplete)
 
 
 FaultName = Annotated[str, typer.Argument(help="Such as gateway-hang.", autocompletion=complete_fault)]
 On = Annotated[
     str | None,
     typer.Option("--on", help="What runs the exchange: local or kubernetes (setting on).", show_default=False),
+]
+Kept = Annotated[
+    str | None,
+    typer.Option("--estate", help="What keeps it: embedded or distributed (setting estate).", show_default=False),
 ]
 Scenario = Annotated[
     str, typer.Argument(help="A scenario of drills/, all, or alerts.", autocompletion=complete_scenario)
@@ -152,16 +158,21 @@ def tapewatch(
 def up(
     state: State = None,
     on: On = None,
+    estate: Kept = None,
     context: Annotated[
         str,
         typer.Option(help="Of another cluster: say whether it can be reached and what it needs.", show_default=False),
     ] = "",
 ) -> None:
-    """Run the estate here until Ctrl-C; `--on kubernetes` runs the exchange as the pods of a test bed."""
+    """Run the estate here until Ctrl-C.
+
+    `--on kubernetes` runs the exchange as the pods of a test bed; `--estate distributed` runs it on
+    Kafka, PostgreSQL and RabbitMQ.
+    """
     from control.estate import run  # with its servers it takes a quarter of a second that no other verb should wait
 
     guarded(lambda: verbs_kube.refuse_context(context))
-    settings = guarded(lambda: verbs_kube.with_binary(load_settings(state=state, on=on)))
+    settings = guarded(lambda: verbs_kube.with_binary(load_settings(state=state, on=on, estate=estate)))
     guarded(lambda: asyncio.run(run(settings, lambda text: out.print(escape(text)), _announce)))
 
 
@@ -195,9 +206,9 @@ def status(state: State = None, *, as_json: AsJson = False) -> None:
 
 
 @app.command(epilog=EXIT_CODES)
-def doctor(state: State = None, *, as_json: AsJson = False) -> NoReturn:
+def doctor(state: State = None, estate: Kept = None, *, as_json: AsJson = False) -> NoReturn:
     """Say what is missing on this machine and how to get it."""
-    checks = doctor_room.examine(settings_of(state))
+    checks = doctor_room.examine(guarded(lambda: load_settings(state=state, estate=estate)))
     if as_json:
         print_json(checks)
     else:
@@ -206,9 +217,9 @@ def doctor(state: State = None, *, as_json: AsJson = False) -> NoReturn:
 
 
 @fault_app.command("list")
-def fault_list(on: On = None, *, as_json: AsJson = False) -> None:
+def fault_list(on: On = None, estate: Kept = None, *, as_json: AsJson = False) -> None:
     """Show what can be broken."""
-    known = faults.catalog(guarded(lambda: load_settings(on=on)).on)
+    known = faults.catalog(guarded(lambda: load_settings(on=on, estate=estate)).place)
     if as_json:
         print_json([faults.described(fault) for fault in known.values()])
     else:
@@ -274,9 +285,10 @@ def switch_status(state: State = None, *, as_json: AsJson = False) -> None:
 
 
 @app.command(epilog=EXIT_CODES)
-def drill(
+def drill(  # noqa: PLR0913 - a verb's options
     scenario: Scenario = "",
     on: On = None,
+    estate: Kept = None,
     folder: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path(".tapewatch/drills"),
     *,
     as_json: AsJson = False,
@@ -293,7 +305,17 @@ def drill(
     """
     from control.verbs_drill import run_drills
 
-    passed = guarded(lambda: run_drills(scenario, folder, on, as_json=as_json, keep=keep, every=every, only=only or ()))
+    passed = guarded(
+        lambda: run_drills(
+            scenario,
+            folder,
+            guarded(lambda: load_settings(on=on, estate=estate)),
+            as_json=as_json,
+            keep=keep,
+            every=every,
+            only=only or (),
+        )
+    )
     raise typer.Exit(DONE if passed else FAILED)
 
 

@@ -47,8 +47,15 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     faults_allowed: bool
     on: str = "local"
     """What runs the exchange: `local` or `kubernetes`."""
+    kept: str = "embedded"
+    """What keeps the exchange: `embedded` or `distributed`."""
     workloads: dict[str, tuple[ReplicaAddress, ...]]
     """Workload name to the replicas it should have now; changes when a workload is scaled."""
+
+    @property
+    def place(self) -> str:
+        """What kind of estate it is, of those that faults and drills tell apart: local, distributed or kubernetes."""
+        return self.on if self.kept == "embedded" else self.kept
 
     def urls(self, workload: str) -> tuple[str, ...]:
         """Return the addresses of a workload's replicas that take requests; empty for an unknown workload."""

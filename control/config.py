@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -71,6 +72,34 @@ class DatabaseAccess(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     password_file: str = ""
+
+
+class KafkaAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """The cluster that keeps the journal, and the part of it that a role has (`exchange.adapters.kafka_topics`)."""
+
+    bootstrap: str
+    """Addresses of brokers, `host:port`, parted by commas."""
+    topic: str = "exchange"
+    partition: int = 0
+    partitions: int = 1
+    copies: int = 3
+    needed: int = 2
+    cluster_id: str = ""
+
+
+class RabbitAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """The broker of messages. Its password stands in a file that is named here."""
+
+    url: str
+    """Such as `amqp://tapewatch@127.0.0.1:5672/`, without the password."""
+    password_file: str = ""
+
+
+class SagaTuning(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of settlement by sagas a process is."""
+
+    part: Literal["coordinator", "cash", "securities", "fees", "clearing"]
+    style: Literal["orchestrated", "choreographed"] = "orchestrated"
 
 
 class AnomalyTuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +204,14 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """None: signals, incidents and runs are kept in SQLite in the state directory."""
     tracing: Tracing | None = None
     """None: no spans are built."""
+    kafka: KafkaAccess | None = None
+    """None: the journal is files in the state directory, and what follows from it comes by the engine's stream."""
+    follows: KafkaAccess | None = None
+    """Of the role `mirror` only: the cluster of the region whose journal is copied into `kafka`."""
+    rabbit: RabbitAccess | None = None
+    """None: there is no broker of messages."""
+    saga: SagaTuning | None = None
+    """Of the role `saga` only."""
     faults_allowed: bool = False
     """Whether the role accepts faults from `tapewatch fault inject` and the drill."""
 

@@ -126,6 +126,32 @@ def opened(url: str, kind: str, password: str = "") -> Iterator[tuple[sa.Connect
         engine.dispose()
 
 
+def lay(url: str, kind: str) -> None:
+    """Make a database on a PostgreSQL server when it is missing, and bring it to this program's revision.
+
+    Raises:
+        InputError: the URL or the login is wrong, or the database holds something else.
+        TemporaryError: the server does not answer.
+    """
+    import sqlalchemy as sa
+
+    from kernel.adapters.database import make_engine, parse, shown
+    from kernel.adapters.sql_errors import translated
+
+    parsed = parse(url, kind)
+    engine = make_engine(parsed.set(database="postgres"), kind, isolation="AUTOCOMMIT")
+    try:
+        with translated(shown(parsed), "be made"), engine.connect() as connection:
+            known = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
+            if connection.execute(known, {"name": parsed.database}).first() is None:
+                name = connection.dialect.identifier_preparer.quote(str(parsed.database))
+                connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    finally:
+        engine.dispose()
+    with opened(url, kind) as (connection, _):
+        revisions(kind).upgrade(connection, "head")
+
+
 def status(url: str, kind: str, password: str = "") -> Mapping[str, Any]:
     """Return which revision a database is of: `database`, `address`, `revision` (None: empty), `head`, `current`.
 

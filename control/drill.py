@@ -38,7 +38,7 @@ from exchange.calendar import Calendar, PhaseName, calendar_of
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, Instant
 
-UP_WITHIN_S: Final = {"local": 120.0, "kubernetes": 150.0}
+UP_WITHIN_S: Final = {"local": 120.0, "distributed": 240.0, "kubernetes": 150.0}
 """On Kubernetes a cluster starts first; here detectors are compiled the first time, which takes most of a minute."""
 SETTINGS: Final = {"ports": "auto", "symbols": 8, "load_rate_per_s": 150, "quiet_s": 2, "anomaly": False}
 """A drill's usual estate: free ports, so that it never meets another estate, and a load that shows in every rate. Most
@@ -108,7 +108,9 @@ class Drill:
         """Run the scenario and return the verdict; the estate is down when this returns."""
         began = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        where = "" if self._scenario.on == "local" else "a Kubernetes cluster, "
+        where = {"kubernetes": "a Kubernetes cluster, ", "distributed": "brokers, databases, "}.get(
+            self._scenario.place, ""
+        )
         self._tell("step", f"starting {where}an exchange, Prometheus, Alertmanager and control")
         process = await self._start_estate()
         try:
@@ -123,7 +125,13 @@ class Drill:
     # --- the estate -------------------------------------------------------------------------------------------------
 
     async def _start_estate(self) -> asyncio.subprocess.Process:
-        settings = {**SETTINGS, "on": self._scenario.on, **self._scenario.settings, **self._day()}
+        settings = {
+            **SETTINGS,
+            "on": self._scenario.on,
+            "estate": self._scenario.estate,
+            **self._scenario.settings,
+            **self._day(),
+        }
         environment = {f"TAPEWATCH_{name.upper()}": str(value) for name, value in settings.items()}
         argv = tied([sys.executable, "-m", "cli", "up", "--state", str(self._layout.root)])
         with (self._folder / "estate.out").open("wb") as output:
@@ -147,7 +155,7 @@ class Drill:
         return {"calendar": str(path)}
 
     async def _until_up(self, process: asyncio.subprocess.Process) -> None:
-        within_s = UP_WITHIN_S[self._scenario.on]
+        within_s = UP_WITHIN_S[self._scenario.place]
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             if process.returncode is not None:

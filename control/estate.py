@@ -13,13 +13,13 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from control import plan, preflight, render
+from control import plan, preflight, render, server_plan
 from control.addresses import Addresses, ReplicaAddress, save_addresses, url_of
 from control.calls import call
 from control.child import now
@@ -71,6 +71,10 @@ class Estate:
         """Return what takes the pod host's words; None where there is none."""
         return None
 
+    def taking_over(self) -> Callable[[str, bool], Awaitable[object]] | None:
+        """Return what takes over from another region; None where none is followed."""
+        return None
+
     @property
     def admin(self) -> str:
         """The admin secret."""
@@ -100,7 +104,7 @@ class Estate:
                     prometheus=url_of(ports.prometheus), alertmanager=url_of(ports.alertmanager),
                     market_data=url_of(ports.market_data), settlement=url_of(ports.settlement),
                     engine=url_of(ports.engine), load=url_of(ports.load), engine_stream_port=ports.engine_stream,
-                    faults_allowed=self.settings.faults_allowed, on=self.settings.on,
+                    faults_allowed=self.settings.faults_allowed, on=self.settings.on, kept=self.settings.estate,
                     workloads={
                         status.name: tuple(self.address_of(each) for each in status.replicas) for status in statuses
                     },
@@ -211,6 +215,7 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
             make_first_key(state.layout)
         ports = plan.choose_ports(settings)
         try:
+            settings = server_plan.completed(settings, layout, ports)
             plan.write_configs(settings, layout, ports, listing.instruments, listing.venue)
         except OSError as error:
             raise unwritable(layout.root, error) from error
@@ -230,6 +235,10 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
 
 
 def _kind(settings: Settings) -> type[Estate]:
+    if settings.estate == "distributed":
+        from control.distributed import DistributedEstate
+
+        return DistributedEstate
     if settings.on == "local":
         return Estate
     from control.kube_estate import KubeEstate  # what it needs takes time that a local estate need not spend
@@ -248,7 +257,7 @@ async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
     exporter = Exporter(Role.ESTATE)
     api = EstateApi(
         supervisor, exporter, estate.admin, estate.settings.faults_allowed, estate.stop_asked.set,
-        estate.pods_told(), estate.signals, estate.publish,
+        estate.pods_told(), estate.signals, estate.publish, estate.taking_over(),
     )  # fmt: skip
     server, task = await serve(api.app(), estate.ports.estate)
     facts = asyncio.create_task(ProcessFacts(exporter).run(), name="process facts")

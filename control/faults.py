@@ -35,7 +35,9 @@ def _nothing(_: Plant, __: str, ___: str) -> None:
     """There is nothing to take back by hand: whoever owns the process starts it again."""
 
 
-def _role_fault(name: str) -> Mapping[str, Change]:
+def role_fault(name: str) -> Mapping[str, Change]:
+    """Return how a fault inside a process is injected and cleared: over its own interface."""
+
     def inject(plant: Plant, target: str, value: str) -> None:
         plant.role("POST", target, "/admin/faults", {"name": name, "value": _typed(value)})
 
@@ -126,19 +128,19 @@ _CATALOG: Final = (
     Fault("load-surge", "The load generator sends that many times its usual rate.", "clearing; gateways scale out",
           "load-1", "12", _rate, _usual_rate),
     Fault("settlement-slow", "Settlement waits that many seconds before each commit.", "a restart of settlement",
-          "settlement-1", "2", **_role_fault("settlement-slow")),
+          "settlement-1", "2", **role_fault("settlement-slow")),
     Fault("feed-stall", "Market data publishes nothing more, and stays connected.", "a restart of market-data",
-          "market-data-1", "1", **_role_fault("feed-stall")),
+          "market-data-1", "1", **role_fault("feed-stall")),
     Fault("feed-gap", "Market data drops one message of that symbol.", "a person resumes the halted symbol",
-          "market-data-1", "", **_role_fault("feed-gap")),
+          "market-data-1", "", **role_fault("feed-gap")),
     Fault("engine-slow-sync", "Each fsync takes so many seconds longer.", "clearing; no runbook mends it",
-          "engine-1", "0.2", **_role_fault("engine-slow-sync")),
+          "engine-1", "0.2", **role_fault("engine-slow-sync")),
     Fault("engine-sync-creep", "Each fsync takes so many milliseconds longer with every second, up to half a second.",
-          "clearing; no runbook mends it", "engine-1", "1", **_role_fault("engine-sync-creep")),
+          "clearing; no runbook mends it", "engine-1", "1", **role_fault("engine-sync-creep")),
     Fault("memory-leak", "A process keeps so many MiB more every minute, up to 256; settlement, market data or engine.",
-          "a restart of the process", "settlement-1", "12", **_role_fault("memory-leak")),
+          "a restart of the process", "settlement-1", "12", **role_fault("memory-leak")),
     Fault("feed-conflation", "Only that share of the feed's updates goes out, the rest within others: no gap shows.",
-          "a restart of market-data", "market-data-1", "0.5", **_role_fault("feed-conflation")),
+          "a restart of market-data", "market-data-1", "0.5", **role_fault("feed-conflation")),
     Fault("prometheus-down", "Prometheus is killed and held down.", "clearing", "prometheus", "",
           _hold(hold=True), _hold(hold=False)),
     Fault("signal", "Series of replicas and symbols named made-… let that alert fire; the plant is whole.", "clearing",
@@ -176,23 +178,27 @@ def connect(state: Path) -> Plant:
     return Plant(layout, addresses, admin)
 
 
-def find(name: str, on: str = "local") -> Fault:
-    """Return a fault by name, of those of an estate `on` that platform.
+def find(name: str, place: str = "local") -> Fault:
+    """Return a fault by name, of those of that kind of estate.
 
     Raises:
         InputError: there is none of that name.
     """
-    known = catalog(on)
+    known = catalog(place)
     fault = known.get(name)
     if fault is None:
         raise InputError("fault", f"{name!r} is not known", right=f"there are {', '.join(known)}")
     return fault
 
 
-def catalog(on: str) -> Mapping[str, Fault]:
-    """Return what can be broken on an estate: `local` or `kubernetes`."""
-    if on == "local":
+def catalog(place: str) -> Mapping[str, Fault]:
+    """Return what can be broken on an estate: `local`, `distributed` or `kubernetes`."""
+    if place == "local":
         return FAULTS
+    if place == "distributed":
+        from control.server_faults import FAULTS as OF_SERVERS
+
+        return {**FAULTS, **OF_SERVERS}
     from control.kube_faults import FAULTS as OF_CLUSTER  # it needs what a local estate does not
 
     return {name: fault for name, fault in FAULTS.items() if name not in _LOCAL_ONLY} | OF_CLUSTER
@@ -204,7 +210,7 @@ def inject(plant: Plant, name: str, *, target: str = "", value: str = "") -> str
     Raises:
         TapewatchError: no such fault or target, faults are not allowed, or the estate does not answer.
     """
-    fault = find(name, plant.addresses.on)
+    fault = find(name, plant.addresses.place)
     target, value = target or fault.target, value or fault.value
     if name == "feed-gap" and not value:
         value = _symbols(plant.layout)[0]
@@ -221,7 +227,7 @@ def arrange(plant: Plant, name: str, target: str = "", value: str = "") -> str:
     Raises:
         TapewatchError: as `inject`.
     """
-    fault = find(name, plant.addresses.on)
+    fault = find(name, plant.addresses.place)
     target, value = target or fault.target, value or fault.value
     _check(plant, name, value)
     fault.inject(plant, target, value)
@@ -256,7 +262,7 @@ def clear(plant: Plant, name: str, *, target: str = "") -> str:
     Raises:
         TapewatchError: no such fault or target, faults are not allowed, or the estate does not answer.
     """
-    fault = find(name, plant.addresses.on)
+    fault = find(name, plant.addresses.place)
     fault.clear(plant, target or fault.target, "")
     return f"{name} cleared at {target or fault.target}"
 

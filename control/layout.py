@@ -96,6 +96,11 @@ class Layout:
         return self.root / "estate" / "effects.log"
 
     @property
+    def taken_over(self) -> Path:
+        """JSON: this region has taken over from the one it followed, and follows nobody any more."""
+        return self.root / "estate" / "taken-over.json"
+
+    @property
     def faults(self) -> Path:
         """Faults injected on purpose, one JSON line each: `{"name", "at"}`."""
         return self.root / "control" / "faults.jsonl"
@@ -116,7 +121,10 @@ class Layout:
         return self.root / "load"
 
     def secret(self, name: str) -> Path:
-        """Return a secret's file: `admin`, `trade`, `webhook` (bearer tokens) or `timeline` (chain key). Mode 0600."""
+        """Return a secret's file, mode 0600.
+
+        `admin`, `trade`, `webhook` (bearer tokens), `timeline` (chain key); passwords: `postgres`, `rabbitmq`.
+        """
         return self.root / "secrets" / name
 
     @property

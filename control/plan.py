@@ -6,15 +6,15 @@ import contextlib
 import shutil
 import socket
 import sys
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import psutil
 
-from control import render
+from control import render, server_plan
 from control.addresses import HOST, url_of
 from control.child import PYTHON, Slot
 from control.config import (
@@ -30,6 +30,7 @@ from control.config import (
 )
 from control.databases import access
 from control.layout import Layout
+from control.servers.catalogue import port_names
 from control.settings import Settings
 from control.supervisor import ESTATE, WorkloadSpec
 from exchange.types import Instrument, Venue
@@ -91,11 +92,13 @@ class Ports:
     anomaly: int
     node: int
     gateways: tuple[int, ...]
+    servers: Mapping[str, int] = field(default_factory=dict)
+    """Of the services of a distributed estate, such as `kafka-1/broker`; none when it is embedded."""
 
     def named(self) -> dict[str, int]:
         """Return name and number of each port."""
         named = {name: port for name, port in vars(self).items() if isinstance(port, int)}
-        return named | {f"gateway-{index}": port for index, port in enumerate(self.gateways, 1)}
+        return named | {f"gateway-{index}": port for index, port in enumerate(self.gateways, 1)} | dict(self.servers)
 
 
 KUBE_ONLY: Final = ("podhost", "control_2", "kube_state")
@@ -114,10 +117,15 @@ def choose_ports(settings: Settings) -> Ports:
     Raises:
         PermanentError: a fixed port is taken; says by whom.
     """
+    servers = list(port_names()) if settings.estate == "distributed" else []
     if settings.ports == "auto":
-        names = [name for name in Ports.__dataclass_fields__ if name != "gateways"]
-        free = free_ports(len(names) + settings.gateways_max)
-        return Ports(gateways=tuple(free[len(names) :]), **dict(zip(names, free, strict=False)))
+        names = [name for name in Ports.__dataclass_fields__ if name not in {"gateways", "servers"}]
+        free = free_ports(len(names) + settings.gateways_max + len(servers))
+        gateways, own = free[len(names) :][: settings.gateways_max], free[len(names) + settings.gateways_max :]
+        return Ports(
+            gateways=tuple(gateways), servers=dict(zip(servers, own, strict=True)),
+            **dict(zip(names, free, strict=False)),
+        )  # fmt: skip
     first = settings.port_gateways
     ports = Ports(
         settings.port_control, settings.port_estate, settings.port_prometheus, settings.port_alertmanager,
@@ -126,6 +134,7 @@ def choose_ports(settings: Settings) -> Ports:
         settings.port_kube_state, settings.port_bridge, settings.port_shipper, settings.port_log_watch,
         settings.port_anomaly, settings.port_node,
         gateways=tuple(range(first, first + settings.gateways_max)),
+        servers=dict(zip(servers, range(settings.port_servers, settings.port_servers + len(servers)), strict=True)),
     )  # fmt: skip
     for name, port in ports.named().items():
         needed = (
@@ -140,7 +149,7 @@ def choose_ports(settings: Settings) -> Ports:
             else settings.on == "kubernetes" or name not in KUBE_ONLY
         )
         if needed and not is_free(port):
-            key = "GATEWAYS" if name.startswith("gateway-") else name.upper()
+            key = "GATEWAYS" if name.startswith("gateway-") else "SERVERS" if "/" in name else name.upper()
             raise PermanentError(
                 f"port {port} ({name}) is in use by {holder_of(port)}: stop that, "
                 f"or set TAPEWATCH_PORT_{key} or TAPEWATCH_PORTS=auto"
@@ -189,6 +198,7 @@ def write_configs(
         for replica, port in replicas:
             config = _role_config(settings, layout, ports, instruments, role, replica, port)
             save_config(msgspec.structs.replace(config, venue=venue or Venue()), layout.config(replica))
+    server_plan.write_configs(settings, layout, ports)
     from control.routing import estate_routes  # the terminal's other verbs shall not wait for it
 
     prometheus, alertmanager = _homes(layout)
@@ -228,6 +238,8 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
         bridge["log-watch"] = [("log-watch-1", ports.log_watch)]
     if settings.anomaly:
         bridge["anomaly"] = [("anomaly-1", ports.anomaly)]
+    if settings.follows:
+        bridge["mirror"] = [("mirror-1", ports.servers["mirror-1/host"])]
     if settings.on == "kubernetes":
         return {
             "control": [(f"control-{n}", port) for n, port in enumerate(control_ports(settings, ports), 1)],
@@ -297,6 +309,9 @@ def _role_config(
             auction_quiet_s=settings.auction_quiet_s,
         ),
         kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
+        kafka=server_plan.kafka_access(settings, ports, role),
+        follows=server_plan.followed(settings, role),
+        rabbit=server_plan.rabbit_access(settings, layout, ports, role),
     )  # fmt: skip
 
 
@@ -362,7 +377,10 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
             WorkloadSpec("kube-state", slots["kube-state"], 1, ESTATE, singleton=True),
             *platform,
         ]
+    if settings.follows:
+        platform.append(WorkloadSpec("mirror", slots["mirror"], 1, singleton=True, grace_s=12.0))
     return [
+        *server_plan.workloads(settings, layout, ports),
         WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),
         WorkloadSpec("gateway", slots["gateway"], settings.gateways, drain_s=DRAIN_S),
         WorkloadSpec("market-data", slots["market-data"], 1, singleton=True),

@@ -145,6 +145,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     day: tuple[Turn, ...] = ()
     """Today's session by the calendar; none: there is no calendar, and trading is always continuous."""
     on: Literal["local", "kubernetes"] = "local"
+    estate: Literal["embedded", "distributed"] = "embedded"
     prepare: tuple[Act, ...] = ()
     """What others have done to the plant before it is warmed up: nothing of it is a fault."""
     acts: tuple[Act, ...]
@@ -152,26 +153,33 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     outcome: str
     """What the right end is, in one line."""
 
-
-def folder(on: str) -> Path:
-    """Return where the scenarios for estates on a platform lie."""
-    return DRILLS if on == "local" else DRILLS / on
-
-
-def names(on: str = "local") -> list[str]:
-    """Return the names of all scenarios for a platform, in the order they are run."""
-    return [line for line in (folder(on) / "order.txt").read_text(encoding="utf-8").split("\n") if line]
+    @property
+    def place(self) -> str:
+        """What kind of estate it is played on: local, distributed or kubernetes."""
+        return self.on if self.estate == "embedded" else self.estate
 
 
-def load_scenario(name: str, on: str = "local") -> Scenario:
+def folder(place: str) -> Path:
+    """Return where the scenarios for a kind of estate lie: local, distributed or kubernetes."""
+    return DRILLS if place == "local" else DRILLS / place
+
+
+def names(place: str = "local") -> list[str]:
+    """Return the names of all scenarios for a kind of estate, in the order they are run."""
+    return [line for line in (folder(place) / "order.txt").read_text(encoding="utf-8").split("\n") if line]
+
+
+def load_scenario(name: str, place: str = "local") -> Scenario:
     """Return a scenario by name.
 
     Raises:
         InputError: there is none of that name, or its file is wrong.
     """
-    path = folder(on) / f"{name}.yaml"
+    path = folder(place) / f"{name}.yaml"
     if not path.is_file():
-        raise InputError("scenario", f"{name[:60]!r} is not known", right=f"there are {', '.join(names(on))} and all")
+        raise InputError(
+            "scenario", f"{name[:60]!r} is not known", right=f"there are {', '.join(names(place))} and all"
+        )
     data, lines = yaml_places.read(path)
     try:
         scenario = msgspec.convert(data, Scenario)
@@ -180,7 +188,9 @@ def load_scenario(name: str, on: str = "local") -> Scenario:
         raise InputError(f"{path}:{_line(lines, _steps(place))}", f"is no scenario: {problem}") from error
     for steps, problem, right in _mistakes(scenario):
         raise InputError(f"{path}:{_line(lines, steps)}", problem, right=right)
-    return msgspec.structs.replace(scenario, name=name, on=on)
+    on: Literal["local", "kubernetes"] = "kubernetes" if place == "kubernetes" else "local"
+    estate: Literal["embedded", "distributed"] = "distributed" if place == "distributed" else "embedded"
+    return msgspec.structs.replace(scenario, name=name, on=on, estate=estate)
 
 
 @functools.cache

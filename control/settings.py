@@ -43,6 +43,18 @@ class Settings(BaseSettings):
     """State directory; below the working directory, so that `git clean` and a second clone do not meet."""
     on: Literal["local", "kubernetes"] = "local"
     """What runs the exchange: `local` processes, or the pods of a Kubernetes test bed, started with the estate."""
+    estate: Literal["embedded", "distributed"] = "embedded"
+    """What keeps it: files and SQLite in the state, or Kafka, PostgreSQL, RabbitMQ and the other `services`."""
+    services: tuple[Literal["kafka", "postgres", "rabbitmq", "zipkin", "edge"], ...] = (
+        "kafka", "postgres", "rabbitmq", "zipkin", "edge",
+    )  # fmt: skip
+    """When distributed: the services that the estate starts itself. One that is left out is left out of the exchange,
+    unless its address is named (`ledger_url`, `store_url`, `zipkin_url`)."""
+    follows: str = Field("", pattern=r"^$|^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")
+    """When distributed: brokers of another region, such as `a:9092,b:9092`. Its journal is copied here, and nothing is
+    traded until `tapewatch region take-over`; the listing (`instruments.json`) has to be the other region's."""
+    edge: Literal["haproxy", "nginx"] = "haproxy"
+    """When distributed: what stands before the gateways."""
     ports: Literal["fixed", "auto"] = "fixed"
     """`fixed`: the ports below, so that addresses can be remembered. `auto`: free ones, for drills and tests."""
     port_control: int = Field(18700, ge=1024, le=65_535)
@@ -83,6 +95,8 @@ class Settings(BaseSettings):
     """The machine's figures, by node_exporter."""
     port_gateways: int = Field(18800, ge=1024, le=65_500)
     """The first gateway's; the others follow without gaps."""
+    port_servers: int = Field(18900, ge=1024, le=65_400)
+    """When distributed: the first of the services' ports; the others follow without gaps."""
     symbols: int = Field(8, ge=1, le=1000)
     """Generated instruments; eight books keep a small machine's engine as busy as a real one's group."""
     gateways: int = Field(2, ge=1, le=MAX_GATEWAYS)
@@ -231,10 +245,19 @@ class Settings(BaseSettings):
         """Arguments before the environment before the file; there are no other sources."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    @property
+    def place(self) -> str:
+        """What kind of estate it is, of those that faults and drills tell apart: local, distributed or kubernetes."""
+        return self.on if self.estate == "embedded" else self.estate
+
     @pydantic.model_validator(mode="after")
     def _together(self) -> Settings:
         if self.gateways > self.gateways_max:
             raise ValueError(f"gateways is {self.gateways}, which is more than gateways_max ({self.gateways_max})")
+        if self.estate == "distributed" and self.on == "kubernetes":
+            raise ValueError("estate is distributed, which runs on this machine: leave out --on kubernetes")
+        if self.follows and (self.estate != "distributed" or "kafka" not in self.services):
+            raise ValueError("follows names another region's brokers, but this estate has none: set estate=distributed")
         if self.load_by_phase and self.calendar is None:
             raise ValueError("load_by_phase is true, but there is no calendar whose phases the load could follow")
         if self.phases_by_calendar and self.calendar is None:

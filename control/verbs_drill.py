@@ -15,19 +15,19 @@ import msgspec
 from control.drill import Drill, Result, run_folder, tidy
 from control.drill_view import View, print_result, print_summary
 from control.scenario import Scenario, load_scenario, names
-from control.settings import load_settings
+from control.settings import Settings, load_settings
 from control.terminal import err, escape, out, print_json
 from control.verbs_kube import with_binary
 from kernel.errors import InputError, PermanentError, TapewatchError
 
 ALERTS: Final = "alerts"
-USUAL: Final = {"local": "gateway-hang", "kubernetes": "pod-hang"}
+USUAL: Final = {"local": "gateway-hang", "distributed": "broker-loss", "kubernetes": "pod-hang"}
 
 
 def run_drills(
     wanted: str,
     root: Path,
-    on: str | None,
+    settings: Settings,
     *,
     as_json: bool,
     keep: bool,
@@ -49,10 +49,11 @@ def run_drills(
         raise InputError(
             "--every and --only", f"do not go with {wanted or 'a scenario'}", right="tapewatch drill alerts"
         )
-    settings = with_binary(load_settings(on=on))
+    settings = with_binary(settings)
     os.environ["TAPEWATCH_TESTBED"] = settings.testbed
-    wanted = wanted or USUAL[settings.on]
-    chosen = [load_scenario(name, settings.on) for name in (names(settings.on) if wanted == "all" else [wanted])]
+    place = settings.place
+    wanted = wanted or USUAL[place]
+    chosen = [load_scenario(name, place) for name in (names(place) if wanted == "all" else [wanted])]
     console = err if as_json else out
     results = []
     for scenario in chosen:

@@ -32,6 +32,13 @@ class Role(StrEnum):
     SHIPPER = "shipper"
     LOG_WATCH = "log-watch"
     ANOMALY = "anomaly"
+    SAGA = "saga"
+    MIRROR = "mirror"
+    KAFKA = "kafka"
+    POSTGRES = "postgres"
+    RABBITMQ = "rabbitmq"
+    ZIPKIN = "zipkin"
+    EDGE = "edge"
 
 
 LATENCY_BUCKETS: Final = (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-STAGES = ("estate", "elastic", "postgres", "kafka", "lb", "kube")
+STAGES = ("estate", "elastic", "postgres", "kafka", "rabbit", "lb", "kube")
 """Markers whose tests have a run of their own."""
 UNNAMED = pytest.StashKey[list[str]]()
 """Tests of such a run whose files it would leave out; found by the run that reads every file."""

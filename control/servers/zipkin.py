@@ -177,12 +177,13 @@ class Zipkin:
         while time.monotonic() < until:
             if self._process.poll() is not None:
                 raise PermanentError(f"Zipkin ended with exit code {self._process.returncode}: {self.last_words()}")
-            if self._healthy():
+            if self.healthy():
                 return
             time.sleep(_STEP_S)
         raise TemporaryError(f"Zipkin was not ready in time: {self.last_words()}")
 
-    def _healthy(self) -> bool:
+    def healthy(self) -> bool:
+        """Tell whether its health page says so."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
         try:
             connection.request("GET", "/health")

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from control import plan
+from control.servers.catalogue import port_names
 from control.settings import Settings
 from kernel.errors import PermanentError
 from tests.control.desk_plant import alert, desk_plant, notification
@@ -22,12 +23,21 @@ PORTS = [name for name in Settings.model_fields if name.startswith("port_")]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
+def free_row():
+    """Return a port from which on all that the services need are free, below those the kernel gives away."""
+    needed = len(list(port_names()))
+    return next(
+        first for first in range(20_000, 32_000, needed) if all(plan.is_free(first + step) for step in range(needed))
+    )
+
+
 @pytest.mark.parametrize("taken", PORTS)
 def test_a_fixed_port_in_use_is_named_with_its_holder_and_its_setting(taken):
-    free = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    free = dict(zip(PORTS, free_ports(len(PORTS)), strict=True)) | {"port_servers": free_row()}
     # What runs only where it is configured is configured, so that its port is needed.
+    kind = {"estate": "distributed"} if taken == "port_servers" else {"on": "kubernetes"}
     settings = Settings(
-        on="kubernetes", gateways=1, gateways_max=1, bridge="bridge.yml", elastic_url="http://127.0.0.1:1", **free
+        gateways=1, gateways_max=1, bridge="bridge.yml", elastic_url="http://127.0.0.1:1", **kind, **free
     )
     with socket.create_server(("127.0.0.1", free[taken])), pytest.raises(PermanentError) as told:
         plan.choose_ports(settings)

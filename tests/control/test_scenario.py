@@ -16,6 +16,9 @@ def test_every_kind_of_link_has_an_eye():
 
 def test_every_file_is_in_the_order_and_the_other_way_round():
     assert sorted(names()) == sorted(path.stem for path in scenario.DRILLS.glob("*.yaml"))
+    assert sorted(names("distributed")) == sorted(
+        path.stem for path in (scenario.DRILLS / "distributed").glob("*.yaml")
+    )
     assert len(names()) == 16
 
 

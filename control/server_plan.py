@@ -1,0 +1,161 @@
+"""The services that a distributed estate stands on: where they are, what they are told, and how others reach them.
+
+A service that a setting names by address (a database's URL, brokers of your own) is not started: the estate then uses
+yours. Everything listens on loopback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from control.addresses import HOST, write_atomically
+from control.child import PYTHON, Slot
+from control.config import KafkaAccess, RabbitAccess
+from control.layout import Layout
+from control.servers.catalogue import BY_NAME, HOST_PORT, SERVICES, Service
+from control.servers.hosted import ServerConfig
+from control.supervisor import WorkloadSpec
+
+if TYPE_CHECKING:
+    from control.plan import Ports
+    from control.settings import Settings
+
+SECRETS: Final = ("postgres", "rabbitmq")
+"""Passwords of the services, made once for each state directory."""
+DATABASES: Final = ("ledger", "store")
+_START_S: Final = 150.0
+"""A Java machine on two busy cores takes ten times what it takes alone."""
+_GRACE_S: Final = 15.0
+_OPEN_TO_OTHERS: Final = 0o001
+
+
+def services(settings: Settings) -> tuple[Service, ...]:
+    """Return the services that the estate runs itself: none when it is embedded."""
+    return tuple(one for one in SERVICES if settings.estate == "distributed" and one.name in settings.services)
+
+
+def runs(settings: Settings, name: str) -> bool:
+    """Tell whether the estate runs that service itself."""
+    return any(one.name == name for one in services(settings))
+
+
+def home(layout: Layout) -> Path:
+    """Return where the servers keep their data: below the state, unless a server could not reach it there.
+
+    PostgreSQL refuses to run as root and runs as nobody, to whom a directory below root's home is closed.
+    """
+    inside = layout.root / "servers"
+    above = (path for path in inside.parents if path.exists())
+    if os.getuid() != 0 or all(path.stat().st_mode & _OPEN_TO_OTHERS for path in above):
+        return inside
+    name = hashlib.sha256(str(layout.root).encode()).hexdigest()[:12]
+    return Path("/var/tmp") / f"tapewatch-servers-{name}"  # noqa: S108 - made with its owner's rights only, by its server
+
+
+def ports_of(service: Service, ports: Ports) -> dict[str, dict[str, int]]:
+    """Return the ports of every replica of a service, by name."""
+    return {
+        replica: {name: ports.servers[f"{replica}/{name}"] for name in (HOST_PORT, *service.ports)}
+        for replica in service.ids
+    }
+
+
+def completed(settings: Settings, layout: Layout, ports: Ports) -> Settings:
+    """Return the settings with the addresses of the services that the estate runs itself; makes their passwords.
+
+    Raises:
+        OSError: the secrets cannot be written.
+    """
+    if settings.estate != "distributed":
+        return settings
+    for name in SECRETS:
+        if not layout.secret(name).exists():
+            write_atomically(layout.secret(name), secrets.token_urlsafe(24).encode(), mode=0o600)
+    more: dict[str, object] = {}
+    if runs(settings, "postgres"):
+        for kind in DATABASES:
+            if not getattr(settings, f"{kind}_url"):
+                more[f"{kind}_url"] = database_url(kind, layout, ports)
+    if runs(settings, "zipkin") and not settings.zipkin_url:
+        more["zipkin_url"] = f"http://{HOST}:{ports.servers['zipkin-1/server']}"
+    return settings.model_copy(update=more)
+
+
+def database_url(database: str, layout: Layout, ports: Ports) -> str:
+    """Return the address of a database of the pair, whichever of the two takes writes; the password is in it."""
+    word = layout.secret("postgres").read_text().strip()
+    hosts = "&".join(f"host={HOST}:{ports.servers[f'{one}/server']}" for one in BY_NAME["postgres"].ids)
+    login = f"postgresql+psycopg://tapewatch:{word}@"
+    return f"{login}/{database}?{hosts}&target_session_attrs=read-write&connect_timeout=2"
+
+
+def kafka_access(settings: Settings, ports: Ports, role: str) -> KafkaAccess | None:
+    """Return how a role reaches the brokers; None for roles that do not."""
+    if not runs(settings, "kafka") or role not in {"engine", "settlement", "saga", "mirror"}:
+        return None
+    brokers = ",".join(f"{HOST}:{ports.servers[f'{one}/broker']}" for one in BY_NAME["kafka"].ids)
+    return KafkaAccess(bootstrap=brokers)
+
+
+def followed(settings: Settings, role: str) -> KafkaAccess | None:
+    """Return the cluster of the region that a mirror follows."""
+    return KafkaAccess(bootstrap=settings.follows) if settings.follows and role == "mirror" else None
+
+
+def rabbit_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> RabbitAccess | None:
+    """Return how a role reaches the broker of messages; None for roles that do not."""
+    if not runs(settings, "rabbitmq") or role not in {"settlement", "saga"}:
+        return None
+    url = f"amqp://tapewatch@{HOST}:{ports.servers['rabbitmq-1/amqp']}/"
+    return RabbitAccess(url=url, password_file=str(layout.secret("rabbitmq")))
+
+
+def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:
+    """Write what each server host reads at its start."""
+    for service in services(settings):
+        for replica in service.ids:
+            config = ServerConfig(
+                service=service.name, replica=replica, state=str(layout.root),
+                directory=str(home(layout) / replica), ports=ports_of(service, ports),
+                program=_program(settings, service.name), options=_options(settings, service.name, ports),
+                faults_allowed=settings.faults_allowed,
+            )  # fmt: skip
+            path = layout.config(replica)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
+
+
+def _program(settings: Settings, service: str) -> str:
+    return {"kafka": settings.kafka_home, "postgres": settings.postgres, "zipkin": settings.zipkin}.get(service, "")
+
+
+def _options(settings: Settings, service: str, ports: Ports) -> Mapping[str, str]:
+    if service != "edge":
+        return {}
+    gateways = ",".join(f"gateway-{number}={port}" for number, port in enumerate(ports.gateways, 1))
+    return {"balancer": settings.edge, "gateways": gateways}
+
+
+def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[WorkloadSpec]:
+    """Return the services as workloads: runbooks mend them, and prove that it helped."""
+    return [
+        WorkloadSpec(
+            service.name,
+            tuple(_slot(layout, replica, ports.servers[f"{replica}/{HOST_PORT}"]) for replica in service.ids),
+            service.replicas, singleton=True, grace_s=_GRACE_S, start_timeout_s=_START_S,
+        )
+        for service in services(settings)
+    ]  # fmt: skip
+
+
+def _slot(layout: Layout, replica: str, port: int) -> Slot:
+    argv = (sys.executable, "-m", "control.serverhost", str(layout.config(replica)))
+    return Slot(replica, port, argv, layout.output(replica), PYTHON)

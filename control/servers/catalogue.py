@@ -1,0 +1,52 @@
+"""The services that a distributed exchange stands on: one list for the estate, `doctor` and the compose file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+HOST_PORT: Final = "host"
+"""Of each replica: where its server host answers (health, metrics)."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service, and what its replicas listen on."""
+
+    name: str
+    """Workload, Prometheus job and, with a number behind it, replica."""
+    what: str
+    replicas: int
+    ports: tuple[str, ...]
+    """What the server itself listens on, by name, for each replica."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The names of the replicas."""
+        return tuple(f"{self.name}-{number}" for number in range(1, self.replicas + 1))
+
+
+SERVICES: Final = (
+    Service("kafka", "the journal and what follows from it, on three brokers", 3, ("broker", "controller")),
+    Service("postgres", "ledger and incidents, a primary and its synchronous stand-by", 2, ("server",)),
+    Service("rabbitmq", "messages between the services of settlement", 1,
+            ("amqp", "management", "prometheus", "distribution", "epmd")),
+    Service("zipkin", "traces, with a page", 1, ("server",)),
+    Service("edge", "the load balancer before the gateways", 1, ("https", "stats")),
+)  # fmt: skip
+PARTS: Final = (
+    "saga-coordinator-1", "saga-cash-1", "saga-securities-1", "saga-fees-1", "saga-clearing-1", "mirror-1",
+)  # fmt: skip
+"""Processes of ours that only a distributed estate has: the parts of settlement by sagas, and who follows a region."""
+BY_NAME: Final = {service.name: service for service in SERVICES}
+
+
+def port_names() -> Iterator[str]:
+    """Yield the name of every port, `kafka-1/host`, `kafka-1/broker`, ..., always in the same order."""
+    for service in SERVICES:
+        for replica in service.ids:
+            for port in (HOST_PORT, *service.ports):
+                yield f"{replica}/{port}"
+    for replica in PARTS:
+        yield f"{replica}/{HOST_PORT}"
