@@ -86,6 +86,11 @@ class Layout:
         return self.root / "anomaly"
 
     @property
+    def verdicts(self) -> Path:
+        """Where processes tell each other which orders' traces are kept whole."""
+        return self.root / "verdicts"
+
+    @property
     def logs(self) -> Path:
         """Directory of every replica's log."""
         return self.root / "logs"

@@ -493,6 +493,7 @@ def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> Sp
         return None
     from kernel.time import seconds
     from monitor.adapters.spans import Sender, SpanQueue, SpanTracer
+    from monitor.adapters.verdict_files import VerdictFiles
     from monitor.traces import Policy
 
     senders: list[Sender] = []
@@ -504,11 +505,21 @@ def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> Sp
         from monitor.adapters.zipkin import ZipkinSender
 
         senders.append(ZipkinSender(config.tracing.zipkin_url, config.role, config.replica))
-    told = {result: exporter.count("tapewatch_spans_total", result) for result in ("exported", "dropped", "failed")}
-    queues = [SpanQueue(sender, lambda result, count: told[result].add(count)) for sender in senders]
+    results = ("exported", "dropped", "failed", "late")
+    told = {result: exporter.count("tapewatch_spans_total", result) for result in results}
+
+    def count(result: str, spans: int) -> None:
+        told[result].add(spans)
+
+    queues = [SpanQueue(sender, count) for sender in senders]
     for queue in queues:
         stack.callback(queue.close)
-    return SpanTracer(queues, Policy(config.tracing.share, seconds(config.tracing.slow_s)))
+    policy = Policy(config.tracing.share, seconds(config.tracing.slow_s))
+    verdicts = VerdictFiles(Layout(Path(config.state)).verdicts, config.replica)
+    tracer = SpanTracer(queues, policy, verdicts, count)
+    tracer.start()
+    stack.callback(tracer.close)
+    return tracer
 
 
 def _secret(layout: Layout, name: str) -> str:

@@ -190,6 +190,8 @@ class AnsweredOrder(NamedTuple):
     """None for a cancel or a replacement, which name an order only."""
     trace: str = ""
     """The client's `traceparent`, when it sent one."""
+    seq: int = 0
+    """Its place in the journal; 0: none is known."""
 
 
 class BookShape(NamedTuple):

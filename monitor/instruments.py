@@ -297,7 +297,7 @@ class GatewayInstruments:
             self._ack.observe(seconds)
             return
         slow = seconds >= SLOW_S
-        kept = slow or is_picked(self._share, order.client_id, order.trace)
+        kept = slow or is_picked(self._share, order.seq, order.client_id, order.trace)
         # A place in a trace costs a digest: it is worked out when somebody scrapes, of the few that are shown.
         name = partial(order_trace_id, order.account, order.client_id, order.trace) if kept else None
         self._ack.observe(seconds, name)

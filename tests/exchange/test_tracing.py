@@ -24,12 +24,12 @@ from exchange.recording import (
 )
 from kernel.adapters.clock import SystemClock
 from kernel.trace import order_trace_id
-from monitor.traces import Policy, commit_spans, publish_spans, request_spans, settle_spans
+from monitor.traces import Look, Policy, commit_spans, publish_spans, request_spans, settle_spans
 from tests.exchange.plant import INSTRUMENTS, client_of, engine, eventually, order
 
 HEADER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ORDER = {"symbol": "AAA", "quantity": 5, "price": 1000}
-ALL = Policy(share=1.0)
+ALL = Look(Policy(share=1.0))
 
 
 class KeepingTracer:
@@ -39,7 +39,7 @@ class KeepingTracer:
         self.spans = []
 
     def answered(self, one):
-        self.spans.extend(request_spans(one, ALL))
+        self.spans.extend(request_spans([one], ALL))
 
     def committed(self, one):
         self.spans.extend(commit_spans(one, ALL))
