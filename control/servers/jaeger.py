@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
-from control.addresses import HOST
-from control.child import tied
-from control.plan import free_ports
 from control.servers.go_module import GoModule, build, check_go
 from control.servers.store import Tell, cache, elapsed, publish, tell, work_place
-from kernel.errors import InputError, PermanentError, TemporaryError
+from kernel.errors import InputError
 
 MODULE: Final = "github.com/jaegertracing/jaeger"
 VERSION: Final = "v1.76.0"
