@@ -40,9 +40,9 @@ def publish(
 
 
 class Kept:
-    """An effect in SQLite: each number once by a key, and how far it is, in one transaction.
+    """An effect in SQLite: each number once by a key; the last of them is how far it is.
 
-    `told` holds what was carried out in the order in which it was; a number that is there already is counted.
+    `order` holds what was carried out in the order in which it was; a number that is there already is counted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,6 @@ class Kept:
         with self._open() as database:
             database.executescript(
                 "CREATE TABLE IF NOT EXISTS done (part INTEGER, seq INTEGER, PRIMARY KEY (part, seq));"
-                "CREATE TABLE IF NOT EXISTS reached (part INTEGER PRIMARY KEY, seq INTEGER);"
             )
         self.failing = False
         self.order: defaultdict[int, list[int]] = defaultdict(list)
@@ -73,7 +72,9 @@ class Kept:
         if self.failing:
             raise TemporaryError("told to fail")
         with self._open() as database:
-            found = database.execute("SELECT coalesce(max(seq), 0) FROM done WHERE part = ?", (partition,)).fetchone()[0]
+            found = database.execute("SELECT coalesce(max(seq), 0) FROM done WHERE part = ?", (partition,)).fetchone()[
+                0
+            ]
             new = [one.seq for one in happened if one.seq > found]
             # The key refuses what comes twice, and a number that was left out would show in the end.
             database.executemany("INSERT INTO done VALUES (?, ?)", [(partition, seq) for seq in new])
@@ -107,7 +108,7 @@ class Member:
     async def until(self, holds: object, within_s: float = 30.0) -> None:
         assert callable(holds)
         async with asyncio.timeout(within_s):
-            while not holds():  # noqa: ASYNC110 - another thread or process brings it about
+            while not holds():
                 if self.task.done():
                     await self.task
                 await asyncio.sleep(0.02)
@@ -115,9 +116,10 @@ class Member:
 
 async def _run(place: KafkaPlace, path: Path) -> None:
     member = Member(place, Kept(path))
-    print("begun", flush=True)
     await member.task
 
 
 if __name__ == "__main__":
-    asyncio.run(_run(KafkaPlace(bootstrap=sys.argv[1], topic=sys.argv[2], partitions=int(sys.argv[3])), Path(sys.argv[4])))
+    asyncio.run(
+        _run(KafkaPlace(bootstrap=sys.argv[1], topic=sys.argv[2], partitions=int(sys.argv[3])), Path(sys.argv[4]))
+    )

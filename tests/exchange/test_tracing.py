@@ -60,7 +60,9 @@ async def plant(root, tracer, log):
         faults = Faults(FEED_FAULTS | SETTLEMENT_FAULTS, allowed=True)
         feed = MarketDataServer([one.symbol for one in INSTRUMENTS], running.port, clock=SystemClock(),
                                 telemetry=RecordingFeed(), faults=faults, **common)  # fmt: skip
-        ledger = SettlementServer(store, EngineSource(running.port), telemetry=RecordingSettlement(), faults=faults, **common)
+        ledger = SettlementServer(
+            store, EngineSource(running.port), telemetry=RecordingSettlement(), faults=faults, **common
+        )
         gateway = Gateway(client, RecordingGateway(), RecordingExposition(), replica="gateway-1", trade_secret="secret",
                           capacity_per_s=1000.0, engine_timeout_s=0.6, tracer=tracer, log=log)  # fmt: skip
         server = HttpServer(gateway, listen(0))
