@@ -37,6 +37,8 @@ class ScrambledKafka:
         self.logs, self.swapped, self.dice = logs, swapped, random.Random(seed)
         self.committed: dict[int, int] = {}
         self.seeks = 0
+        self.together = range(1, 30)
+        """How many messages of a partition come at once."""
 
     def member(self, _: object) -> ScrambledMember:
         return ScrambledMember(self)
@@ -65,7 +67,7 @@ class ScrambledMember:
             log = self._broker.logs[partition]
             if partition in self._paused:
                 continue
-            upto = min(len(log), at + min(count, dice.randrange(1, 30)))
+            upto = min(len(log), at + min(count, dice.choice(self._broker.together)))
             arriving = [Arrived(partition, offset, log[offset]) for offset in range(at, upto)]
             for first in range(len(arriving) - 1):
                 if dice.random() < self._broker.swapped:

@@ -105,6 +105,7 @@ async def test_repeats_and_messages_that_arrive_out_of_order_settle_each_trade_o
 async def test_a_ledger_that_is_away_is_waited_for_and_nothing_is_committed_meanwhile(tmp_path, monkeypatch):
     parts = {0: happenings(200)}
     broker = ScrambledKafka({0: with_repeats(parts[0], random.Random(1))}, swapped=0.0, seed=1)
+    broker.together = range(100, 101)
     fakes = With(broker.member, lambda *_: None, lambda _: None)
 
     def away(*_):
