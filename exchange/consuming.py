@@ -1,9 +1,10 @@
 """How a partition of events is read by somebody whose effect must come exactly once, in order, and whole.
 
-The numbers decide, not the place: the effect keeps the last number it has carried out in its own transaction, what comes
-again is left alone, and a number that is missing stops the partition. A message that cannot be read is put aside as a
-dead letter. Whether it took a number with it shows at the next one: when that has the number that was due, a stranger's
-message lay between ours and nothing is missing; otherwise a record is, and only a person may decide what to do.
+The numbers decide, not the place: the effect keeps the last number it has carried out in its own transaction, what
+comes again is left alone, and a number that is missing stops the partition. A message that cannot be read is put aside
+as a dead letter. Whether it took a number with it shows at the next one: when that has the number that was due, a
+stranger's message lay between ours and nothing is missing; otherwise a record is, and only a person may decide what to
+do.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Received
 
 from exchange.adapters.dead_letters import DeadLetters
 from exchange.adapters.kafka_topics import KafkaPlace, prepare
-from exchange.consuming import Broken, Effect, Missing, PartitionReader, Raw, Stretch
+from exchange.consuming import Broken, Effect, Missing, PartitionReader, Poison, Raw, Stretch
 from exchange.ports import ConsumerTelemetry, Log
 from kernel.errors import PermanentError, TemporaryError
 
@@ -70,6 +70,17 @@ class _Part:
     """Whether the events end before what was carried out already."""
 
 
+class With(NamedTuple):
+    """What a consumer is made of."""
+
+    client: Callable[[dict[str, Any]], Any] = Consumer
+    """Makes the library's consumer."""
+    letters: Callable[[KafkaPlace, str], DeadLetters] = DeadLetters
+    """Makes the place for dead letters."""
+    check: Callable[[KafkaPlace], object] = prepare
+    """Is asked before the first message whether cluster and topics are what they should be."""
+
+
 class KafkaConsumer:
     """One member of a group over the events of an exchange: a source of events (`exchange.adapters.settlement_source`).
 
@@ -87,9 +98,7 @@ class KafkaConsumer:
         log: Log,
         missing: Missing = Missing.STOPS,
         eager: bool = False,
-        client: Callable[[dict[str, Any]], Any] = Consumer,
-        letters: Callable[[KafkaPlace, str], DeadLetters] = DeadLetters,
-        check: Callable[[KafkaPlace], object] = prepare,
+        with_: With | None = None,
     ) -> None:
         """Prepare; nothing is sent before `run`.
 
@@ -100,9 +109,7 @@ class KafkaConsumer:
             log: what is to be kept of it.
             missing: what becomes of a partition where a message that cannot be read took a number with it.
             eager: whether every partition is given back at each rebalance, as old members of a group do.
-            client: makes the library's consumer.
-            letters: makes the place for dead letters.
-            check: is asked before the first message whether cluster and topics are what they should be.
+            with_: what it is made of; tests give it others.
         """
         self._place: Final = place
         self._group: Final = group
@@ -110,9 +117,7 @@ class KafkaConsumer:
         self._log: Final = log
         self._missing: Final = missing
         self._eager: Final = eager
-        self._client: Final = client
-        self._letters: Final = letters
-        self._check: Final = check
+        self._with: Final = with_ or With()
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="kafka")
         self._parts: Final[dict[int, _Part]] = {}
         self._heard: Callable[[bool], None] = lambda _: None
@@ -166,8 +171,7 @@ class KafkaConsumer:
     # --- on the thread ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._dead = self._letters(self._place, self._group)
-        self._consumer = self._client(
+        self._consumer = self._with.client(
             self._place.client({
                 "group.id": self._group,
                 "enable.auto.commit": False, "enable.auto.offset.store": False, "auto.offset.reset": "earliest",
@@ -234,6 +238,8 @@ class KafkaConsumer:
                 if part is not None and part.done < 0:
                     low, _ = self._consumer.get_watermark_offsets(self._at(part), timeout=_ANSWER_S, cached=False)
                     part.done = part.committed = told.offset if told.offset >= 0 else low
+                    # Of a new group the beginning is committed, so that its lag shows from outside, too.
+                    part.sent = told.offset
         return {
             one.number: self._consumer.get_watermark_offsets(
                 self._at(one), timeout=_ANSWER_S, cached=one.stopped is None and one.stretch is None
@@ -262,6 +268,11 @@ class KafkaConsumer:
         with contextlib.suppress(KafkaException):
             (self._consumer.resume if flow else self._consumer.pause)([self._at(part)])
 
+    def _put_aside(self, partition: int, poison: Poison) -> None:
+        if self._dead is None:  # most never need one
+            self._dead = self._with.letters(self._place, self._group)
+        self._dead.put(partition, poison)
+
     def _go_to(self, part: _Part, offset: int) -> int:
         """Read on from `offset`, or from the first message when that lies behind it; return which."""
         low, _ = self._consumer.get_watermark_offsets(self._at(part), timeout=_ANSWER_S, cached=False)
@@ -274,7 +285,7 @@ class KafkaConsumer:
     async def _checked(self) -> None:
         while True:
             try:
-                await self._call(lambda: self._check(self._place))
+                await self._call(lambda: self._with.check(self._place))
             except TemporaryError as error:
                 if self._connected is None:
                     self._tell_connected(connected=False, why=str(error))
@@ -345,12 +356,10 @@ class KafkaConsumer:
         part.retry_at = 0.0
 
     async def _carry_out(self, part: _Part, stretch: Stretch, effect: Effect) -> None:
-        assert self._dead is not None, "begun"
-        letters = self._dead
         for poison in stretch.poison:
             if poison.offset in part.put:
                 continue
-            await self._call(partial(letters.put, part.number, poison))
+            await self._call(partial(self._put_aside, part.number, poison))
             part.put.add(poison.offset)
             self._telemetry.dead_letter(poison.reason)
             self._log.event(

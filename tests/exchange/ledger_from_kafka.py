@@ -40,9 +40,9 @@ def publish(
 
 
 class Kept:
-    """An effect in SQLite: each number once by a key, and how far it is, in one transaction.
+    """An effect in SQLite: each number once by a key; the last of them is how far it is.
 
-    `told` holds what was carried out in the order in which it was; a number that is there already is counted.
+    `order` holds what was carried out in the order in which it was; a number that is there already is counted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,6 @@ class Kept:
         with self._open() as database:
             database.executescript(
                 "CREATE TABLE IF NOT EXISTS done (part INTEGER, seq INTEGER, PRIMARY KEY (part, seq));"
-                "CREATE TABLE IF NOT EXISTS reached (part INTEGER PRIMARY KEY, seq INTEGER);"
             )
         self.failing = False
         self.order: defaultdict[int, list[int]] = defaultdict(list)
@@ -117,7 +116,6 @@ class Member:
 
 async def _run(place: KafkaPlace, path: Path) -> None:
     member = Member(place, Kept(path))
-    print("begun", flush=True)
     await member.task
 
 

@@ -14,6 +14,7 @@ import time
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from exchange.adapters.kafka_consumer import With
 from exchange.adapters.kafka_topics import prepare
 from exchange.consuming import Missing
 from tests.exchange.ledger_from_kafka import Kept, Member, event, producer_of, publish
@@ -91,7 +92,7 @@ async def test_members_that_come_and_go_all_the_time_lose_nothing_and_do_nothing
     while sum(one.telemetry.rebalances for one in (steady, *members, *past)) < 16:
         assert time.monotonic() < until, "the group is not divided anew"
         if len(members) < 3 and dice.random() < 0.6:
-            members.append(Member(place, effect, eager=eager, check=lambda _: None))
+            members.append(Member(place, effect, eager=eager, with_=With(check=lambda _: None)))
         elif members:
             past.append(members.pop(dice.randrange(len(members))))
             await past[-1].stop()
@@ -115,7 +116,7 @@ async def test_killed_between_the_effect_and_its_commit_everything_comes_once(pl
     argv = [sys.executable, "-m", "tests.exchange.ledger_from_kafka", place.bootstrap, place.topic, "4", str(path)]
     reached = 0
     for _ in range(2):
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(argv) as process:  # noqa: ASYNC220 - it returns at once
             until = time.monotonic() + 30
             while effect.count() <= reached:
                 assert time.monotonic() < until
