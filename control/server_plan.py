@@ -102,7 +102,7 @@ def database_url(database: str, layout: Layout, ports: Ports) -> str:
 
 def kafka_access(settings: Settings, ports: Ports, role: str) -> KafkaAccess | None:
     """Return how a role reaches the brokers; None for roles that do not."""
-    if role not in {"engine", "settlement", "saga"}:
+    if role not in {"engine", "settlement", "saga", "mirror"}:
         return None
     if settings.journal == "kafka":
         return own_kafka(settings)
@@ -118,6 +118,11 @@ def own_kafka(settings: Settings) -> KafkaAccess:
         bootstrap=settings.kafka_bootstrap, topic=settings.kafka_topic, copies=settings.kafka_copies,
         needed=settings.kafka_needed, cluster_id=settings.kafka_cluster_id,
     )  # fmt: skip
+
+
+def followed(settings: Settings, role: str) -> KafkaAccess | None:
+    """Return the cluster of the region that a mirror follows."""
+    return KafkaAccess(bootstrap=settings.follows) if settings.follows and role == "mirror" else None
 
 
 def rabbit_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> RabbitAccess | None:
