@@ -167,6 +167,14 @@ class Tracing(msgspec.Struct, frozen=True, kw_only=True):
     slow_s: float = 0.25
 
 
+class EngineAddress(msgspec.Struct, frozen=True):
+    """Where the engine of a partition takes commands."""
+
+    port: int
+    """Of framed TCP."""
+    host: str = LOOPBACK
+
+
 class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a role needs to know. Secrets are named by file, never carried here."""
 
@@ -182,6 +190,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     engine's stream, metrics and everything that only reads ask for no token."""
     engine_host: str = LOOPBACK
     """Where the engine is; a name is resolved anew at every connection."""
+    engines: tuple[EngineAddress, ...] = ()
+    """Gateways only: the engines of all partitions, in their order; empty: the one of `engine_host`."""
     market_data_host: str = LOOPBACK
     control_host: str = LOOPBACK
     """Where people find control, by the links of its alerts."""

@@ -104,7 +104,8 @@ def _kafka(access: KafkaAccess | None, layout: Layout) -> tuple[OpenJournal | No
 
 
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
-    from exchange.adapters.engine_client import EngineClient
+    from exchange.adapters.engine_client import EngineClient, Engines
+    from exchange.adapters.engine_router import EngineRouter
     from exchange.adapters.gateway import Gateway
     from exchange.adapters.http import PING_S
     from exchange.adapters.tokens import SignedTokens
@@ -119,11 +120,23 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     async with AsyncExitStack() as stack:
         log = _log(config, stack, exporter)
 
-        def connected(there: bool) -> None:  # noqa: FBT001 - a callback's one argument
-            telemetry.engine_connected(connected=there)
+        standing: dict[int, bool] = {}
+
+        def connection_of(place: int, there: bool) -> None:  # noqa: FBT001 - a callback's last argument
+            standing[place] = there
+            telemetry.engine_connected(
+                connected=all(standing.get(one, False) for one in range(len(config.engines) or 1))
+            )
             log.event("engine-connected" if there else "engine-lost", severity="info" if there else "warning")
 
-        engine = EngineClient(config.engine_stream_port, connected, host=config.engine_host)
+        engine: Engines
+        if config.engines:
+            engine = EngineRouter(
+                [EngineClient(one.port, partial(connection_of, place), host=one.host)
+                 for place, one in enumerate(config.engines)]
+            )  # fmt: skip
+        else:
+            engine = EngineClient(config.engine_stream_port, partial(connection_of, 0), host=config.engine_host)
         calendar, clock = _calendar(config), SystemClock()
         tuning = config.gateway
         signed = None

@@ -35,7 +35,7 @@ from starlette.types import Message, Receive, Scope, Send
 from exchange.adapters.cached import STEADY, cacheable
 from exchange.adapters.disconnect import DisconnectCancels
 from exchange.adapters.door import Door, Heads, RequestIds, heads_of
-from exchange.adapters.engine_client import EngineClient
+from exchange.adapters.engine_client import Engines
 from exchange.adapters.gateway_openapi import order_paths, order_schemas, other_paths, security_schemes
 from exchange.adapters.http import MAX_BODY_BYTES, common_routes
 from exchange.adapters.order_desk import ENGINE_TIMEOUT_S, OrderDesk, Verdict, budget_of, problem
@@ -80,7 +80,7 @@ class Gateway(FastAPI):
 
     def __init__(  # noqa: PLR0913 - ports to the world around it, each with a name
         self,
-        engine: EngineClient,
+        engine: Engines,
         telemetry: GatewayTelemetry,
         exposition: Exposition,
         *,

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.adapters.engine_client import AnswerLostError, EngineClient, EngineReply, NotConnectedError
+from exchange.adapters.engine_client import AnswerLostError, EngineReply, Engines, NotConnectedError
 from exchange.admission import TokenBucket
 from exchange.answers import OrderAnswer, Status, answer_of
 from exchange.bearer import Bearer
@@ -79,7 +79,7 @@ class OrderDesk:
 
     def __init__(
         self,
-        engine: EngineClient,
+        engine: Engines,
         telemetry: GatewayTelemetry,
         *,
         capacity_per_s: float,
