@@ -19,6 +19,7 @@ from exchange.commands import Command
 from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
 from monitor.catalog_control import CONTROL
 from monitor.catalog_exchange import EXCHANGE
+from monitor.catalog_kafka import KAFKA
 from monitor.catalog_kubernetes import KUBERNETES
 from monitor.catalog_logs import LOGS
 from monitor.catalog_model import Kind, Metric, Role
@@ -29,7 +30,9 @@ __all__ = [
     "is_foreign", "of", "series_max",
 ]  # fmt: skip
 
-CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *PROCESS)
+CATALOG: Final[tuple[Metric, ...]] = (
+    *EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *KAFKA, *PROCESS,
+)  # fmt: skip
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 
@@ -105,7 +108,6 @@ FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
         "node_": "node_exporter",
         "probe_": "blackbox_exporter",
         "jvm_": "JMX exporter",
-        "kafka_consumergroup_lag": "kafka_exporter",
         "certmanager_certificate_expiration_timestamp_seconds": "cert-manager",
     }
 )
