@@ -1,6 +1,6 @@
 # Everything a person or a machine runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help setup drill drill-kube kube testbed servers elastic test test-kube test-long lint bench bench-anomaly compiled peers lock check-dashboards mutate-alerts
+.PHONY: help setup drill drill-kube kube testbed servers estate elastic test test-kube test-long lint bench bench-anomaly compiled peers lock check-dashboards mutate-alerts
 
 BIN := .venv/bin
 # In CI nothing is left out: the Kubernetes test bed is built, and its tests must not be skipped.
@@ -26,6 +26,10 @@ testbed: setup
 
 servers: setup ## Have the real servers that tests need: Elasticsearch, Kafka, Filebeat (once, about four minutes)
 	@$(BIN)/tapewatch servers build
+
+estate: ## Have all that `tapewatch up --estate distributed` stands on: Kafka, PostgreSQL, RabbitMQ, HAProxy, Zipkin
+	@ESTATE_REQUIRED=1 ./scripts/setup.sh
+	@$(BIN)/tapewatch servers build kafka zipkin
 
 elastic: setup ## Start a real Elasticsearch here, set up for the logs; the first time it is fetched
 	@$(BIN)/tapewatch elk up

@@ -40,6 +40,12 @@ install_packages() {
     trap - EXIT INT TERM
 }
 
+# In CI the tests on real servers must not be skipped; a person has them installed by `make estate`.
+wants_servers() {
+    [ -z "${ESTATE_REQUIRED:-}" ] || return 0
+    case "${CI:-}" in ""|0|false) return 1 ;; esac
+}
+
 found() { command -v "$1" >/dev/null 2>&1; }
 
 monitoring() {
@@ -49,23 +55,27 @@ monitoring() {
         packages="$packages prometheus-alertmanager"
     fi
     found "${TAPEWATCH_NODE_EXPORTER:-prometheus-node-exporter}" || packages="$packages prometheus-node-exporter"
-    # In CI the tests on a real PostgreSQL and a real RabbitMQ must not be skipped; a person installs them when wanted.
-    case "${CI:-}" in ""|0|false) ;; *)
+    if wants_servers; then
         if ! found postgres && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
             packages="$packages postgresql"
         fi
-        found rabbitmq-server || [ -x /usr/sbin/rabbitmq-server ] || packages="$packages rabbitmq-server" ;;
-    esac
+        found rabbitmq-server || [ -x /usr/sbin/rabbitmq-server ] || packages="$packages rabbitmq-server"
+    fi
     found setpriv || packages="$packages util-linux"
     # shellcheck disable=SC2086 # package names are words of their own
     [ -z "$packages" ] || install_packages $packages
 }
 
-# nginx and HAProxy, for the tests of what stands in front of the gateways: in CI, or where EDGE_REQUIRED asks for them.
+# nginx and HAProxy, which stand in front of the gateways; for `make estate` also what fetches and runs Java's servers.
 edge() {
-    [ -n "${EDGE_REQUIRED:-}" ] || { [ -n "${CI:-}" ] && [ "${CI:-}" != 0 ] && [ "${CI:-}" != false ]; } || return 0
+    [ -n "${EDGE_REQUIRED:-}" ] || wants_servers || return 0
     packages=""
-    found nginx || [ -x /usr/sbin/nginx ] || packages="nginx-light"
+    if [ -n "${ESTATE_REQUIRED:-}" ]; then
+        found java || packages="openjdk-17-jre-headless"
+        found mvn || packages="$packages maven"
+        found openssl || packages="$packages openssl"
+    fi
+    found nginx || [ -x /usr/sbin/nginx ] || packages="$packages nginx-light"
     found haproxy || [ -x /usr/sbin/haproxy ] || packages="$packages haproxy"
     # shellcheck disable=SC2086 # package names are words of their own
     [ -z "$packages" ] || install_packages $packages

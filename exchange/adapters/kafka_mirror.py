@@ -1,0 +1,170 @@
+"""A journal followed from another region: what is durable there becomes durable here, under the same numbers.
+
+The journal alone is the truth (`exchange/adapters/recovery.py`), so it alone is carried over: books, events and ledger
+follow from it when an engine starts on the copy. The copy is written through a `KafkaLog`, so the engine that takes
+over fences the mirror by opening it: no record of the old region can come in behind its first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as Sent
+
+from exchange.adapters.file_log import LogFailedError
+from exchange.adapters.kafka_log import FencedError, KafkaLog, TopicCorruptError
+from exchange.adapters.kafka_topics import KafkaPlace, prepare
+from exchange.journal import Kind, Record
+from exchange.messages import MessageError, unseal
+from exchange.ports import Log
+from kernel.errors import PermanentError, TemporaryError
+
+TOGETHER: Final = 2_000
+"""Records that are made durable at once."""
+_POLL_S: Final = 0.05
+_LOOK_S: Final = 0.5
+_ASK_S: Final = 2.0
+_AGAIN_S: Final = 0.5
+
+
+class MirrorTelemetry(Protocol):
+    """What a mirror tells. Called from its own thread."""
+
+    def mirrored(self, seq: int, records: int) -> None:
+        """Everything up to `seq` is durable here, `records` of it since the last call."""
+        ...
+
+    def looked(self, *, connected: bool, lag: int | None) -> None:
+        """The source answers or not; `lag` records there are not here yet, None while that cannot be known."""
+        ...
+
+
+class Mirror:
+    """One partition's copy. `run` blocks; it is for a thread of its own."""
+
+    def __init__(self, source: KafkaPlace, target: KafkaPlace, telemetry: MirrorTelemetry, log: Log) -> None:
+        self._source: Final = source
+        self._target: Final = target
+        self._telemetry: Final = telemetry
+        self._log: Final = log
+        self._connected: bool | None = None
+
+    def run(self, stopped: threading.Event) -> None:
+        """Copy until told to stop; a source or brokers that are away are waited for.
+
+        Raises:
+            PermanentError: a record of the source is damaged or missing, the copy is not one of the source, or another
+                process writes to the copy.
+        """
+        while not stopped.is_set():
+            try:
+                prepare(self._target)
+                with KafkaLog(self._target) as copy:
+                    self._copy(copy, stopped)
+            except FencedError:
+                raise
+            except (TemporaryError, LogFailedError) as error:
+                # What the brokers here did not take is read again from where the copy then ends.
+                self._look(connected=False, lag=None, why=str(error))
+                stopped.wait(_AGAIN_S)
+
+    def _copy(self, copy: KafkaLog, stopped: threading.Event) -> None:
+        self._telemetry.mirrored(copy.last_seq, 0)
+        for records in self._follow(copy.last_seq + 1, stopped):
+            copy.append([record.payload for record in records])
+            self._telemetry.mirrored(copy.sync(), len(records))
+
+    def _follow(self, from_seq: int, stopped: threading.Event) -> Iterator[list[Record]]:
+        """Yield what is durable in the source from a record on, for ever."""
+        where = TopicPartition(self._source.commands, self._source.partition)
+        consumer = Consumer(self._source.client(_READER))
+        try:
+            start = self._start(consumer, where, from_seq)
+            consumer.assign([TopicPartition(where.topic, where.partition, start)])
+            expected, looked = from_seq, 0.0
+            while not stopped.is_set():
+                records = list(self._records(consumer.consume(TOGETHER, timeout=_POLL_S), expected))
+                if records:
+                    expected = records[-1].seq + 1
+                    yield records
+                if time.monotonic() - looked > _LOOK_S:
+                    looked = time.monotonic()
+                    self._measure(consumer, where)
+        except KafkaException as error:
+            raise TemporaryError(f"the source {self._source.bootstrap}: {error.args[0].str()}") from error
+        finally:
+            consumer.close()
+
+    def _start(self, consumer: Consumer, where: TopicPartition, from_seq: int) -> int:
+        """Return an offset of the source at or before a record.
+
+        Each record takes one offset and each end of a transaction one more, so that a record never stands before the
+        offset that its number tells.
+
+        Raises:
+            PermanentError: the source begins after that record, or ends before it: this is no copy of it.
+        """
+        low, high = consumer.get_watermark_offsets(where, timeout=_ASK_S, cached=False)
+        consumer.assign([TopicPartition(where.topic, where.partition, low)])
+        until = time.monotonic() + _ASK_S
+        first: int | None = None
+        while low < high and first is None and time.monotonic() < until:
+            first = next((one.seq for one in self._records(consumer.consume(1, timeout=_POLL_S), None)), None)
+        if first is None:
+            if low < high:
+                raise TemporaryError(f"the source {self._source.bootstrap} sends nothing")
+            if from_seq > 1:
+                raise PermanentError(f"{where.topic} is empty, and {from_seq - 1} records are here: another journal")
+            return low
+        if from_seq < first:
+            raise PermanentError(f"{where.topic} begins with record {first}; record {from_seq} is not there")
+        return low + from_seq - first
+
+    def _records(self, messages: Sequence[Sent], expected: int | None) -> Iterator[Record]:
+        """Yield the records of messages, from `expected` on without a gap; any, when that is None."""
+        for message in messages:
+            error, offset = message.error(), message.offset()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's public name
+                    continue
+                raise KafkaException(error)
+            assert offset is not None, "a message that was received has its place"
+            place = (self._source.commands, self._source.partition, offset)
+            try:
+                _, _, seq, payload = unseal(message.value(), Kind.COMMANDS)
+            except MessageError as wrong:
+                raise TopicCorruptError(*place, wrong.what) from wrong
+            if expected is not None:
+                if seq > expected:
+                    raise TopicCorruptError(*place, f"record {seq} stands where {expected} should")
+                if seq < expected:
+                    continue
+                expected += 1
+            yield Record(seq, payload, offset + 1)
+
+    def _measure(self, consumer: Consumer, where: TopicPartition) -> None:
+        try:
+            _, high = consumer.get_watermark_offsets(where, timeout=_ASK_S, cached=False)
+        except KafkaException as error:
+            self._look(connected=False, lag=None, why=error.args[0].str())
+            return
+        position = consumer.position([where])[0].offset
+        self._look(connected=True, lag=max(0, high - position) if position >= 0 else None)
+
+    def _look(self, *, connected: bool, lag: int | None, why: str = "") -> None:
+        if connected != self._connected:
+            self._connected = connected
+            name = "mirror-source-connected" if connected else "mirror-source-lost"
+            self._log.event(name, severity="info" if connected else "warning", why=why)
+        self._telemetry.looked(connected=connected, lag=lag)
+
+
+_READER: Final[dict[str, Any]] = {
+    "group.id": "none",  # the library wants one; nothing is committed
+    "enable.auto.commit": False, "enable.auto.offset.store": False, "auto.offset.reset": "error",
+    "isolation.level": "read_uncommitted", "check.crcs": True, "fetch.wait.max.ms": 20,
+}  # fmt: skip

@@ -1,0 +1,146 @@
+# mypy: disallow-untyped-calls=False, check-untyped-defs=False, disable-error-code="arg-type"
+# Literals stand for NewTypes here: a test reads best as the values themselves.
+"""A journal followed in another region: the copy is the source's beginning, byte for byte, and fencing ends it."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+from confluent_kafka import Producer
+
+from exchange.adapters.kafka_log import FencedError, KafkaLog, TopicCorruptError, read_journal
+from exchange.adapters.kafka_mirror import Mirror
+from exchange.adapters.kafka_topics import prepare
+from exchange.journal import Kind
+from exchange.messages import seal
+from exchange.recording import RecordingLog
+from kernel.errors import PermanentError
+from tests.exchange.test_kafka_faults import Load, records
+from tests.kafka_brokers import new_place
+
+pytestmark = pytest.mark.kafka
+
+
+class Told:
+    """A telemetry that remembers."""
+
+    def __init__(self):
+        self.seq, self.connected, self.lag = 0, None, None
+
+    def mirrored(self, seq, records):
+        self.seq = seq
+
+    def looked(self, *, connected, lag):
+        self.connected, self.lag = connected, lag
+
+
+class Running:
+    """A mirror on a thread of its own."""
+
+    def __init__(self, source, target):
+        self.told, self.error, self._stop = Told(), None, threading.Event()
+        self._mirror = Mirror(source, target, self.told, RecordingLog())
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            self._mirror.run(self._stop)
+        except PermanentError as error:
+            self.error = error
+
+    def wait(self, condition, within_s=30):
+        until = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < until, f"not so in time; it stands at {self.told.seq}, {self.error}"
+            time.sleep(0.02)
+
+    def stop(self):
+        self._stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def regions(kafka):
+    source, target = new_place(kafka), new_place(kafka)
+    prepare(source)
+    return source, target
+
+
+def payloads(place):
+    return [record.payload for record in read_journal(place)]
+
+
+def test_what_is_durable_there_is_here_in_the_same_order_and_goes_on_after_a_stop(regions):
+    source, target = regions
+    with KafkaLog(source) as log:
+        load = Load(log)
+        load.wait_for_more(500)
+        mirror = Running(source, target)
+        mirror.wait(lambda: mirror.told.seq > 500)
+        mirror.stop()
+        load.wait_for_more(500)
+        mirror = Running(source, target)
+        load.stop()
+        mirror.wait(lambda: mirror.told.seq >= load.acknowledged)
+        mirror.wait(lambda: mirror.told.connected and mirror.told.lag is not None and mirror.told.lag <= 1)
+        mirror.stop()
+    assert mirror.error is None
+    assert payloads(target) == payloads(source)
+
+
+def test_an_engine_that_takes_over_ends_the_mirror_and_nothing_of_the_old_region_follows(regions):
+    source, target = regions
+    with KafkaLog(source) as old:
+        old.append(records(10))
+        old.sync()
+        mirror = Running(source, target)
+        mirror.wait(lambda: mirror.told.seq == 10)
+        with KafkaLog(target) as new:
+            new.append(records(1, 11))
+            new.sync()
+            old.append(records(5, 11))
+            old.sync()
+            mirror.wait(lambda: mirror.error is not None)
+            assert isinstance(mirror.error, FencedError)
+            new.append(records(1, 12))
+            new.sync()
+    assert [record.seq for record in read_journal(target)] == list(range(1, 13))
+
+
+def test_a_source_that_lacks_a_record_is_refused_and_one_that_is_another_journal(regions, kafka):
+    source, target = regions
+    producer = Producer(source.client({"acks": "all"}))
+    for seq in (1, 2, 4):
+        producer.produce(source.commands, seal(Kind.COMMANDS, seq, records(1, seq)[0]), partition=0)
+    producer.flush(20)
+    mirror = Running(source, target)
+    mirror.wait(lambda: mirror.error is not None)
+    assert isinstance(mirror.error, TopicCorruptError)
+    assert "record 4 stands where 3 should" in str(mirror.error)
+    assert [record.seq for record in read_journal(target)] in ([1, 2], [])
+    empty = new_place(kafka)
+    prepare(empty)
+    with KafkaLog(target) as log, contextlib.suppress(PermanentError):
+        log.append(records(3, log.last_seq + 1))
+        log.sync()
+    mirror = Running(empty, target)
+    mirror.wait(lambda: mirror.error is not None)
+    assert "another journal" in str(mirror.error)
+
+
+def test_a_source_that_does_not_answer_is_waited_for(regions):
+    source, target = regions
+    away = Running(new_place_at("127.0.0.1:1"), target)
+    away.wait(lambda: away.told.connected is False)
+    away.stop()
+    assert away.error is None
+    assert source
+
+
+def new_place_at(bootstrap):
+    from exchange.adapters.kafka_topics import KafkaPlace
+
+    return KafkaPlace(bootstrap=bootstrap)
