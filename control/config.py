@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from exchange.adapters.connection import LOOPBACK
+from exchange.adapters.kafka_place import KafkaPlace
 from exchange.listing import refuse_contradictions
 from exchange.types import Instrument, Venue
 from runbooks.model import Consent
@@ -85,6 +86,11 @@ class KafkaAccess(msgspec.Struct, frozen=True, kw_only=True):
     copies: int = 3
     needed: int = 2
     cluster_id: str = ""
+
+
+def place_of(access: KafkaAccess) -> KafkaPlace:
+    """Return the place in the cluster that a role has."""
+    return KafkaPlace(**msgspec.structs.asdict(access))
 
 
 class RabbitAccess(msgspec.Struct, frozen=True, kw_only=True):

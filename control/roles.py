@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from control.config import RoleConfig, Tokens, load_config
+from control.config import KafkaAccess, RoleConfig, Tokens, load_config, place_of
 from control.layout import Layout
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TapewatchError
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from exchange.adapters.http import HttpServer
+    from exchange.adapters.recovery import OpenJournal
     from exchange.calendar import Calendar
-    from exchange.ports import Log
+    from exchange.ports import EventTopic, Log
     from monitor.adapters.exporter import Exporter
     from monitor.adapters.spans import SpanTracer
     from monitor.instruments import GatewayInstruments
@@ -57,6 +58,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
     faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)
+    open_journal, topic = _kafka(config.kafka, layout)
     async with AsyncExitStack() as stack:
         parts = EngineParts(
             paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
@@ -68,6 +70,8 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             faults=faults,
             tracer=_tracer(config, exporter, stack),
             calendar=_calendar(config) if config.phases_by_calendar else None,
+            open_journal=open_journal,
+            topic=topic,
         )
         server = EngineServer(parts)
         # Both ports are taken before anything is read: a port in use is told at once, not after a long replay.
@@ -85,6 +89,17 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
         return await server.stop()
+
+
+def _kafka(access: KafkaAccess | None, layout: Layout) -> tuple[OpenJournal | None, EventTopic | None]:
+    """Return how an engine's journal is opened in Kafka and where its events go; nothing where it is in files."""
+    if access is None:
+        return None, None
+    from exchange.adapters.kafka_engine import EngineLog
+    from exchange.adapters.kafka_events import KafkaEvents
+
+    place = place_of(access)
+    return partial(EngineLog, place, layout.journal), KafkaEvents(place)
 
 
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:

@@ -39,7 +39,10 @@ _OPEN_TO_OTHERS: Final = 0o001
 
 def services(settings: Settings) -> tuple[Service, ...]:
     """Return the services that the estate runs itself: none when it is embedded."""
-    return tuple(one for one in SERVICES if settings.estate == "distributed" and one.name in settings.services)
+    if settings.estate != "distributed":
+        return ()
+    yours = {"kafka"} if settings.journal == "kafka" else set()
+    return tuple(one for one in SERVICES if one.name in set(settings.services) - yours)
 
 
 def runs(settings: Settings, name: str) -> bool:
@@ -99,10 +102,22 @@ def database_url(database: str, layout: Layout, ports: Ports) -> str:
 
 def kafka_access(settings: Settings, ports: Ports, role: str) -> KafkaAccess | None:
     """Return how a role reaches the brokers; None for roles that do not."""
-    if not runs(settings, "kafka") or role not in {"engine", "settlement", "saga", "mirror"}:
+    if role not in {"engine", "settlement", "saga", "mirror"}:
+        return None
+    if settings.journal == "kafka":
+        return own_kafka(settings)
+    if not runs(settings, "kafka"):
         return None
     brokers = ",".join(f"{HOST}:{ports.servers[f'{one}/broker']}" for one in BY_NAME["kafka"].ids)
     return KafkaAccess(bootstrap=brokers)
+
+
+def own_kafka(settings: Settings) -> KafkaAccess:
+    """Return how the cluster is reached that the settings name."""
+    return KafkaAccess(
+        bootstrap=settings.kafka_bootstrap, topic=settings.kafka_topic, copies=settings.kafka_copies,
+        needed=settings.kafka_needed, cluster_id=settings.kafka_cluster_id,
+    )  # fmt: skip
 
 
 def followed(settings: Settings, role: str) -> KafkaAccess | None:

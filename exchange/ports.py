@@ -190,6 +190,11 @@ class Journal(Protocol):
     """
 
     @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+    @property
     def first_seq(self) -> int:
         """The oldest record that is still here, or the first there will be."""
         ...
@@ -235,6 +240,34 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Give everything back. Does not sync."""
+        ...
+
+
+class EventTopic(Protocol):
+    """Where an engine's events are published for others, one record a command, in the journal's order.
+
+    One at a time calls it, on any thread but the engine's. A record may come there twice, and never too late: whoever
+    reads leaves out numbers that it has had.
+    """
+
+    def begin(self) -> int:
+        """Begin, now or anew after a failure; return the number of the last record that is there, 0 for none.
+
+        Raises:
+            TemporaryError: it does not answer.
+        """
+        ...
+
+    def publish(self, first_seq: int, payloads: Sequence[bytes]) -> None:
+        """Return when all of these records (`Kind.EVENTS`) are durable; they are numbered from `first_seq` on.
+
+        Raises:
+            TemporaryError: some are perhaps not; `begin` tells which.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back, also while another thread publishes: what it has not been told of is left."""
         ...
 
 
@@ -289,8 +322,19 @@ class EngineTelemetry(Protocol):
         """How the disk stands, every few seconds; `snapshot_at` is when the newest snapshot was taken, if one was."""
         ...
 
-    def journal_failed(self) -> None:
-        """An append or a sync failed: the engine takes nothing more until it is started anew."""
+    def journal_failed(self, *, fenced: bool = False) -> None:
+        """An append or a sync failed: the engine takes nothing more until it is started anew.
+
+        `fenced`: because another engine has its partition, and started anew it would take it back.
+        """
+        ...
+
+    def publishing(self, *, seq: int, behind: int) -> None:
+        """Once a second: events are published up to command `seq`, and those of so many durable ones are not."""
+        ...
+
+    def publish_failed(self) -> None:
+        """Publishing failed and is tried again."""
         ...
 
 

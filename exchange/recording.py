@@ -76,6 +76,10 @@ class RecordingEngine:
     notional: int = 0
     subscribers: int = 0
     failed: bool = False
+    fenced: bool = False
+    published_seq: int = -1
+    behind: int = 0
+    publish_failures: int = 0
     disk: tuple[int, int, Instant | None] | None = None
 
     def recovered(self, commands: int, seconds: float) -> None:
@@ -130,9 +134,18 @@ class RecordingEngine:
         """Keep how the disk stands."""
         self.disk = (journal_bytes, disk_free_bytes, snapshot_at)
 
-    def journal_failed(self) -> None:
-        """Keep that the journal failed."""
-        self.failed = True
+    def journal_failed(self, *, fenced: bool = False) -> None:
+        """Keep that the journal failed, and why."""
+        self.failed, self.fenced = True, fenced
+
+    def publishing(self, *, seq: int, behind: int) -> None:
+        """Keep how far publishing is."""
+        assert seq >= 0
+        self.published_seq, self.behind = seq, behind
+
+    def publish_failed(self) -> None:
+        """Count failures of publishing."""
+        self.publish_failures += 1
 
 
 @dataclass

@@ -36,6 +36,10 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     histogram(Role.ENGINE, "exchange_journal_sync_seconds", "One append and fsync of the journal."),
     histogram(Role.ENGINE, "exchange_journal_batch_commands", "Commands made durable by one fsync.", SIZE_BUCKETS),
     gauge(Role.ENGINE, "exchange_journal_failed", "1 after an append or fsync failed; the engine takes nothing more."),
+    gauge(Role.ENGINE, "exchange_journal_fenced", "1 when that was because another engine has opened the journal."),
+    gauge(Role.ENGINE, "exchange_events_published_sequence", "The last command whose events are in the topic."),
+    gauge(Role.ENGINE, "exchange_events_unpublished_commands", "Durable commands whose events are not yet there."),
+    counter(Role.ENGINE, "exchange_events_publish_failures_total", "Failures of publishing, each tried again."),
     gauge(Role.ENGINE, "exchange_market_halted", "1 while the whole market stands still."),
     gauge(Role.ENGINE, "exchange_symbol_halted", "1 while a symbol stands still on its own.", "symbol"),
     histogram(

@@ -133,6 +133,12 @@ class EngineInstruments:
         self._recovery = meter.level("exchange_engine_recovery_seconds")
         self._recovered = meter.level("exchange_engine_recovered_commands")
         self._failed = meter.level("exchange_journal_failed")
+        self._fenced = meter.level("exchange_journal_fenced")
+        self._published = meter.level("exchange_events_published_sequence")
+        self._unpublished = meter.level("exchange_events_unpublished_commands")
+        self._published.unset()  # of an engine that publishes nothing there is nothing to say
+        self._unpublished.unset()
+        self._publish_failures = meter.count("exchange_events_publish_failures_total")
         self._apply = meter.spread("exchange_engine_apply_seconds")
         self._sync = meter.spread("exchange_journal_sync_seconds")
         self._batch = meter.spread("exchange_journal_batch_commands")
@@ -244,10 +250,20 @@ class EngineInstruments:
         """See `EngineTelemetry`."""
         self._notional.set(ticks)
 
-    def journal_failed(self) -> None:
+    def journal_failed(self, *, fenced: bool = False) -> None:
         """See `EngineTelemetry`."""
         self._failed.set(1)
+        self._fenced.set(fenced)
         self._ready.set(0)
+
+    def publishing(self, *, seq: int, behind: int) -> None:
+        """See `EngineTelemetry`."""
+        self._published.set(seq)
+        self._unpublished.set(behind)
+
+    def publish_failed(self) -> None:
+        """See `EngineTelemetry`."""
+        self._publish_failures.add()
 
 
 class GatewayInstruments:

@@ -22,14 +22,15 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from exchange import journal as codec
-from exchange.adapters.file_log import FileLog, LogFailedError
+from exchange.adapters.file_log import FencedError, FileLog, LogFailedError
 from exchange.commands import AdminCommand, Command, Sequenced, Tick
 from exchange.engine import Engine, fingerprint, identity
 from exchange.events import Event, Happened
-from exchange.ports import EngineTelemetry, Log, Refusal
+from exchange.ports import EngineTelemetry, Journal, Log, Refusal
 from exchange.schedule import PlannedTurn, Schedule
 from exchange.tracing import Committed, Tracer
 from exchange.types import AccountId, ClientId
+from kernel.errors import PermanentError
 from kernel.time import Clock, to_seconds
 
 MAX_QUEUE: Final = 8192
@@ -81,7 +82,7 @@ class Sequencer:
     def __init__(  # noqa: PLR0913 - ports to the world around it, each with a name
         self,
         engine: Engine,
-        journal: FileLog,
+        journal: Journal,
         events: FileLog,
         *,
         clock: Clock,
@@ -273,7 +274,7 @@ class Sequencer:
             happened, apply_s = self._apply(batch)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._sync)
         except LogFailedError as error:
-            self._fail(str(error))
+            self._fail(error)
             self._decline(waiting)
             return
         sync_s = time.perf_counter() - started - sum(apply_s)
@@ -315,14 +316,17 @@ class Sequencer:
         except (LogFailedError, codec.RecordTooLargeError) as error:
             # The commands are durable and were answered. What they caused can be derived again, but not by consumers
             # who wait for it now: better to stand still than to trade on without market data and settlement.
-            self._fail(str(error))
+            self._fail(error)
         self.published(payloads, happened[-1].seq)
 
-    def _fail(self, why: str) -> None:
-        self.failure = why
-        self._log.event("journal-failed", severity="critical", why=why, seq=self.seq)
+    def _fail(self, error: PermanentError) -> None:
+        self.failure = str(error)
+        fenced = isinstance(error, FencedError)
+        self._log.event("journal-failed", severity="critical", why=self.failure, seq=self.seq)
+        if fenced:
+            self._log.event("engine-fenced", severity="critical", why=self.failure, seq=self.seq)
         self._telemetry.ready(ready=False)
-        self._telemetry.journal_failed()
+        self._telemetry.journal_failed(fenced=fenced)
 
     def _decline(self, waiting: Sequence[_Waiting]) -> None:
         """Answer everybody who waits.
