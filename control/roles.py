@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from exchange.adapters.http import HttpServer
     from exchange.adapters.recovery import OpenJournal
+    from exchange.adapters.settlement_source import EventSource
     from exchange.calendar import Calendar
     from exchange.ports import EventTopic, Log
     from monitor.adapters.exporter import Exporter
@@ -194,12 +195,12 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
         place = config.ledger.url if config.ledger is not None else layout.ledger
         store = SettlementStore(place, config.instruments, password=password_of(config.ledger))
         stack.callback(store.close)
+        log = _log(config, stack, exporter)
         server = SettlementServer(
             store,
-            config.engine_stream_port,
-            engine_host=config.engine_host,
+            _events(config, exporter, log),
             telemetry=SettlementInstruments(exporter),
-            log=_log(config, stack, exporter),
+            log=log,
             faults=faults,
             tracer=_tracer(config, exporter, stack),
         )
@@ -208,6 +209,20 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
         await stack.enter_async_context(_running(server.run()))
         await stop.wait()
     return 0
+
+
+def _events(config: RoleConfig, exporter: Exporter, log: Log) -> EventSource:
+    """Return where settlement has its events from: Kafka, where the engine's journal is kept there; else its stream."""
+    if config.kafka is None:
+        from exchange.adapters.settlement_source import EngineSource
+
+        return EngineSource(config.engine_stream_port, host=config.engine_host)
+    from exchange.adapters.kafka_consumer import KafkaConsumer
+    from exchange.adapters.kafka_topics import KafkaPlace
+    from monitor.instruments import ConsumerInstruments
+
+    place = KafkaPlace(**msgspec.structs.asdict(config.kafka))
+    return KafkaConsumer(place, Role.SETTLEMENT, telemetry=ConsumerInstruments(exporter, place.events), log=log)
 
 
 async def _watchdog(config: RoleConfig, stop: asyncio.Event) -> int:

@@ -39,6 +39,17 @@ class Refusal(StrEnum):
     BAD_MESSAGE = "bad_message"
 
 
+class DeadReason(StrEnum):
+    """Why a message was put aside."""
+
+    DAMAGED = "damaged"
+    """It is none of ours, or its checksum does not fit."""
+    SCHEMA = "schema"
+    """It is whole, and of a version that this program does not read."""
+    UNREADABLE = "unreadable"
+    """It is whole, and what it holds is not what it should."""
+
+
 class RequestOutcome(StrEnum):
     """How a gateway answered an order request."""
 
@@ -435,6 +446,30 @@ class SettlementTelemetry(Protocol):
 
     def engine_connected(self, *, connected: bool) -> None:
         """The event stream stands, or broke."""
+        ...
+
+
+class ConsumerTelemetry(Protocol):
+    """What a consumer of Kafka tells."""
+
+    def connected(self, *, connected: bool) -> None:
+        """Brokers answer, or none does."""
+        ...
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """The group was divided anew, and these are this member's."""
+        ...
+
+    def lag(self, partition: int, *, records: int, committed: int) -> None:
+        """So many records lie behind what was carried out, and so many behind what the group has committed."""
+        ...
+
+    def stopped(self, partition: int, *, stopped: bool) -> None:
+        """A partition stands still until a person has decided, or no longer."""
+        ...
+
+    def dead_letter(self, reason: DeadReason) -> None:
+        """A message was put aside."""
         ...
 
 

@@ -13,6 +13,7 @@ from exchange.ports import (
     AnsweredOrder,
     BookShape,
     ClientOutcome,
+    DeadReason,
     DisconnectCancel,
     PostResult,
     Raised,
@@ -295,6 +296,39 @@ class RecordingSettlement:
     def engine_connected(self, *, connected: bool) -> None:
         """Keep the connection's state."""
         self.connected = connected
+
+
+@dataclass
+class RecordingConsumer:
+    """A `ConsumerTelemetry` that keeps the last of everything and counts dead letters."""
+
+    is_connected: bool | None = None
+    partitions: frozenset[int] = frozenset()
+    rebalances: int = 0
+    lags: dict[int, tuple[int, int]] = field(default_factory=dict)
+    standing: set[int] = field(default_factory=set)
+    dead: Counter[DeadReason] = field(default_factory=Counter)
+
+    def connected(self, *, connected: bool) -> None:
+        """Keep whether brokers answer."""
+        self.is_connected = connected
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """Keep the partitions."""
+        self.partitions = frozenset(partitions)
+        self.rebalances += 1
+
+    def lag(self, partition: int, *, records: int, committed: int) -> None:
+        """Keep the lag."""
+        self.lags[partition] = records, committed
+
+    def stopped(self, partition: int, *, stopped: bool) -> None:
+        """Keep which stand still."""
+        (self.standing.add if stopped else self.standing.discard)(partition)
+
+    def dead_letter(self, reason: DeadReason) -> None:
+        """Count one."""
+        self.dead[reason] += 1
 
 
 @dataclass

@@ -63,6 +63,7 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("exchange_gateway_disconnect_cancels_total", "result"): _values(*ports.DisconnectCancel),
         ("exchange_client_orders_total", "outcome"): _values(*ports.ClientOutcome),
         ("exchange_watchdog_alerts_posted_total", "result"): _values(*ports.PostResult),
+        ("exchange_dead_letters_total", "reason"): _values(*ports.DeadReason),
         ("exchange_book_depth_lots", "side"): _values(*types.Side),
         ("tapewatch_market_phase", "phase"): _values(*PhaseName),
         ("tapewatch_log_records_total", "severity"): ("debug", "info", "warning", "error", "critical"),

@@ -118,7 +118,11 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     ),
     gauge(Role.MARKET_DATA, "exchange_book_spread_ticks", "Best offer less best bid; absent without both.", "symbol"),
     # --- settlement ---------------------------------------------------------------------------------------------------
-    gauge(Role.SETTLEMENT, "exchange_settlement_sequence", "Journal sequence number last settled."),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_settlement_sequence",
+        "Journal sequence number last settled; of several partitions the highest.",
+    ),
     counter(Role.SETTLEMENT, "exchange_settlement_trades_total", "Trades posted to the ledger."),
     counter(Role.SETTLEMENT, "exchange_settlement_duplicates_total", "Trades met again and left alone."),
     histogram(Role.SETTLEMENT, "exchange_settlement_commit_seconds", "One commit to the ledger."),
@@ -132,9 +136,50 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
         "exchange_reconciliation_difference",
         "Trades that the event stream told since the start less those posted or met again; must be 0 at rest.",
     ),
-    gauge(Role.SETTLEMENT, "exchange_settlement_engine_connected", "1 while the event stream from the engine stands."),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_settlement_engine_connected",
+        "1 while events come: the engine's stream stands, or Kafka's brokers answer.",
+    ),
     gauge(
         Role.SETTLEMENT, "exchange_ledger_imbalance", "Sum of all ledger entries over all assets, absolute; must be 0."
+    ),
+    # --- a consumer of Kafka's events; nothing of it is set where events come from the engine's stream ----------------
+    gauge(Role.SETTLEMENT, "exchange_consumer_connected", "1 while Kafka's brokers answer this consumer.", "topic"),
+    gauge(Role.SETTLEMENT, "exchange_consumer_partitions", "Partitions that are this member's.", "topic"),
+    counter(
+        Role.SETTLEMENT,
+        "exchange_consumer_rebalances_total",
+        "How often the group's partitions were divided anew.",
+        "topic",
+    ),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_consumer_lag_records",
+        "Records of a partition that are there and not carried out.",
+        "topic",
+        "partition",
+    ),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_consumer_committed_lag_records",
+        "Records of a partition behind what its group has committed.",
+        "topic",
+        "partition",
+    ),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_consumer_stopped",
+        "1 while a partition stands still at a record that is missing or cannot be read.",
+        "topic",
+        "partition",
+    ),
+    counter(
+        Role.SETTLEMENT,
+        "exchange_dead_letters_total",
+        "Messages that cannot be read, put aside; from 0 for each reason once events come from Kafka.",
+        "topic",
+        "reason",
     ),
     # --- watchdog: a subscriber like any participant's, which trusts nothing ------------------------------------------
     counter(Role.WATCHDOG, "exchange_watchdog_messages_total", "Feed messages checked."),

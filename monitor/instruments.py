@@ -19,6 +19,7 @@ from exchange.ports import (
     AnsweredOrder,
     BookShape,
     ClientOutcome,
+    DeadReason,
     DisconnectCancel,
     PostResult,
     Refusal,
@@ -447,6 +448,50 @@ class SettlementInstruments:
     def engine_connected(self, *, connected: bool) -> None:
         """See `SettlementTelemetry`."""
         self._connected.set(connected)
+
+
+class ConsumerInstruments:
+    """`exchange.ports.ConsumerTelemetry` over a meter, of one topic."""
+
+    def __init__(self, meter: Meter, topic: str) -> None:
+        self._meter = meter
+        self._topic = topic
+        self._connected = meter.level("exchange_consumer_connected", topic)
+        self._partitions = meter.level("exchange_consumer_partitions", topic)
+        self._rebalances = meter.count("exchange_consumer_rebalances_total", topic)
+        self._dead = {reason: meter.count("exchange_dead_letters_total", topic, reason) for reason in DeadReason}
+        self._mine: frozenset[int] = frozenset()
+
+    def connected(self, *, connected: bool) -> None:
+        """See `ConsumerTelemetry`."""
+        self._connected.set(connected)
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """See `ConsumerTelemetry`."""
+        self._rebalances.add()
+        self._partitions.set(len(partitions))
+        for partition in self._mine - frozenset(partitions):  # another member tells of them from now on
+            for name in ("lag_records", "committed_lag_records", "stopped"):
+                self._of(name, partition).unset()
+        for partition in frozenset(partitions) - self._mine:
+            self.stopped(partition, stopped=False)
+        self._mine = frozenset(partitions)
+
+    def lag(self, partition: int, *, records: int, committed: int) -> None:
+        """See `ConsumerTelemetry`."""
+        self._of("lag_records", partition).set(records)
+        self._of("committed_lag_records", partition).set(committed)
+
+    def stopped(self, partition: int, *, stopped: bool) -> None:
+        """See `ConsumerTelemetry`."""
+        self._of("stopped", partition).set(stopped)
+
+    def dead_letter(self, reason: DeadReason) -> None:
+        """See `ConsumerTelemetry`."""
+        self._dead[reason].add()
+
+    def _of(self, name: str, partition: int) -> Level:
+        return self._meter.level(f"exchange_consumer_{name}", self._topic, str(partition))
 
 
 class WatchdogInstruments:

@@ -36,6 +36,11 @@ class KafkaPlace(msgspec.Struct, frozen=True, kw_only=True):
         """The topic of what the commands caused."""
         return f"{self.topic}.events"
 
+    @property
+    def dead(self) -> str:
+        """The topic of messages among the events that cannot be read."""
+        return f"{self.events}.dead"
+
     def client(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return a client's settings."""
         # The library writes on standard error of every connection that breaks; what matters comes as an error.

@@ -43,7 +43,7 @@ def prepare(place: KafkaPlace) -> str:
     """
     cluster_id = check_cluster(place)
     admin = AdminClient(place.client())
-    for topic in (place.commands, place.events):
+    for topic in (place.commands, place.events, place.dead):
         _make(admin, place, topic)
         _check_topic(admin, place, topic)
     return cluster_id

@@ -11,6 +11,7 @@ from exchange.adapters.gateway import Gateway
 from exchange.adapters.http import Faults, HttpServer, listen
 from exchange.adapters.market_data_server import FEED_FAULTS, MarketDataServer
 from exchange.adapters.settlement_server import SETTLEMENT_FAULTS, SettlementServer
+from exchange.adapters.settlement_source import EngineSource
 from exchange.adapters.settlement_store import SettlementStore
 from exchange.journal import Kind, decode_command, decode_events
 from exchange.ports import RequestOutcome
@@ -59,7 +60,7 @@ async def plant(root, tracer, log):
         faults = Faults(FEED_FAULTS | SETTLEMENT_FAULTS, allowed=True)
         feed = MarketDataServer([one.symbol for one in INSTRUMENTS], running.port, clock=SystemClock(),
                                 telemetry=RecordingFeed(), faults=faults, **common)  # fmt: skip
-        ledger = SettlementServer(store, running.port, telemetry=RecordingSettlement(), faults=faults, **common)
+        ledger = SettlementServer(store, EngineSource(running.port), telemetry=RecordingSettlement(), faults=faults, **common)
         gateway = Gateway(client, RecordingGateway(), RecordingExposition(), replica="gateway-1", trade_secret="secret",
                           capacity_per_s=1000.0, engine_timeout_s=0.6, tracer=tracer, log=log)  # fmt: skip
         server = HttpServer(gateway, listen(0))
