@@ -20,6 +20,7 @@ from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
 from monitor.catalog_control import CONTROL
 from monitor.catalog_edge import EDGE
 from monitor.catalog_exchange import EXCHANGE
+from monitor.catalog_kafka import KAFKA
 from monitor.catalog_kubernetes import KUBERNETES
 from monitor.catalog_logs import LOGS
 from monitor.catalog_model import Kind, Metric, Role
@@ -32,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 CATALOG: Final[tuple[Metric, ...]] = (
-    *EXCHANGE, *EDGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *PROCESS,
+    *EXCHANGE, *EDGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *KAFKA, *PROCESS,
 )  # fmt: skip
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
@@ -112,7 +113,6 @@ FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
         "probe_": "blackbox_exporter",
         "jvm_": "JMX exporter",
         "haproxy_": "HAProxy",
-        "kafka_consumergroup_lag": "kafka_exporter",
         "certmanager_certificate_expiration_timestamp_seconds": "cert-manager",
     }
 )
