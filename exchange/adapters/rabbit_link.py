@@ -23,6 +23,7 @@ HEARTBEAT_S: Final = 10
 """A broker that stands still is noticed after two of these."""
 CONNECT_S: Final = 5.0
 RPC_S: Final = 10.0
+DECLARED_AFTER_S: Final = 2.5
 WHY: Final = "x-tapewatch-why"
 """Header of a dead letter: the reason, when its consumer gave one."""
 KEY: Final = "x-tapewatch-key"
@@ -145,6 +146,9 @@ def arguments(topology: Topology, queue: Queue) -> FieldTable:
 async def declare(link: RabbitLink, topology: Topology, *, within_s: float = RPC_S) -> None:
     """Make the exchanges, queues and bindings that are missing; those that are there must be as they should.
 
+    The broker writes what was declared to its disk within two seconds (`DECLARED_AFTER_S`); killed before that, it
+    forgets it, and with a queue what it confirmed for it. Who starts a new broker waits so long.
+
     Raises:
         TemporaryError: the broker is away, or not ready within the time.
         PermanentError: one exists otherwise, or the broker refuses for good.
@@ -153,7 +157,7 @@ async def declare(link: RabbitLink, topology: Topology, *, within_s: float = RPC
     while True:
         try:
             async with link.connection() as connection, link.errors("the queues cannot be declared"):
-                await _declare(await connection.channel(), topology)
+                await declare_on(connection, topology)
                 return
         except TemporaryError:
             if time.monotonic() > until:
@@ -161,7 +165,9 @@ async def declare(link: RabbitLink, topology: Topology, *, within_s: float = RPC
             await asyncio.sleep(0.2)
 
 
-async def _declare(channel: AbstractChannel, topology: Topology) -> None:
+async def declare_on(connection: AbstractConnection, topology: Topology) -> None:
+    """As `declare`, on a connection that is open; raises the library's errors."""
+    channel = await connection.channel()
     letters = await channel.declare_exchange(topology.exchange, "topic", durable=True, timeout=RPC_S)
     dead = await channel.declare_exchange(topology.dead, "direct", durable=True, timeout=RPC_S)
     for queue in topology.queues:
@@ -170,6 +176,7 @@ async def _declare(channel: AbstractChannel, topology: Topology) -> None:
         made = await declare_queue(channel, topology, queue)
         for pattern in queue.patterns:
             await made.bind(letters, pattern, timeout=RPC_S)
+    await channel.close()
 
 
 async def declare_queue(channel: AbstractChannel, topology: Topology, queue: Queue) -> aio_pika.abc.AbstractQueue:

@@ -17,7 +17,7 @@ import pytest
 from control.servers.rabbit import Rabbit
 from exchange.adapters.memory_broker import MemoryBroker
 from exchange.adapters.rabbit import RabbitConsumer, RabbitPublisher, dead_letters
-from exchange.adapters.rabbit_link import RabbitLink, declare
+from exchange.adapters.rabbit_link import DECLARED_AFTER_S, RabbitLink, declare
 from exchange.adapters.rabbit_topology import Queue, Topology
 from exchange.messaging import Delivery, Outgoing
 from kernel.errors import TemporaryError
@@ -101,9 +101,11 @@ async def test_every_confirmed_message_has_its_effect_once_though_the_broker_is_
                 continue
             confirmed.update(each.message_id for each in batch)
             first += 50
+            await asyncio.sleep(0.02)
 
     publishing = asyncio.create_task(publish())
     await until(lambda: len(confirmed) >= 300)
+    await asyncio.sleep(DECLARED_AFTER_S)
     await breakable.call(breakable.server.kill)
     at_death = set(confirmed)
     killed.set()

@@ -89,10 +89,14 @@ async def test_a_missing_queue_is_refused_and_not_made(rabbit_link, rabbit):
     assert not [each for each in rabbit.ask("/api/queues") if each["name"] == "one"]
 
 
-async def test_a_missing_exchange_is_refused(rabbit_link):
+async def test_who_publishes_makes_what_the_broker_forgot(rabbit_link, rabbit):
     out = RabbitPublisher(rabbit_link, topology=ONE)
-    with pytest.raises(PermanentError, match="no exchange 'tapewatch'"):
-        await out.publish([Outgoing(routing_key="one", body=b"", message_id="1")])
+    await out.publish([Outgoing(routing_key="one", body=b"", message_id="1")])
+    vhost = rabbit_link._url.path.strip("/")
+    await asyncio.to_thread(rabbit.ask, f"/api/bindings/{vhost}/e/tapewatch/q/one/one", "DELETE")
+    with pytest.raises(TemporaryError, match="no queue is bound for one"):
+        await out.publish([Outgoing(routing_key="one", body=b"", message_id="2")])
+    await out.publish([Outgoing(routing_key="one", body=b"", message_id="2")])
     await out.close()
 
 
