@@ -200,6 +200,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """None: no shipper runs, and log rules ask the local files."""
     ledger: DatabaseAccess | None = None
     """None: the ledger is SQLite in the state directory."""
+    saga_store: DatabaseAccess | None = None
+    """None: each part of settlement by sagas keeps an SQLite file of its own in the state directory."""
     store: DatabaseAccess | None = None
     """None: signals, incidents and runs are kept in SQLite in the state directory."""
     tracing: Tracing | None = None

@@ -55,6 +55,10 @@ class Layout:
         """SQLite: the settlement ledger."""
         return self.root / "settlement" / "ledger.sqlite"
 
+    def saga(self, part: str) -> Path:
+        """SQLite: what one part of settlement by sagas keeps."""
+        return self.root / "settlement" / f"saga-{part}.sqlite"
+
     @property
     def incidents(self) -> Path:
         """SQLite: signals, incidents, timelines, runs."""

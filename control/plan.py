@@ -254,6 +254,7 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
         "watchdog": [("watchdog-1", ports.watchdog)],
         "control": [("control-1", ports.control)],
         "load": [("load-1", ports.load)],
+        **server_plan.saga_ports(settings, ports),
         **bridge,
     }
 
@@ -295,6 +296,8 @@ def _role_config(
             url=url_of(ports.anomaly) if settings.anomaly else "",
         ),
         ledger=access(settings, "ledger", layout) if role == "settlement" else None,
+        saga=server_plan.saga_tuning(settings, replica) if role == "saga" else None,
+        saga_store=access(settings, "saga", layout) if role == "saga" else None,
         store=access(settings, "store", layout) if role == "control" else None,
         tracing=Tracing(
             url=settings.otlp_url, zipkin_url=settings.zipkin_url,
@@ -381,6 +384,7 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         WorkloadSpec("market-data", slots["market-data"], 1, singleton=True),
         WorkloadSpec("settlement", slots["settlement"], 1, singleton=True),
         WorkloadSpec("watchdog", slots["watchdog"], 1, singleton=True),
+        *(WorkloadSpec("saga", each, len(each), singleton=True) for each in (slots.get("saga"),) if each),
         WorkloadSpec("control", slots["control"], 1, ESTATE, singleton=True),
         *platform,
     ]

@@ -18,9 +18,9 @@ import msgspec
 
 from control.addresses import HOST, write_atomically
 from control.child import PYTHON, Slot
-from control.config import KafkaAccess, RabbitAccess
+from control.config import KafkaAccess, RabbitAccess, SagaTuning
 from control.layout import Layout
-from control.servers.catalogue import BY_NAME, HOST_PORT, SERVICES, Service
+from control.servers.catalogue import BY_NAME, HOST_PORT, SAGA_PARTS, SERVICES, Service
 from control.servers.hosted import ServerConfig
 from control.supervisor import WorkloadSpec
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SECRETS: Final = ("postgres", "rabbitmq")
 """Passwords of the services, made once for each state directory."""
-DATABASES: Final = ("ledger", "store")
+DATABASES: Final = ("ledger", "saga", "store")
 _START_S: Final = 150.0
 """A Java machine on two busy cores takes ten times what it takes alone."""
 _GRACE_S: Final = 15.0
@@ -111,6 +111,18 @@ def rabbit_access(settings: Settings, layout: Layout, ports: Ports, role: str) -
         return None
     url = f"amqp://tapewatch@{HOST}:{ports.servers['rabbitmq-1/amqp']}/"
     return RabbitAccess(url=url, password_file=str(layout.secret("rabbitmq")))
+
+
+def saga_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
+    """Return the parts of settlement by sagas and their ports: none where no broker of messages runs."""
+    if not runs(settings, "rabbitmq"):
+        return {}
+    return {"saga": [(replica, ports.servers[f"{replica}/{HOST_PORT}"]) for replica in SAGA_PARTS]}
+
+
+def saga_tuning(settings: Settings, replica: str) -> SagaTuning:
+    """Return which part a replica such as `saga-cash-1` is."""
+    return SagaTuning(part=SAGA_PARTS[replica], style=settings.saga_style)
 
 
 def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 HOST_PORT: Final = "host"
 """Of each replica: where its server host answers (health, metrics)."""
@@ -35,6 +35,14 @@ SERVICES: Final = (
     Service("zipkin", "traces, with a page", 1, ("server",)),
     Service("edge", "the load balancer before the gateways", 1, ("https", "stats")),
 )  # fmt: skip
+SAGA_PARTS: Final[Mapping[str, Literal["coordinator", "cash", "securities", "fees", "clearing"]]] = {
+    "saga-coordinator-1": "coordinator",
+    "saga-cash-1": "cash",
+    "saga-securities-1": "securities",
+    "saga-fees-1": "fees",
+    "saga-clearing-1": "clearing",
+}
+"""The parts of settlement by sagas: replicas of one workload, each with a part of its own."""
 BY_NAME: Final = {service.name: service for service in SERVICES}
 
 
@@ -44,3 +52,5 @@ def port_names() -> Iterator[str]:
         for replica in service.ids:
             for port in (HOST_PORT, *service.ports):
                 yield f"{replica}/{port}"
+    for replica in SAGA_PARTS:
+        yield f"{replica}/{HOST_PORT}"
