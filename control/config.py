@@ -199,15 +199,15 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     shipping: LogShipping | None = None
     """None: no shipper runs, and log rules ask the local files."""
     ledger: DatabaseAccess | None = None
-    """None: the ledger is SQLite in the state directory."""
-    saga_store: DatabaseAccess | None = None
-    """None: each part of settlement by sagas keeps an SQLite file of its own in the state directory."""
+    """Of settlement, or of a part of settlement by sagas. None: it is SQLite in the state directory, a file each."""
     store: DatabaseAccess | None = None
     """None: signals, incidents and runs are kept in SQLite in the state directory."""
     tracing: Tracing | None = None
     """None: no spans are built."""
     kafka: KafkaAccess | None = None
     """None: the journal is files in the state directory, and what follows from it comes by the engine's stream."""
+    follows: KafkaAccess | None = None
+    """Of the role `mirror` only: the cluster of the region whose journal is copied into `kafka`."""
     rabbit: RabbitAccess | None = None
     """None: there is no broker of messages."""
     saga: SagaTuning | None = None

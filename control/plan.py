@@ -238,6 +238,8 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
         bridge["log-watch"] = [("log-watch-1", ports.log_watch)]
     if settings.anomaly:
         bridge["anomaly"] = [("anomaly-1", ports.anomaly)]
+    if settings.follows:
+        bridge["mirror"] = [("mirror-1", ports.servers["mirror-1/host"])]
     if settings.on == "kubernetes":
         return {
             "control": [(f"control-{n}", port) for n, port in enumerate(control_ports(settings, ports), 1)],
@@ -268,6 +270,10 @@ def gateway_tuning(settings: Settings) -> GatewayTuning:
     )  # fmt: skip
 
 
+_LEDGERS: Final = {"settlement": "ledger", "saga": "saga"}
+"""Which kind of database a role's `ledger` is."""
+
+
 def _role_config(
     settings: Settings,
     layout: Layout,
@@ -295,9 +301,8 @@ def _role_config(
             step_s=settings.anomaly_step_s, scrape_s=settings.scrape_interval_s, history_s=settings.anomaly_history_s,
             url=url_of(ports.anomaly) if settings.anomaly else "",
         ),
-        ledger=access(settings, "ledger", layout) if role == "settlement" else None,
+        ledger=access(settings, _LEDGERS[role], layout) if role in _LEDGERS else None,
         saga=server_plan.saga_tuning(settings, replica) if role == "saga" else None,
-        saga_store=access(settings, "saga", layout) if role == "saga" else None,
         store=access(settings, "store", layout) if role == "control" else None,
         tracing=Tracing(
             url=settings.otlp_url, zipkin_url=settings.zipkin_url,
@@ -311,6 +316,7 @@ def _role_config(
         ),
         kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
         kafka=server_plan.kafka_access(settings, ports, role),
+        follows=server_plan.followed(settings, role),
         rabbit=server_plan.rabbit_access(settings, layout, ports, role),
     )  # fmt: skip
 
@@ -377,6 +383,8 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
             WorkloadSpec("kube-state", slots["kube-state"], 1, ESTATE, singleton=True),
             *platform,
         ]
+    if settings.follows:
+        platform.append(WorkloadSpec("mirror", slots["mirror"], 1, singleton=True, grace_s=12.0))
     return [
         *server_plan.workloads(settings, layout, ports),
         WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),

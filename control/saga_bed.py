@@ -121,7 +121,7 @@ class SagaBed:
                 estate_port=1, control_port=1, prometheus_url="", alertmanager_url="", instruments=tuple(instruments),
                 rabbit=RabbitAccess(url=rabbit, password_file=str(self._layout.secret("rabbitmq"))),
                 saga=SagaTuning(part=part, style=style.value),
-                saga_store=DatabaseAccess(url=database) if database else None,
+                ledger=DatabaseAccess(url=database) if database else None,
                 faults_allowed=faults_allowed,
             )  # fmt: skip
             save_config(config, self._layout.config(replica))

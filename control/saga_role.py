@@ -82,8 +82,8 @@ def queue_of(tuning: SagaTuning) -> str:
 
 def _part(config: RoleConfig, tuning: SagaTuning, around: Around, stack: AsyncExitStack) -> SagaPart:
     layout, led = Layout(Path(config.state)), Style(tuning.style) is Style.ORCHESTRATED
-    place = config.saga_store.url if config.saga_store is not None else layout.saga(tuning.part)
-    password = password_of(config.saga_store)
+    place = config.ledger.url if config.ledger is not None else layout.saga(tuning.part)
+    password = password_of(config.ledger)
     if tuning.part == "coordinator":
         journal = SagaJournal(place, password=password)
         stack.callback(journal.close)

@@ -43,6 +43,8 @@ SAGA_PARTS: Final[Mapping[str, Literal["coordinator", "cash", "securities", "fee
     "saga-clearing-1": "clearing",
 }
 """The parts of settlement by sagas: replicas of one workload, each with a part of its own."""
+PARTS: Final = (*SAGA_PARTS, "mirror-1")
+"""Processes of ours that only a distributed estate has: the parts of settlement by sagas, and who follows a region."""
 BY_NAME: Final = {service.name: service for service in SERVICES}
 
 
@@ -52,5 +54,5 @@ def port_names() -> Iterator[str]:
         for replica in service.ids:
             for port in (HOST_PORT, *service.ports):
                 yield f"{replica}/{port}"
-    for replica in SAGA_PARTS:
+    for replica in PARTS:
         yield f"{replica}/{HOST_PORT}"
