@@ -227,7 +227,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     shipping: LogShipping | None = None
     """None: no shipper runs, and log rules ask the local files."""
     ledger: DatabaseAccess | None = None
-    """None: the ledger is SQLite in the state directory."""
+    """Of settlement, or of a part of settlement by sagas. None: it is SQLite in the state directory, a file each."""
     store: DatabaseAccess | None = None
     """None: signals, incidents and runs are kept in SQLite in the state directory."""
     tracing: Tracing | None = None

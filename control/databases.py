@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from control.settings import Settings
     from kernel.adapters.revisions import Revisions
 
-KINDS: Final = ("ledger", "store")
-"""What can be kept in a database: the ledger of settlement, and control's signals, incidents and runs."""
+KINDS: Final = ("ledger", "saga", "store")
+"""What can be kept in a database: the ledger of settlement, the books of settlement by sagas with the coordinator's
+journal, and control's signals, incidents and runs."""
 
 
 def access(settings: Settings, kind: str, layout: Layout) -> DatabaseAccess | None:
@@ -53,6 +54,8 @@ def given(settings: Settings, kind: str) -> tuple[str, Path | None]:
     """Return the URL and the file of the password that the settings name for a kind."""
     if kind == "ledger":
         return settings.ledger_url, settings.ledger_password_file
+    if kind == "saga":
+        return settings.saga_url, settings.saga_password_file
     return settings.store_url, settings.store_password_file
 
 
@@ -99,6 +102,10 @@ def revisions(kind: str) -> Revisions:
         from exchange.adapters.ledger_tables import LEDGER
 
         return LEDGER
+    if kind == "saga":
+        from exchange.adapters.saga_tables import SAGA
+
+        return SAGA
     from incidents.adapters.store_tables import STORE
 
     return STORE

@@ -55,6 +55,10 @@ class Layout:
         """SQLite: the settlement ledger."""
         return self.root / "settlement" / "ledger.sqlite"
 
+    def saga(self, part: str) -> Path:
+        """SQLite: what one part of settlement by sagas keeps."""
+        return self.root / "settlement" / f"saga-{part}.sqlite"
+
     @property
     def postgres_pair(self) -> Path:
         """JSON: which of the two PostgreSQL servers is the primary (`control.servers.postgres_pair`)."""

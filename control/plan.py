@@ -256,6 +256,7 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
         "watchdog": [("watchdog-1", ports.watchdog)],
         "control": [("control-1", ports.control)],
         "load": [("load-1", ports.load)],
+        **server_plan.saga_ports(settings, ports),
         **bridge,
     }
 
@@ -267,6 +268,10 @@ def gateway_tuning(settings: Settings) -> GatewayTuning:
         key_rate_per_s=settings.gateway_key_rate_per_s, account_rate_per_s=settings.gateway_account_rate_per_s,
         cancel_factor=settings.gateway_cancel_factor,
     )  # fmt: skip
+
+
+_LEDGERS: Final = {"settlement": "ledger", "saga": "saga"}
+"""Which kind of database a role's `ledger` is."""
 
 
 def _role_config(
@@ -296,7 +301,8 @@ def _role_config(
             step_s=settings.anomaly_step_s, scrape_s=settings.scrape_interval_s, history_s=settings.anomaly_history_s,
             url=url_of(ports.anomaly) if settings.anomaly else "",
         ),
-        ledger=access(settings, "ledger", layout) if role == "settlement" else None,
+        ledger=access(settings, _LEDGERS[role], layout) if role in _LEDGERS else None,
+        saga=server_plan.saga_tuning(settings, replica) if role == "saga" else None,
         store=access(settings, "store", layout) if role == "control" else None,
         tracing=Tracing(
             url=settings.otlp_url, zipkin_url=settings.zipkin_url,
@@ -387,6 +393,7 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         WorkloadSpec("market-data", slots["market-data"], 1, singleton=True),
         WorkloadSpec("settlement", slots["settlement"], 1, singleton=True),
         WorkloadSpec("watchdog", slots["watchdog"], 1, singleton=True),
+        *(WorkloadSpec("saga", each, len(each), singleton=True) for each in (slots.get("saga"),) if each),
         WorkloadSpec("control", slots["control"], 1, ESTATE, singleton=True),
         *platform,
     ]

@@ -306,6 +306,12 @@ async def _bridge(config: RoleConfig, stop: asyncio.Event) -> int:
     return await serve(config, stop)
 
 
+async def _saga(config: RoleConfig, stop: asyncio.Event) -> int:
+    from control.saga_role import serve
+
+    return await serve(config, stop)
+
+
 async def _shipper(config: RoleConfig, stop: asyncio.Event) -> int:
     from control.shipper_role import serve
 
@@ -339,6 +345,7 @@ _SERVE: Final[dict[Role, Serve]] = {
     Role.LOAD: _load,
     Role.KUBE_STATE: _kube_state,
     Role.BRIDGE: _bridge,
+    Role.SAGA: _saga,
     Role.SHIPPER: _shipper,
     Role.LOG_WATCH: _log_watch,
     Role.ANOMALY: _anomaly,

@@ -18,9 +18,9 @@ import msgspec
 
 from control.addresses import HOST, write_atomically
 from control.child import PYTHON, Slot
-from control.config import EdgeAccess, KafkaAccess, RabbitAccess
+from control.config import EdgeAccess, KafkaAccess, RabbitAccess, SagaTuning
 from control.layout import Layout
-from control.servers.catalogue import BY_NAME, HOST_PORT, SERVICES, Service
+from control.servers.catalogue import BY_NAME, HOST_PORT, SAGA_PARTS, SERVICES, Service
 from control.servers.hosted import ServerConfig, load_server_config
 from control.servers.trial_authority import TrialAuthority
 from control.supervisor import Turnover, WorkloadSpec
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SECRETS: Final = ("postgres", "postgres-roles", "rabbitmq")
 """Passwords of the services, made once for each state directory."""
-DATABASES: Final = ("ledger", "store")
+DATABASES: Final = ("ledger", "saga", "store")
 _START_S: Final = 150.0
 """A Java machine on two busy cores takes ten times what it takes alone."""
 _GRACE_S: Final = 15.0
@@ -150,6 +150,18 @@ def own_pages(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int
     if runs(settings, "edge") and settings.edge == "haproxy":
         pages["edge-server"] = [("edge-1", ports.servers["edge-1/stats"])]
     return pages
+
+
+def saga_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
+    """Return the parts of settlement by sagas and their ports: none where no broker of messages runs."""
+    if not runs(settings, "rabbitmq"):
+        return {}
+    return {"saga": [(replica, ports.servers[f"{replica}/{HOST_PORT}"]) for replica in SAGA_PARTS]}
+
+
+def saga_tuning(settings: Settings, replica: str) -> SagaTuning:
+    """Return which part a replica such as `saga-cash-1` is."""
+    return SagaTuning(part=SAGA_PARTS[replica], style=settings.saga_style)
 
 
 def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:

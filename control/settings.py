@@ -176,6 +176,12 @@ class Settings(BaseSettings):
     """Database of the ledger, such as `postgresql+psycopg://tapewatch@db:5432/ledger`; empty: SQLite in the state."""
     ledger_password_file: Path | None = None
     """File whose first line is its password; one inside the URL works, but is seen by more."""
+    saga_url: str = ""
+    """Database of settlement by sagas, likewise; empty: SQLite files in the state, one a part."""
+    saga_password_file: Path | None = None
+    """File whose first line is its password."""
+    saga_style: Literal["orchestrated", "choreographed"] = "orchestrated"
+    """Whether a coordinator leads settlement by sagas, or its services follow each other."""
     store_url: str = ""
     """Database of signals, incidents and runs, likewise; empty: SQLite in the state."""
     store_password_file: Path | None = None

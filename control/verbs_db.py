@@ -1,4 +1,4 @@
-"""The verbs `db`: the tables of the ledger and of the incident store, from one revision to the next and back."""
+"""The verbs `db`: tables of the ledger, the sagas and the incident store, from one revision to the next and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kernel.errors import InputError
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Databases of the ledger and of the incident store: lay their tables, bring them forward, take them back.",
+    help="Databases of ledger, sagas and incident store: lay their tables, bring them forward, take them back.",
     epilog=EXIT_CODES,
 )
 
@@ -29,11 +29,13 @@ def complete_kind(incomplete: str) -> list[str]:
 
 
 Kind = Annotated[
-    str, typer.Argument(help="`ledger` or `store` (signals, incidents, runs).", autocompletion=complete_kind)
+    str, typer.Argument(help="`ledger`, `saga` or `store` (signals, incidents, runs).", autocompletion=complete_kind)
 ]
 Url = Annotated[
     str,
-    typer.Option(help="Its URL; else setting ledger_url or store_url, else the state's SQLite.", show_default=False),
+    typer.Option(
+        help="Its URL; else setting ledger_url, saga_url or store_url, else the state's SQLite.", show_default=False
+    ),
 ]
 PasswordFile = Annotated[Path | None, typer.Option(help="File whose first line is the password.", show_default=False)]
 
@@ -145,7 +147,8 @@ def _place(kind: str, url: str, password_file: Path | None, state: Path | None) 
         from kernel.adapters.database import sqlite_url
 
         layout = Layout(settings.state)
-        url = sqlite_url(layout.ledger if kind == "ledger" else layout.incidents)
+        places = {"ledger": layout.ledger, "saga": layout.saga("coordinator"), "store": layout.incidents}
+        url = sqlite_url(places[kind])
     return url, kind, read_password(password_file) if password_file is not None else ""
 
 

@@ -16,6 +16,8 @@ from exchange import ports, types
 from exchange.bearer import TokenFault
 from exchange.calendar import PhaseName
 from exchange.commands import Command
+from exchange.saga import End, Service, Verdict
+from exchange.saga_coordinator import StuckReason
 from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
 from monitor.catalog_control import CONTROL
 from monitor.catalog_edge import EDGE
@@ -26,6 +28,7 @@ from monitor.catalog_logs import LOGS
 from monitor.catalog_model import Kind, Metric, Role
 from monitor.catalog_postgres import POSTGRES
 from monitor.catalog_process import PROCESS
+from monitor.catalog_saga import SAGA
 
 __all__ = [
     "BY_NAME", "CATALOG", "FOREIGN", "LABEL_VALUES", "MAX_LABEL_VALUES", "OTHER", "Kind", "Metric", "Role",
@@ -33,7 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 CATALOG: Final[tuple[Metric, ...]] = (
-    *EXCHANGE, *EDGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *KAFKA, *PROCESS,
+    *EXCHANGE, *EDGE, *SAGA, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *KAFKA, *PROCESS,
 )  # fmt: skip
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
@@ -68,6 +71,10 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("exchange_watchdog_alerts_posted_total", "result"): _values(*ports.PostResult),
         ("exchange_dead_letters_total", "reason"): _values(*ports.DeadReason),
         ("exchange_book_depth_lots", "side"): _values(*types.Side),
+        ("exchange_saga_ended_total", "end"): _values(*End),
+        ("exchange_saga_stuck", "party"): (*_values(*Service), "unknown"),
+        ("exchange_saga_stuck", "reason"): (*_values(*StuckReason), "no_end"),
+        ("exchange_saga_steps_total", "verdict"): _values(*Verdict),
         ("tapewatch_market_phase", "phase"): _values(*PhaseName),
         ("tapewatch_log_records_total", "severity"): ("debug", "info", "warning", "error", "critical"),
         ("tapewatch_log_lost_total", "reason"): ("queue_full", "file_failed"),

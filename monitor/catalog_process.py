@@ -15,7 +15,8 @@ PROCESS: Final[tuple[Metric, ...]] = (
     counter(None, "tapewatch_log_records_total", "Log records written, by severity.", "severity"),
     counter(None, "tapewatch_log_lost_total", "Log records lost: the queue was full, or the file failed.", "reason"),
     counter(
-        None, "tapewatch_spans_total",
+        None,
+        "tapewatch_spans_total",
         "Spans of orders: exported, dropped for want of room, failed, or late: asked for when they were forgotten.",
         "result",
     ),

@@ -54,9 +54,7 @@ _SAID: Final = _NOTABLE - {RequestOutcome.REJECTED}
 """What a gateway alone sees. The engine and who reads its events see a reject themselves."""
 _AGAIN: Final = frozenset({RequestOutcome.REPLAYED, RequestOutcome.MISMATCH, RequestOutcome.IN_FLIGHT})
 _ASKED_FOR: Final = frozenset({CancelReason.REQUESTED, CancelReason.MASS_CANCEL})
-_TAGS: Final = {
-    kind: str(kind.__struct_config__.tag) for kind in (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)
-}
+_TAGS: Final = {kind: str(kind.__struct_config__.tag) for kind in (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)}
 _CHILDREN: Final = {
     "engine queue": 1, "engine match": 2, "journal sync": 3, "market-data publish": 4, "settlement post": 5,
 }  # fmt: skip
@@ -183,9 +181,7 @@ def request_spans(told: Sequence[Answered], look: Look) -> Iterator[Span]:
     slow_s, limit = to_seconds(policy.slow), policy.share * _RANGE
     for one in told if look.wanted else _notable(told, slow_s, limit):
         command, slow = one.command, one.took_s >= slow_s
-        by_itself = (
-            slow or one.outcome in _NOTABLE or is_picked(policy.share, one.seq, command.client_id, one.trace)
-        )
+        by_itself = slow or one.outcome in _NOTABLE or is_picked(policy.share, one.seq, command.client_id, one.trace)
         if look.keeps((command.account, command.client_id), by_itself=by_itself):
             yield _request_span(one, slow=slow)
 
@@ -267,9 +263,7 @@ def _worth_a_look(one: Committed, look: Look, common: Duration) -> Iterable[int]
     return [
         place
         for place, item in enumerate(one.happened)
-        if (item.seq * _GOLDEN & _MASK) < limit
-        or item.trace
-        or (item.events and type(item.events[-1]) is Rejected)
+        if (item.seq * _GOLDEN & _MASK) < limit or item.trace or (item.events and type(item.events[-1]) is Rejected)
     ]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 HOST_PORT: Final = "host"
 """Of each replica: where its server host answers (health, metrics)."""
@@ -35,9 +35,15 @@ SERVICES: Final = (
     Service("zipkin", "traces, with a page", 1, ("server",)),
     Service("edge", "the load balancer before the gateways", 1, ("https", "stats")),
 )  # fmt: skip
-PARTS: Final = (
-    "saga-coordinator-1", "saga-cash-1", "saga-securities-1", "saga-fees-1", "saga-clearing-1", "mirror-1",
-)  # fmt: skip
+SAGA_PARTS: Final[Mapping[str, Literal["coordinator", "cash", "securities", "fees", "clearing"]]] = {
+    "saga-coordinator-1": "coordinator",
+    "saga-cash-1": "cash",
+    "saga-securities-1": "securities",
+    "saga-fees-1": "fees",
+    "saga-clearing-1": "clearing",
+}
+"""The parts of settlement by sagas: replicas of one workload, each with a part of its own."""
+PARTS: Final = (*SAGA_PARTS, "mirror-1")
 """Processes of ours that only a distributed estate has: the parts of settlement by sagas, and who follows a region."""
 BY_NAME: Final = {service.name: service for service in SERVICES}
 

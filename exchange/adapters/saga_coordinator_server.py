@@ -27,9 +27,12 @@ from exchange.types import Instrument, TradeId
 from kernel.errors import TemporaryError
 from kernel.time import Instant, to_seconds
 
-OPEN_MAX: Final = 2000
-"""Sagas open at once; more trades are not read until some of them end."""
-TOGETHER: Final = 512
+OPEN_MAX: Final = 256
+"""Sagas open at once; more trades are not read until some of them end.
+
+So none waits behind more than these: at ten a second the last of them is through before it would be given up.
+"""
+TOGETHER: Final = 128
 """Sagas begun in one transaction."""
 _FULL_S: Final = 0.01
 
@@ -219,7 +222,7 @@ class SagaCoordinator(_Reader):
             if isinstance(entry, Told) and isinstance(end := follows(entry.answer), End):
                 ended[entry.answer.instruction.trade_id] = end
         written: Sequence[Entry] = entries
-        await self._until_done(lambda: self._journal.append(written, ended))
+        await self._until_done(lambda: self._journal.append(written, ended, now))
         touched = []
         for entry in entries:
             trade_id = entry.answer.instruction.trade_id if isinstance(entry, Told) else entry.trade_id
@@ -292,7 +295,7 @@ class SagaReader(_Reader):
             }
             failures: list[int] = []
             new = await self._until_done(
-                lambda: self._journal.begin_saying(trades, begun, place), lambda: failures.append(1)
+                lambda: self._journal.begin_saying(trades, begun, now, place), lambda: failures.append(1)
             )
             at = {trade.instruction.trade_id: trade.at for trade in trades}
             if failures:
@@ -317,7 +320,7 @@ class SagaReader(_Reader):
             if ends:
                 ways = {trade_id: end for trade_id, one in ends.items() if isinstance(end := follows(one), End)}
                 said = Said(dict.fromkeys(ends), ends)
-                await self._until_done(lambda: self._journal.said(said, ways))
+                await self._until_done(lambda: self._journal.said(said, ways, now))
                 for trade_id, answer in ends.items():
                     self._sayings.hear(answer)
                     self._sayings.forget(trade_id)
@@ -332,7 +335,7 @@ class SagaReader(_Reader):
             if late:
                 self._log.event("sagas-given-up", severity="warning", count=len(late))
                 said = Said({one.answer.instruction.trade_id: one for one in late}, {})
-                await self._until_done(lambda: self._journal.said(said, {}))
+                await self._until_done(lambda: self._journal.said(said, {}, now))
             due = self._sayings.due(now)
         await self._say(due)
 

@@ -96,7 +96,7 @@ class SagaJournal:
 
         def work(connection: sa.Connection) -> list[Begun]:
             self._check(connection)
-            new = self._new(connection, trades, place)
+            new = self._new(connection, trades, now, place)
             entries = [Begun(now, trade.instruction) for trade in new]
             self._append(connection, entries)
             return entries
@@ -105,7 +105,7 @@ class SagaJournal:
         self._wrote(len(entries), place)
         return entries
 
-    def append(self, entries: Sequence[Entry], ended: Mapping[TradeId, End]) -> None:
+    def append(self, entries: Sequence[Entry], ended: Mapping[TradeId, End], now: Instant) -> None:
         """Add entries, and note which sagas they end, in one transaction.
 
         Raises:
@@ -116,12 +116,14 @@ class SagaJournal:
         def work(connection: sa.Connection) -> None:
             self._check(connection)
             self._append(connection, entries)
-            _end(connection, ended)
+            _end(connection, ended, now)
 
         self._database.run("be written, nothing was noted", work)
         self._wrote(len(entries))
 
-    def begin_saying(self, trades: Sequence[Trade], begun: Mapping[TradeId, Saying], place: Place) -> set[TradeId]:
+    def begin_saying(
+        self, trades: Sequence[Trade], begun: Mapping[TradeId, Saying], now: Instant, place: Place
+    ) -> set[TradeId]:
         """Keep that these sagas begin, as far as they were not met before; return which those are.
 
         Raises:
@@ -131,7 +133,7 @@ class SagaJournal:
 
         def work(connection: sa.Connection) -> set[TradeId]:
             self._check(connection)
-            new = {trade.instruction.trade_id for trade in self._new(connection, trades, place)}
+            new = {trade.instruction.trade_id for trade in self._new(connection, trades, now, place)}
             keep(connection, SAID, Said({one: begun[one] for one in new}, {}))
             return new
 
@@ -139,7 +141,7 @@ class SagaJournal:
         self._wrote(0, place)
         return new
 
-    def said(self, said: Said, ended: Mapping[TradeId, End]) -> None:
+    def said(self, said: Said, ended: Mapping[TradeId, End], now: Instant) -> None:
         """Keep what is said from now on, and which sagas ended.
 
         Raises:
@@ -151,7 +153,7 @@ class SagaJournal:
             self._check(connection)
             known = ends_of(connection, SAID, said.ends)
             keep(connection, SAID, Said(said.sayings, {one: end for one, end in said.ends.items() if one not in known}))
-            _end(connection, ended)
+            _end(connection, ended, now)
 
         self._database.run("be written, nothing was kept", work)
 
@@ -175,13 +177,13 @@ class SagaJournal:
                 "lost what it had, or another wrote; the coordinator has to begin again from what is there"
             )
 
-    def _new(self, connection: sa.Connection, trades: Sequence[Trade], place: Place) -> list[Trade]:
+    def _new(self, connection: sa.Connection, trades: Sequence[Trade], now: Instant, place: Place) -> list[Trade]:
         known: set[int] = set()
         by_id = {trade.instruction.trade_id: trade for trade in reversed(trades)}
         for ids in parts_of(by_id):
             known.update(connection.execute(sa.select(SAGAS.c.trade_id).where(SAGAS.c.trade_id.in_(ids))).scalars())
         new = [by_id[one] for one in dict.fromkeys(trade.instruction.trade_id for trade in trades) if one not in known]
-        add_rows(connection, SAGAS, [(trade.instruction.trade_id, trade.at, OPEN) for trade in new])
+        add_rows(connection, SAGAS, [(trade.instruction.trade_id, trade.at, now, OPEN, None) for trade in new])
         change = sa.update(PROGRESS).where(PROGRESS.c.part == place.part)
         if not connection.execute(change.values(seq=place.seq)).rowcount:
             add_rows(connection, PROGRESS, [(place.part, place.seq)])
@@ -208,10 +210,10 @@ def _lead(connection: sa.Connection) -> tuple[int, int, dict[int, int]]:
     return int(epoch), int(number), places
 
 
-def _end(connection: sa.Connection, ended: Mapping[TradeId, End]) -> None:
+def _end(connection: sa.Connection, ended: Mapping[TradeId, End], now: Instant) -> None:
     for end in End:
         for ids in parts_of(trade_id for trade_id, one in ended.items() if one is end):
-            connection.execute(sa.update(SAGAS).where(SAGAS.c.trade_id.in_(ids)).values(state=end.value))
+            connection.execute(sa.update(SAGAS).where(SAGAS.c.trade_id.in_(ids)).values(state=end.value, ended_at=now))
 
 
 def _saga_of(entry: Entry) -> TradeId:

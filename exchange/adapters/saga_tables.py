@@ -102,7 +102,9 @@ SAGAS: Final = sa.Table(
     META,
     _number("trade_id", key=True),
     _number("traded_at"),
+    _number("begun_at"),
     _words("state", 16),
+    sa.Column("ended_at", WHOLE, nullable=True),
     sa.Index("coordinator_sagas_state", "state"),
     sqlite_strict=True,
 )

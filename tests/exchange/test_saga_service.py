@@ -1,4 +1,4 @@
-"""The services of settlement as they run: whatever dies, comes twice or out of order, every saga ends and no sum changes."""
+"""The services of settlement as they run: whatever dies or comes twice, every saga ends and no sum changes."""
 
 from __future__ import annotations
 

@@ -36,7 +36,9 @@ def upgrade() -> None:
         "coordinator_sagas",
         _number("trade_id", key=True),
         _number("traded_at"),
+        _number("begun_at"),
         _words("state", 16),
+        sa.Column("ended_at", _WHOLE, nullable=True),
         sqlite_strict=True,
     )
     op.create_index("coordinator_sagas_state", "coordinator_sagas", ["state"])
