@@ -13,10 +13,10 @@ POSTGRES: Final = Board(
     jobs=("postgres", "settlement"),
     rows=(
         Row("The pair", (
-            stat("Servers that take writes", "One. None: nothing is settled. Two: stop one at once, call the owners.",
+            stat("Servers that take writes", "None: nothing is settled. Two: stop one at once, call the owners.",
                  "short", "count(pg_replication_is_replica{$} == 0) or vector(0)", above(1.5, 1.6), width=6,
                  words=(("0", "none", BAD), ("1", "one", GOOD), ("2", "two", BAD))),
-            stat("Stand-by holds everything", "1: every acknowledged commit is on both. 0: a fail-over is refused.", "short",
+            stat("Stand-by holds everything", "1: each acknowledged commit is on both. 0: no fail-over.", "short",
                  "min(tapewatch_postgres_synchronous{$})", ONE, width=6,
                  words=(("0", "not known", WARN), ("1", "synchronous", GOOD))),
             stat("Term", "Grows with every fail-over. See the incident for why.", "short",
@@ -27,7 +27,7 @@ POSTGRES: Final = Board(
         Row("Replication", (
             graph("Behind the primary", "Age of what the stand-by replayed last. Red: its disk, or a long query on it.",
                   "s", ask("max by (replica) (pg_replication_lag_seconds{$})", "{{replica}}"), steps=above(2, 10)),
-            graph("Log not yet replayed", "Bytes, by follower. A ramp: the stand-by is slower than the primary.", "short",
+            graph("Log not yet replayed", "Bytes, by follower. A ramp: the stand-by is too slow.", "short",
                   ask("max by (application_name, state) (pg_stat_replication_pg_wal_lsn_diff{$})",
                       "{{application_name}} {{state}}"), steps=above(16e6, 64e6)),
             graph("Follows", "1 for a stand-by to which the log is streamed. 0 while there is a primary: restart it.",
@@ -45,8 +45,8 @@ POSTGRES: Final = Board(
             graph("Connections", "By state. Near the limit: end what is idle, or find who opens them.", "short",
                   ask("sum by (state) (pg_stat_activity_count{$})", "{{state}}"),
                   ask("max(pg_settings_max_connections{$})", "limit"), width=8),
-            graph("Oldest transaction", "By state. Idle in a transaction for long: a client hangs and holds locks.",
-                  "s", ask("max by (state) (pg_stat_activity_max_tx_duration{$})", "{{state}}"), width=8,
+            graph("Oldest transaction", "Seconds, by state. Idle in a transaction: a client hangs and holds locks.",
+                  "short", ask("max by (state) (pg_stat_activity_max_tx_duration{$})", "{{state}}"), width=8,
                   steps=above(10, 60)),
             graph("Size", "Of each database. A step: a bulk load; a ramp: old rows are never removed.", "bytes",
                   ask("max by (datname) (pg_database_size_bytes{$})", "{{datname}}"), width=8),
