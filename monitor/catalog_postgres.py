@@ -1,10 +1,14 @@
-"""What the hosts of PostgreSQL tell of their servers, under the names of postgres_exporter, and of the pair."""
+"""What the hosts of PostgreSQL tell of their servers, under the names of postgres_exporter, and of the pair.
+
+What the server itself counts (commits, deadlocks) is a gauge here: those names do not end in `_total`, as a counter of
+ours must, and the server may set them back. Rates of them are asked for all the same.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from monitor.catalog_model import Metric, Role, counter, gauge, unknown_at_first
+from monitor.catalog_model import Metric, Role, gauge, unknown_at_first
 
 POSTGRES: Final[tuple[Metric, ...]] = (
     gauge(Role.POSTGRES, "pg_up", "1 while the server answers who watches it."),
@@ -31,10 +35,10 @@ POSTGRES: Final[tuple[Metric, ...]] = (
         "datname",
         "state",
     ),
-    counter(Role.POSTGRES, "pg_stat_database_xact_commit", "Transactions committed, by database.", "datname"),
-    counter(Role.POSTGRES, "pg_stat_database_xact_rollback", "Transactions rolled back, by database.", "datname"),
-    counter(Role.POSTGRES, "pg_stat_database_deadlocks", "Deadlocks that the server found, by database.", "datname"),
-    counter(
+    gauge(Role.POSTGRES, "pg_stat_database_xact_commit", "Transactions committed, by database.", "datname"),
+    gauge(Role.POSTGRES, "pg_stat_database_xact_rollback", "Transactions rolled back, by database.", "datname"),
+    gauge(Role.POSTGRES, "pg_stat_database_deadlocks", "Deadlocks that the server found, by database.", "datname"),
+    gauge(
         Role.POSTGRES,
         "pg_stat_database_conflicts",
         "Queries that a stand-by ended because they stood in the way of what it replays, by database.",

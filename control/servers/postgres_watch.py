@@ -113,7 +113,7 @@ class Watch:
             _show(exporter, shown, longest, "pg_stat_activity_max_tx_duration", database, state)
         for database, *counts, size in databases:
             for name, value in zip(_COUNTS, counts, strict=True):
-                exporter.count(name, database).value = value  # the server's own count: it begins anew with the server
+                _show(exporter, shown, value, name, database)
             _show(exporter, shown, size, "pg_database_size_bytes", database)
         for name, state, behind in followers:
             _show(exporter, shown, behind, "pg_stat_replication_pg_wal_lsn_diff", name, state)

@@ -68,7 +68,12 @@ def test_a_database_of_ones_own_is_used_instead(tmp_path):
     found = server_plan.completed(settings, state.layout, plan.choose_ports(settings))
     state.release()
     assert found.ledger_url == "sqlite:////tmp/x"
-    assert found.store_url.startswith("postgresql+psycopg://")
+
+
+def test_control_does_not_keep_its_memory_on_the_servers_that_it_mends(laid):
+    settings, _, _ = laid
+    assert settings.store_url == ""
+    assert settings.ledger_url
 
 
 def test_an_embedded_estate_has_no_services(tmp_path):
