@@ -152,6 +152,8 @@ class Settings(BaseSettings):
     """Directory of an unpacked Elasticsearch 8; empty: the one on PATH, else one in the user's cache."""
     zipkin: str = ""
     """Zipkin's jar; empty: the one in the user's cache."""
+    jaeger: str = ""
+    """The Jaeger program; empty: the one in the user's cache."""
     kafka_home: str = ""
     """Directory of an unpacked Kafka 4; empty: the one on PATH, else one in the user's cache."""
     filebeat: str = ""
