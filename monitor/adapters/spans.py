@@ -24,13 +24,14 @@ from monitor.traces import Policy, Span, Verdict
 CAPACITY: Final = 8_192
 """Spans that may wait, about ten megabytes; what comes on top is counted as dropped."""
 TIMEOUT_S: Final = 5.0
-TURN_S: Final = 0.25
+TURN_S: Final = 0.5
 """How often verdicts are said and heard."""
 SAID_TOGETHER: Final = 512
 """Verdicts of one turn: when everything is slow, two thousand orders a second are kept whole and the rest in part."""
 _TOGETHER: Final = 64
 _BATCH: Final = 512
-_IDLE_S: Final = 0.5
+_IDLE_S: Final = 1.0
+"""How long spans wait for more: a request costs as much as fifty spans in it."""
 Told = Callable[[str, int], None]
 """Told what became of how many spans: exported, dropped, failed or late. Called from any thread."""
 
