@@ -168,6 +168,8 @@ class Settings(BaseSettings):
     """How many of them must have a record before it is acknowledged."""
     kafka_cluster_id: str = ""
     """Which cluster it must be; empty: whichever answers there, and the state directory remembers it."""
+    jaeger: str = ""
+    """The Jaeger program; empty: the one in the user's cache."""
     kafka_home: str = ""
     """Directory of an unpacked Kafka 4; empty: the one on PATH, else one in the user's cache."""
     filebeat: str = ""

@@ -49,6 +49,10 @@ class Committed(NamedTuple):
     """Seconds of matching each command."""
     sync_s: float
     durable_at: Instant
+    records: Sequence[bytes]
+    """The batch as the journal has it."""
+    told: Sequence[bytes]
+    """What happened, as the event log has it."""
 
 
 class Handled(NamedTuple):

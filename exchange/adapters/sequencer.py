@@ -270,7 +270,8 @@ class Sequencer:
         batch = [Sequenced(seq, now, one.command, one.trace) for seq, one in enumerate(waiting, first)]
         started = time.perf_counter()
         try:
-            self._journal.append([codec.encode_command(item) for item in batch])
+            records = [codec.encode_command(item) for item in batch]
+            self._journal.append(records)
             happened, apply_s = self._apply(batch)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._sync)
         except LogFailedError as error:
@@ -283,11 +284,11 @@ class Sequencer:
         for one, result in zip(waiting, happened, strict=True):
             del self._pending[one.key]
             one.reply(Done(result.seq, result.events, replayed=False))
-        self._publish(happened)
+        told = self._publish(happened)
         sync_s, waited_s = max(0.0, sync_s), [started - one.since for one in waiting]
         self._telemetry.committed(batch, happened, apply_s=apply_s, sync_s=sync_s, waited_s=waited_s)
         if self._tracer is not None:
-            self._tracer.committed(Committed(batch, happened, waited_s, apply_s, sync_s, durable_at))
+            self._tracer.committed(Committed(batch, happened, waited_s, apply_s, sync_s, durable_at, records, told))
 
     def _apply(self, batch: Sequence[Sequenced]) -> tuple[list[Happened], list[float]]:
         """Let the engine carry out a batch; return what happened, and the seconds each command took."""
@@ -309,7 +310,7 @@ class Sequencer:
             time.sleep(delay_s)
         self._journal.sync()
 
-    def _publish(self, happened: Sequence[Happened]) -> None:
+    def _publish(self, happened: Sequence[Happened]) -> list[bytes]:
         payloads = [codec.encode_events(item) for item in happened]
         try:
             self._events.append(payloads)
@@ -318,6 +319,7 @@ class Sequencer:
             # who wait for it now: better to stand still than to trade on without market data and settlement.
             self._fail(error)
         self.published(payloads, happened[-1].seq)
+        return payloads
 
     def _fail(self, error: PermanentError) -> None:
         self.failure = str(error)

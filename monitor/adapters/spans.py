@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -17,21 +17,21 @@ import requests
 from exchange.tracing import Answered, Committed, Handled
 from kernel.errors import InputError
 from kernel.time import Instant
-from monitor import traces
 from monitor.adapters.verdict_files import Verdicts
-from monitor.hindsight import REMEMBERED, Memory
+from monitor.hindsight import ANSWERED, COMMITTED, PUBLISHED, REMEMBERED, SETTLED, Memory
 from monitor.traces import Policy, Span, Verdict
 
 CAPACITY: Final = 8_192
 """Spans that may wait, about ten megabytes; what comes on top is counted as dropped."""
 TIMEOUT_S: Final = 5.0
-TURN_S: Final = 0.25
+TURN_S: Final = 0.5
 """How often verdicts are said and heard."""
 SAID_TOGETHER: Final = 512
 """Verdicts of one turn: when everything is slow, two thousand orders a second are kept whole and the rest in part."""
 _TOGETHER: Final = 64
 _BATCH: Final = 512
-_IDLE_S: Final = 0.5
+_IDLE_S: Final = 1.0
+"""How long spans wait for more: a request costs as much as fifty spans in it."""
 Told = Callable[[str, int], None]
 """Told what became of how many spans: exported, dropped, failed or late. Called from any thread."""
 
@@ -122,17 +122,10 @@ class SpanTracer:
         self._queues = tuple(queues)
         self._verdicts = verdicts
         self._told = told
-        self._answered = Memory[Sequence[Answered]](
-            traces.request_spans, lambda some: Instant(some[-1].answered_at), len, policy, capacity
-        )
-        self._committed = Memory[Committed](
-            traces.commit_spans, lambda one: one.durable_at, lambda one: len(one.batch), policy, capacity
-        )
-        self._published, self._settled = (
-            Memory[Handled](build, lambda one: one.ended_at, lambda one: len(one.happened), policy, capacity)
-            for build in (traces.publish_spans, traces.settle_spans)
-        )
-        self._memories = (self._answered, self._committed, self._published, self._settled)
+        self._answered = Memory(ANSWERED, policy, capacity)
+        self._committed = Memory(COMMITTED, policy, capacity)
+        self._published, self._settled = Memory(PUBLISHED, policy, capacity), Memory(SETTLED, policy, capacity)
+        self._memories: tuple[Memory[Any], ...] = (self._answered, self._committed, self._published, self._settled)
         self._fresh: list[Answered] = []
         self._flushing = threading.Lock()
         """Requests are looked at some together: one by one costs twice as much."""

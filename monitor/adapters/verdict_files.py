@@ -6,6 +6,7 @@ that is removed, so that a reader who is late by a whole file loses what he had 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,12 +75,15 @@ class VerdictFiles:
         heard: list[Verdict] = []
         known, self._read = self._read, {}
         try:
-            names = sorted(one.name for one in self._directory.iterdir() if one.suffix == _SUFFIX)
+            with os.scandir(self._directory) as found:
+                files = sorted((one.name, one.stat().st_size) for one in found if one.name.endswith(_SUFFIX))
         except OSError:
-            names = []
-        for name in names:
+            return heard
+        for name, size in files:
             if self._whose(name) != self._replica:
-                heard.extend(self._news(name, known.get(name, 0)))
+                read = self._read[name] = known.get(name, 0)
+                if size > read:
+                    heard.extend(self._news(name, read))
         return heard
 
     def _news(self, name: str, read: int) -> list[Verdict]:

@@ -12,6 +12,7 @@ from exchange.commands import Limit, PlaceOrder, Sequenced
 from exchange.engine import Engine
 from exchange.events import Happened, Rejected, Traded
 from exchange.flow import OrderFlow
+from exchange.journal import encode_command, encode_events
 from exchange.ports import RequestOutcome
 from exchange.tracing import Answered, Committed, Handled
 from exchange.types import Instrument, Side
@@ -113,7 +114,8 @@ class Day:
         waited = [0.3 if where == "engine" else 0.002 for where in wheres]
         tracers = plant.tracers
         tellings = [lambda: tracers["engine-1"].committed(
-            Committed(items, happened, waited, [0.000_01] * size, 0.003, durable))]  # fmt: skip
+            Committed(items, happened, waited, [0.000_01] * size, 0.003, durable,
+                      [encode_command(item) for item in items], [encode_events(one) for one in happened]))]  # fmt: skip
         for item, result, where in zip(items, happened, wheres, strict=True):
             tellings.extend(self.order(tracers, item, result, where, durable))
         self.draw.shuffle(tellings)
@@ -187,7 +189,7 @@ def test_memory_is_bounded_and_what_was_forgotten_is_counted():
         gateway.answered(order(number, number * 10))
         assert gateway._answered.held <= 100
     gateway.judge()
-    assert gateway._answered.held == sum(map(len, gateway._answered._last)) > 30
+    assert gateway._answered.held == sum(one.size for one in gateway._answered._last) > 30
     late = gateway._answered.judge([Verdict("ann", "c5", 50 * MS)], 0)
     assert (late.spans, late.late) == ([], 1)
     there = gateway._answered.judge([Verdict("ann", "c990", 9_900 * MS)], 0)

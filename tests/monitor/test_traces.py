@@ -10,6 +10,7 @@ from exchange.commands import Halt, Limit, PlaceOrder, Sequenced
 from exchange.engine import Engine
 from exchange.events import Happened, Rejected, Traded
 from exchange.flow import OrderFlow
+from exchange.journal import encode_command, encode_events
 from exchange.ports import RequestOutcome
 from exchange.tracing import Answered, Committed, Handled
 from exchange.types import HaltReason, Instrument, Side
@@ -43,7 +44,13 @@ def day(count, seed=7, trace=""):
             events = engine.apply(batch[-1])
             flow.observe(events)
             happened.append(Happened(seq, batch[-1].at, events, trace))
-        yield Committed(batch, happened, [0.002] * 10, [0.000_01] * 10, 0.003, first * 10 * MS + 4 * MS)
+        yield commit(batch, happened, [0.002] * 10, [0.000_01] * 10, 0.003, first * 10 * MS + 4 * MS)
+
+
+def commit(batch, happened, *times):
+    """Return what an engine tells of a batch."""
+    return Committed(batch, happened, *times, [encode_command(one) for one in batch],
+                     [encode_events(one) for one in happened])  # fmt: skip
 
 
 def requests_of(committed):
@@ -163,7 +170,7 @@ def test_a_market_order_that_eats_a_book_tells_some_trades_and_their_number():
     item = Sequenced(101, 0, PlaceOrder("bob", "b", "AAA", Side.BUY, 100, Limit(1_000)))
     events = engine.apply(item)
     assert sum(isinstance(event, Traded) for event in events) == 100
-    batch = Committed([item], [Happened(101, 0, events)], [0.0], [0.0], 0.0, MS)
+    batch = commit([item], [Happened(101, 0, events)], [0.0], [0.0], 0.0, MS)
     order = next(span for span in commit_spans(batch, ALL) if span.name == "engine order")
     assert len(order.events) == MAX_TRADES_TOLD
     assert order.attributes["exchange.trades"] == 100
@@ -172,5 +179,5 @@ def test_a_market_order_that_eats_a_book_tells_some_trades_and_their_number():
 def test_what_no_participant_asked_has_no_trace():
     engine, item = Engine(INSTRUMENTS), Sequenced(1, 0, Halt("h", None, HaltReason.OPERATOR))
     happened = Happened(1, 0, engine.apply(item))
-    assert not list(commit_spans(Committed([item], [happened], [9.0], [9.0], 9.0, MS), ALL))
+    assert not list(commit_spans(commit([item], [happened], [9.0], [9.0], 9.0, MS), ALL))
     assert not list(publish_spans(Handled([happened, Happened(2, 0, ())], 0, MS), ALL))
