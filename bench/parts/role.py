@@ -31,7 +31,11 @@ def instruments(count: int) -> tuple[Instrument, ...]:
 
 
 def role_config(
-    state: Path, roles: Sequence[str], *, symbols: int = 1, gateway_capacity_per_s: int = 400,
+    state: Path,
+    roles: Sequence[str],
+    *,
+    symbols: int = 1,
+    gateway_capacity_per_s: int = 400,
     tracing: Tracing | None = None,
 ) -> dict[str, Role]:
     """Write what these roles need below `state`; whatever else they would talk to is not there."""

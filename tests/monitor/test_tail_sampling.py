@@ -129,7 +129,8 @@ class Day:
         took_s = 0.001 * SLOW_MS if where == "gateway" else 0.008
         seq = 0 if where == "error" else item.seq
         yield lambda: tracers["gateway-1"].answered(
-            Answered(seq, item.command, "", f"r-{item.seq}", outcome, 201, took_s, durable + MS))
+            Answered(seq, item.command, "", f"r-{item.seq}", outcome, 201, took_s, durable + MS)
+        )
         late = {role: durable + (SLOW_MS if where == role else 1) * MS for role in ("market", "settlement")}
         yield lambda: tracers["market-data-1"].published(Handled([result], durable, late["market"]))
         if traded:
