@@ -6,8 +6,8 @@ Equal on both sides, in the same run and on the same brokers: `acks=all`, idempo
 which two must have a record, no compression, batches of at most a megabyte, records of one size. Ours are real commands
 with key, number and checksum; the tool's are random bytes of the same length. Ours waits after each group until the
 brokers have all of it, as the engine does, inside the transaction that fences; the tool never waits and has no
-transaction. It is run with its own batches of 16 kB, too. Rounds in turn, medians; each begins with records that are not
-counted. `kafka_produce.md` says what was seen.
+transaction. It is run with its own batches of 16 kB, too. Rounds in turn, medians; each begins with records that are
+not counted. `kafka_produce.md` says what was seen.
 """
 
 from __future__ import annotations
