@@ -51,7 +51,7 @@ def start_engine(
     """Start a partition's engine; return it and the port of its commands."""
     layout, (http, stream) = Layout(root), free_ports(2)
     layout.secret("admin").parent.mkdir(parents=True)
-    layout.secret("admin").write_text("secret")
+    layout.secret("admin").write_text("secret-of-the-bench")
     access = KafkaAccess(
         bootstrap=cluster.bootstrap, topic=f"bench{partitions}", partition=partition, partitions=partitions
     )
