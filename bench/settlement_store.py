@@ -23,7 +23,7 @@ from control.databases import opened, revisions
 from control.failover import made_up
 from control.servers.postgres import Server, find
 from control.settings import load_settings
-from exchange.adapters.settlement_server import MAX_TOGETHER
+from exchange.adapters.settlement_source import MAX_TOGETHER
 from exchange.adapters.settlement_store import SettlementStore
 from exchange.events import Happened, Traded
 from exchange.ledger import money_per_tick, postings

@@ -33,7 +33,7 @@ from kernel.adapters.clock import SystemClock
 from monitor.adapters.exporter import Exporter
 from monitor.catalog import Role
 from monitor.instruments import EngineInstruments
-from monitor.traces import Policy, Span, commit_spans
+from monitor.traces import Look, Policy, Span, commit_spans
 
 INSTRUMENTS = [Instrument(Symbol(f"S{number:02}"), Ticks(10_000), Ticks(2_000)) for number in range(12)]
 GOAL = 0.03
@@ -60,12 +60,12 @@ class Thrown(NoTracer):
     """Builds the spans of the share that is kept, as `SpanTracer` does, and throws them away."""
 
     def __init__(self) -> None:
-        self._policy = Policy(share=0.01)
+        self._look = Look(Policy(share=0.01))
         self.spans = 0
 
     def committed(self, one: Committed) -> None:
         """Build and forget."""
-        self._offer(commit_spans(one, self._policy))
+        self._offer(commit_spans(one, self._look))
 
     def _offer(self, spans: Iterable[Span]) -> None:
         for _ in spans:

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from exchange.adapters.connection import LOOPBACK
+from exchange.adapters.kafka_place import KafkaPlace
 from exchange.listing import refuse_contradictions
 from exchange.types import Instrument, Venue
 from runbooks.model import Consent
@@ -34,7 +35,10 @@ class ControlTuning(msgspec.Struct, frozen=True, kw_only=True):
     """For so long before an auction nothing disruptive begins."""
     repage_s: float = 30.0
     """How often a person is told again that an incident waits."""
-    allowed: tuple[str, ...] = ("gateway", "market-data", "settlement", "saga", "watchdog", "engine")
+    allowed: tuple[str, ...] = (
+        "gateway", "market-data", "settlement", "watchdog", "engine",
+        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga",
+    )  # fmt: skip
     """Workloads that runbooks may touch at all."""
     library: str = ""
     """Directory of the runbooks; empty: the ones that ship with the program."""
@@ -87,12 +91,26 @@ class KafkaAccess(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str = ""
 
 
+def place_of(access: KafkaAccess) -> KafkaPlace:
+    """Return the place in the cluster that a role has."""
+    return KafkaPlace(**msgspec.structs.asdict(access))
+
+
 class RabbitAccess(msgspec.Struct, frozen=True, kw_only=True):
     """The broker of messages. Its password stands in a file that is named here."""
 
     url: str
     """Such as `amqp://tapewatch@127.0.0.1:5672/`, without the password."""
     password_file: str = ""
+
+
+class EdgeAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """The way to the gateways through the load balancer before them."""
+
+    url: str
+    """Such as `https://127.0.0.1:18443`."""
+    ca_file: str
+    """PEM file of the authority that vouches for it."""
 
 
 class SagaTuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +167,14 @@ class Tracing(msgspec.Struct, frozen=True, kw_only=True):
     slow_s: float = 0.25
 
 
+class EngineAddress(msgspec.Struct, frozen=True):
+    """Where the engine of a partition takes commands."""
+
+    port: int
+    """Of framed TCP."""
+    host: str = LOOPBACK
+
+
 class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a role needs to know. Secrets are named by file, never carried here."""
 
@@ -164,6 +190,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     engine's stream, metrics and everything that only reads ask for no token."""
     engine_host: str = LOOPBACK
     """Where the engine is; a name is resolved anew at every connection."""
+    engines: tuple[EngineAddress, ...] = ()
+    """Gateways only: the engines of all partitions, in their order; empty: the one of `engine_host`."""
     market_data_host: str = LOOPBACK
     control_host: str = LOOPBACK
     """Where people find control, by the links of its alerts."""
@@ -210,6 +238,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Of the role `mirror` only: the cluster of the region whose journal is copied into `kafka`."""
     rabbit: RabbitAccess | None = None
     """None: there is no broker of messages."""
+    edge: EdgeAccess | None = None
+    """Of the load only. None: it goes to the gateways themselves."""
     saga: SagaTuning | None = None
     """Of the role `saga` only."""
     faults_allowed: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -14,7 +14,8 @@ from control.addresses import url_of, write_atomically
 from control.calls import call
 from control.child import now
 from control.estate import Estate
-from control.server_plan import DATABASES, database_url
+from control.server_plan import DATABASES, database_url, own_pages
+from control.supervisor import WorkloadSpec
 from kernel.time import Instant
 from runbooks.model import RefusalReason
 from runbooks.ports import RefusedError
@@ -52,6 +53,10 @@ STOP_ORDER: Final = (
 """No new orders, then what follows from them, then whoever keeps something for them."""
 
 
+PATIENCE_S: Final = 90.0
+"""How long a process of ours may take to be ready beside a dozen that start too."""
+
+
 class TakenOver(msgspec.Struct, frozen=True):
     """That this region has taken over, kept for good."""
 
@@ -83,6 +88,10 @@ class DistributedEstate(Estate):
             self.phase = "up"
         self.publish()
         self.say(f"{_memory_mb()} MB in all processes")
+
+    def specs(self) -> list[WorkloadSpec]:
+        """Return the workloads, each with the patience that so many starts at once ask for."""
+        return [replace(one, start_timeout_s=max(PATIENCE_S, one.start_timeout_s)) for one in super().specs()]
 
     def taking_over(self) -> Callable[[str, bool], Awaitable[object]] | None:
         """Return what takes over from another region; None where none is followed."""
@@ -128,6 +137,10 @@ class DistributedEstate(Estate):
                 await self._unless_stopped(asyncio.ensure_future(asyncio.to_thread(self._lay_databases)))
             if group == ("engine",):
                 await self._reopen()
+
+    def jobs(self) -> dict[str, list[tuple[str, int]]]:
+        """Return Prometheus's targets, with the pages that services have of their own."""
+        return {**super().jobs(), **own_pages(self.settings, self.ports)}
 
     def _lay_databases(self) -> None:
         """Make the databases and bring them to the newest revision.

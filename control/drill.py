@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from control import faults, killswitch
+from control import faults, killswitch, server_plan
 from control.calls import call, fetch
 from control.child import tied
 from control.drill_day import day_of
@@ -45,6 +45,8 @@ SETTINGS: Final = {"ports": "auto", "symbols": 8, "load_rate_per_s": 150, "quiet
 are over before a detector has seen enough."""
 ROOT: Final = Path(__file__).resolve().parent.parent
 LOOK_S: Final = 0.05
+STOP_WITHIN_S: Final = 40.0
+"""Brokers and databases of a distributed estate take most of it."""
 CALM_WITHIN_S: Final = 30.0
 SCRAPES: Final = 5
 """How often each gateway was scraped before anything is broken: of one just begun no rate is known yet."""
@@ -117,7 +119,7 @@ class Drill:
             await self._until_up(process)
             result = await self._play()
         finally:
-            await _stop(process)
+            await stop_estate(process)
         result.took_s = round(time.monotonic() - began, 1)
         (self._folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
         return result
@@ -132,17 +134,7 @@ class Drill:
             **self._scenario.settings,
             **self._day(),
         }
-        environment = {f"TAPEWATCH_{name.upper()}": str(value) for name, value in settings.items()}
-        argv = tied([sys.executable, "-m", "cli", "up", "--state", str(self._layout.root)])
-        with (self._folder / "estate.out").open("wb") as output:
-            return await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
-                start_new_session=True,
-            )
+        return await spawn_estate(settings, self._layout.root, self._folder / "estate.out")
 
     def _day(self) -> dict[str, str]:
         """Write today's calendar, where there is one, and return the setting that names it."""
@@ -467,16 +459,34 @@ def tidy(folder: Path, *, keep: bool) -> None:
 
         with audit.open("rb") as every, (folder / "audit.jsonl").open("wb") as ours:
             ours.writelines(line for line in every if ACCOUNT.encode() in line)
-    shutil.rmtree(folder / "estate", ignore_errors=True)
+    for estate in ("estate", "region-a", "region-b"):
+        state = (folder / estate).absolute()
+        shutil.rmtree(server_plan.home(Layout(state)), ignore_errors=True)
+        shutil.rmtree(state, ignore_errors=True)
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def spawn_estate(settings: Mapping[str, object], state: Path, output: Path) -> asyncio.subprocess.Process:
+    """Start an estate in a process of its own, tied to this one; what it says goes into a file."""
+    environment = {f"TAPEWATCH_{name.upper()}": str(value) for name, value in settings.items()}
+    argv = tied([sys.executable, "-m", "cli", "up", "--state", str(state)])
+    with output.open("wb") as said:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
+
+
+async def stop_estate(process: asyncio.subprocess.Process) -> None:
     """Stop the estate in order, by force when it does not."""
     if process.returncode is not None:
         return
     process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), 25)
+        await asyncio.wait_for(process.wait(), STOP_WITHIN_S)
     except TimeoutError:
         process.kill()
         await process.wait()

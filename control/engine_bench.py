@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -263,7 +263,7 @@ def _come_back(root: Path, instruments: Sequence[Instrument], items: Sequence[Se
     began = time.process_time()
     recovered = recover(paths, instruments, _Silent())
     recovery_s = time.process_time() - began
-    with recovered.journal, recovered.events:
+    with closing(recovered.journal), recovered.events:
         assert recovered.replayed == len(items), "a recovery that left something out"
         assert recovered.engine.state_hash() == engine.state_hash(), "two ways to come back, two states"
     return replay_s, recovery_s

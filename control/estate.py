@@ -30,7 +30,7 @@ from control.made_signals import MadeSignals
 from control.process_facts import ProcessFacts
 from control.settings import Settings
 from control.state_dir import StateDir, unwritable
-from control.supervisor import Supervisor
+from control.supervisor import Supervisor, WorkloadSpec
 from control.token_desk import make_first_key
 from exchange.types import Instrument
 from kernel.errors import PermanentError
@@ -66,6 +66,10 @@ class Estate:
     def supervisor_kind(self) -> type[Supervisor]:
         """Return who keeps the processes."""
         return Supervisor
+
+    def specs(self) -> list[WorkloadSpec]:
+        """Return the workloads that the estate starts itself."""
+        return plan.workloads(self.settings, self.layout, self.ports)
 
     def pods_told(self) -> Callable[[bytes], None] | None:
         """Return what takes the pod host's words; None where there is none."""
@@ -249,7 +253,7 @@ def _kind(settings: Settings) -> type[Estate]:
 @contextlib.asynccontextmanager
 async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
     supervisor = estate.supervisor_kind()(
-        plan.workloads(estate.settings, estate.layout, estate.ports), effects,
+        estate.specs(), effects,
         kill_switch=estate.layout.kill_switch, allowed=frozenset(estate.settings.allowed_targets),
         log=estate.log, on_change=estate.publish,
     )  # fmt: skip

@@ -54,6 +54,15 @@ class ScaleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: str = ""
 
 
+class FailOverRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a fail-over; `replica` is who takes writes no longer."""
+
+    replica: str
+    key: str
+    generation: int | None = None
+    by: str = ""
+
+
 class HoldRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of holding a workload down, or releasing it."""
 
@@ -112,6 +121,8 @@ class EstateApi:
                 Route("/v1/workloads/{name}", self._guarded(self._status), methods=["GET"]),
                 Route("/v1/workloads/{name}/restart", self._guarded(self._restart), methods=["POST"]),
                 Route("/v1/workloads/{name}/scale", self._guarded(self._scale), methods=["POST"]),
+                Route("/v1/workloads/{name}/fail-over", self._guarded(self._fail_over), methods=["POST"]),
+                Route("/v1/workloads/{name}/fail-over", self._guarded(self._may_fail_over), methods=["GET"]),
                 Route("/v1/effects/{key:path}", self._guarded(self._effect), methods=["GET"]),
                 Route("/v1/hold", self._guarded(self._hold), methods=["POST"]),
                 Route("/v1/signal", self._guarded(self._signal), methods=["POST"]),
@@ -182,6 +193,18 @@ class EstateApi:
             request.path_params["name"], body.replicas, key=_key(body.key), generation=body.generation, by=body.by
         )
         return _json(effect)
+
+    async def _fail_over(self, request: Request) -> Response:
+        body = await _body(request, FailOverRequest)
+        effect = await self.supervisor.fail_over(
+            request.path_params["name"], body.replica, key=_key(body.key), generation=body.generation, by=body.by
+        )
+        return _json(effect)
+
+    async def _may_fail_over(self, request: Request) -> Response:
+        """Rehearse it: the facts it would begin with, or the refusal; nothing is touched."""
+        name, replica = request.path_params["name"], request.query_params.get("replica", "")
+        return _json(await self.supervisor.may_fail_over(name, replica))
 
     async def _effect(self, request: Request) -> Response:
         return _json(self.supervisor.effect(request.path_params["key"]))

@@ -8,11 +8,14 @@ from typing import Final
 import msgspec
 
 from control.progress import Progress
+from exchange.adapters.journal_place import name_of, noted
+from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.listing_file import read_listing
 from exchange.adapters.log_check import BadByte, LogCheck, check_log, is_log
 from exchange.adapters.recovery import Compaction, EnginePaths, SnapshotCheck, check_snapshots, compact
-from exchange.adapters.verify import Verification, verify
+from exchange.adapters.verify import Verification, verify, verify_topic
 from exchange.listing import Listing
+from exchange.shards import instruments_of
 from kernel.errors import InputError
 
 INSTRUMENTS: Final = "instruments.json"
@@ -43,7 +46,7 @@ def paths_of(directory: Path) -> EnginePaths:
         InputError: there is no journal there.
     """
     for journal in (directory, directory / "journal", directory / "exchange" / "journal"):
-        if is_log(journal):
+        if is_log(journal) or noted(journal) is not None:
             around = journal.absolute().parent
             return EnginePaths(journal, around / "events", around / "snapshots")
     raise InputError(str(directory), "there is no journal here", right="name a journal's directory, or an estate's")
@@ -87,13 +90,16 @@ def check(directory: Path, given: Path | None = None) -> FilesVerdict:
     logs = [
         check_log(each, Progress(f"checked of {each.name}")) for each in (paths.journal, paths.events) if is_log(each)
     ]
+    elsewhere = noted(paths.journal) is not None
+    notes = (f"the journal itself is in {name_of(paths.journal)}: `exchange replay` reads it",) if elsewhere else ()
     instruments = given or _instruments_near(directory)
     if instruments is None:
         note = f"no {INSTRUMENTS} near: the snapshots were not read; --instruments names the file"
-        return FilesVerdict(logs=tuple(logs), notes=(note,) if any(paths.snapshots.glob("*.snapshot")) else ())
+        unread = (note,) if any(paths.snapshots.glob("*.snapshot")) else ()
+        return FilesVerdict(logs=tuple(logs), notes=(*notes, *unread))
     listing = read_listing(instruments)
     snapshots = check_snapshots(paths.snapshots, listing.instruments, listing.venue)
-    return FilesVerdict(logs=tuple(logs), snapshots=tuple(snapshots))
+    return FilesVerdict(logs=tuple(logs), snapshots=tuple(snapshots), notes=notes)
 
 
 def replay(directory: Path, given: Path | None, until: int | None) -> Verification:
@@ -106,6 +112,19 @@ def replay(directory: Path, given: Path | None, until: int | None) -> Verificati
     paths = paths_of(directory)
     listing = listing_for(directory, given)
     return verify(paths.journal, listing.instruments, until, listing.venue, Progress("replayed to", until))
+
+
+def replay_topic(directory: Path | None, given: Path | None, place: KafkaPlace, until: int | None) -> Verification:
+    """Replay a journal in Kafka up to a record, by the instruments that belong to its partition.
+
+    Raises:
+        InputError: the instruments are not known, or there is no such partition.
+        PermanentError: it is damaged, or ends before.
+        TemporaryError: no broker answers.
+    """
+    listing = listing_for(directory or Path.cwd(), given)
+    mine = instruments_of(listing.instruments, place.partition, place.partitions)
+    return verify_topic(place, mine, until, listing.venue, Progress("replayed to", until))
 
 
 def shorten(directory: Path, given: Path | None) -> Compaction:

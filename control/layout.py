@@ -60,6 +60,11 @@ class Layout:
         return self.root / "settlement" / f"saga-{part}.sqlite"
 
     @property
+    def postgres_pair(self) -> Path:
+        """JSON: which of the two PostgreSQL servers is the primary (`control.servers.postgres_pair`)."""
+        return self.root / "postgres" / "pair.json"
+
+    @property
     def incidents(self) -> Path:
         """SQLite: signals, incidents, timelines, runs."""
         return self.root / "control" / "incidents.sqlite"
@@ -83,6 +88,11 @@ class Layout:
     def anomaly(self) -> Path:
         """Directory of the detectors: what they have learnt, and what people said of their pages."""
         return self.root / "anomaly"
+
+    @property
+    def verdicts(self) -> Path:
+        """Where processes tell each other which orders' traces are kept whole."""
+        return self.root / "verdicts"
 
     @property
     def logs(self) -> Path:
@@ -125,6 +135,11 @@ class Layout:
         `admin`, `trade`, `webhook` (bearer tokens), `timeline` (chain key); passwords: `postgres`, `rabbitmq`.
         """
         return self.root / "secrets" / name
+
+    @property
+    def edge(self) -> Path:
+        """Directory: `ca.pem`, the authority of the edge's certificate for those who trust it; keys, mode 0600."""
+        return self.root / "edge"
 
     @property
     def token_keys(self) -> Path:

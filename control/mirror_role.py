@@ -14,12 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from control.config import KafkaAccess, RoleConfig
+from control.config import RoleConfig, place_of
 from control.layout import Layout
 from control.process_facts import ProcessFacts
 from exchange.adapters.http import HttpServer, common_routes, json_response, listen, read_secret
 from exchange.adapters.kafka_mirror import Mirror
-from exchange.adapters.kafka_topics import KafkaPlace
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError
 from monitor.adapters.exporter import Exporter
@@ -67,11 +66,6 @@ class MirrorInstruments:
         else:
             self._lag.set(lag)
         self.status = msgspec.structs.replace(self.status, connected=connected, lag=lag)
-
-
-def place_of(access: KafkaAccess) -> KafkaPlace:
-    """Return what the adapters know a cluster by."""
-    return msgspec.convert(msgspec.to_builtins(access), type=KafkaPlace)
 
 
 async def serve(config: RoleConfig, stop: asyncio.Event) -> int:

@@ -318,6 +318,7 @@ def _role_config(
         kafka=server_plan.kafka_access(settings, ports, role),
         follows=server_plan.followed(settings, role),
         rabbit=server_plan.rabbit_access(settings, layout, ports, role),
+        edge=server_plan.edge_access(settings, layout, ports, role),
     )  # fmt: skip
 
 

@@ -12,12 +12,14 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from control import server_plan
+from control.config import place_of
 from control.consent import check_floor
 from control.layout import Layout
 from control.market import load_calendar
 from control.render import ALERTS
 from control.settings import Settings
-from kernel.errors import InputError, PermanentError
+from kernel.errors import InputError, PermanentError, TemporaryError
 from runbooks.adapters.kubernetes.targets import Targets
 from runbooks.adapters.yaml_library import LIBRARY, load_library
 
@@ -30,7 +32,7 @@ def check(settings: Settings, layout: Layout) -> list[str]:
     """Return what is worth saying before a start: runbooks that are left out.
 
     Raises:
-        PermanentError: a program of the monitoring is missing.
+        PermanentError: a program of the monitoring is missing, or the brokers of the journal do not answer.
         InputError: one of its files, the market's calendar or the allow-list is broken; says where.
     """
     prometheus = find(settings.prometheus, "prometheus")
@@ -42,8 +44,27 @@ def check(settings: Settings, layout: Layout) -> list[str]:
         Targets(settings.kube_allowed)
     if settings.calendar is not None:
         load_calendar(settings.calendar)
+    if settings.journal == "kafka":
+        check_kafka(settings)
     _, broken = load_library(LIBRARY)
     return [f"this runbook is left out, the others go on: {error}" for error in broken]
+
+
+def check_kafka(settings: Settings) -> None:
+    """Ask the brokers that the settings name who they are, and make the topics that are missing.
+
+    Raises:
+        PermanentError: none answers, they are not one cluster, or a topic could lose something.
+    """
+    from exchange.adapters.kafka_topics import prepare  # its client is not loaded where the journal is in files
+
+    try:
+        prepare(place_of(server_plan.own_kafka(settings)))
+    except TemporaryError as error:
+        raise PermanentError(
+            f"setting kafka_bootstrap ({settings.kafka_bootstrap}): {error}; start the brokers, or set "
+            "TAPEWATCH_JOURNAL=files"
+        ) from error
 
 
 def find(program: str, setting: str) -> Path:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from control.config import RoleConfig, Tokens, load_config
+from control.config import KafkaAccess, RoleConfig, Tokens, load_config, place_of
 from control.layout import Layout
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TapewatchError
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from exchange.adapters.http import HttpServer
+    from exchange.adapters.recovery import OpenJournal
+    from exchange.adapters.settlement_source import EventSource
     from exchange.calendar import Calendar
-    from exchange.ports import Log
+    from exchange.ports import EventTopic, Log
     from monitor.adapters.exporter import Exporter
     from monitor.adapters.spans import SpanTracer
     from monitor.instruments import GatewayInstruments
@@ -57,6 +59,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
     faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)
+    open_journal, topic = _kafka(config.kafka, layout)
     async with AsyncExitStack() as stack:
         parts = EngineParts(
             paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
@@ -68,6 +71,8 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             faults=faults,
             tracer=_tracer(config, exporter, stack),
             calendar=_calendar(config) if config.phases_by_calendar else None,
+            open_journal=open_journal,
+            topic=topic,
         )
         server = EngineServer(parts)
         # Both ports are taken before anything is read: a port in use is told at once, not after a long replay.
@@ -87,11 +92,24 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
         return await server.stop()
 
 
+def _kafka(access: KafkaAccess | None, layout: Layout) -> tuple[OpenJournal | None, EventTopic | None]:
+    """Return how an engine's journal is opened in Kafka and where its events go; nothing where it is in files."""
+    if access is None:
+        return None, None
+    from exchange.adapters.kafka_engine import EngineLog
+    from exchange.adapters.kafka_events import KafkaEvents
+
+    place = place_of(access)
+    return partial(EngineLog, place, layout.journal), KafkaEvents(place)
+
+
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
-    from exchange.adapters.engine_client import EngineClient
+    from exchange.adapters.engine_client import EngineClient, Engines
+    from exchange.adapters.engine_router import EngineRouter
     from exchange.adapters.gateway import Gateway
     from exchange.adapters.http import PING_S
     from exchange.adapters.tokens import SignedTokens
+    from exchange.calendar_page import always_open, told
     from exchange.limits import Rates
     from exchange.listing import Listing
     from monitor.instruments import GatewayInstruments
@@ -102,11 +120,24 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     async with AsyncExitStack() as stack:
         log = _log(config, stack, exporter)
 
-        def connected(there: bool) -> None:  # noqa: FBT001 - a callback's one argument
-            telemetry.engine_connected(connected=there)
+        standing: dict[int, bool] = {}
+
+        def connection_of(place: int, there: bool) -> None:  # noqa: FBT001 - a callback's last argument
+            standing[place] = there
+            telemetry.engine_connected(
+                connected=all(standing.get(one, False) for one in range(len(config.engines) or 1))
+            )
             log.event("engine-connected" if there else "engine-lost", severity="info" if there else "warning")
 
-        engine = EngineClient(config.engine_stream_port, connected, host=config.engine_host)
+        engine: Engines
+        if config.engines:
+            engine = EngineRouter(
+                [EngineClient(one.port, partial(connection_of, place), host=one.host)
+                 for place, one in enumerate(config.engines)]
+            )  # fmt: skip
+        else:
+            engine = EngineClient(config.engine_stream_port, partial(connection_of, 0), host=config.engine_host)
+        calendar, clock = _calendar(config), SystemClock()
         tuning = config.gateway
         signed = None
         if tuning.tokens is not Tokens.SHARED:
@@ -122,6 +153,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             rates=Rates(tuning.key_rate_per_s, tuning.account_rate_per_s, tuning.cancel_factor),
             sessions=layout.sessions,
             listing=Listing(config.instruments, config.venue),
+            calendar=always_open if calendar is None else lambda: told(calendar, clock.now()),
             tracer=_tracer(config, exporter, stack),
             log=log,
         )
@@ -179,12 +211,12 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
         place = config.ledger.url if config.ledger is not None else layout.ledger
         store = SettlementStore(place, config.instruments, password=password_of(config.ledger))
         stack.callback(store.close)
+        log = _log(config, stack, exporter)
         server = SettlementServer(
             store,
-            config.engine_stream_port,
-            engine_host=config.engine_host,
+            _events(config, exporter, log),
             telemetry=SettlementInstruments(exporter),
-            log=_log(config, stack, exporter),
+            log=log,
             faults=faults,
             tracer=_tracer(config, exporter, stack),
         )
@@ -193,6 +225,19 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
         await stack.enter_async_context(_running(server.run()))
         await stop.wait()
     return 0
+
+
+def _events(config: RoleConfig, exporter: Exporter, log: Log) -> EventSource:
+    """Return where settlement has its events from: Kafka, where the engine's journal is kept there; else its stream."""
+    if config.kafka is None:
+        from exchange.adapters.settlement_source import EngineSource
+
+        return EngineSource(config.engine_stream_port, host=config.engine_host)
+    from exchange.adapters.kafka_consumer import KafkaConsumer
+    from monitor.instruments import ConsumerInstruments
+
+    place = place_of(config.kafka)
+    return KafkaConsumer(place, Role.SETTLEMENT, telemetry=ConsumerInstruments(exporter, place.events), log=log)
 
 
 async def _watchdog(config: RoleConfig, stop: asyncio.Event) -> int:
@@ -229,7 +274,8 @@ async def _load(config: RoleConfig, stop: asyncio.Event) -> int:
             LoadParts(
                 directory=layout.load,
                 journal=layout.journal,
-                gateways=partial(_gateways, layout),
+                gateways=(lambda: (edge.url,)) if (edge := config.edge) is not None else partial(_gateways, layout),
+                ca_file=Path(edge.ca_file) if edge is not None else None,
                 instruments=config.instruments,
                 venue=config.venue,
                 trade_secret=_secret(layout, "trade"),
@@ -467,6 +513,7 @@ def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> Sp
         return None
     from kernel.time import seconds
     from monitor.adapters.spans import Sender, SpanQueue, SpanTracer
+    from monitor.adapters.verdict_files import VerdictFiles
     from monitor.traces import Policy
 
     senders: list[Sender] = []
@@ -478,11 +525,21 @@ def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> Sp
         from monitor.adapters.zipkin import ZipkinSender
 
         senders.append(ZipkinSender(config.tracing.zipkin_url, config.role, config.replica))
-    told = {result: exporter.count("tapewatch_spans_total", result) for result in ("exported", "dropped", "failed")}
-    queues = [SpanQueue(sender, lambda result, count: told[result].add(count)) for sender in senders]
+    results = ("exported", "dropped", "failed", "late")
+    told = {result: exporter.count("tapewatch_spans_total", result) for result in results}
+
+    def count(result: str, spans: int) -> None:
+        told[result].add(spans)
+
+    queues = [SpanQueue(sender, count) for sender in senders]
     for queue in queues:
         stack.callback(queue.close)
-    return SpanTracer(queues, Policy(config.tracing.share, seconds(config.tracing.slow_s)))
+    policy = Policy(config.tracing.share, seconds(config.tracing.slow_s))
+    verdicts = VerdictFiles(Layout(Path(config.state)).verdicts, config.replica)
+    tracer = SpanTracer(queues, policy, verdicts, count)
+    tracer.start()
+    stack.callback(tracer.close)
+    return tracer
 
 
 def _secret(layout: Layout, name: str) -> str:

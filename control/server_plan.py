@@ -18,19 +18,21 @@ import msgspec
 
 from control.addresses import HOST, write_atomically
 from control.child import PYTHON, Slot
-from control.config import KafkaAccess, RabbitAccess, SagaTuning
+from control.config import EdgeAccess, KafkaAccess, RabbitAccess, SagaTuning
 from control.layout import Layout
 from control.servers.catalogue import BY_NAME, HOST_PORT, SAGA_PARTS, SERVICES, Service
-from control.servers.hosted import ServerConfig
-from control.supervisor import WorkloadSpec
+from control.servers.hosted import ServerConfig, load_server_config
+from control.servers.trial_authority import TrialAuthority
+from control.supervisor import Turnover, WorkloadSpec
 
 if TYPE_CHECKING:
     from control.plan import Ports
     from control.settings import Settings
 
-SECRETS: Final = ("postgres", "rabbitmq")
+SECRETS: Final = ("postgres", "postgres-roles", "rabbitmq")
 """Passwords of the services, made once for each state directory."""
-DATABASES: Final = ("ledger", "saga", "store")
+DATABASES: Final = ("ledger", "saga")
+"""What the estate keeps on its pair by itself. Not the incident store: who fails over must not need what is gone."""
 _START_S: Final = 150.0
 """A Java machine on two busy cores takes ten times what it takes alone."""
 _GRACE_S: Final = 15.0
@@ -39,7 +41,10 @@ _OPEN_TO_OTHERS: Final = 0o001
 
 def services(settings: Settings) -> tuple[Service, ...]:
     """Return the services that the estate runs itself: none when it is embedded."""
-    return tuple(one for one in SERVICES if settings.estate == "distributed" and one.name in settings.services)
+    if settings.estate != "distributed":
+        return ()
+    yours = {"kafka"} if settings.journal == "kafka" else set()
+    return tuple(one for one in SERVICES if one.name in set(settings.services) - yours)
 
 
 def runs(settings: Settings, name: str) -> bool:
@@ -91,15 +96,20 @@ def completed(settings: Settings, layout: Layout, ports: Ports) -> Settings:
 
 def database_url(database: str, layout: Layout, ports: Ports) -> str:
     """Return the address of a database of the pair, whichever of the two takes writes; the password is in it."""
-    word = layout.secret("postgres").read_text().strip()
-    hosts = "&".join(f"host={HOST}:{ports.servers[f'{one}/server']}" for one in BY_NAME["postgres"].ids)
-    login = f"postgresql+psycopg://tapewatch:{word}@"
-    return f"{login}/{database}?{hosts}&target_session_attrs=read-write&connect_timeout=2"
+    from control.servers.postgres_pair import LOGIN, pair_url
+
+    word = layout.secret("postgres-roles").read_text().strip()
+    url = pair_url(database, [ports.servers[f"{one}/server"] for one in BY_NAME["postgres"].ids])
+    return url.replace(f"{LOGIN}@", f"{LOGIN}:{word}@", 1)
 
 
 def kafka_access(settings: Settings, ports: Ports, role: str) -> KafkaAccess | None:
     """Return how a role reaches the brokers; None for roles that do not."""
-    if not runs(settings, "kafka") or role not in {"engine", "settlement", "saga", "mirror"}:
+    if role not in {"engine", "settlement", "saga", "mirror"}:
+        return None
+    if settings.journal == "kafka":
+        return own_kafka(settings)
+    if not runs(settings, "kafka"):
         return None
     brokers = ",".join(f"{HOST}:{ports.servers[f'{one}/broker']}" for one in BY_NAME["kafka"].ids)
     return KafkaAccess(bootstrap=brokers)
@@ -110,12 +120,37 @@ def followed(settings: Settings, role: str) -> KafkaAccess | None:
     return KafkaAccess(bootstrap=settings.follows) if settings.follows and role == "mirror" else None
 
 
+def own_kafka(settings: Settings) -> KafkaAccess:
+    """Return how the cluster is reached that the settings name."""
+    return KafkaAccess(
+        bootstrap=settings.kafka_bootstrap, topic=settings.kafka_topic, copies=settings.kafka_copies,
+        needed=settings.kafka_needed, cluster_id=settings.kafka_cluster_id,
+    )  # fmt: skip
+
+
 def rabbit_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> RabbitAccess | None:
     """Return how a role reaches the broker of messages; None for roles that do not."""
     if not runs(settings, "rabbitmq") or role not in {"settlement", "saga"}:
         return None
     url = f"amqp://tapewatch@{HOST}:{ports.servers['rabbitmq-1/amqp']}/"
     return RabbitAccess(url=url, password_file=str(layout.secret("rabbitmq")))
+
+
+def edge_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> EdgeAccess | None:
+    """Return how a role reaches the gateways through the edge; None for roles that do not."""
+    if not runs(settings, "edge") or role != "load":
+        return None
+    return EdgeAccess(
+        url=f"https://{HOST}:{ports.servers['edge-1/https']}", ca_file=str(TrialAuthority(layout.edge).certificate)
+    )
+
+
+def own_pages(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
+    """Return the services whose own page of metrics Prometheus reads besides their hosts': job, replicas, ports."""
+    pages = {}
+    if runs(settings, "edge") and settings.edge == "haproxy":
+        pages["edge-server"] = [("edge-1", ports.servers["edge-1/stats"])]
+    return pages
 
 
 def saga_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
@@ -153,7 +188,7 @@ def _options(settings: Settings, service: str, ports: Ports) -> Mapping[str, str
     if service != "edge":
         return {}
     gateways = ",".join(f"gateway-{number}={port}" for number, port in enumerate(ports.gateways, 1))
-    return {"balancer": settings.edge, "gateways": gateways}
+    return {"balancer": settings.edge, "gateways": gateways, "market_data": str(ports.market_data)}
 
 
 def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[WorkloadSpec]:
@@ -163,9 +198,19 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
             service.name,
             tuple(_slot(layout, replica, ports.servers[f"{replica}/{HOST_PORT}"]) for replica in service.ids),
             service.replicas, singleton=True, grace_s=_GRACE_S, start_timeout_s=_START_S,
+            turnover=_turnover(service, layout),
         )
         for service in services(settings)
     ]  # fmt: skip
+
+
+def _turnover(service: Service, layout: Layout) -> Turnover | None:
+    """Return how one of a pair takes over from the other, where a service is a pair."""
+    if service.name != "postgres":
+        return None
+    from control.servers.postgres_pair import PostgresTurnover
+
+    return PostgresTurnover(lambda: load_server_config(layout.config(service.ids[0])))
 
 
 def _slot(layout: Layout, replica: str, port: int) -> Slot:

@@ -152,6 +152,24 @@ class Settings(BaseSettings):
     """Directory of an unpacked Elasticsearch 8; empty: the one on PATH, else one in the user's cache."""
     zipkin: str = ""
     """Zipkin's jar; empty: the one in the user's cache."""
+    journal: Literal["files", "kafka"] = "files"
+    """Where the engine's journal is: files in the state, or `kafka`: the cluster of your own that `kafka_bootstrap`
+    names.
+
+    A distributed estate that starts Kafka itself keeps it there and needs no word of it.
+    """
+    kafka_bootstrap: str = Field("", pattern=r"^([^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*)?$")
+    """Addresses of its brokers, such as `k1.example:9092,k2.example:9092`."""
+    kafka_topic: str = Field("exchange", pattern=r"^[a-zA-Z0-9._-]{1,200}$")
+    """What the topics' names begin with: `exchange` has `exchange.commands` and `exchange.events`."""
+    kafka_copies: int = Field(3, ge=1, le=9)
+    """On how many brokers each record lies; three, so that any one may be lost and any other be mended."""
+    kafka_needed: int = Field(2, ge=1, le=9)
+    """How many of them must have a record before it is acknowledged."""
+    kafka_cluster_id: str = ""
+    """Which cluster it must be; empty: whichever answers there, and the state directory remembers it."""
+    jaeger: str = ""
+    """The Jaeger program; empty: the one in the user's cache."""
     kafka_home: str = ""
     """Directory of an unpacked Kafka 4; empty: the one on PATH, else one in the user's cache."""
     filebeat: str = ""
@@ -204,7 +222,10 @@ class Settings(BaseSettings):
     """PEM file of the authority that signed its certificate; None: those the system trusts."""
     faults_allowed: bool = True
     """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
-    allowed_targets: tuple[str, ...] = ("gateway", "market-data", "settlement", "saga", "watchdog", "engine")
+    allowed_targets: tuple[str, ...] = (
+        "gateway", "market-data", "settlement", "watchdog", "engine",
+        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga",
+    )  # fmt: skip
     """Workloads that runbooks may touch; the exchange's, never the platform they stand on."""
     library: str = ""
     """Directory of the runbooks; empty: the ones that ship with the program."""
@@ -270,12 +291,23 @@ class Settings(BaseSettings):
             raise ValueError("load_by_phase is true, but there is no calendar whose phases the load could follow")
         if self.phases_by_calendar and self.calendar is None:
             raise ValueError("phases_by_calendar is true, but there is no calendar to turn the phases by")
+        self._kafka_together()
         ports = [getattr(self, name) for name in type(self).model_fields if name.startswith("port_")]
         ports += range(self.port_gateways + 1, self.port_gateways + self.gateways_max)
         twice = sorted({port for port in ports if ports.count(port) > 1})
         if self.ports == "fixed" and twice:
             raise ValueError(f"port {twice[0]} is given twice; every port setting needs one of its own")
         return self
+
+    def _kafka_together(self) -> None:
+        if self.journal == "kafka" and not self.kafka_bootstrap:
+            raise ValueError("journal is kafka, but kafka_bootstrap names no broker (TAPEWATCH_KAFKA_BOOTSTRAP)")
+        if self.journal == "files" and self.kafka_bootstrap:
+            raise ValueError("kafka_bootstrap names brokers, but journal is files: set TAPEWATCH_JOURNAL=kafka")
+        if self.journal == "kafka" and self.on == "kubernetes":
+            raise ValueError("journal is kafka, which the pods of the test bed do not reach: leave out --on kubernetes")
+        if self.kafka_needed > self.kafka_copies:
+            raise ValueError(f"kafka_needed is {self.kafka_needed}, more than kafka_copies ({self.kafka_copies})")
 
 
 def load_settings(**given: Any) -> Settings:

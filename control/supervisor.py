@@ -13,16 +13,16 @@ import asyncio
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from control import killswitch
 from control.addresses import url_of
 from control.child import Child, Slot, now, probe
 from control.effects import Begin, EffectLog
-from kernel.errors import InputError, PermanentError
+from kernel.errors import InputError, PermanentError, TapewatchError
 from runbooks.model import RefusalReason
 from runbooks.ports import Effect, RefusedError, Replica, WorkloadStatus
 
@@ -42,6 +42,22 @@ CRASH_WINDOW_S: Final = 60.0
 FAULT_SIGNALS: Final = {"STOP": signal.SIGSTOP, "CONT": signal.SIGCONT, "KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
 
 
+class Turnover(Protocol):
+    """How one of a pair takes over from the other. Every method blocks; repeated, it goes on where it was cut short."""
+
+    def check(self, old: str, key: str = "") -> Mapping[str, str]:
+        """Return the facts before a turn away from `old`; raises `RefusedError` when there may be none."""
+        ...
+
+    def depose(self, old: str, key: str) -> Mapping[str, str]:
+        """Make sure, durably, that `old` never takes a write again; raises `RefusedError`, with nothing touched."""
+        ...
+
+    def complete(self, old: str) -> Mapping[str, str]:
+        """End what is left of `old` and return once the other one serves; the facts after."""
+        ...
+
+
 @dataclass(frozen=True)
 class WorkloadSpec:
     """What a workload consists of. The first `replicas` of `slots` run at the start."""
@@ -58,6 +74,8 @@ class WorkloadSpec:
     """How long a replica goes on after it was taken out of the address books, before it is stopped."""
     patience_s: float = LIVENESS_S
     """A platform process that has been ready and answers nothing for so long is killed and started anew."""
+    turnover: Turnover | None = None
+    """Of a pair of which one replica serves; None: there is nothing to fail over."""
 
 
 class _Unit:
@@ -255,6 +273,44 @@ class Supervisor:
             after = {"replica": replica, "pid": str(child.pid or ""), "uid": child.uid}
             return self._effects.done(key, after, now())
 
+    async def may_fail_over(self, workload: str, replica: str, key: str = "") -> Mapping[str, str]:
+        """Return the facts before a fail-over; nothing is touched.
+
+        Raises:
+            RefusedError: there is no pair, or it could lose something.
+        """
+        turnover = self._turnover(self._unit(workload))
+        return await asyncio.to_thread(turnover.check, replica, key)
+
+    async def fail_over(
+        self, workload: str, replica: str, *, key: str, generation: int | None = None, by: str = ""
+    ) -> Effect:
+        """Let the other of a pair take over from `replica`, which is ended; returns once the other one serves.
+
+        Raises:
+            RefusedError: a rail forbids it, or it could lose something; nothing was touched.
+            PermanentError: it was begun and is not at its end; asked again with the same key, it goes on.
+        """
+        unit = self._unit(workload)
+        request = f"fail {workload} over from {replica}"
+        async with unit.lock:
+            if (before := self._repeated(key, request)) is not None:
+                return before
+            turnover, child = self._turnover(unit), unit.child(replica)
+            facts = dict(await asyncio.to_thread(turnover.check, replica, key))
+            self._check(unit, generation, by)
+            self._begin(unit, key, request, by, {"replica": replica, **facts})
+            try:
+                await asyncio.to_thread(turnover.depose, replica, key)
+                await child.stop(0.0)
+                self._on_change()
+                after = dict(await asyncio.to_thread(turnover.complete, replica))
+            except TapewatchError as error:
+                self._effects.drop(key, str(error), now())
+                raise
+            self._log("warn", f"{workload} failed over from {replica} for {by or 'a runbook'}", key=key, **after)
+            return self._effects.done(key, after, now())
+
     async def scale(
         self, workload: str, replicas: int, *, key: str, generation: int | None = None, by: str = ""
     ) -> Effect:
@@ -340,6 +396,13 @@ class Supervisor:
             known = ", ".join(self._units)
             raise RefusedError(RefusalReason.NO_TARGET, f"there is no workload {workload!r}; there are {known}")
         return unit
+
+    @staticmethod
+    def _turnover(unit: _Unit) -> Turnover:
+        if unit.spec.turnover is None:
+            words = f"{unit.spec.name} is no pair of which one could take over from the other"
+            raise RefusedError(RefusalReason.NOT_ALLOWED, words)
+        return unit.spec.turnover
 
     def _repeated(self, key: str, request: str) -> Effect | None:
         self._effects.check(key, request)

@@ -36,6 +36,7 @@ from control.terminal import (
     starting,
 )
 from exchange.accounting import Account, LoadLine
+from exchange.adapters.kafka_place import KafkaPlace
 from exchange.flow import OrderFlow
 from exchange.flow_csv import CsvFlow, Row
 from exchange.listing import Listing
@@ -179,21 +180,29 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @app.command("verify", epilog="Example: tapewatch exchange verify .tapewatch/up/exchange --json")
-def verify(
+def verify(  # noqa: PLR0913 - the options of a verb
     directory: Annotated[
         Path | None,
         typer.Argument(help="A journal, or the directory around it; else the estate's.", show_default=False),
     ] = None,
     instruments: verbs_journal.Instruments = None,
+    kafka: verbs_journal.Kafka = "",
+    topic: verbs_journal.Topic = "exchange",
+    partition: verbs_journal.Partition = 0,
+    partitions: verbs_journal.Partitions = 1,
     state: State = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Verify an exchange. Changes nothing.
 
-    With a directory: read every byte of its logs and snapshots, and tell the first that is not as it was written.
-    Without: replay the estate's journal and hold it against the engine, the answers of the load and the ledger.
+    With a directory: read every byte of its logs and snapshots, and tell the first that is not as it was written. With
+    --kafka: read every message of a journal's partition likewise, and replay it. Without: replay the estate's journal,
+    wherever it is, and hold it against the engine, the answers of the load and the ledger.
     """
+    if kafka:
+        place = KafkaPlace(bootstrap=kafka, topic=topic, partition=partition, partitions=partitions)
+        verbs_journal.verify_kafka(directory, instruments, place, as_json=as_json)
     if directory is not None:
         verbs_journal.verify_files(directory, instruments, as_json=as_json)
     layout = layout_of(state)
@@ -211,6 +220,7 @@ def examine(layout: Layout) -> Verdict:
     Raises:
         TapewatchError: there is no journal, or it is damaged.
     """
+    from exchange.adapters.journal_place import name_of
     from exchange.adapters.load_account import account as account_of
     from exchange.adapters.verify import verify as replay
 
@@ -239,7 +249,7 @@ def examine(layout: Layout) -> Verdict:
     if imbalance:
         wrong.append(f"the ledger does not sum to zero: it is off by {imbalance}")
     return Verdict(
-        journal=str(layout.journal), records=found.records, last_seq=found.last_seq, state_hash=found.state_hash,
+        journal=name_of(layout.journal), records=found.records, last_seq=found.last_seq, state_hash=found.state_hash,
         torn_bytes=found.torn_bytes, live_seq=live["seq"] if live else None,
         live_hash=live["state_hash"] if live else None, live_equal=equal, account=account,
         ledger_trades=trades, ledger_imbalance=imbalance,

@@ -10,11 +10,17 @@ import msgspec
 import typer
 from rich.markup import escape as markup
 
-from control.journal_desk import FilesVerdict, check, replay, shorten
+from control.journal_desk import FilesVerdict, check, replay, replay_topic, shorten
 from control.terminal import DONE, FAILED, AsJson, guarded, out, print_json
+from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.log_check import LogCheck
+from exchange.adapters.verify import Verification
+from kernel.errors import InputError
 
 Directory = Annotated[
+    Path | None, typer.Argument(help="A journal's directory, the one around it, or an estate's.", show_default=False)
+]
+Written = Annotated[
     Path, typer.Argument(help="A journal's directory, the one around it, or an estate's.", show_default=False)
 ]
 Instruments = Annotated[
@@ -23,6 +29,26 @@ Instruments = Annotated[
         help="JSON with the instruments; else instruments.json beside the journal or above.", show_default=False
     ),
 ]
+
+
+Kafka = Annotated[
+    str, typer.Option("--kafka", help="Brokers, host:port parted by commas: the journal there.", show_default=False)
+]
+Topic = Annotated[str, typer.Option(help="What the topics' names begin with, with --kafka.")]
+Partition = Annotated[int, typer.Option(min=0, help="Whose journal, with --kafka: an engine has a partition.")]
+Partitions = Annotated[int, typer.Option(min=1, help="How many the topic has, with --kafka.")]
+
+
+def verify_kafka(directory: Path | None, instruments: Path | None, place: KafkaPlace, *, as_json: bool) -> NoReturn:
+    """Read every message of a journal's partition, and replay it."""
+    began = time.monotonic()
+    found = guarded(lambda: replay_topic(directory, instruments, place, None))
+    if as_json:
+        print_json({"sound": True, **msgspec.to_builtins(found)})
+    else:
+        _print_replayed(found, time.monotonic() - began)
+        out.print("[green]every message is as it was written[/]")
+    raise typer.Exit(DONE)
 
 
 def verify_files(directory: Path, instruments: Path | None, *, as_json: bool) -> NoReturn:
@@ -65,22 +91,28 @@ def _log_words(log: LogCheck) -> str:
     return f"{log.directory}: {records} in {log.segments} segments, {log.size:,} bytes"
 
 
-def replay_journal(
-    directory: Directory,
+def replay_journal(  # noqa: PLR0913 - the options of a verb
+    directory: Directory = None,
     until: Annotated[
         int | None, typer.Option(help="The last record to apply; else the last there is.", show_default=False)
     ] = None,
     instruments: Instruments = None,
+    kafka: Kafka = "",
+    topic: Topic = "exchange",
+    partition: Partition = 0,
+    partitions: Partitions = 1,
     *,
     print_hash: Annotated[bool, typer.Option("--print-hash", help="Print the state's hash and nothing else.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay a journal and tell the state it leads to: the same records, the same hash, on every machine.
 
-    Changes nothing; an engine may write to the journal meanwhile. A compacted one is replayed from its oldest snapshot.
+    With --kafka from the first offset of a partition; the directory then only says where the instruments are. Changes
+    nothing; an engine may write to the journal meanwhile. A compacted one is replayed from its oldest snapshot.
     """
     began = time.monotonic()
-    found = guarded(lambda: replay(directory, instruments, until))
+    place = KafkaPlace(bootstrap=kafka, topic=topic, partition=partition, partitions=partitions) if kafka else None
+    found = guarded(lambda: _replayed(directory, instruments, until, place))
     taken_s = time.monotonic() - began
     if as_json:
         print_json({**msgspec.to_builtins(found), "seconds": round(taken_s, 3)})
@@ -88,6 +120,20 @@ def replay_journal(
     if print_hash:
         typer.echo(found.state_hash)
         return
+    _print_replayed(found, taken_s)
+
+
+def _replayed(
+    directory: Path | None, instruments: Path | None, until: int | None, place: KafkaPlace | None
+) -> Verification:
+    if place is not None:
+        return replay_topic(directory, instruments, place, until)
+    if directory is None:
+        raise InputError("journal", "none is named", right="give its directory, or --kafka with its brokers")
+    return replay(directory, instruments, until)
+
+
+def _print_replayed(found: Verification, taken_s: float) -> None:
     begun = f" from the snapshot at record {found.from_snapshot}" if found.from_snapshot else ""
     rate = f", {found.records / taken_s:,.0f} a second" if taken_s > 0 and found.records else ""
     out.print(f"{'replayed':10}{found.records:,} records{begun} to {found.last_seq}{rate}", soft_wrap=True)
@@ -96,7 +142,7 @@ def replay_journal(
         out.print(f"{'note':10}{found.torn_bytes} bytes at the end are no whole record", soft_wrap=True)
 
 
-def compact_journal(directory: Directory, instruments: Instruments = None, *, as_json: AsJson = False) -> None:
+def compact_journal(directory: Written, instruments: Instruments = None, *, as_json: AsJson = False) -> None:
     """Remove the part of a journal that every snapshot which can be used covers. No engine may run.
 
     Afterwards the journal cannot be replayed from its first record: `exchange verify` of an estate with a load says so.

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.servers import elastic, filebeat, kafka, postgres, rabbit, zipkin
+from control.servers import elastic, filebeat, jaeger, kafka, postgres, rabbit, zipkin
 from control.servers.store import cache
 from control.settings import Settings, load_settings
 from control.terminal import EXIT_CODES, AsJson, guarded, out, print_json
@@ -63,6 +63,12 @@ def known() -> tuple[Server, ...]:
             "zipkin", f"Zipkin {zipkin.VERSION}: keeps traces, with a page (86 MB)",
             lambda settings: zipkin.find(settings.zipkin),
             lambda settings: zipkin.find_or_fetch(settings.zipkin),
+        ),
+        Server(
+            "jaeger", f"Jaeger {jaeger.VERSION.removeprefix('v')}: keeps traces by OTLP (about eight minutes)",
+            lambda settings: jaeger.find(settings.jaeger),
+            lambda settings: jaeger.find_or_build(settings.jaeger),
+            asked_for=True,
         ),
         Server(
             "postgres", "PostgreSQL: keeps the ledger and incidents (Debian's: make setup in CI, else apt-get)",

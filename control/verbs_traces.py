@@ -11,12 +11,13 @@ import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
-from control.servers import zipkin
+from control.servers import zipkin as zipkin_server
 from control.settings import load_settings
 from control.terminal import EXIT_CODES, AsJson, guarded, out, print_json
 from control.trace_view import milliseconds, rows
 from kernel.errors import InputError, PermanentError
 from kernel.trace import order_trace_id
+from monitor.zipkin_json import ReadSpan
 
 PORT: Final = 19411
 """Of the Zipkin of `traces up`."""
@@ -29,11 +30,11 @@ app = typer.Typer(
 @app.command("up", epilog="Example: tapewatch traces up; then TAPEWATCH_ZIPKIN_URL=http://127.0.0.1:19411 tapewatch up")
 def up(port: Annotated[int, typer.Option(help="Where it answers.", min=1, max=65535)] = PORT) -> None:
     """Run a Zipkin here until interrupted; fetched once (86 MB). What it keeps is gone at its end."""
-    jar = guarded(lambda: zipkin.find_or_fetch(load_settings().zipkin))
-    guarded(lambda: _run(zipkin.Zipkin(jar, port=port)))
+    jar = guarded(lambda: zipkin_server.find_or_fetch(load_settings().zipkin))
+    guarded(lambda: _run(zipkin_server.Zipkin(jar, port=port)))
 
 
-def _run(server: zipkin.Zipkin) -> None:
+def _run(server: zipkin_server.Zipkin) -> None:
     previous = signal.signal(signal.SIGTERM, _interrupted)
     try:
         with server:
@@ -56,19 +57,18 @@ def _interrupted(_number: int, _frame: object) -> None:
 def show(
     names: Annotated[list[str], typer.Argument(help="ACCOUNT CLIENT_ID, or a trace id of 32 hexadecimal digits.")],
     url: Annotated[str, typer.Option("--url", help="Zipkin (setting zipkin_url).", show_default=False)] = "",
+    jaeger: Annotated[str, typer.Option("--jaeger", help="Ask the Jaeger there instead.", show_default=False)] = "",
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each process did with one order, and when; 1 when Zipkin does not know the trace.
+    """Show what each process did with one order, and when; 1 when the store does not know the trace.
 
     A client that sent a `traceparent` knows its trace id; without one it follows from account and client id. Only a
     share of the orders is kept (setting trace_share), besides every reject, error and slow one.
     """
-    from monitor.adapters.zipkin import fetch_trace
-
     trace_id = guarded(lambda: _trace_id(names))
-    where = url or guarded(load_settings).zipkin_url or f"http://127.0.0.1:{PORT}"
-    spans = guarded(lambda: fetch_trace(where, trace_id))
+    where = jaeger or url or guarded(load_settings).zipkin_url or f"http://127.0.0.1:{PORT}"
+    spans = guarded(lambda: _fetched(trace_id, where, of_jaeger=bool(jaeger)))
     if not spans:
         guarded(lambda: _unknown(trace_id, where))
     found = rows(spans)
@@ -89,10 +89,20 @@ def show(
     out.print(table)
 
 
+def _fetched(trace_id: str, where: str, *, of_jaeger: bool) -> tuple[ReadSpan, ...]:
+    if of_jaeger:
+        from monitor.adapters import jaeger
+
+        return jaeger.fetch_trace(where, trace_id)
+    from monitor.adapters import zipkin
+
+    return zipkin.fetch_trace(where, trace_id)
+
+
 def _unknown(trace_id: str, where: str) -> None:
     raise PermanentError(
         f"{where} does not know trace {trace_id}: the order is none of those that are kept (setting trace_share), its "
-        "spans are on their way (a second), or no process sends them there (setting zipkin_url)"
+        "spans are on their way (a second), or no process sends them there (settings zipkin_url and otlp_url)"
     )
 
 

@@ -37,9 +37,10 @@ class MessageError(PermanentError):
 class SchemaError(MessageError):
     """A whole message of a version that this program does not read."""
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, seq: int = 0) -> None:
         super().__init__(f"schema version {version}; this program reads {', '.join(map(str, sorted(READABLE)))}")
         self.version = version
+        self.seq = seq
 
 
 class Message(NamedTuple):
@@ -73,7 +74,7 @@ def unseal(data: bytes | None, kind: Kind) -> Message:
     if checksum != crc32(payload, crc32(data[: _PLAIN.size])):
         raise MessageError("it does not fit its checksum")
     if version not in READABLE:
-        raise SchemaError(version)
+        raise SchemaError(version, seq)
     if found != kind:
         raise MessageError(f"it is of kind {found}, where {kind.value} was expected")
     return Message(version, kind, seq, payload)

@@ -40,6 +40,17 @@ class Refusal(StrEnum):
     BAD_MESSAGE = "bad_message"
 
 
+class DeadReason(StrEnum):
+    """Why a message was put aside."""
+
+    DAMAGED = "damaged"
+    """It is none of ours, or its checksum does not fit."""
+    SCHEMA = "schema"
+    """It is whole, and of a version that this program does not read."""
+    UNREADABLE = "unreadable"
+    """It is whole, and what it holds is not what it should."""
+
+
 class RequestOutcome(StrEnum):
     """How a gateway answered an order request."""
 
@@ -85,6 +96,14 @@ class DisconnectCancel(StrEnum):
     """No answer, or not now: the same request is sent again."""
     REFUSED = "refused"
     """A rule forbids it, for good."""
+
+
+class ReferenceAnswer(StrEnum):
+    """What became of a request for reference data."""
+
+    SENT = "sent"
+    NOT_MODIFIED = "not_modified"
+    """The asker named the tag of what there is (`If-None-Match`), and was sent nothing."""
 
 
 class ClientOutcome(StrEnum):
@@ -171,6 +190,8 @@ class AnsweredOrder(NamedTuple):
     """None for a cancel or a replacement, which name an order only."""
     trace: str = ""
     """The client's `traceparent`, when it sent one."""
+    seq: int = 0
+    """Its place in the journal; 0: none is known."""
 
 
 class BookShape(NamedTuple):
@@ -189,6 +210,11 @@ class Journal(Protocol):
     `append` and `sync` may be called from two threads; several appends at once may not. After either failed nothing
     more is taken: what became of the last records is known only when the log is opened again.
     """
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+        ...
 
     @property
     def first_seq(self) -> int:
@@ -236,6 +262,34 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Give everything back. Does not sync."""
+        ...
+
+
+class EventTopic(Protocol):
+    """Where an engine's events are published for others, one record a command, in the journal's order.
+
+    One at a time calls it, on any thread but the engine's. A record may come there twice, and never too late: whoever
+    reads leaves out numbers that it has had.
+    """
+
+    def begin(self) -> int:
+        """Begin, now or anew after a failure; return the number of the last record that is there, 0 for none.
+
+        Raises:
+            TemporaryError: it does not answer.
+        """
+        ...
+
+    def publish(self, first_seq: int, payloads: Sequence[bytes]) -> None:
+        """Return when all of these records (`Kind.EVENTS`) are durable; they are numbered from `first_seq` on.
+
+        Raises:
+            TemporaryError: some are perhaps not; `begin` tells which.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back, also while another thread publishes: what it has not been told of is left."""
         ...
 
 
@@ -290,8 +344,19 @@ class EngineTelemetry(Protocol):
         """How the disk stands, every few seconds; `snapshot_at` is when the newest snapshot was taken, if one was."""
         ...
 
-    def journal_failed(self) -> None:
-        """An append or a sync failed: the engine takes nothing more until it is started anew."""
+    def journal_failed(self, *, fenced: bool = False) -> None:
+        """An append or a sync failed: the engine takes nothing more until it is started anew.
+
+        `fenced`: because another engine has its partition, and started anew it would take it back.
+        """
+        ...
+
+    def publishing(self, *, seq: int, behind: int) -> None:
+        """Once a second: events are published up to command `seq`, and those of so many durable ones are not."""
+        ...
+
+    def publish_failed(self) -> None:
+        """Publishing failed and is tried again."""
         ...
 
 
@@ -332,6 +397,10 @@ class GatewayTelemetry(Protocol):
 
     def disconnect_cancel(self, result: DisconnectCancel) -> None:
         """The cancels of a session that ended: one attempt for one account."""
+        ...
+
+    def reference_told(self, result: ReferenceAnswer) -> None:
+        """Reference data was asked for: it was sent, or the asker has it as it is."""
         ...
 
 
@@ -392,6 +461,30 @@ class SettlementTelemetry(Protocol):
 
     def engine_connected(self, *, connected: bool) -> None:
         """The event stream stands, or broke."""
+        ...
+
+
+class ConsumerTelemetry(Protocol):
+    """What a consumer of Kafka tells."""
+
+    def connected(self, *, connected: bool) -> None:
+        """Brokers answer, or none does."""
+        ...
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """The group was divided anew, and these are this member's."""
+        ...
+
+    def lag(self, partition: int, *, records: int, committed: int) -> None:
+        """So many records lie behind what was carried out, and so many behind what the group has committed."""
+        ...
+
+    def stopped(self, partition: int, *, stopped: bool) -> None:
+        """A partition stands still until a person has decided, or no longer."""
+        ...
+
+    def dead_letter(self, reason: DeadReason) -> None:
+        """A message was put aside."""
         ...
 
 

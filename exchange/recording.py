@@ -13,9 +13,11 @@ from exchange.ports import (
     AnsweredOrder,
     BookShape,
     ClientOutcome,
+    DeadReason,
     DisconnectCancel,
     PostResult,
     Raised,
+    ReferenceAnswer,
     Refusal,
     RequestOutcome,
     SocketEnd,
@@ -77,6 +79,10 @@ class RecordingEngine:
     notional: int = 0
     subscribers: int = 0
     failed: bool = False
+    fenced: bool = False
+    published_seq: int = -1
+    behind: int = 0
+    publish_failures: int = 0
     disk: tuple[int, int, Instant | None] | None = None
 
     def recovered(self, commands: int, seconds: float) -> None:
@@ -131,9 +137,18 @@ class RecordingEngine:
         """Keep how the disk stands."""
         self.disk = (journal_bytes, disk_free_bytes, snapshot_at)
 
-    def journal_failed(self) -> None:
-        """Keep that the journal failed."""
-        self.failed = True
+    def journal_failed(self, *, fenced: bool = False) -> None:
+        """Keep that the journal failed, and why."""
+        self.failed, self.fenced = True, fenced
+
+    def publishing(self, *, seq: int, behind: int) -> None:
+        """Keep how far publishing is."""
+        assert seq >= 0
+        self.published_seq, self.behind = seq, behind
+
+    def publish_failed(self) -> None:
+        """Count failures of publishing."""
+        self.publish_failures += 1
 
 
 @dataclass
@@ -150,6 +165,7 @@ class RecordingGateway:
     open_sockets: int = 0
     ends: Counter[SocketEnd] = field(default_factory=Counter)
     cancels: Counter[DisconnectCancel] = field(default_factory=Counter)
+    reference: Counter[ReferenceAnswer] = field(default_factory=Counter)
 
     def token_refused(self, fault: TokenFault) -> None:
         """Count a refused token."""
@@ -166,6 +182,10 @@ class RecordingGateway:
     def disconnect_cancel(self, result: DisconnectCancel) -> None:
         """Count an attempt."""
         self.cancels[result] += 1
+
+    def reference_told(self, result: ReferenceAnswer) -> None:
+        """Count an answer."""
+        self.reference[result] += 1
 
     def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """Count an answer."""
@@ -340,6 +360,39 @@ class RecordingSettlement:
     def engine_connected(self, *, connected: bool) -> None:
         """Keep the connection's state."""
         self.connected = connected
+
+
+@dataclass
+class RecordingConsumer:
+    """A `ConsumerTelemetry` that keeps the last of everything and counts dead letters."""
+
+    is_connected: bool | None = None
+    partitions: frozenset[int] = frozenset()
+    rebalances: int = 0
+    lags: dict[int, tuple[int, int]] = field(default_factory=dict)
+    standing: set[int] = field(default_factory=set)
+    dead: Counter[DeadReason] = field(default_factory=Counter)
+
+    def connected(self, *, connected: bool) -> None:
+        """Keep whether brokers answer."""
+        self.is_connected = connected
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """Keep the partitions."""
+        self.partitions = frozenset(partitions)
+        self.rebalances += 1
+
+    def lag(self, partition: int, *, records: int, committed: int) -> None:
+        """Keep the lag."""
+        self.lags[partition] = records, committed
+
+    def stopped(self, partition: int, *, stopped: bool) -> None:
+        """Keep which stand still."""
+        (self.standing.add if stopped else self.standing.discard)(partition)
+
+    def dead_letter(self, reason: DeadReason) -> None:
+        """Count one."""
+        self.dead[reason] += 1
 
 
 @dataclass

@@ -9,23 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from exchange.commands import ParticipantCommand, Sequenced
 from exchange.events import Happened
 from exchange.ports import RequestOutcome
-from kernel.time import Instant
+from kernel.time import SECOND, Instant
 
 
-class Answered(NamedTuple):
-    """One order request as a gateway saw it."""
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """One order request as a gateway saw it. Thousands of the last ones are remembered."""
 
+    seq: int
+    """Its place in the journal; 0: it has none, or nobody knows it."""
     command: ParticipantCommand
     trace: str
     """The `traceparent` that travels with the order; empty when the client sent none."""
     request_id: str
     outcome: RequestOutcome
     http_status: int
-    received_at: Instant
-    answered_at: Instant
+    took_s: float
+    answered_at: int
+    """Nanoseconds since 1970, as `Instant`."""
+
+    @property
+    def received_at(self) -> Instant:
+        """When the request had come."""
+        return Instant(self.answered_at - round(self.took_s * SECOND))
 
 
 class Committed(NamedTuple):
@@ -39,6 +49,10 @@ class Committed(NamedTuple):
     """Seconds of matching each command."""
     sync_s: float
     durable_at: Instant
+    records: Sequence[bytes]
+    """The batch as the journal has it."""
+    told: Sequence[bytes]
+    """What happened, as the event log has it."""
 
 
 class Handled(NamedTuple):

@@ -82,6 +82,7 @@ _ACTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "resume_rollout": ("resume the rollout of {}", ("workload",)),
     "delete_replica": ("delete {}, which does not end", ("replica",)),
     "cordon": ("cordon the node {}", ("node",)),
+    "fail_over": ("fail {} over from {}", ("workload", "replica")),
     "drain": ("drain the node {}", ("node",)),
     "run_job": ("run the job {}", ("job",)),
     "set_flag": ("set {} of {} to {}", ("flag", "config", "value")),

@@ -13,6 +13,11 @@ from typing import Final, NamedTuple
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 MAX_TRACEPARENT: Final = 55
 """Characters of version 00. What a later version appends is not kept."""
+_LAST: Final = f"{1:016x}"
+"""In place of an id of nothing but zeros, which would mean that there is none."""
+_ALL: Final = (1 << 64) - 1
+_SPREAD: Final = 0x9E3779B97F4A7C15
+"""2^64 over the golden ratio, odd: children's numbers fall far apart."""
 _RANDOM: Final = 1 << 56
 """The rightmost seven bytes of a trace id are the ones that are random (level 2, section 3.2.2.3)."""
 
@@ -59,6 +64,19 @@ def order_trace_id(account: str, client_id: str, header: str = "") -> str:
 def derived_span_id(trace_id: str, *names: str) -> str:
     """Return the id of the span of a trace that these names name together."""
     return _digest(8, trace_id, *names)
+
+
+def derived_span_ids(trace_id: str, *names: str) -> tuple[str, str]:
+    """Return the ids of the two spans of a trace that these names name together: one digest instead of two."""
+    both = _digest(16, trace_id, *names)
+    one, two = both[:16], both[16:]
+    return one if one.strip("0") else _LAST, two if two.strip("0") else _LAST
+
+
+def child_span_id(parent_id: str, number: int) -> str:
+    """Return the id of the child of a span that has this number among its children, from 1."""
+    found = int(parent_id, 16) ^ number * _SPREAD & _ALL
+    return f"{found:016x}" if found else _LAST
 
 
 def is_kept(trace_id: str, share: float) -> bool:

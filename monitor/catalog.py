@@ -20,10 +20,13 @@ from exchange.saga import End, Service, Verdict
 from exchange.saga_coordinator import StuckReason
 from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
 from monitor.catalog_control import CONTROL
+from monitor.catalog_edge import EDGE
 from monitor.catalog_exchange import EXCHANGE
+from monitor.catalog_kafka import KAFKA
 from monitor.catalog_kubernetes import KUBERNETES
 from monitor.catalog_logs import LOGS
 from monitor.catalog_model import Kind, Metric, Role
+from monitor.catalog_postgres import POSTGRES
 from monitor.catalog_process import PROCESS
 from monitor.catalog_saga import SAGA
 
@@ -32,7 +35,9 @@ __all__ = [
     "is_foreign", "of", "series_max",
 ]  # fmt: skip
 
-CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *SAGA, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *PROCESS)
+CATALOG: Final[tuple[Metric, ...]] = (
+    *EXCHANGE, *EDGE, *SAGA, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *KAFKA, *PROCESS,
+)  # fmt: skip
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 
@@ -61,8 +66,10 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("exchange_gateway_token_refusals_total", "fault"): _values(*TokenFault),
         ("exchange_gateway_order_sockets_ended_total", "end"): _values(*ports.SocketEnd),
         ("exchange_gateway_disconnect_cancels_total", "result"): _values(*ports.DisconnectCancel),
+        ("exchange_gateway_reference_requests_total", "result"): _values(*ports.ReferenceAnswer),
         ("exchange_client_orders_total", "outcome"): _values(*ports.ClientOutcome),
         ("exchange_watchdog_alerts_posted_total", "result"): _values(*ports.PostResult),
+        ("exchange_dead_letters_total", "reason"): _values(*ports.DeadReason),
         ("exchange_book_depth_lots", "side"): _values(*types.Side),
         ("exchange_saga_ended_total", "end"): _values(*End),
         ("exchange_saga_stuck", "party"): (*_values(*Service), "unknown"),
@@ -71,7 +78,7 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("tapewatch_market_phase", "phase"): _values(*PhaseName),
         ("tapewatch_log_records_total", "severity"): ("debug", "info", "warning", "error", "critical"),
         ("tapewatch_log_lost_total", "reason"): ("queue_full", "file_failed"),
-        ("tapewatch_spans_total", "result"): ("exported", "dropped", "failed"),
+        ("tapewatch_spans_total", "result"): ("exported", "dropped", "failed", "late"),
         ("tapewatch_shipper_events_total", "result"): ("shipped", "duplicate", "dead_letter", "lost"),
         ("anomaly_read_failures_total", "reason"): ("unreachable", "slow", "refused", "empty"),
         ("anomaly_steps_total", "kind"): ("live", "gap", "history", "skipped"),
@@ -112,7 +119,7 @@ FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
         "node_": "node_exporter",
         "probe_": "blackbox_exporter",
         "jvm_": "JMX exporter",
-        "kafka_consumergroup_lag": "kafka_exporter",
+        "haproxy_": "HAProxy",
         "certmanager_certificate_expiration_timestamp_seconds": "cert-manager",
     }
 )

@@ -36,6 +36,10 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     histogram(Role.ENGINE, "exchange_journal_sync_seconds", "One append and fsync of the journal."),
     histogram(Role.ENGINE, "exchange_journal_batch_commands", "Commands made durable by one fsync.", SIZE_BUCKETS),
     gauge(Role.ENGINE, "exchange_journal_failed", "1 after an append or fsync failed; the engine takes nothing more."),
+    gauge(Role.ENGINE, "exchange_journal_fenced", "1 when that was because another engine has opened the journal."),
+    gauge(Role.ENGINE, "exchange_events_published_sequence", "The last command whose events are in the topic."),
+    gauge(Role.ENGINE, "exchange_events_unpublished_commands", "Durable commands whose events are not yet there."),
+    counter(Role.ENGINE, "exchange_events_publish_failures_total", "Failures of publishing, each tried again."),
     gauge(Role.ENGINE, "exchange_market_halted", "1 while the whole market stands still."),
     gauge(Role.ENGINE, "exchange_symbol_halted", "1 while a symbol stands still on its own.", "symbol"),
     histogram(
@@ -81,6 +85,12 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
         "Attempts to cancel the orders of a session that ended, by result.",
         "result",
     ),
+    counter(
+        Role.GATEWAY,
+        "exchange_gateway_reference_requests_total",
+        "Requests for reference data that no edge had, by what was answered.",
+        "result",
+    ),
     # --- market data --------------------------------------------------------------------------------------------------
     gauge(Role.MARKET_DATA, "exchange_feed_sequence", "Journal sequence number last published."),
     counter(Role.MARKET_DATA, "exchange_feed_messages_total", "Messages published, by kind.", "kind"),
@@ -114,7 +124,11 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     ),
     gauge(Role.MARKET_DATA, "exchange_book_spread_ticks", "Best offer less best bid; absent without both.", "symbol"),
     # --- settlement ---------------------------------------------------------------------------------------------------
-    gauge(Role.SETTLEMENT, "exchange_settlement_sequence", "Journal sequence number last settled."),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_settlement_sequence",
+        "Journal sequence number last settled; of several partitions the highest.",
+    ),
     counter(Role.SETTLEMENT, "exchange_settlement_trades_total", "Trades posted to the ledger."),
     counter(Role.SETTLEMENT, "exchange_settlement_duplicates_total", "Trades met again and left alone."),
     histogram(Role.SETTLEMENT, "exchange_settlement_commit_seconds", "One commit to the ledger."),
@@ -128,9 +142,50 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
         "exchange_reconciliation_difference",
         "Trades that the event stream told since the start less those posted or met again; must be 0 at rest.",
     ),
-    gauge(Role.SETTLEMENT, "exchange_settlement_engine_connected", "1 while the event stream from the engine stands."),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_settlement_engine_connected",
+        "1 while events come: the engine's stream stands, or Kafka's brokers answer.",
+    ),
     gauge(
         Role.SETTLEMENT, "exchange_ledger_imbalance", "Sum of all ledger entries over all assets, absolute; must be 0."
+    ),
+    # --- a consumer of Kafka's events; nothing of it is set where events come from the engine's stream ----------------
+    gauge(Role.SETTLEMENT, "exchange_consumer_connected", "1 while Kafka's brokers answer this consumer.", "topic"),
+    gauge(Role.SETTLEMENT, "exchange_consumer_partitions", "Partitions that are this member's.", "topic"),
+    counter(
+        Role.SETTLEMENT,
+        "exchange_consumer_rebalances_total",
+        "How often the group's partitions were divided anew.",
+        "topic",
+    ),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_consumer_lag_records",
+        "Records of a partition that are there and not carried out.",
+        "topic",
+        "partition",
+    ),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_consumer_committed_lag_records",
+        "Records of a partition behind what its group has committed.",
+        "topic",
+        "partition",
+    ),
+    gauge(
+        Role.SETTLEMENT,
+        "exchange_consumer_stopped",
+        "1 while a partition stands still at a record that is missing or cannot be read.",
+        "topic",
+        "partition",
+    ),
+    counter(
+        Role.SETTLEMENT,
+        "exchange_dead_letters_total",
+        "Messages that cannot be read, put aside; from 0 for each reason once events come from Kafka.",
+        "topic",
+        "reason",
     ),
     # --- watchdog: a subscriber like any participant's, which trusts nothing ------------------------------------------
     counter(Role.WATCHDOG, "exchange_watchdog_messages_total", "Feed messages checked."),

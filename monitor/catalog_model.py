@@ -63,6 +63,7 @@ OWNERS: Final = MappingProxyType(
         Role.MARKET_DATA: "market-operations",
         Role.WATCHDOG: "market-operations",
         Role.SETTLEMENT: "settlement-operations",
+        Role.POSTGRES: "settlement-operations",
     }
 )
 """The team that answers for a role's metrics; of the others it is `PLATFORM`."""
@@ -82,6 +83,8 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    unknown_at_first: bool = False
+    """Whether 0 before the first look would be a lie that somebody could act on."""
 
     @property
     def silent_until_set(self) -> bool:
@@ -90,7 +93,7 @@ class Metric:
         A timestamp of 0 would say 1970, a sequence of 0 that nothing was ever done: both would be lies. What every
         process exports is said by those that measure it.
         """
-        if self.role is None and self.kind is Kind.GAUGE:
+        if self.unknown_at_first or (self.role is None and self.kind is Kind.GAUGE):
             return True
         return self.kind is Kind.GAUGE and not self.labels and self.name.endswith(("_timestamp_seconds", "_sequence"))
 
@@ -120,6 +123,11 @@ def counter(role: Role | None, name: str, help_: str, *labels: str) -> Metric:
 def gauge(role: Role | None, name: str, help_: str, *labels: str) -> Metric:
     """Return a gauge."""
     return Metric(name, Kind.GAUGE, role, help_, labels)
+
+
+def unknown_at_first(role: Role | None, name: str, help_: str) -> Metric:
+    """Return a gauge without labels that has no series before it is set."""
+    return Metric(name, Kind.GAUGE, role, help_, unknown_at_first=True)
 
 
 def histogram(role: Role | None, name: str, help_: str, buckets: tuple[float, ...] = LATENCY_BUCKETS) -> Metric:

@@ -14,5 +14,10 @@ PROCESS: Final[tuple[Metric, ...]] = (
     histogram(None, "tapewatch_gc_pause_seconds", "One run of the garbage collector.", PAUSE_BUCKETS),
     counter(None, "tapewatch_log_records_total", "Log records written, by severity.", "severity"),
     counter(None, "tapewatch_log_lost_total", "Log records lost: the queue was full, or the file failed.", "reason"),
-    counter(None, "tapewatch_spans_total", "Spans of orders: exported, dropped for want of room, or failed.", "result"),
+    counter(
+        None,
+        "tapewatch_spans_total",
+        "Spans of orders: exported, dropped for want of room, failed, or late: asked for when they were forgotten.",
+        "result",
+    ),
 )

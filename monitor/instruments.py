@@ -19,8 +19,10 @@ from exchange.ports import (
     AnsweredOrder,
     BookShape,
     ClientOutcome,
+    DeadReason,
     DisconnectCancel,
     PostResult,
+    ReferenceAnswer,
     Refusal,
     RequestOutcome,
     SocketEnd,
@@ -133,6 +135,12 @@ class EngineInstruments:
         self._recovery = meter.level("exchange_engine_recovery_seconds")
         self._recovered = meter.level("exchange_engine_recovered_commands")
         self._failed = meter.level("exchange_journal_failed")
+        self._fenced = meter.level("exchange_journal_fenced")
+        self._published = meter.level("exchange_events_published_sequence")
+        self._unpublished = meter.level("exchange_events_unpublished_commands")
+        self._published.unset()  # of an engine that publishes nothing there is nothing to say
+        self._unpublished.unset()
+        self._publish_failures = meter.count("exchange_events_publish_failures_total")
         self._apply = meter.spread("exchange_engine_apply_seconds")
         self._sync = meter.spread("exchange_journal_sync_seconds")
         self._batch = meter.spread("exchange_journal_batch_commands")
@@ -244,10 +252,20 @@ class EngineInstruments:
         """See `EngineTelemetry`."""
         self._notional.set(ticks)
 
-    def journal_failed(self) -> None:
+    def journal_failed(self, *, fenced: bool = False) -> None:
         """See `EngineTelemetry`."""
         self._failed.set(1)
+        self._fenced.set(fenced)
         self._ready.set(0)
+
+    def publishing(self, *, seq: int, behind: int) -> None:
+        """See `EngineTelemetry`."""
+        self._published.set(seq)
+        self._unpublished.set(behind)
+
+    def publish_failed(self) -> None:
+        """See `EngineTelemetry`."""
+        self._publish_failures.add()
 
 
 class GatewayInstruments:
@@ -267,6 +285,8 @@ class GatewayInstruments:
         self._sockets = meter.level("exchange_gateway_order_sockets")
         self._ends = {end: meter.count("exchange_gateway_order_sockets_ended_total", end) for end in SocketEnd}
         self._cancels = {one: meter.count("exchange_gateway_disconnect_cancels_total", one) for one in DisconnectCancel}
+        asked = "exchange_gateway_reference_requests_total"
+        self._reference = {one: meter.count(asked, one) for one in ReferenceAnswer}
 
     def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """See `GatewayTelemetry`. Only answers of the engine are timed: a shed request is fast and would flatter."""
@@ -277,7 +297,7 @@ class GatewayInstruments:
             self._ack.observe(seconds)
             return
         slow = seconds >= SLOW_S
-        kept = slow or is_picked(self._share, order.client_id, order.trace)
+        kept = slow or is_picked(self._share, order.seq, order.client_id, order.trace)
         # A place in a trace costs a digest: it is worked out when somebody scrapes, of the few that are shown.
         name = partial(order_trace_id, order.account, order.client_id, order.trace) if kept else None
         self._ack.observe(seconds, name)
@@ -316,6 +336,10 @@ class GatewayInstruments:
     def disconnect_cancel(self, result: DisconnectCancel) -> None:
         """See `GatewayTelemetry`."""
         self._cancels[result].add()
+
+    def reference_told(self, result: ReferenceAnswer) -> None:
+        """See `GatewayTelemetry`."""
+        self._reference[result].add()
 
 
 SLOW_S = 0.25
@@ -431,6 +455,50 @@ class SettlementInstruments:
     def engine_connected(self, *, connected: bool) -> None:
         """See `SettlementTelemetry`."""
         self._connected.set(connected)
+
+
+class ConsumerInstruments:
+    """`exchange.ports.ConsumerTelemetry` over a meter, of one topic."""
+
+    def __init__(self, meter: Meter, topic: str) -> None:
+        self._meter = meter
+        self._topic = topic
+        self._connected = meter.level("exchange_consumer_connected", topic)
+        self._partitions = meter.level("exchange_consumer_partitions", topic)
+        self._rebalances = meter.count("exchange_consumer_rebalances_total", topic)
+        self._dead = {reason: meter.count("exchange_dead_letters_total", topic, reason) for reason in DeadReason}
+        self._mine: frozenset[int] = frozenset()
+
+    def connected(self, *, connected: bool) -> None:
+        """See `ConsumerTelemetry`."""
+        self._connected.set(connected)
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """See `ConsumerTelemetry`."""
+        self._rebalances.add()
+        self._partitions.set(len(partitions))
+        for partition in self._mine - frozenset(partitions):  # another member tells of them from now on
+            for name in ("lag_records", "committed_lag_records", "stopped"):
+                self._of(name, partition).unset()
+        for partition in frozenset(partitions) - self._mine:
+            self.stopped(partition, stopped=False)
+        self._mine = frozenset(partitions)
+
+    def lag(self, partition: int, *, records: int, committed: int) -> None:
+        """See `ConsumerTelemetry`."""
+        self._of("lag_records", partition).set(records)
+        self._of("committed_lag_records", partition).set(committed)
+
+    def stopped(self, partition: int, *, stopped: bool) -> None:
+        """See `ConsumerTelemetry`."""
+        self._of("stopped", partition).set(stopped)
+
+    def dead_letter(self, reason: DeadReason) -> None:
+        """See `ConsumerTelemetry`."""
+        self._dead[reason].add()
+
+    def _of(self, name: str, partition: int) -> Level:
+        return self._meter.level(f"exchange_consumer_{name}", self._topic, str(partition))
 
 
 class WatchdogInstruments:

@@ -7,11 +7,11 @@ from typing import Final
 from kernel.graph import Graph
 
 DEPENDS_ON: Final[Graph] = {
-    "engine": ("cluster",),
+    "engine": ("cluster", "kafka"),
     "gateway": ("engine",),
     "gateway-canary": ("engine",),
     "market-data": ("engine",),
-    "settlement": ("engine",),
+    "settlement": ("engine", "kafka"),
     "watchdog": ("market-data",),
     "client": ("gateway",),
     "exchange": ("gateway", "market-data"),

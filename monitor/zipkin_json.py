@@ -15,7 +15,12 @@ import msgspec
 from monitor.traces import Span, SpanEvent, SpanKind, Value
 
 _MICROSECOND: Final = 1_000
-_KINDS: Final = {SpanKind.SERVER: "SERVER", SpanKind.CONSUMER: "CONSUMER", SpanKind.INTERNAL: None}
+_KINDS: Final = {
+    SpanKind.SERVER: "SERVER",
+    SpanKind.CONSUMER: "CONSUMER",
+    SpanKind.PRODUCER: "PRODUCER",
+    SpanKind.INTERNAL: None,
+}
 _encode: Final = msgspec.json.Encoder().encode
 
 

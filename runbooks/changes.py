@@ -39,6 +39,14 @@ class DeleteReplica(msgspec.Struct, frozen=True, tag="delete_replica"):
     replica: str
 
 
+class FailOver(msgspec.Struct, frozen=True, tag="fail_over"):
+    """Let the other replica of a pair take over from `replica`, which is ended and fenced first."""
+
+    workload: str
+    replica: str
+    """Who takes writes no longer."""
+
+
 class Cordon(msgspec.Struct, frozen=True, tag="cordon"):
     """Let nothing new start on a node."""
 
@@ -92,6 +100,7 @@ Change = (
     | PauseRollout
     | ResumeRollout
     | DeleteReplica
+    | FailOver
     | Cordon
     | Drain
     | RunJob
@@ -106,7 +115,7 @@ def target_of(change: Change) -> str:
     match change:
         case RollingRestart() | RollBack() | PauseRollout() | ResumeRollout():
             return change.workload
-        case DeleteReplica():
+        case DeleteReplica() | FailOver():
             return f"{change.workload}/{change.replica}"
         case Cordon() | Drain():
             return f"node:{change.node}"
@@ -118,7 +127,7 @@ def target_of(change: Change) -> str:
             return f"service:{change.service}"
 
 
-def describe_change(change: Change | TakeBack) -> str:  # noqa: C901, PLR0911 - one line for each change
+def describe_change(change: Change | TakeBack) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each
     """Say what a change does, as a phrase that follows "to"."""
     match change:
         case RollingRestart():
@@ -131,6 +140,8 @@ def describe_change(change: Change | TakeBack) -> str:  # noqa: C901, PLR0911 - 
             return f"resume the rollout of {change.workload}"
         case DeleteReplica():
             return f"delete {change.replica or 'no replica'} of {change.workload}, which does not end"
+        case FailOver():
+            return f"fail {change.workload or 'no workload'} over from {change.replica or 'no replica'}"
         case Cordon():
             return f"cordon the node {change.node}"
         case Drain():

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from kernel.time import HOUR, SECOND, Duration, Instant
-from runbooks.changes import Cordon, DeleteReplica, Drain, TakeBack
+from runbooks.changes import Cordon, DeleteReplica, Drain, FailOver, TakeBack
 from runbooks.facts import TARGET, PastRun, PlantFacts, area, find, target, target_of_action, workload_of
 from runbooks.model import (
     OF_DETECTORS,
@@ -34,6 +34,8 @@ from runbooks.model import (
     Undo,
 )
 from runbooks.rails import (
+    PAIR,
+    refuse_fail_over,
     refuse_hourly_radius,
     refuse_market_radius,
     refuse_mixed_versions,
@@ -79,6 +81,7 @@ def permit(
             refuse_reach(action, runbook, facts)
             or refuse_phase(action, runbook, facts, now)
             or refuse_stateful(action, runbook, facts)
+            or refuse_fail_over(action, runbook, facts)
             or refuse_mixed_versions(action, facts)
             or refuse_second_node(action, facts)
             or refuse_unhealthy_share(runbook, facts)
@@ -180,6 +183,8 @@ def _replicas(action: Action) -> int:
     match action:
         case RestartReplica() | DeleteReplica():
             return 1
+        case FailOver():
+            return PAIR
         case Scale():
             return abs(action.by)
         case SetReplicas():

@@ -13,6 +13,7 @@ from runbooks.changes import (
     Cordon,
     DeleteReplica,
     Drain,
+    FailOver,
     PauseRollout,
     RestoreConfig,
     ResumeRollout,
@@ -41,6 +42,8 @@ from runbooks.words import describe, duration
 
 STATEFUL: Final = frozenset({"engine"})
 """The catalogue of workloads whose state a careless restart can lose; an annotation of the workload adds others."""
+PAIR: Final = 2
+"""Replicas that a fail-over touches: it ends one and makes another what it was not."""
 ALWAYS: Final = "continuous"
 """The market's phase where no calendar is kept."""
 _SPEC: Final = (Scale, SetReplicas, RollingRestart, RollBack, PauseRollout, ResumeRollout, TakeBack)
@@ -92,13 +95,13 @@ def is_disruptive(action: Action) -> bool:
     """Tell whether an action can be felt by who trades now. Halts and reopening are not meant: people wait for them."""
     if isinstance(action, Scale):
         return action.by < 0
-    disruptive = (RestartReplica, DeleteReplica, SwitchService, SetFlag, RestoreConfig, *_ROLLING)
+    disruptive = (RestartReplica, DeleteReplica, FailOver, SwitchService, SetFlag, RestoreConfig, *_ROLLING)
     return isinstance(action, disruptive)
 
 
 def _is_down(action: Action, facts: PlantFacts) -> bool:
     """Tell whether an action ends one replica that serves nobody anyway: recovering it disrupts nothing."""
-    if not isinstance(action, RestartReplica | DeleteReplica):
+    if not isinstance(action, RestartReplica | DeleteReplica | FailOver):
         return False
     workload = find(facts, action.workload)
     return workload is not None and any(one.id == action.replica and not one.ready for one in workload.replicas)
@@ -158,6 +161,23 @@ def _refuse_fewer_eyes(runbook: Runbook, what: str) -> Refusal | None:
     return Refusal(RefusalReason.FOUR_EYES, f"{what} needs the consent of two people; {runbook.name} does not ask them")
 
 
+def refuse_fail_over(action: Action, runbook: Runbook, facts: PlantFacts) -> Refusal | None:
+    """Refuse a fail-over to nobody, and without two people's consent one from a replica that is ready.
+
+    Whether the other holds everything only the platform knows: it refuses by itself what could lose something.
+    """
+    workload = find(facts, workload_of(action))
+    if not isinstance(action, FailOver) or workload is None:
+        return None
+    others = [replica.id for replica in workload.replicas if replica.id != action.replica and replica.ready]
+    if len(workload.replicas) != PAIR or len(others) != 1:
+        words = f"{workload.name} has {len(others)} other ready replicas"
+        return Refusal(RefusalReason.STATE_UNSAFE, f"{words}: a fail-over needs one of a pair to go to")
+    if any(replica.ready for replica in workload.replicas if replica.id == action.replica):
+        return _refuse_fewer_eyes(runbook, f"failing over from {action.replica} while it is ready")
+    return None
+
+
 def refuse_mixed_versions(action: Action, facts: PlantFacts) -> Refusal | None:
     """Refuse to scale while replicas run different images: a rollout is under way or went wrong."""
     workload = find(facts, workload_of(action))
@@ -195,12 +215,14 @@ def refuse_reach(action: Action, runbook: Runbook, facts: PlantFacts) -> Refusal
     return Refusal(RefusalReason.BLAST_RADIUS, words)
 
 
-def touched(action: Action, facts: PlantFacts) -> int:
+def touched(action: Action, facts: PlantFacts) -> int:  # noqa: PLR0911 - one line for each kind of action
     """Return how many replicas an action ends, as far as the plant knows now."""
     workload = find(facts, workload_of(action))
     match action:
         case RestartReplica() | DeleteReplica():
             return 1
+        case FailOver():
+            return PAIR
         case Scale():
             return abs(action.by)
         case SetReplicas():

@@ -15,7 +15,8 @@ import pytest
 from control.servers import kafka as kafka_server
 from control.servers.kafka_cluster import Cluster
 from control.settings import load_settings
-from exchange.adapters.kafka_topics import KafkaPlace, prepare
+from exchange.adapters.kafka_place import KafkaPlace
+from exchange.adapters.kafka_topics import prepare
 
 REQUIRED = "SERVERS_REQUIRED"
 """Set where the tests must not pass by being skipped."""

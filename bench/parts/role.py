@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.parts.plant import free_ports
-from control.config import RoleConfig, save_config
+from control.config import RoleConfig, Tracing, save_config
 from control.layout import Layout
 from exchange.types import Instrument, Symbol, Ticks
 
@@ -31,7 +31,12 @@ def instruments(count: int) -> tuple[Instrument, ...]:
 
 
 def role_config(
-    state: Path, roles: Sequence[str], *, symbols: int = 1, gateway_capacity_per_s: int = 400
+    state: Path,
+    roles: Sequence[str],
+    *,
+    symbols: int = 1,
+    gateway_capacity_per_s: int = 400,
+    tracing: Tracing | None = None,
 ) -> dict[str, Role]:
     """Write what these roles need below `state`; whatever else they would talk to is not there."""
     layout = Layout(state)
@@ -47,7 +52,7 @@ def role_config(
             engine_http_port=engine, engine_stream_port=stream, market_data_port=feed, settlement_port=settlement,
             estate_port=supervisor, control_port=control,
             prometheus_url=f"http://127.0.0.1:{prometheus}", alertmanager_url=f"http://127.0.0.1:{alertmanager}",
-            instruments=instruments(symbols), gateway_capacity_per_s=gateway_capacity_per_s,
+            instruments=instruments(symbols), gateway_capacity_per_s=gateway_capacity_per_s, tracing=tracing,
         )  # fmt: skip
         path = layout.config(config.replica)
         save_config(config, path)

@@ -122,7 +122,7 @@ class Cluster:
         if not self._lasting and not self.directory.name:
             self.directory = Path(tempfile.mkdtemp(prefix="tapewatch-kafka-"))
         try:
-            self._format(program)
+            self._format(program, self.ids)
             for one in self.ids:
                 if one not in self.pids:
                     self._spawn(one, program)
@@ -134,14 +134,18 @@ class Cluster:
         return self
 
     def start_one(self, broker: int, *, wait: bool = True, within_s: float = READY_WITHIN_S) -> None:
-        """Start one broker again on its data; returns when it is registered, unless told not to wait.
+        """Start one broker on its data, of which it may have none yet; returns when it is registered if it is to wait.
+
+        Its peers may be of this process or of others: nothing but its own directory is touched.
 
         Raises:
             PermanentError: it ended; carries its last words.
             TemporaryError: it was not ready in time.
         """
         assert broker not in self.pids, f"broker {broker} runs already"
-        self._spawn(broker, java())
+        program = java()
+        self._format(program, (broker,))
+        self._spawn(broker, program)
         if wait:
             self.wait(within_s)
 
@@ -180,6 +184,10 @@ class Cluster:
         if not self._lasting and self.directory.name:
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory = Path()
+
+    def code(self, broker: int) -> int | None:
+        """Return with what exit code a broker ended by itself, less than 0 for a signal; None while it runs."""
+        return self._processes[broker].poll()
 
     def last_words(self, broker: int) -> str:
         """Return what a broker wrote last, for error messages."""
@@ -222,10 +230,10 @@ class Cluster:
     def _argv(self, program: str, *main: str) -> list[str]:
         return tied([program, *_JAVA_FLAGS, f"-Xmx{self._heap}", "-cp", f"{self.home / 'libs'}/*", *main])
 
-    def _format(self, program: str) -> None:
-        """Write each broker's settings, and prepare its directory if it has none: two seconds, all at once."""
+    def _format(self, program: str, brokers: Collection[int]) -> None:
+        """Write brokers' settings, and prepare the directory of each that has none: two seconds, all at once."""
         preparing: dict[int, subprocess.Popen[bytes]] = {}
-        for one in self.ids:
+        for one in brokers:
             data = self.directory / f"broker-{one}"
             data.mkdir(parents=True, exist_ok=True)
             lines = [f"{name}={value}" for name, value in self._properties(one).items()]

@@ -268,14 +268,28 @@ class Server:
         """
         other = Server(self.programs, directory, password=self.password, settings=self._settings)
         try:
-            other._make_directory()
-            source = f"host={HOST} port={self.port} user={USER} password={self.password} application_name={name}"
-            self._run("pg_basebackup", "-D", str(other.data), "-d", source, "-R", "-X", "stream", "-c", "fast")
-            other._configure()
+            other.copy(self.port, name)
         except BaseException:
             other.close()
             raise
         return other
+
+    def copy(self, port: int, name: str = "standby") -> None:
+        """Make this one a stand-by called `name` of the server at a port; what data it had are removed first.
+
+        The data are there whole or not at all, whenever this is cut short.
+
+        Raises:
+            PermanentError: the copy failed; carries the program's last words.
+        """
+        assert self._process is None, "a server that runs is not copied over"
+        self._make_directory()
+        part = self._part()
+        shutil.rmtree(self.data, ignore_errors=True)
+        source = f"host={HOST} port={port} user={USER} password={self.password} application_name={name}"
+        self._run("pg_basebackup", "-D", str(part), "-d", source, "-R", "-X", "stream", "-c", "fast")
+        part.rename(self.data)
+        self.configure()
 
     def wait_for(self, name: str = "standby", within_s: float = READY_WITHIN_S, *, synchronous: bool) -> None:
         """Have commits wait for the stand-by `name`, or not; returns when it streams so.
@@ -324,7 +338,7 @@ class Server:
         It then is a stand-by that follows nobody, until somebody copies it anew.
         """
         assert self._process is None, "a server that runs is not fenced by a file: kill it first"
-        self._write(self.data / "standby.signal", "")
+        fence_data(self.data)
 
     # --- starting ---------------------------------------------------------------------------------------------------
 
@@ -338,16 +352,23 @@ class Server:
             _check_open(self.directory)
 
     def _lay(self) -> None:
-        word = self.directory / "password"
+        word, part = self.directory / "password", self._part()
         self._write(word, self.password + "\n")
         try:
-            self._run("initdb", "-D", str(self.data), "-U", USER, f"--pwfile={word}", "--auth=scram-sha-256",
+            self._run("initdb", "-D", str(part), "-U", USER, f"--pwfile={word}", "--auth=scram-sha-256",
                       "--encoding=UTF8", "--locale=C", "--data-checksums", "--no-instructions")  # fmt: skip
         finally:
             word.unlink()
-        self._configure()
+        part.rename(self.data)
+        self.configure()
 
-    def _configure(self) -> None:
+    def _part(self) -> Path:
+        """Return where data are made until they are whole; what an earlier try left there is removed."""
+        part = self.directory / "data.part"
+        shutil.rmtree(part, ignore_errors=True)
+        return part
+
+    def configure(self) -> None:
         """Say what is ours behind what the server's own files say; the last of two lines counts."""
         socket = str(self.directory) if len(str(self.directory)) <= _SOCKET_MAX else ""
         ours = {**_SMALL, "listen_addresses": HOST, "port": self.port, "unix_socket_directories": socket,
@@ -361,10 +382,7 @@ class Server:
                 out.write("\n" + include)
 
     def _write(self, path: Path, text: str) -> None:
-        path.touch(mode=0o600)
-        path.write_text(text)
-        if os.getuid() == 0:
-            os.chown(path, NOBODY, NOBODY)
+        _write_as_its_own(path, text)
 
     def _run(self, program: str, *args: str) -> None:
         argv = [*tied(_as_other()), str(self.programs / program), *args]
@@ -405,6 +423,45 @@ class Server:
             return "(its output cannot be read)"
         telling = [line for line in lines if "FATAL" in line or "ERROR" in line or "PANIC" in line] or lines
         return " / ".join(telling[-_TAIL_LINES:])[:800] or "(it wrote nothing)"
+
+
+def end_all(data: Path, within_s: float = _GRACE_S) -> None:
+    """End every process of a server by its data directory, whoever started it; returns when none is left.
+
+    Each process of a server works in that directory, also one whose first process is gone.
+
+    Raises:
+        PermanentError: one is still there.
+    """
+    until = time.monotonic() + within_s
+    while left := list(_working_in(data)):
+        for one in left:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        if time.monotonic() > until:
+            raise PermanentError(f"process {left[0].pid} of the server in {data} cannot be ended")
+        time.sleep(_STEP_S / 10)
+
+
+def fence_data(data: Path) -> None:
+    """Have a server that does not run find itself a stand-by of nobody at its next start; no data, nothing to do."""
+    if data.is_dir():
+        _write_as_its_own(data / "standby.signal", "")
+
+
+def _working_in(data: Path) -> Iterator[psutil.Process]:
+    wanted = str(data.resolve())
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if one.cwd() == wanted and one.status() != psutil.STATUS_ZOMBIE:
+                yield one
+
+
+def _write_as_its_own(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+    if os.getuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
 
 
 def _environment() -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.adapters.engine_client import AnswerLostError, EngineClient, NotConnectedError
+from exchange.adapters.engine_client import AnswerLostError, Engines, NotConnectedError
 from exchange.answers import answer_of
 from exchange.commands import MassCancel
 from exchange.ports import DisconnectCancel, GatewayTelemetry, Log, Refusal
@@ -51,7 +51,7 @@ class DisconnectCancels:
 
     def __init__(
         self,
-        engine: EngineClient,
+        engine: Engines,
         telemetry: GatewayTelemetry,
         *,
         replica: str,

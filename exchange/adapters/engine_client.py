@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -50,6 +50,48 @@ class AnswerLostError(TemporaryError):
 EngineReply = Answer | Refused | NotFound
 Answered = Callable[[EngineReply | AnswerLostError], None]
 """Called once, from the loop, with what came of a request that was sent."""
+
+
+class Engines(Protocol):
+    """The way to whoever carries out requests: one engine (`EngineClient`) or several (`engine_router`)."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a request could be sent now."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests sent and not answered."""
+        ...
+
+    def send(self, command: ParticipantCommand, trace: str, answered: Answered) -> int:
+        """Send a command; see `EngineClient.send`."""
+        ...
+
+    def send_look_up(self, account: AccountId, client_id: ClientId, answered: Answered) -> int:
+        """Ask what became of a request; see `EngineClient.send_look_up`."""
+        ...
+
+    def waits(self, request_id: int) -> bool:
+        """Tell whether a request that was sent is still to be answered."""
+        ...
+
+    def give_up(self, request_id: int) -> None:
+        """Wait no longer: if no answer came, the request's is lost."""
+        ...
+
+    async def submit(self, command: ParticipantCommand, timeout_s: float, trace: str = "") -> EngineReply:
+        """Send a command and wait for its answer; see `EngineClient.submit`."""
+        ...
+
+    async def look_up(self, account: AccountId, client_id: ClientId, timeout_s: float) -> EngineReply:
+        """Ask what became of a request and wait; see `EngineClient.look_up`."""
+        ...
+
+    async def run(self) -> None:
+        """Keep what is connected; returns only when cancelled."""
+        ...
 
 
 class EngineClient:
@@ -111,7 +153,7 @@ class EngineClient:
             AnswerLostError: it was sent, and no answer came within `timeout_s` or before the connection broke.
         """
         answer: asyncio.Future[EngineReply] = asyncio.get_running_loop().create_future()
-        return await self._wait(self.send(command, trace, _into(answer)), answer, timeout_s)
+        return await self._wait(self.send(command, trace, into(answer)), answer, timeout_s)
 
     async def look_up(self, account: AccountId, client_id: ClientId, timeout_s: float) -> EngineReply:
         """Ask what became of a request.
@@ -120,7 +162,7 @@ class EngineClient:
             NotConnectedError, AnswerLostError: as `submit`.
         """
         answer: asyncio.Future[EngineReply] = asyncio.get_running_loop().create_future()
-        return await self._wait(self.send_look_up(account, client_id, _into(answer)), answer, timeout_s)
+        return await self._wait(self.send_look_up(account, client_id, into(answer)), answer, timeout_s)
 
     async def run(self) -> None:
         """Keep the connection; returns only when cancelled."""
@@ -191,7 +233,7 @@ class EngineClient:
             answered(AnswerLostError("the connection to the engine broke"))
 
 
-def _into(answer: asyncio.Future[EngineReply]) -> Answered:
+def into(answer: asyncio.Future[EngineReply]) -> Answered:
     """Return what puts an answer into a future that somebody may have stopped waiting on."""
 
     def answered(reply: EngineReply | AnswerLostError) -> None:

@@ -25,9 +25,11 @@ from exchange.adapters.event_stream import EventRing, Subscription
 from exchange.adapters.file_log import Disk, LogHeldError
 from exchange.adapters.http import Faults
 from exchange.adapters.look import INDICATIVE_S, CrossLook, books_of
+from exchange.adapters.publishing import Publishing
 from exchange.adapters.recovery import (
     CleanStop,
     EnginePaths,
+    OpenJournal,
     Recovered,
     fork_snapshot,
     mark_clean_stop,
@@ -39,7 +41,7 @@ from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
 from exchange.adapters.wear import CREEP, LEAK, Creep, Leak
 from exchange.calendar import Calendar
 from exchange.commands import AdminCommand, Halt
-from exchange.ports import EngineTelemetry, Log, Refusal
+from exchange.ports import EngineTelemetry, EventTopic, Log, Refusal
 from exchange.protocol import (
     MAX_REQUEST_BYTES,
     Answer,
@@ -57,7 +59,7 @@ from exchange.protocol import (
 from exchange.schedule import Schedule
 from exchange.tracing import Tracer
 from exchange.types import ClientId, HaltReason, Instrument, TradingPhase, Venue
-from kernel.errors import PermanentError
+from kernel.errors import PermanentError, TemporaryError
 from kernel.time import Clock, Instant
 
 EXIT_JOURNAL_FAILED: Final = 74
@@ -128,10 +130,19 @@ class EngineParts:
     """None: the usual one."""
     calendar: Calendar | None = None
     """Turns the market's phases; None: people alone do."""
+    open_journal: OpenJournal | None = None
+    """Opens a journal that is not in the files of `paths`; None: it is."""
+    topic: EventTopic | None = None
+    """Where events are published besides; None: nowhere."""
 
 
 STORAGE_EVERY_S: Final = 5
 """Looking at directories is cheap, and nothing there changes fast."""
+HELD_S: Final = 0.1
+UNREACHED_S: Final = 1.0
+"""How long to wait for a journal that another process has, or that cannot be reached."""
+PUBLISH_LAST_S: Final = 2.0
+"""How long a stop in good order waits for the last events to be published."""
 
 
 class EngineServer:
@@ -152,6 +163,7 @@ class EngineServer:
         self._subscribers = 0
         self._indicated = 0
         self._snapshot_seq = 0
+        self._publishing: Publishing | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -193,6 +205,7 @@ class EngineServer:
         self._tell_standing()
         self._tell_notional()
         self._look = CrossLook(recovered.engine, self._parts.clock)
+        self._publish_from(self._ring)
         self._spawn(self._tick())
         self._spawn(self._indicate())
         self._spawn(Leak(self._parts.faults).run())
@@ -206,6 +219,10 @@ class EngineServer:
         if self._server is not None:
             self._server.close()
         code = await self._stop_writing()
+        if self._publishing is not None:
+            # What is not published by then is when the engine runs again.
+            await self._publishing.finish(PUBLISH_LAST_S if code == 0 else 0.0)
+            self._publishing.close()
         for task in (*self._connections, *self._tasks):
             task.cancel()
         await asyncio.gather(*self._connections, *self._tasks, return_exceptions=True)
@@ -237,13 +254,24 @@ class EngineServer:
         while True:
             try:
                 return await loop.run_in_executor(
-                    None, partial(recover, parts.paths, parts.instruments, parts.log, parts.disk, parts.venue)
+                    None,
+                    partial(
+                        recover, parts.paths, parts.instruments, parts.log, parts.disk, parts.venue, parts.open_journal
+                    ),
                 )
-            except LogHeldError as error:
+            except TemporaryError as error:
+                held = isinstance(error, LogHeldError)
                 if self._phase is not Phase.WAITING:
-                    parts.log.event("journal-held", severity="warning", why=str(error))
+                    name = "journal-held" if held else "journal-not-reached"
+                    parts.log.event(name, severity="warning", why=str(error))
                 self._phase, self._detail = Phase.WAITING, str(error)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(HELD_S if held else UNREACHED_S)
+
+    def _publish_from(self, ring: EventRing) -> None:
+        parts = self._parts
+        if parts.topic is not None:
+            self._publishing = Publishing(parts.topic, ring, parts.paths.events, parts.telemetry, parts.log)
+            self._spawn(self._publishing.run())
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -259,6 +287,8 @@ class EngineServer:
             await asyncio.sleep(1.0)
             self._tell_standing()
             self._tell_notional()
+            if self._publishing is not None:
+                self._publishing.tell()
 
     # --- what operators ask ----------------------------------------------------------------------------------------
 

@@ -59,6 +59,10 @@ class LogFailedError(PermanentError):
     """A write or an fsync failed, now or before; the log takes nothing more until it is opened again."""
 
 
+class FencedError(LogFailedError):
+    """Another engine has opened this journal: this one may not write any more."""
+
+
 class Disk(Protocol):
     """The three calls through which a log reaches the disk; tests give one that fails."""
 
@@ -143,13 +147,18 @@ class FileLog:
         try:
             with self._poisoning("open"):
                 directory.mkdir(parents=True, exist_ok=True)
-                self._lock_fd = _lock(directory)
+                self._lock_fd = hold(directory)
                 self._open_last()
         except BaseException:
             self.close()
             raise
 
     # --- writing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+        return str(self.directory)
 
     @property
     def first_seq(self) -> int:
@@ -538,7 +547,12 @@ def _naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _lock(directory: Path) -> int:
+def hold(directory: Path) -> int:
+    """Take a directory for this process until the descriptor that is returned is closed.
+
+    Raises:
+        LogHeldError: another process has it.
+    """
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -35,7 +35,7 @@ from starlette.types import Message, Receive, Scope, Send
 from exchange.adapters.cached import STEADY, cacheable
 from exchange.adapters.disconnect import DisconnectCancels
 from exchange.adapters.door import Door, Heads, RequestIds, heads_of
-from exchange.adapters.engine_client import EngineClient
+from exchange.adapters.engine_client import Engines
 from exchange.adapters.gateway_openapi import order_paths, order_schemas, other_paths, security_schemes
 from exchange.adapters.http import MAX_BODY_BYTES, common_routes
 from exchange.adapters.order_desk import ENGINE_TIMEOUT_S, OrderDesk, Verdict, budget_of, problem
@@ -43,10 +43,11 @@ from exchange.adapters.order_socket import ORDER_SOCKET, OrderSockets
 from exchange.adapters.orders_json import BadOrderError, read_cancel, read_mass_cancel, read_place, read_replace
 from exchange.adapters.tokens import SharedSecret, SignedTokens, TokenError
 from exchange.bearer import Bearer, TokenFault
+from exchange.calendar_page import CalendarTold, always_open
 from exchange.commands import ParticipantCommand
 from exchange.limits import NO_RATES, Budget, Rates, Standing
 from exchange.listing import Listing
-from exchange.ports import Exposition, GatewayTelemetry, Log, RequestOutcome
+from exchange.ports import Exposition, GatewayTelemetry, Log, ReferenceAnswer, RequestOutcome
 from exchange.tracing import Tracer
 from exchange.types import AccountId, ClientId
 
@@ -79,7 +80,7 @@ class Gateway(FastAPI):
 
     def __init__(  # noqa: PLR0913 - ports to the world around it, each with a name
         self,
-        engine: EngineClient,
+        engine: Engines,
         telemetry: GatewayTelemetry,
         exposition: Exposition,
         *,
@@ -91,13 +92,14 @@ class Gateway(FastAPI):
         engine_timeout_s: float = ENGINE_TIMEOUT_S,
         sessions: Path | None = None,
         listing: Listing | None = None,
+        calendar: Callable[[], CalendarTold] = always_open,
         tracer: Tracer | None = None,
         log: Log | None = None,
     ) -> None:
         """Take orders of those who bring `trade_secret` or one of `tokens`.
 
         `sessions` is a directory that keeps which sessions' orders are still to be cancelled over a restart, `listing`
-        what is traded.
+        what is traded, `calendar` when.
         """
         super().__init__(title="Order entry", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
         self._engine: Final = engine
@@ -115,7 +117,8 @@ class Gateway(FastAPI):
         telemetry.engine_connected(connected=engine.connected)
         self.router.routes.extend(common_routes(exposition, self.ready))
         if listing is not None:
-            self.router.routes.append(Route("/v1/instruments", _always(listing), methods=["GET"]))
+            self._offer("/v1/instruments", lambda: listing)
+        self._offer("/v1/calendar", calendar)
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether orders can reach the engine."""
@@ -250,6 +253,17 @@ class Gateway(FastAPI):
         told = f'"{standing.policy}";r={standing.remaining};t={math.ceil(standing.wait_s)}'
         return (b"ratelimit-policy", self._policies[budget]), (b"ratelimit", told.encode())
 
+    def _offer(self, path: str, reference: Callable[[], object]) -> None:
+        """Offer what changes rarely, to be kept by whoever stands between."""
+
+        async def answer(request: Request) -> Response:
+            response = cacheable(request, reference(), STEADY)
+            kept = response.status_code == 304  # noqa: PLR2004 - Not Modified
+            self._meter.reference_told(ReferenceAnswer.NOT_MODIFIED if kept else ReferenceAnswer.SENT)
+            return response
+
+        self.router.routes.append(Route(path, answer, methods=["GET"]))
+
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, the order routes included."""
         if self.openapi_schema is None:
@@ -260,15 +274,6 @@ class Gateway(FastAPI):
             components["securitySchemes"] = security_schemes()
             self.openapi_schema = document
         return self.openapi_schema
-
-
-def _always(listing: Listing) -> Callable[[Request], Awaitable[Response]]:
-    """Return what answers with a listing."""
-
-    async def instruments(request: Request) -> Response:
-        return cacheable(request, listing, STEADY)
-
-    return instruments
 
 
 def _named(send: Send, request_id: str) -> Send:

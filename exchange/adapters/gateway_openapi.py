@@ -9,6 +9,7 @@ import msgspec
 from exchange.adapters.order_desk import Problem
 from exchange.adapters.orders_json import MAX_NUMBER, CancelBody, PlaceBody, ReplaceBody
 from exchange.answers import OrderAnswer
+from exchange.calendar_page import CalendarTold
 from exchange.listing import Listing
 from exchange.types import MAX_ID_LENGTH
 
@@ -52,7 +53,7 @@ _RETRY: Final = {"Retry-After": {"description": "Seconds.", "schema": {"type": "
 
 def order_schemas() -> dict[str, Any]:
     """Return the schemas of every body of order entry, by name."""
-    bodies = (PlaceBody, ReplaceBody, CancelBody, OrderAnswer, Problem, Listing)
+    bodies = (PlaceBody, ReplaceBody, CancelBody, OrderAnswer, Problem, Listing, CalendarTold)
     _, schemas = msgspec.json.schema_components(bodies, ref_template="#/components/schemas/{name}")
     return schemas
 
@@ -131,20 +132,10 @@ def order_paths() -> dict[str, Any]:
 
 def other_paths() -> dict[str, Any]:
     """Return what needs no token: reference data and health."""
-    listed = {
-        "200": {
-            "description": "Everything that is traded, and by which conventions.",
-            "content": _schema("Listing"),
-            "headers": _REQUEST_ID | dict.fromkeys(("ETag", "Cache-Control"), _STRING),
-        },
-        "304": {"description": "As it was when it had this `ETag`.", "headers": _REQUEST_ID},
-    }
-    known = {"in": "header", "name": "If-None-Match", "required": False} | _STRING
     health = {"content": {"application/json": {"schema": {"type": "object"}}}, "headers": _REQUEST_ID}
     return {
-        "/v1/instruments": {
-            "get": {"summary": "What is traded", "parameters": [known], "security": [], "responses": listed}
-        },
+        "/v1/instruments": _kept("What is traded", "Everything that is traded, and by which conventions.", "Listing"),
+        "/v1/calendar": _kept("When it is traded", "Today's phases and those of a week ahead.", "CalendarTold"),
         "/health/live": {
             "get": {"summary": "Is it there", "security": [], "responses": {"200": {"description": "Yes."} | health}}
         },
@@ -156,3 +147,17 @@ def other_paths() -> dict[str, Any]:
             }
         },
     }
+
+
+def _kept(summary: str, what: str, schema: str) -> dict[str, Any]:
+    """Return a route of what changes rarely."""
+    told = {
+        "200": {
+            "description": what,
+            "content": _schema(schema),
+            "headers": _REQUEST_ID | dict.fromkeys(("ETag", "Cache-Control"), _STRING),
+        },
+        "304": {"description": "As it was when it had this `ETag`.", "headers": _REQUEST_ID},
+    }
+    known = {"in": "header", "name": "If-None-Match", "required": False} | _STRING
+    return {"get": {"summary": summary, "parameters": [known], "security": [], "responses": told}}

@@ -28,8 +28,9 @@ from confluent_kafka import (
 )
 from confluent_kafka import Message as Sent
 
-from exchange.adapters.file_log import LogFailedError
-from exchange.adapters.kafka_topics import TIMEOUT_S, KafkaPlace
+from exchange.adapters.file_log import FencedError, LogFailedError
+from exchange.adapters.kafka_place import KafkaPlace
+from exchange.adapters.kafka_topics import TIMEOUT_S
 from exchange.journal import Kind, Record
 from exchange.messages import MessageError, seal, unseal
 from exchange.shards import key_of
@@ -37,7 +38,9 @@ from kernel.errors import PermanentError, TemporaryError
 
 HELD_S: Final = 10.0
 """How long a transaction stays open at most: its end costs 30 ms, and nobody waits for it."""
-OPEN_WITHIN_S: Final = 60.0
+OPEN_WITHIN_S: Final = 15.0
+"""Brokers that have just come back take a few seconds; an engine asks again and again, and says meanwhile why it waits.
+"""
 _EXPIRY_S: Final = 60.0
 """When the brokers end a transaction whose producer is gone. Longer than it is held."""
 _MAX_QUEUED: Final = 200_000
@@ -46,10 +49,6 @@ _BACK: Final = 64
 _IDLE_READ_S: Final = 20.0
 _ASK_S: Final = 5.0
 _STEP_S: Final = 0.2
-
-
-class FencedError(LogFailedError):
-    """Another engine has opened this partition: this one may not write any more."""
 
 
 class TopicCorruptError(PermanentError):
@@ -87,7 +86,7 @@ class KafkaLog:
             self._producer.init_transactions(OPEN_WITHIN_S)
             self._first_seq, self._next_seq = _bounds(place)
         except KafkaException as error:
-            raise TemporaryError(f"{self._name}: cannot be opened: {error.args[0].str()}") from error
+            raise TemporaryError(f"{self.name}: cannot be opened: {error.args[0].str()}") from error
         self._synced_seq = self._next_seq - 1
         self._keeper: Final = threading.Thread(target=self._keep, name="kafka-fence", daemon=True)
         self._keeper.start()
@@ -105,11 +104,12 @@ class KafkaLog:
             "delivery.report.only.error": True,
         })  # fmt: skip
 
-    @property
-    def _name(self) -> str:
-        return f"{self.place.commands}, partition {self.place.partition}"
-
     # --- writing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.place.commands}, partition {self.place.partition}"
 
     @property
     def first_seq(self) -> int:
@@ -192,15 +192,15 @@ class KafkaLog:
     def _check(self) -> None:
         if self._failure is not None:
             raise (FencedError if self._fenced else LogFailedError)(
-                f"{self._name}: the log takes nothing more: {self._failure}"
+                f"{self.name}: the log takes nothing more: {self._failure}"
             )
 
     def _failed(self, why: str) -> LogFailedError:
         if self._fenced:
             self._failure = "another engine has opened this partition"
-            return FencedError(f"{self._name}: {self._failure}; the log takes nothing more")
+            return FencedError(f"{self.name}: {self._failure}; the log takes nothing more")
         self._failure = f"the brokers did not take the records: {why}"
-        return LogFailedError(f"{self._name}: {self._failure}; the log takes nothing more")
+        return LogFailedError(f"{self.name}: {self._failure}; the log takes nothing more")
 
     def _flush(self, within_s: float) -> int:
         """Wait for the brokers' answers; return how many records have none."""
@@ -300,7 +300,7 @@ def read_journal(place: KafkaPlace, from_seq: int = 1) -> Iterator[Record]:
         TemporaryError: the brokers do not answer.
     """
     where = TopicPartition(place.commands, place.partition)
-    consumer = _reader(place)
+    consumer = reader(place)
     try:
         low, high = consumer.get_watermark_offsets(where, timeout=TIMEOUT_S, cached=False)
         first = next(_messages(consumer, place, low, high), None)
@@ -327,7 +327,8 @@ def read_journal(place: KafkaPlace, from_seq: int = 1) -> Iterator[Record]:
         consumer.close()
 
 
-def _reader(place: KafkaPlace) -> Consumer:
+def reader(place: KafkaPlace) -> Consumer:
+    """Return a consumer that belongs to no group, and sees what has no end of its transaction yet."""
     return Consumer(
         place.client({
             "group.id": "none",  # the library wants one; nothing is committed
@@ -339,17 +340,32 @@ def _reader(place: KafkaPlace) -> Consumer:
 
 
 def _messages(consumer: Consumer, place: KafkaPlace, start: int, end: int) -> Iterator[tuple[int, Record]]:
-    """Yield what stands from offset `start` to before `end`, with its offset."""
-    if start >= end:
+    """Yield the records that stand from offset `start` to before `end`, each with its offset."""
+    for offset, value in values(consumer, TopicPartition(place.commands, place.partition, start), end):
+        try:
+            _, _, seq, payload = unseal(value, Kind.COMMANDS)
+        except MessageError as wrong:
+            raise TopicCorruptError(place.commands, place.partition, offset, wrong.what) from wrong
+        yield offset, Record(seq, payload, offset + 1)
+
+
+def values(consumer: Consumer, where: TopicPartition, end: int) -> Iterator[tuple[int, bytes | None]]:
+    """Yield what stands from `where` to before offset `end`, each with its offset.
+
+    Raises:
+        TemporaryError: the brokers send nothing.
+        KafkaException: they refuse.
+    """
+    if where.offset >= end:
         return
-    consumer.assign([TopicPartition(place.commands, place.partition, start)])
+    consumer.assign([where])
     heard = time.monotonic()
     while True:
         batch = consumer.consume(_READ_TOGETHER, timeout=0.2)
         if batch:
             heard = time.monotonic()
         elif time.monotonic() - heard > _IDLE_READ_S:
-            raise TemporaryError(f"{place.commands}, partition {place.partition}: the brokers send nothing")
+            raise TemporaryError(f"{where.topic}, partition {where.partition}: the brokers send nothing")
         for message in batch:
             error, offset = message.error(), message.offset()
             if error is not None:
@@ -358,16 +374,12 @@ def _messages(consumer: Consumer, place: KafkaPlace, start: int, end: int) -> It
                 raise KafkaException(error)
             if offset is None or offset >= end:
                 return
-            try:
-                _, _, seq, payload = unseal(message.value(), Kind.COMMANDS)
-            except MessageError as wrong:
-                raise TopicCorruptError(place.commands, place.partition, offset, wrong.what) from wrong
-            yield offset, Record(seq, payload, offset + 1)
+            yield offset, message.value()
 
 
 def _bounds(place: KafkaPlace) -> tuple[int, int]:
     """Return the first record's number, and the one after the last."""
-    consumer = _reader(place)
+    consumer = reader(place)
     try:
         where = TopicPartition(place.commands, place.partition)
         low, high = consumer.get_watermark_offsets(where, timeout=TIMEOUT_S, cached=False)

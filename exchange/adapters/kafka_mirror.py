@@ -15,9 +15,10 @@ from typing import Any, Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Sent
 
-from exchange.adapters.file_log import LogFailedError
-from exchange.adapters.kafka_log import FencedError, KafkaLog, TopicCorruptError
-from exchange.adapters.kafka_topics import KafkaPlace, prepare
+from exchange.adapters.file_log import FencedError, LogFailedError
+from exchange.adapters.kafka_log import KafkaLog, TopicCorruptError
+from exchange.adapters.kafka_place import KafkaPlace
+from exchange.adapters.kafka_topics import prepare
 from exchange.journal import Kind, Record
 from exchange.messages import MessageError, unseal
 from exchange.ports import Log

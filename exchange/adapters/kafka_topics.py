@@ -7,10 +7,8 @@ of them than asked for, an unclean election of leaders, or records that end by a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its own annotations do not export them
     AdminClient,
@@ -20,7 +18,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its own ann
     TopicMetadata,
 )
 
+from exchange.adapters.kafka_place import KafkaPlace
 from kernel.errors import PermanentError, TemporaryError
+
+__all__ = ["TIMEOUT_S", "KafkaPlace", "check_cluster", "prepare"]
 
 TIMEOUT_S: Final = 10.0
 _LASTING: Final = {
@@ -33,40 +34,6 @@ _LASTING: Final = {
 _MUST: Final = ("cleanup.policy", "retention.ms", "retention.bytes", "unclean.leader.election.enable")
 
 
-class KafkaPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster, and the part of it that one engine has."""
-
-    bootstrap: str
-    """Addresses of brokers, `host:port`, parted by commas."""
-    topic: str = "exchange"
-    """What the topics' names begin with."""
-    partition: int = 0
-    partitions: int = 1
-    copies: int = 3
-    """On how many brokers each record lies."""
-    needed: int = 2
-    """How many of them must have a record before it counts: so many less one may be lost."""
-    cluster_id: str = ""
-    """Which cluster it must be; empty: whichever answers."""
-    delivery_s: float = 10.0
-    """How long a record may take until it counts as not written; a dead broker is noticed within nine seconds."""
-
-    @property
-    def commands(self) -> str:
-        """The topic of the journals, one a partition."""
-        return f"{self.topic}.commands"
-
-    @property
-    def events(self) -> str:
-        """The topic of what the commands caused."""
-        return f"{self.topic}.events"
-
-    def client(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return a client's settings."""
-        # The library writes on standard error of every connection that breaks; what matters comes as an error.
-        return {"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 1_000, **(more or {})}
-
-
 def prepare(place: KafkaPlace) -> str:
     """Check the cluster, make the topics that are missing, check those that are there; return the cluster's id.
 
@@ -76,7 +43,7 @@ def prepare(place: KafkaPlace) -> str:
     """
     cluster_id = check_cluster(place)
     admin = AdminClient(place.client())
-    for topic in (place.commands, place.events):
+    for topic in (place.commands, place.events, place.dead):
         _make(admin, place, topic)
         _check_topic(admin, place, topic)
     return cluster_id
@@ -127,7 +94,7 @@ def _make(admin: AdminClient, place: KafkaPlace, topic: str) -> None:
         config={**_LASTING, "min.insync.replicas": str(place.needed)},
     )  # fmt: skip
     try:
-        admin.create_topics([wanted], operation_timeout=TIMEOUT_S)[topic].result()
+        admin.create_topics([wanted], operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S)[topic].result()
     except KafkaException as error:
         told = error.args[0]
         if told.code() != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -156,7 +123,7 @@ def _look_at(admin: AdminClient, topic: str) -> tuple[TopicMetadata, dict[str, s
             found = admin.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
             if found.error is not None:
                 raise KafkaException(found.error)  # noqa: TRY301 - one place tells of both
-            config = admin.describe_configs([resource])[resource].result().values()
+            config = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result().values()
             return found, {one.name: one.value for one in config}
         except KafkaException as error:
             told = error.args[0]

@@ -30,9 +30,9 @@ WITH fresh AS (
     INSERT INTO balances AS kept SELECT account, asset, sum(amount) FROM moved GROUP BY account, asset
     ON CONFLICT (account, asset) DO UPDATE SET amount = kept.amount + excluded.amount
 ), stepped AS (
-    UPDATE progress SET seq = %s WHERE seq < %s
+    INSERT INTO progress AS kept VALUES (%s, %s) ON CONFLICT (part) DO UPDATE SET seq = greatest(kept.seq, excluded.seq)
 )
-SELECT (SELECT count(*) FROM fresh), (SELECT seq FROM progress)
+SELECT (SELECT count(*) FROM fresh), coalesce((SELECT seq FROM progress WHERE part = %s), 0)
 """
 """The last SELECT sees how far the ledger was before this statement: all its parts look at one moment."""
 _BY_ARRAYS: Final = _POST.format(
@@ -43,8 +43,18 @@ _BY_ARRAYS: Final = _POST.format(
 _BY_COPY: Final = _POST.format(trades="staged_trades", postings="staged_postings AS told")
 
 
-def post(connection: sa.Connection, rows: Sequence[Row], entries: Sequence[Posting], seq: int) -> tuple[int, int]:
-    """Post trades in the transaction that is open; return how many were new, and how far the ledger was before.
+_BY_NONE: Final = """
+WITH stepped AS (
+    INSERT INTO progress AS kept VALUES (%s, %s) ON CONFLICT (part) DO UPDATE SET seq = greatest(kept.seq, excluded.seq)
+)
+SELECT 0, coalesce((SELECT seq FROM progress WHERE part = %s), 0)
+"""
+
+
+def post(
+    connection: sa.Connection, rows: Sequence[Row], entries: Sequence[Posting], part: int, seq: int
+) -> tuple[int, int]:
+    """Post trades in the transaction that is open; return how many were new, and how far their part was before.
 
     No trade may stand in `rows` twice.
 
@@ -52,18 +62,17 @@ def post(connection: sa.Connection, rows: Sequence[Row], entries: Sequence[Posti
         DBAPIError: the database refused, or is gone; carries the driver's own error.
     """
     moves = [(entry.trade_id, entry.account, entry.asset, entry.amount) for entry in entries]
+    place = (part, seq, part)
     if not rows:
-        before = int(connection.exec_driver_sql("SELECT seq FROM progress").scalar_one())
-        connection.exec_driver_sql("UPDATE progress SET seq = %s WHERE seq < %s", (seq, seq))
-        return 0, before
+        return _told(connection, _BY_NONE, place)
     if len(rows) < COPIED_FROM:
         arrays = [list(column) for column in (*zip(*rows, strict=True), *zip(*moves, strict=True))]
-        return _told(connection, _BY_ARRAYS, (*arrays, seq, seq))
+        return _told(connection, _BY_ARRAYS, (*arrays, *place))
     for statement in _STAGE.split(";"):
         connection.exec_driver_sql(statement)
     _copy(connection, "COPY staged_trades FROM STDIN", rows)
     _copy(connection, "COPY staged_postings FROM STDIN", moves)
-    return _told(connection, _BY_COPY, (seq, seq))
+    return _told(connection, _BY_COPY, place)
 
 
 def _told(connection: sa.Connection, statement: str, values: tuple[object, ...]) -> tuple[int, int]:

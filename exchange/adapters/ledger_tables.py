@@ -54,10 +54,11 @@ BALANCES: Final = sa.Table(
 PROGRESS: Final = sa.Table(
     "progress",
     META,
-    sa.Column("one", WHOLE, sa.CheckConstraint("one = 1"), primary_key=True, autoincrement=False),
+    sa.Column("part", WHOLE, primary_key=True, autoincrement=False),
     sa.Column("seq", WHOLE, nullable=False),
     sqlite_strict=True,
 )
+"""How far the ledger is: a row for each partition of the event log; the only one of one engine is 0."""
 
 
 def _is_of_old(connection: sa.Connection) -> bool:
@@ -71,7 +72,7 @@ LEDGER: Final = Revisions(
     name="ledger",
     directory=Path(__file__).parent / "ledger_revisions",
     table="ledger_revision",
-    head="r0002",
+    head="r0003",
     first="r0001",
     adopt=_is_of_old,
 )

@@ -9,7 +9,7 @@ import msgspec
 
 from exchange.accounting import Account, LoadLine, replayed
 from exchange.accounting import account as account_of
-from exchange.adapters.file_log import read_records
+from exchange.adapters.journal_place import journal_records
 from exchange.engine import Engine
 from exchange.journal import decode_command
 from exchange.types import Instrument, Venue
@@ -25,7 +25,7 @@ def account(load: Path, journal: Path, instruments: Sequence[Instrument], venue:
     """
     # The lines first: what was answered before they were read is in the journal that is read after.
     lines = [line for path in sorted(load.glob("*.jsonl")) for line in _lines(path)]
-    items = (decode_command(record.payload) for record in read_records(journal))
+    items = (decode_command(record.payload) for record in journal_records(journal))
     return account_of(lines, replayed(Engine(instruments, venue), items))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ class LoadParts:
     directory: Path
     journal: Path
     gateways: Callable[[], Sequence[str]]
-    """The addresses of the gateways there should be now."""
+    """The addresses of the gateways there should be now, or of the edge before them."""
     instruments: Sequence[Instrument]
     trade_secret: str
     seed: int
@@ -98,6 +99,8 @@ class LoadParts:
     """Makes what is sent, given a prefix for client ids that no other load has; None: a calm market."""
     pace: Callable[[Instant], float] = always
     """A factor on the rate at an instant, such as that of the market's phase."""
+    ca_file: Path | None = None
+    """PEM of the authority that is trusted over TLS; None: those the system trusts."""
 
 
 @dataclass
@@ -204,15 +207,17 @@ class LoadClient:
         """Send until cancelled.
 
         Raises:
-            PermanentError: the log cannot be written.
+            PermanentError: the log cannot be written, or the authority to trust cannot be read.
         """
+        parts = self._parts
+        trusting = _trusting(parts.ca_file)
         try:
-            self._parts.directory.mkdir(parents=True, exist_ok=True)
+            parts.directory.mkdir(parents=True, exist_ok=True)
             self._log_file = self._path.open("ab")
         except OSError as error:
             raise PermanentError(f"{self._path}: cannot write the load's log: {error.strerror}") from error
-        headers = {"Authorization": f"Bearer {self._parts.trade_secret}"}
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        headers = {"Authorization": f"Bearer {parts.trade_secret}"}
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ssl=trusting)
         async with aiohttp.ClientSession(connector=connector, headers=headers) as self._session:
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -373,6 +378,20 @@ class LoadClient:
     def _flush(self) -> None:
         if self._log_file is not None and not self._log_file.closed:
             self._log_file.flush()
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """Return whom to trust over TLS.
+
+    Raises:
+        PermanentError: the file of the authority cannot be read.
+    """
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise PermanentError(f"{ca_file}: the authority's certificate cannot be read ({error})") from error
 
 
 def _context_of(command: ParticipantCommand) -> dict[str, str] | None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.adapters.engine_client import AnswerLostError, EngineClient, EngineReply, NotConnectedError
+from exchange.adapters.engine_client import AnswerLostError, EngineReply, Engines, NotConnectedError
 from exchange.admission import TokenBucket
 from exchange.answers import OrderAnswer, Status, answer_of
 from exchange.bearer import Bearer
@@ -24,7 +24,7 @@ from exchange.ports import AnsweredOrder, GatewayTelemetry, Log, Refusal, Reques
 from exchange.protocol import Answer, NotFound, Refused
 from exchange.tracing import Answered, Tracer
 from exchange.types import AccountId, ClientId
-from kernel.time import SECOND, Instant
+from kernel.time import SECOND
 from kernel.trace import order_trace_id
 
 ENGINE_TIMEOUT_S: Final = 5.0
@@ -79,7 +79,7 @@ class OrderDesk:
 
     def __init__(
         self,
-        engine: EngineClient,
+        engine: Engines,
         telemetry: GatewayTelemetry,
         *,
         capacity_per_s: float,
@@ -153,14 +153,14 @@ class OrderDesk:
     def tell(self, verdict: Verdict, command: ParticipantCommand, trace: str, request_id: str, seconds: float) -> None:
         """Tell of one answered request: metrics, the tracer, and the log when it was slow or its answer is unknown."""
         symbol = command.symbol if isinstance(command, PlaceOrder) else None
-        self.meter.answered(verdict.outcome, seconds, AnsweredOrder(command.account, command.client_id, symbol, trace))
+        outcome, body = verdict.outcome, verdict.body
+        seq = body.seq if type(body) is OrderAnswer else 0
+        self.meter.answered(outcome, seconds, AnsweredOrder(command.account, command.client_id, symbol, trace, seq))
         if self._tracer is not None:
-            now = time.time_ns()
-            received_at = Instant(now - round(seconds * SECOND))
             self._tracer.answered(
-                Answered(command, trace, request_id, verdict.outcome, verdict.status, received_at, Instant(now))
+                Answered(seq, command, trace, request_id, outcome, verdict.status, seconds, time.time_ns())
             )
-        unknown = verdict.outcome is RequestOutcome.UNKNOWN
+        unknown = outcome is RequestOutcome.UNKNOWN
         if self.log is None or not (unknown or seconds >= SLOW_S):
             return
         # Bounded: when everything is slow, ten a second say so as well as ten thousand.

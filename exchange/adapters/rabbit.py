@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
@@ -18,6 +19,7 @@ from exchange.adapters.rabbit_link import (
     WHY,
     RabbitLink,
     close,
+    declare_on,
     declare_queue,
     delivery_of,
     why_dead,
@@ -37,7 +39,10 @@ _LOOK_S: Final = 1.0
 
 
 class RabbitPublisher:
-    """The port `Publisher` on one connection, opened with the first message and anew after a loss."""
+    """The port `Publisher` on one connection, opened with the first message and anew after a loss.
+
+    Each time it is opened the topology is declared: a broker that was killed may have forgotten what was new.
+    """
 
     def __init__(
         self,
@@ -96,7 +101,8 @@ class RabbitPublisher:
                 return self._exchange
             await self.close()
             self._connection = await self._link.open()
-            async with self._link.errors("a channel cannot be opened"):
+            async with self._link.errors("the queues cannot be declared"):
+                await declare_on(self._connection, self._topology)
                 self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
                 self._exchange = await self._channel.get_exchange(self._topology.exchange, ensure=False)
                 return self._exchange
@@ -123,9 +129,11 @@ class RabbitPublisher:
                 await exchange.publish(letter, message.routing_key, mandatory=True, timeout=self._confirm_within_s)
         except TapewatchError as error:
             if isinstance(error.__cause__, PublishError):
-                raise PermanentError(
-                    f"no queue is bound for {message.routing_key}: message {message.message_id} is refused"
-                ) from error
+                words = f"no queue is bound for {message.routing_key}: message {message.message_id} is refused"
+                if self._topology.taking(message.routing_key):
+                    # One should be, so the broker forgot it: it is declared again with the next connection.
+                    raise TemporaryError(words) from error
+                raise PermanentError(words) from error
             raise
 
 
@@ -158,6 +166,9 @@ class RabbitConsumer:
         self._queue: Final = topology.queue(queue)
         self._batch: Final = batch
         self._pauses_s: Final = pauses_s
+        self._seen = False
+        """Whether the queue was there since `run` began: a loss of the connection is then no reason to miss it."""
+        self._lost = False
         self.connected = False
         """Whether messages can come."""
         self.handled = 0
@@ -174,6 +185,7 @@ class RabbitConsumer:
             PermanentError: the queue is not there or not as it was declared, or the broker refuses for good.
         """
         pause, longest = _RECONNECT_S
+        self._seen = False
         while True:
             try:
                 await self._while_connected(handle)
@@ -186,10 +198,16 @@ class RabbitConsumer:
 
     async def _while_connected(self, handle: Handle) -> None:
         async with self._link.connection() as connection:
+            if self._seen and self._lost:
+                async with self._link.errors("the queues cannot be declared"):
+                    await declare_on(connection, self._topology)  # a broker that was killed may have forgotten
             inbox = await _Inbox.open(self._link, connection, self._topology, self._queue.name, self._batch * 2)
-            self.connected = True
-            while True:
-                await self._hand(inbox, await inbox.take(self._batch), handle)
+            self.connected = self._seen = True
+            try:
+                while True:
+                    await self._hand(inbox, await inbox.take(self._batch), handle)
+            finally:
+                self._lost = inbox.lost()
 
     async def _hand(self, inbox: _Inbox, letters: list[AbstractIncomingMessage], handle: Handle) -> None:
         while letters:
@@ -246,8 +264,11 @@ class _Inbox:
         self._link = link
         self._topology = topology
         self._name = name
-        self._letters: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()  # the prefetch bounds it
+        # The prefetch bounds it; None is the end of the connection.
+        self._letters: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
         self._still: Callable[[], bool] = lambda: True
+        self.lost: Callable[[], bool] = lambda: True
+        """Whether the connection is gone, rather than the queue."""
         self._dead: AbstractExchange | None = None
 
     @classmethod
@@ -263,22 +284,31 @@ class _Inbox:
             inbox._dead = await channel.get_exchange(topology.dead, ensure=False)
             underlay = cast("aiormq.Channel", await channel.get_underlay_channel())
             tag = await queue.consume(inbox._letters.put, timeout=RPC_S)
+            inbox.lost = lambda: channel.is_closed
             inbox._still = lambda: not channel.is_closed and tag in underlay.consumers
+            channel.close_callbacks.add(lambda *_: inbox._letters.put_nowait(None))
         return inbox
 
     async def take(self, most: int) -> list[AbstractIncomingMessage]:
         """Wait for a letter, and return it with those that are there already."""
-        while True:
-            try:
+        letters: list[AbstractIncomingMessage] = []
+        while not letters:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
-                    letters = [await self._letters.get()]
-                break
-            except TimeoutError:
-                if not self._still():
-                    raise TemporaryError(f"RabbitMQ at {self._link.broker}: queue {self._name} ended") from None
+                    self._keep(await self._letters.get(), letters)
+            if not letters and not self._still():
+                raise self._ended()
         while len(letters) < most and not self._letters.empty():
-            letters.append(self._letters.get_nowait())
+            self._keep(self._letters.get_nowait(), letters)
         return letters
+
+    def _keep(self, letter: AbstractIncomingMessage | None, letters: list[AbstractIncomingMessage]) -> None:
+        if letter is None:
+            raise self._ended()
+        letters.append(letter)
+
+    def _ended(self) -> TemporaryError:
+        return TemporaryError(f"RabbitMQ at {self._link.broker}: queue {self._name} or its connection ended")
 
     async def acknowledge(self, letter: AbstractIncomingMessage, *, alone: bool = False) -> None:
         """Acknowledge a letter, and all before it unless alone."""

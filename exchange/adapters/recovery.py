@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
@@ -21,9 +21,10 @@ import msgspec
 from exchange import journal as codec
 from exchange import snapshot
 from exchange.adapters.file_log import Disk, FileLog, LogHeldError
+from exchange.adapters.journal_place import need_files
 from exchange.engine import Engine
 from exchange.events import Happened
-from exchange.ports import Log
+from exchange.ports import Journal, Log
 from exchange.types import Instrument, Venue
 from kernel.errors import PermanentError
 from kernel.time import Instant
@@ -95,12 +96,16 @@ class Recovered:
     """An engine as it stood, and the logs to go on with."""
 
     engine: Engine
-    journal: FileLog
+    journal: Journal
     events: FileLog
     replayed: int
     seconds: float
     clean: bool
     """The engine stopped in good order, or never ran."""
+
+
+OpenJournal = Callable[[], Journal]
+"""Opens a journal that is kept elsewhere than in files, for writing."""
 
 
 def recover(
@@ -109,24 +114,26 @@ def recover(
     log: Log,
     disk: Disk | None = None,
     venue: Venue | None = None,
+    open_journal: OpenJournal | None = None,
 ) -> Recovered:
-    """Bring an engine back to where its journal ends.
+    """Bring an engine back to where its journal ends: in files, or wherever `open_journal` opens it.
+
+    Event log and snapshots lie in files in any case. Where the journal is elsewhere and goes back to its first record,
+    they may be missing.
 
     Raises:
         LogHeldError: another process writes to the journal.
+        TemporaryError: the journal cannot be reached now.
         PermanentError: the journal is damaged or incomplete, or belongs to other instruments or another version.
     """
     started = time.perf_counter()
     try:
         for directory in (paths.journal, paths.events, paths.snapshots):
             directory.mkdir(parents=True, exist_ok=True)
-        journal = FileLog(paths.journal, disk=disk)
+        journal = _open_files(paths.journal, disk, log) if open_journal is None else open_journal()
     except OSError as error:
         raise PermanentError(f"cannot open the journal: {error}") from error
     try:
-        if journal.repaired is not None:
-            log.event("journal-tail-cut", severity="warning", path=str(journal.repaired.path),
-                      offset=journal.repaired.offset, bytes=journal.repaired.size)  # fmt: skip
         stop = _take_marker(paths.snapshots)
         market = (instruments, venue)
         events = _open_events(paths, market, journal, log)
@@ -142,6 +149,15 @@ def recover(
         journal.close()
         raise
     return Recovered(engine, journal, events, replayed, time.perf_counter() - started, clean)
+
+
+def _open_files(directory: Path, disk: Disk | None, log: Log) -> FileLog:
+    need_files(directory)
+    journal = FileLog(directory, disk=disk)
+    if journal.repaired is not None:
+        log.event("journal-tail-cut", severity="warning", path=str(journal.repaired.path),
+                  offset=journal.repaired.offset, bytes=journal.repaired.size)  # fmt: skip
+    return journal
 
 
 def write_snapshot(directory: Path, seq: int, data: bytes) -> None:
@@ -180,6 +196,7 @@ def compact(
     """
     if not paths.journal.is_dir():
         raise PermanentError(f"{paths.journal}: there is no journal here")
+    need_files(paths.journal)
     with FileLog(paths.journal, disk=disk) as journal, FileLog(paths.events, codec.Kind.EVENTS, disk=disk) as events:
         covered = _oldest_whole(paths.snapshots, (instruments, venue), journal.first_seq - 1) or 0
         removed = journal.compact(covered) if covered <= events.synced_seq else 0
@@ -296,7 +313,7 @@ def _is_clean(stop: CleanStop | None, engine: Engine, log: Log) -> bool:
     return stop.seq == engine.sequence
 
 
-def _open_events(paths: EnginePaths, market: _Market, journal: FileLog, log: Log) -> FileLog:
+def _open_events(paths: EnginePaths, market: _Market, journal: Journal, log: Log) -> FileLog:
     """Open the event log; throw it away when it is damaged or ahead of the journal.
 
     What went before the oldest snapshot cannot be derived from a journal that was compacted: it begins after that.
@@ -341,14 +358,14 @@ def _whole(path: Path, market: _Market) -> Engine | None:
     return engine if f"{engine.sequence:020d}" == path.stem else None
 
 
-def _uncovered(journal: FileLog) -> str:
+def _uncovered(journal: Journal) -> str:
     return (
-        f"{journal.directory}: begins with record {journal.first_seq}, and no snapshot that can be used reaches up to "
+        f"{journal.name}: begins with record {journal.first_seq}, and no snapshot that can be used reaches up to "
         "it; restore a snapshot from a copy"
     )
 
 
-def _newest_engine(directory: Path, market: _Market, journal: FileLog, events_seq: int, log: Log) -> Engine:
+def _newest_engine(directory: Path, market: _Market, journal: Journal, events_seq: int, log: Log) -> Engine:
     """Return the engine of the newest snapshot that is whole and not ahead of the event log; else a fresh one."""
     journal_seq = journal.last_seq
     for seq, path in _snapshots(directory):
@@ -375,7 +392,7 @@ def _newest_engine(directory: Path, market: _Market, journal: FileLog, events_se
     return Engine(*market)
 
 
-def _replay(engine: Engine, journal: FileLog, events: FileLog) -> int:
+def _replay(engine: Engine, journal: Journal, events: FileLog) -> int:
     """Apply the rest of the journal, and write to the event log what it lacks."""
     replayed = 0
     pending: list[bytes] = []
@@ -384,7 +401,7 @@ def _replay(engine: Engine, journal: FileLog, events: FileLog) -> int:
             item = codec.decode_command(record.payload)
         except msgspec.MsgspecError as error:
             raise PermanentError(
-                f"{journal.directory}: record {record.seq} holds no command of this version ({error}); "
+                f"{journal.name}: record {record.seq} holds no command of this version ({error}); "
                 "use the program that wrote it"
             ) from error
         caused = engine.apply(item)
@@ -398,7 +415,7 @@ def _replay(engine: Engine, journal: FileLog, events: FileLog) -> int:
         events.append(pending)
     if engine.sequence != journal.last_seq:
         raise PermanentError(
-            f"{journal.directory}: the replay ends at record {engine.sequence} of {journal.last_seq}; "
+            f"{journal.name}: the replay ends at record {engine.sequence} of {journal.last_seq}; "
             "restore the journal from a copy"
         )
     return replayed

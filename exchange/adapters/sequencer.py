@@ -22,14 +22,15 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from exchange import journal as codec
-from exchange.adapters.file_log import FileLog, LogFailedError
+from exchange.adapters.file_log import FencedError, FileLog, LogFailedError
 from exchange.commands import AdminCommand, Command, Sequenced, Tick
 from exchange.engine import Engine, fingerprint, identity
 from exchange.events import Event, Happened
-from exchange.ports import EngineTelemetry, Log, Refusal
+from exchange.ports import EngineTelemetry, Journal, Log, Refusal
 from exchange.schedule import PlannedTurn, Schedule
 from exchange.tracing import Committed, Tracer
 from exchange.types import AccountId, ClientId
+from kernel.errors import PermanentError
 from kernel.time import Clock, to_seconds
 
 MAX_QUEUE: Final = 8192
@@ -81,7 +82,7 @@ class Sequencer:
     def __init__(  # noqa: PLR0913 - ports to the world around it, each with a name
         self,
         engine: Engine,
-        journal: FileLog,
+        journal: Journal,
         events: FileLog,
         *,
         clock: Clock,
@@ -269,11 +270,12 @@ class Sequencer:
         batch = [Sequenced(seq, now, one.command, one.trace) for seq, one in enumerate(waiting, first)]
         started = time.perf_counter()
         try:
-            self._journal.append([codec.encode_command(item) for item in batch])
+            records = [codec.encode_command(item) for item in batch]
+            self._journal.append(records)
             happened, apply_s = self._apply(batch)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._sync)
         except LogFailedError as error:
-            self._fail(str(error))
+            self._fail(error)
             self._decline(waiting)
             return
         sync_s = time.perf_counter() - started - sum(apply_s)
@@ -282,11 +284,11 @@ class Sequencer:
         for one, result in zip(waiting, happened, strict=True):
             del self._pending[one.key]
             one.reply(Done(result.seq, result.events, replayed=False))
-        self._publish(happened)
+        told = self._publish(happened)
         sync_s, waited_s = max(0.0, sync_s), [started - one.since for one in waiting]
         self._telemetry.committed(batch, happened, apply_s=apply_s, sync_s=sync_s, waited_s=waited_s)
         if self._tracer is not None:
-            self._tracer.committed(Committed(batch, happened, waited_s, apply_s, sync_s, durable_at))
+            self._tracer.committed(Committed(batch, happened, waited_s, apply_s, sync_s, durable_at, records, told))
 
     def _apply(self, batch: Sequence[Sequenced]) -> tuple[list[Happened], list[float]]:
         """Let the engine carry out a batch; return what happened, and the seconds each command took."""
@@ -308,21 +310,25 @@ class Sequencer:
             time.sleep(delay_s)
         self._journal.sync()
 
-    def _publish(self, happened: Sequence[Happened]) -> None:
+    def _publish(self, happened: Sequence[Happened]) -> list[bytes]:
         payloads = [codec.encode_events(item) for item in happened]
         try:
             self._events.append(payloads)
         except (LogFailedError, codec.RecordTooLargeError) as error:
             # The commands are durable and were answered. What they caused can be derived again, but not by consumers
             # who wait for it now: better to stand still than to trade on without market data and settlement.
-            self._fail(str(error))
+            self._fail(error)
         self.published(payloads, happened[-1].seq)
+        return payloads
 
-    def _fail(self, why: str) -> None:
-        self.failure = why
-        self._log.event("journal-failed", severity="critical", why=why, seq=self.seq)
+    def _fail(self, error: PermanentError) -> None:
+        self.failure = str(error)
+        fenced = isinstance(error, FencedError)
+        self._log.event("journal-failed", severity="critical", why=self.failure, seq=self.seq)
+        if fenced:
+            self._log.event("engine-fenced", severity="critical", why=self.failure, seq=self.seq)
         self._telemetry.ready(ready=False)
-        self._telemetry.journal_failed()
+        self._telemetry.journal_failed(fenced=fenced)
 
     def _decline(self, waiting: Sequence[_Waiting]) -> None:
         """Answer everybody who waits.

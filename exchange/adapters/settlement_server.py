@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,14 +16,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from exchange.adapters.connection import LOOPBACK
-from exchange.adapters.engine_client import follow_events
 from exchange.adapters.http import Faults, common_routes, json_response, problem
+from exchange.adapters.settlement_source import EventSource
 from exchange.adapters.settlement_store import Settled, SettlementStore
 from exchange.adapters.wear import LEAK, Leak
 from exchange.events import Happened, Traded
 from exchange.ports import Exposition, Log, SettlementTelemetry
-from exchange.protocol import Stream, Subscribe
 from exchange.tracing import Handled, Tracer
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import SECOND, Instant, to_seconds
@@ -32,11 +29,6 @@ from kernel.time import SECOND, Instant, to_seconds
 SLOW: Final = "settlement-slow"
 """A fault: seconds that each trade takes longer."""
 SETTLEMENT_FAULTS: Final = frozenset({SLOW, LEAK})
-MAX_WAITING: Final = 32
-"""Messages of the stream kept unsettled; beyond that the engine keeps them."""
-MAX_TOGETHER: Final = 2048
-"""Commands whose trades are settled in one transaction."""
-_RETRY_S: Final = 0.25
 _IMBALANCE_S: Final = 1.0
 _Result = TypeVar("_Result")
 
@@ -45,8 +37,11 @@ class LedgerStatus(msgspec.Struct, frozen=True):
     """What `/v1/ledger` answers."""
 
     seq: int
+    """The highest of `partitions`."""
     trades: int
     imbalance: int
+    partitions: dict[str, int] = {}
+    """Up to which number each partition is settled."""
 
 
 class Unposted:
@@ -55,7 +50,8 @@ class Unposted:
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, Instant, int]] = deque()
         """Of each command that traded: its number, its time, its trades."""
-        self._difference = 0
+        self.difference = 0
+        """Trades read up to the number posted last, less those posted or met again."""
 
     def read(self, happened: Sequence[Happened]) -> None:
         """Note what was read."""
@@ -64,13 +60,12 @@ class Unposted:
             if trades:
                 self._waiting.append((item.seq, item.at, trades))
 
-    def posted(self, seq: int, trades: int) -> int:
-        """Note that everything up to `seq` is posted, `trades` of them; return how many are missing so far."""
+    def posted(self, seq: int, trades: int) -> None:
+        """Note that everything up to `seq` is posted, `trades` of them."""
         expected = 0
         while self._waiting and self._waiting[0][0] <= seq:
             expected += self._waiting.popleft()[2]
-        self._difference += expected - trades
-        return self._difference
+        self.difference += expected - trades
 
     def lag_s(self, now: Instant) -> float:
         """Return the age of the oldest trade that waits, in seconds; 0 when none does."""
@@ -78,14 +73,13 @@ class Unposted:
 
 
 class SettlementServer:
-    """The ledger's one writer."""
+    """The ledger's one writer, and the effect of the events it is given (`exchange.consuming.Effect`)."""
 
     def __init__(
         self,
         store: SettlementStore,
-        engine_port: int,
+        source: EventSource,
         *,
-        engine_host: str = LOOPBACK,
         telemetry: SettlementTelemetry,
         log: Log,
         faults: Faults,
@@ -93,20 +87,19 @@ class SettlementServer:
     ) -> None:
         self._tracer: Final = tracer
         self._store: Final = store
-        self._engine_port: Final = engine_port
-        self._engine_host: Final = engine_host
+        self._source: Final = source
         self._telemetry: Final = telemetry
         self._log: Final = log
         self._faults: Final = faults
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._waiting: Final[asyncio.Queue[Stream]] = asyncio.Queue(MAX_WAITING)
-        self._read_seq = store.seq
-        self._unposted: Final = Unposted()
-        self._connected = False
+        self._reached = max(store.seqs().values(), default=0)
+        self._unposted: Final[dict[int, Unposted]] = {}
+        self._stands = False
+        """Whether events come."""
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether trades can be settled."""
-        return self._connected, "the event stream stands" if self._connected else "no event stream from the engine"
+        return self._source.ready()
 
     async def run(self) -> None:
         """Settle until cancelled.
@@ -116,19 +109,12 @@ class SettlementServer:
         """
         refused: BaseException | None = None
         self._telemetry.engine_connected(connected=False)
-        self._telemetry.caught_up(self._read_seq)
+        self._telemetry.caught_up(self._reached)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._settle_all())
                 tasks.create_task(self._watch_balance())
                 tasks.create_task(Leak(self._faults).run())
-                stream = follow_events(self._engine_port, self._request, self._told, host=self._engine_host)
-                async with contextlib.aclosing(stream):
-                    async for message in stream:
-                        if isinstance(message, Stream):
-                            self._read_seq = message.happened[-1].seq
-                            self._unposted.read(message.happened)
-                            await self._waiting.put(message)
+                await self._source.run(self, self._told)
         except* PermanentError as group:
             refused = _first(group)
         finally:
@@ -138,54 +124,78 @@ class SettlementServer:
 
     async def status(self) -> LedgerStatus:
         """Return how the ledger stands."""
-        return await self._call(lambda: LedgerStatus(self._store.seq, self._store.trades(), self._store.imbalance()))
+        return await self._call(self._status)
 
-    def _request(self) -> Subscribe:
-        return Subscribe(from_seq=self._read_seq + 1)
+    # --- the effect ------------------------------------------------------------------------------------------------
 
-    def _told(self, connected: bool) -> None:  # noqa: FBT001 - a callback's one argument
-        if connected != self._connected:
-            self._log.event("engine-connected" if connected else "engine-lost", seq=self._read_seq)
-        self._connected = connected
-        self._telemetry.engine_connected(connected=connected)
+    async def reached(self, partition: int) -> int:
+        """Return up to which number a partition is settled.
 
-    async def _settle_all(self) -> None:
-        while True:
-            message = await self._waiting.get()
-            happened: list[Happened] = []
-            while True:
-                happened.extend(message.happened)
-                if self._waiting.empty() or len(happened) >= MAX_TOGETHER:
-                    break
-                message = self._waiting.get_nowait()
-            await self._settle(happened)
+        Raises:
+            TemporaryError: the ledger does not answer.
+        """
+        try:
+            seq = await self._call(lambda: self._store.seq_of(partition))
+        except TemporaryError as error:
+            self._log.event("settlement-failed", severity="error", why=str(error))
+            raise
+        self._unposted[partition] = Unposted()  # read before and not posted comes again
+        return seq
 
-    async def _settle(self, happened: Sequence[Happened]) -> None:
+    def read(self, partition: int, happened: Sequence[Happened]) -> None:
+        """Hear of what was read."""
+        self._unposted[partition].read(happened)
+
+    async def apply(self, partition: int, happened: Sequence[Happened]) -> None:
+        """Post a stretch.
+
+        Raises:
+            TemporaryError: as `SettlementStore.settle`.
+        """
         trades = sum(isinstance(event, Traded) for item in happened for event in item.events)
-        if not trades:
+        if not trades and not self._source.keeps_place:
             # Nothing to make durable: a restart reads these again and finds as little in them.
-            self._telemetry.caught_up(happened[-1].seq)
+            self._reach(happened[-1].seq)
+            self._telemetry.caught_up(self._reached)
             return
         await self._dawdle(trades)
-        while True:
-            started = time.perf_counter()
-            try:
-                settled: Settled = await self._call(lambda: self._store.settle(happened))
-            except TemporaryError as error:
-                self._log.event("settlement-failed", severity="error", why=str(error))
-                await asyncio.sleep(_RETRY_S)
-                continue
-            seconds = time.perf_counter() - started
-            if self._tracer is not None:
-                ended_at = Instant(time.time_ns())
-                self._tracer.settled(Handled(happened, Instant(ended_at - round(seconds * SECOND)), ended_at))
-            self._telemetry.committed(
-                settled.seq, trades=settled.trades, duplicates=settled.duplicates, seconds=seconds
-            )
-            difference = self._unposted.posted(settled.seq, settled.trades + settled.duplicates)
-            self._telemetry.reconciled(difference)
-            self._telemetry.lag(self._unposted.lag_s(Instant(time.time_ns())))
-            return
+        started = time.perf_counter()
+        try:
+            settled: Settled = await self._call(lambda: self._store.settle(happened, partition))
+        except TemporaryError as error:
+            self._log.event("settlement-failed", severity="error", why=str(error))
+            raise
+        seconds = time.perf_counter() - started
+        if self._tracer is not None and trades:
+            ended_at = Instant(time.time_ns())
+            self._tracer.settled(Handled(happened, Instant(ended_at - round(seconds * SECOND)), ended_at))
+        self._reach(settled.seq)
+        self._telemetry.committed(self._reached, trades=settled.trades, duplicates=settled.duplicates, seconds=seconds)
+        self._unposted[partition].posted(settled.seq, settled.trades + settled.duplicates)
+        self._telemetry.reconciled(sum(one.difference for one in self._unposted.values()))
+        self._tell_lag()
+
+    # --- within ----------------------------------------------------------------------------------------------------
+
+    def _status(self) -> LedgerStatus:
+        seqs = self._store.seqs()
+        return LedgerStatus(
+            max(seqs.values(), default=0), self._store.trades(), self._store.imbalance(),
+            {str(partition): seq for partition, seq in seqs.items()},
+        )  # fmt: skip
+
+    def _told(self, connected: bool) -> None:  # noqa: FBT001 - a callback's one argument
+        if connected != self._stands:
+            self._log.event("engine-connected" if connected else "engine-lost", seq=self._reached)
+        self._stands = connected
+        self._telemetry.engine_connected(connected=connected)
+
+    def _reach(self, seq: int) -> None:
+        self._reached = max(self._reached, seq)
+
+    def _tell_lag(self) -> None:
+        now = Instant(time.time_ns())
+        self._telemetry.lag(max((one.lag_s(now) for one in self._unposted.values()), default=0.0))
 
     async def _dawdle(self, trades: int) -> None:
         for _ in range(trades):
@@ -200,7 +210,7 @@ class SettlementServer:
                 self._telemetry.imbalance(await self._call(self._store.imbalance))
             except TemporaryError as error:  # settling tries again by itself; the gauge keeps what was known last
                 self._log.event("settlement-failed", severity="error", why=str(error))
-            self._telemetry.lag(self._unposted.lag_s(Instant(time.time_ns())))
+            self._tell_lag()
             await asyncio.sleep(_IMBALANCE_S)
 
     async def _call(self, work: Callable[[], _Result]) -> _Result:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,6 +20,7 @@ from exchange.adapters import ledger_copy
 from exchange.adapters.ledger_tables import BALANCES, LEDGER, POSTINGS, PROGRESS, TRADES
 from exchange.events import Happened, Traded
 from exchange.ledger import Posting, money_per_tick, postings
+from exchange.shards import whole_id
 from exchange.types import Instrument, TradeId
 from kernel.adapters.database import make_engine, parse, shown, sqlite_url
 from kernel.adapters.sql_errors import conflict, translated
@@ -62,8 +64,8 @@ class SettlementStore:
             except OSError as error:
                 raise PermanentError(f"{url.database}: cannot open the ledger: {error}") from error
         self._engine: Final = make_engine(url, WHO, isolation="SERIALIZABLE")
-        self._durable_seq = 0
-        """How far the ledger was told to be; a database that knows less has lost what was settled."""
+        self._durable: Final[dict[int, int]] = {}
+        """How far each part was told to be; a database that knows less has lost what was settled."""
         self._copies: Final = self._engine.dialect.name == "postgresql"
         with translated(self._where, "be opened"):
             self._connection: Final = self._engine.connect()
@@ -84,11 +86,20 @@ class SettlementStore:
 
     @property
     def seq(self) -> int:
-        """The journal number up to which every trade is settled, as it is durable."""
-        return self._read(lambda one: int(one.execute(sa.select(PROGRESS.c.seq)).scalar_one()))
+        """The journal number of the first partition up to which every trade is settled, as it is durable."""
+        return self.seq_of(0)
 
-    def settle(self, happened: Sequence[Happened]) -> Settled:
-        """Post the trades of the next part of the event stream, those met before left alone.
+    def seq_of(self, partition: int) -> int:
+        """Return up to which number of a partition every trade is settled, as it is durable; 0 when none is."""
+        return self._read(lambda one: _reached(one, partition))
+
+    def seqs(self) -> dict[int, int]:
+        """Return how far each partition is settled."""
+        ask = sa.select(PROGRESS.c.part, PROGRESS.c.seq).order_by(PROGRESS.c.part)
+        return self._read(lambda one: {int(row.part): int(row.seq) for row in one.execute(ask)})
+
+    def settle(self, happened: Sequence[Happened], partition: int = 0) -> Settled:
+        """Post the trades of the next stretch of a partition's events, those met before left alone.
 
         Raises:
             TemporaryError: the database is locked, away, full or too busy; either nothing changed or, when the
@@ -98,24 +109,28 @@ class SettlementStore:
         met = [(item, event) for item in happened for event in item.events if isinstance(event, Traded)]
         trades: dict[TradeId, tuple[Happened, Traded]] = {}
         for item, trade in met:
-            trades.setdefault(trade.trade_id, (item, trade))
-        rows = [_row(item, trade) for item, trade in trades.values()]
-        entries = [entry for _, trade in trades.values() for entry in postings(trade, self._money[trade.symbol])]
+            trades.setdefault(_whole(partition, trade), (item, trade))
+        rows = [_row(number, item, trade) for number, (item, trade) in trades.items()]
+        entries = [
+            entry if entry.trade_id == number else msgspec.structs.replace(entry, trade_id=number)
+            for number, (_, trade) in trades.items()
+            for entry in postings(trade, self._money[trade.symbol])
+        ]
         seq = happened[-1].seq
 
         def post(connection: sa.Connection) -> int:
             post_all = ledger_copy.post if self._copies else _post
-            new, before = post_all(connection, rows, entries, seq)
-            if before < self._durable_seq:
+            new, before = post_all(connection, rows, entries, partition, seq)
+            if before < (durable := self._durable.get(partition, 0)):
                 raise PermanentError(
-                    f"{self._where} went back from command {self._durable_seq} to {before}: a stand-by took over that "
+                    f"{self._where} went back from command {durable} to {before}: a stand-by took over that "
                     f"lacked the rest; settlement has to begin again after {before}, the event log still has it"
                 )
             return new
 
         with translated(self._where, "be written, nothing was settled"):
             new = self._again(post)
-        self._durable_seq = max(self._durable_seq, seq)
+        self._durable[partition] = max(self._durable.get(partition, 0), seq)
         return Settled(seq, new, len(met) - new)
 
     def imbalance(self) -> int:
@@ -173,10 +188,10 @@ class SettlementStore:
 
 
 def _post(
-    connection: sa.Connection, rows: Sequence[ledger_copy.Row], entries: Sequence[Posting], seq: int
+    connection: sa.Connection, rows: Sequence[ledger_copy.Row], entries: Sequence[Posting], part: int, seq: int
 ) -> tuple[int, int]:
     """Post in plain SQL, which every database understands; return as `ledger_copy.post` does."""
-    before = int(connection.execute(sa.select(PROGRESS.c.seq)).scalar_one())
+    before = _reached(connection, part)
     known: set[int] = set()
     ids = [row[0] for row in rows]
     for start in range(0, len(ids), _IN_MAX):
@@ -193,12 +208,23 @@ def _post(
     for entry in fresh:
         changes[entry.account, entry.asset] += entry.amount
     _add_up(connection, changes)
-    connection.execute(sa.update(PROGRESS).where(PROGRESS.c.seq < seq).values(seq=seq))
+    step = sa.update(PROGRESS).where(PROGRESS.c.part == part, PROGRESS.c.seq < seq).values(seq=seq)
+    if not connection.execute(step).rowcount and seq > before:
+        connection.execute(sa.insert(PROGRESS).values(part=part, seq=seq))
     return len(new), before
 
 
-def _row(item: Happened, trade: Traded) -> ledger_copy.Row:
-    return (trade.trade_id, item.seq, item.at, trade.symbol, trade.price, trade.quantity, trade.buyer, trade.seller)
+def _reached(connection: sa.Connection, part: int) -> int:
+    found = connection.execute(sa.select(PROGRESS.c.seq).where(PROGRESS.c.part == part)).scalar_one_or_none()
+    return 0 if found is None else int(found)
+
+
+def _whole(partition: int, trade: Traded) -> TradeId:
+    return TradeId(whole_id(partition, trade.trade_id))
+
+
+def _row(number: TradeId, item: Happened, trade: Traded) -> ledger_copy.Row:
+    return (number, item.seq, item.at, trade.symbol, trade.price, trade.quantity, trade.buyer, trade.seller)
 
 
 def _posting(entry: Posting) -> dict[str, object]:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from exchange.adapters.file_log import Reader, read_manifest
+from exchange.adapters.journal_place import noted
+from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.listing_file import read_listing
 from exchange.adapters.recovery import engine_before
 from exchange.engine import Engine
-from exchange.journal import decode_command
+from exchange.journal import Record, decode_command
 from exchange.types import Instrument, Venue
 from kernel.errors import InputError, PermanentError, TapewatchError
 
@@ -48,38 +50,74 @@ def verify(
 ) -> Verification:
     """Replay a journal up to and including record `until` (None: to its end). Changes nothing.
 
-    A journal that was compacted is replayed from the oldest snapshot beside it (`../snapshots`). `progress` is told the
-    sequence number now and then.
+    One whose directory says that it is in Kafka is read there. A journal that was compacted is replayed from the oldest
+    snapshot beside it (`../snapshots`). `progress` is told the sequence number now and then.
 
     Raises:
         PermanentError: the journal is damaged, of another version, not there, or ends before `until`.
+        TemporaryError: it is in Kafka, and no broker answers.
     """
     if not journal.is_dir():
         raise InputError(str(journal), "there is no journal here", right="name the directory of one")
-    if until is not None and until < 0:
-        raise InputError("until", f"is {until}", right="records are numbered from 1")
+    place = noted(journal)
+    if place is not None:
+        return verify_topic(place, instruments, until, venue, progress)
+    _refuse_before_the_first(until)
     manifest = read_manifest(journal)
     engine = Engine(instruments, venue)
     if manifest is not None and manifest.removed_to > 0:
         engine = engine_before(journal.parent / "snapshots", instruments, manifest.removed_to + 1, until, venue)
     begun = engine.sequence
     reader = Reader(journal, begun + 1)
-    if until is None or until > begun:
-        for record in reader:
+    _apply(engine, reader, str(journal), until, progress)
+    torn = reader.torn.size if reader.torn is not None else 0
+    return Verification(engine.sequence - begun, engine.sequence, engine.state_hash(), torn, begun)
+
+
+def verify_topic(
+    place: KafkaPlace,
+    instruments: Sequence[Instrument],
+    until: int | None = None,
+    venue: Venue | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verification:
+    """Replay a journal in Kafka from its first record. Changes nothing, the engine may be writing to it.
+
+    Raises:
+        PermanentError: it is damaged, of another version, or ends before `until`.
+        TemporaryError: no broker answers.
+    """
+    from exchange.adapters.kafka_log import read_journal  # its client is not loaded where no journal is in Kafka
+
+    _refuse_before_the_first(until)
+    engine = Engine(instruments, venue)
+    _apply(engine, read_journal(place), f"{place.commands}, partition {place.partition}", until, progress)
+    return Verification(engine.sequence, engine.sequence, engine.state_hash(), 0)
+
+
+def _refuse_before_the_first(until: int | None) -> None:
+    if until is not None and until < 0:
+        raise InputError("until", f"is {until}", right="records are numbered from 1")
+
+
+def _apply(
+    engine: Engine, records: Iterable[Record], name: str, until: int | None, progress: Callable[[int], None]
+) -> None:
+    """Let an engine carry out records up to `until`; every one when that is None."""
+    if until is None or until > engine.sequence:
+        for record in records:
             try:
                 engine.apply(decode_command(record.payload))
             except msgspec.MsgspecError as error:
                 raise PermanentError(
-                    f"{journal}: record {record.seq} holds no command of this program: {error}"
+                    f"{name}: record {record.seq} holds no command of this program: {error}"
                 ) from error
             if record.seq == until:
                 break
             if not record.seq % _PROGRESS_EVERY:
                 progress(record.seq)
     if until is not None and engine.sequence < until:
-        raise PermanentError(f"{journal}: the journal ends at record {engine.sequence}, before {until}")
-    torn = reader.torn.size if reader.torn is not None else 0
-    return Verification(engine.sequence - begun, engine.sequence, engine.state_hash(), torn, begun)
+        raise PermanentError(f"{name}: the journal ends at record {engine.sequence}, before {until}")
 
 
 def read_instruments(path: Path) -> tuple[Instrument, ...]:

@@ -6,25 +6,34 @@ Which store it is, a `Sender` knows: `otlp` for whatever takes OpenTelemetry's p
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import requests
 
 from exchange.tracing import Answered, Committed, Handled
 from kernel.errors import InputError
-from monitor import traces
-from monitor.traces import Policy, Span
+from kernel.time import Instant
+from monitor.adapters.verdict_files import Verdicts
+from monitor.hindsight import ANSWERED, COMMITTED, PUBLISHED, REMEMBERED, SETTLED, Memory
+from monitor.traces import Policy, Span, Verdict
 
 CAPACITY: Final = 8_192
 """Spans that may wait, about ten megabytes; what comes on top is counted as dropped."""
 TIMEOUT_S: Final = 5.0
+TURN_S: Final = 0.5
+"""How often verdicts are said and heard."""
+SAID_TOGETHER: Final = 512
+"""Verdicts of one turn: when everything is slow, two thousand orders a second are kept whole and the rest in part."""
+_TOGETHER: Final = 64
 _BATCH: Final = 512
-_IDLE_S: Final = 0.5
+_IDLE_S: Final = 1.0
+"""How long spans wait for more: a request costs as much as fifty spans in it."""
 Told = Callable[[str, int], None]
-"""Told what became of how many spans: exported, dropped or failed. Called from any thread."""
+"""Told what became of how many spans: exported, dropped, failed or late. Called from any thread."""
 
 
 class Sender(Protocol):
@@ -102,29 +111,100 @@ class SpanQueue:
 
 
 class SpanTracer:
-    """`exchange.tracing.Tracer` that builds the spans of the orders that are kept and sends them to every store."""
+    """`exchange.tracing.Tracer` that builds the spans of the orders that are kept and sends them to every store.
 
-    def __init__(self, queues: Sequence[SpanQueue], policy: Policy) -> None:
+    A thread tells the other processes of orders that are kept for what was seen here, and hears of theirs.
+    """
+
+    def __init__(
+        self, queues: Sequence[SpanQueue], policy: Policy, verdicts: Verdicts, told: Told, *, capacity: int = REMEMBERED
+    ) -> None:
         self._queues = tuple(queues)
-        self._policy = policy
+        self._verdicts = verdicts
+        self._told = told
+        self._answered = Memory(ANSWERED, policy, capacity)
+        self._committed = Memory(COMMITTED, policy, capacity)
+        self._published, self._settled = Memory(PUBLISHED, policy, capacity), Memory(SETTLED, policy, capacity)
+        self._memories: tuple[Memory[Any], ...] = (self._answered, self._committed, self._published, self._settled)
+        self._fresh: list[Answered] = []
+        self._flushing = threading.Lock()
+        """Requests are looked at some together: one by one costs twice as much."""
+        self._unsaid: deque[Verdict] = deque()
+        self._no_room = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Tell the others and hear them from now on, from a thread."""
+        self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
+        self._thread.start()
 
     def answered(self, one: Answered) -> None:
         """See `Tracer`."""
-        self._offer(traces.request_spans(one, self._policy))
+        fresh = self._fresh
+        fresh.append(one)
+        if len(fresh) >= _TOGETHER:
+            self._look_at_fresh()
 
     def committed(self, one: Committed) -> None:
         """See `Tracer`."""
-        self._offer(traces.commit_spans(one, self._policy))
+        self._offer(self._committed.told(one))
 
     def published(self, one: Handled) -> None:
         """See `Tracer`."""
-        self._offer(traces.publish_spans(one, self._policy))
+        self._offer(self._published.told(one))
 
     def settled(self, one: Handled) -> None:
         """See `Tracer`."""
-        self._offer(traces.settle_spans(one, self._policy))
+        self._offer(self._settled.told(one))
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Say and hear what is left; the queues are closed afterwards."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def judge(self) -> None:
+        """Tell the others, hear them, and send what had been left out. One turn of the thread."""
+        self._look_at_fresh()
+        mine = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
+        if self._no_room:
+            lost, self._no_room = self._no_room, 0
+            self._told("late", lost)
+        self._verdicts.say(mine)
+        heard = mine + self._verdicts.hear()
+        now = Instant(time.time_ns())
+        for memory in self._memories:
+            spans, late = memory.judge(heard, now)
+            if late:
+                self._told("late", late)
+            self._send(spans)
+
+    def _look_at_fresh(self) -> None:
+        # The loop and the thread may both come here. What the loop appends meanwhile stands behind what is taken.
+        with self._flushing:
+            some = self._fresh[:]
+            del self._fresh[: len(some)]
+        if some:
+            self._offer(self._answered.told(some))
+
+    def _run(self) -> None:
+        while not self._stop.wait(TURN_S):
+            self.judge()
+        self.judge()
 
     def _offer(self, spans: Iterable[Span]) -> None:
         built = tuple(spans)
+        if not built:
+            return
+        for span in built:
+            if span.verdict is not None:
+                if len(self._unsaid) < SAID_TOGETHER:
+                    self._unsaid.append(span.verdict)
+                else:
+                    self._no_room += 1
+        self._send(built)
+
+    def _send(self, spans: Sequence[Span]) -> None:
         for queue in self._queues:
-            queue.offer(built)
+            queue.offer(spans)

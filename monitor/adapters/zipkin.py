@@ -8,6 +8,7 @@ from typing import Final
 import requests
 
 from kernel.errors import PermanentError, TemporaryError
+from monitor.adapters.posting import Poster
 from monitor.adapters.spans import TIMEOUT_S, address, session
 from monitor.traces import Span
 from monitor.zipkin_json import ReadSpan, decode, encode
@@ -25,25 +26,18 @@ class ZipkinSender:
     """
 
     def __init__(self, url: str, service: str, replica: str) -> None:
-        self._endpoint = address("zipkin_url", url, _PATH, example="http://127.0.0.1:9411")
+        endpoint = address("zipkin_url", url, _PATH, example="http://127.0.0.1:9411")
         self._service = service
         self._replica = replica
-        self._session = session()
+        self._poster = Poster(endpoint, _HEADERS, TIMEOUT_S)
 
     def send(self, spans: Sequence[Span]) -> bool:
         """See `Sender`."""
-        body = encode(spans, self._service, self._replica)
-        try:
-            answer = self._session.post(
-                self._endpoint, body, headers=_HEADERS, timeout=TIMEOUT_S, allow_redirects=False
-            )
-        except requests.RequestException:
-            return False
-        return answer.ok and not answer.is_redirect
+        return self._poster.post(encode(spans, self._service, self._replica))
 
     def close(self) -> None:
         """See `Sender`."""
-        self._session.close()
+        self._poster.close()
 
 
 def fetch_trace(url: str, trace_id: str) -> tuple[ReadSpan, ...]:

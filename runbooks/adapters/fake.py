@@ -19,6 +19,7 @@ from runbooks.changes import (
     Cordon,
     DeleteReplica,
     Drain,
+    FailOver,
     PauseRollout,
     RestoreConfig,
     ResumeRollout,
@@ -67,6 +68,8 @@ class FakeWorkloads:
         """What else there is, by target: nodes, configurations, services, jobs, and workloads' revision and pause."""
         self._took: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {}
         """By key: what a change acted on, how that was before it and what it left."""
+        self.primaries: dict[str, str] = {}
+        """By workload that is a pair: which replica takes writes."""
         self.writes: list[str] = []
         """Keys in the order in which their writes were carried out."""
 
@@ -128,6 +131,8 @@ class FakeWorkloads:
     async def change(self, change: Change, *, key: str, generation: int | None = None) -> Effect:
         """Change what is held in `things`, or the replicas of a workload."""
         target = target_of(change)
+        if isinstance(change, FailOver):
+            return self._write(("change", change.workload, change), key, generation, self._turn(change))
         if isinstance(change, RollingRestart | DeleteReplica):
             return self._write(("change", target.partition("/")[0], change), key, generation, self._renew(change))
 
@@ -164,6 +169,8 @@ class FakeWorkloads:
             status = self._find(workload)
             if isinstance(action, RestartReplica) and action.replica not in {one.id for one in status.replicas}:
                 raise RefusedError(RefusalReason.NO_TARGET, f"{workload} has no replica {action.replica!r}")
+            if isinstance(action, FailOver):
+                self._turns(action)
         return [f"would {describe(action)}"]
 
     async def nodes(self) -> Sequence[NodeStatus]:
@@ -191,6 +198,35 @@ class FakeWorkloads:
             return msgspec.structs.replace(status, replicas=replicas), before, after
 
         return write
+
+    def _turn(
+        self, change: FailOver
+    ) -> Callable[[WorkloadStatus], tuple[WorkloadStatus, dict[str, str], dict[str, str]]]:
+        def write(status: WorkloadStatus) -> tuple[WorkloadStatus, dict[str, str], dict[str, str]]:
+            old = self._turns(change)
+            new = next(one.id for one in status.replicas if one.id != old and one.ready)
+            self.primaries[status.name] = new
+            replicas = tuple(
+                msgspec.structs.replace(one, running=False, ready=False, pid=None) if one.id == old else one
+                for one in status.replicas
+            )
+            return msgspec.structs.replace(status, replicas=replicas), {"primary": old}, {"primary": new}
+
+        return write
+
+    def _turns(self, change: FailOver) -> str:
+        """Return who takes writes now, if that is whom the fail-over is from and another could take over."""
+        status, primary = self._find(change.workload), self.primaries.get(change.workload)
+        if primary is None:
+            words = f"{change.workload} is no pair of which one could take over from the other"
+            raise RefusedError(RefusalReason.NOT_ALLOWED, words)
+        if change.replica not in {one.id for one in status.replicas}:
+            raise RefusedError(RefusalReason.NO_TARGET, f"{change.workload} has no replica {change.replica!r}")
+        if primary != change.replica:
+            raise RefusedError(RefusalReason.CONFLICT, f"{change.replica} is not the primary: that is {primary}")
+        if not any(one.ready for one in status.replicas if one.id != primary):
+            raise RefusedError(RefusalReason.STATE_UNSAFE, "there is nobody to take over")
+        return primary
 
     def _alter(
         self, target: str, request: object, key: str, alter: Callable[[dict[str, str]], dict[str, str]]

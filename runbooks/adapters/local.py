@@ -12,7 +12,7 @@ import msgspec
 from kernel.adapters.http_client import HttpClient
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import SECOND, Duration
-from runbooks.changes import Change, describe_change
+from runbooks.changes import Change, FailOver, describe_change
 from runbooks.model import Action, RefusalReason, RestartReplica, Scale
 from runbooks.ports import Effect, NodeStatus, RefusedError, WorkloadStatus
 from runbooks.words import describe
@@ -70,8 +70,10 @@ class LocalWorkloads(HttpClient):
         return found
 
     async def change(self, change: Change, *, key: str, generation: int | None = None) -> Effect:
-        """Refuse: local processes have no rollouts, nodes, jobs, configurations or services of colours."""
-        del key, generation
+        """Fail over; refuse the rest: there are no rollouts, nodes, jobs, configurations or services of colours."""
+        if isinstance(change, FailOver):
+            body = {"replica": change.replica, "key": key, "generation": generation, "by": self._by}
+            return await self._ask("POST", f"/v1/workloads/{_word(change.workload)}/fail-over", Effect, body)
         raise RefusedError(RefusalReason.NOT_ALLOWED, f"a local estate cannot {describe_change(change)}")
 
     async def restore(self, of: str, *, key: str) -> Effect:
@@ -99,6 +101,10 @@ class LocalWorkloads(HttpClient):
             if not pids:
                 raise RefusedError(RefusalReason.NO_TARGET, f"{workload} has no replica {action.replica!r}")
             told.append(f"would end process {', '.join(pids)} and start another")
+        elif isinstance(action, FailOver):
+            path = f"/v1/workloads/{_word(workload)}/fail-over?replica={quote(action.replica, safe='')}"
+            facts = await self._ask("GET", path, dict[str, str])
+            told += [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
         elif isinstance(action, Scale):
             wanted = min(max(status.desired + action.by, action.minimum), action.maximum)
             told.append(f"would go from {status.desired} to {wanted} processes")

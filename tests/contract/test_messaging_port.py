@@ -297,12 +297,13 @@ async def test_dead_letters_can_be_read_like_any_queue(side):
 
 
 async def test_readers_of_one_queue_share_its_messages(side):
-    await side.publisher().publish(letters(*(f"m{number}" for number in range(40))))
-    shares: tuple[list[str], list[str]] = ([], [])
+    names = [f"m{number}" for number in range(40)]
+    await side.publisher().publish(letters(*names))
+    shares: tuple[list[Delivery], list[Delivery]] = ([], [])
 
-    def slow(share: list[str]) -> Callable[[Sequence[Delivery]], Awaitable[None]]:
+    def slow(share: list[Delivery]) -> Callable[[Sequence[Delivery]], Awaitable[None]]:
         async def keep(batch: Sequence[Delivery]) -> None:
-            share.extend(ids(batch))
+            share.extend(batch)
             await asyncio.sleep(0.01)
 
         return keep
@@ -311,8 +312,9 @@ async def test_readers_of_one_queue_share_its_messages(side):
         reading(side.consumer("cash", batch=1), slow(shares[0])),
         reading(side.consumer("cash", batch=1), slow(shares[1])),
     ):
-        await until(lambda: sum(map(len, shares)) == 40)
-    assert sorted(shares[0] + shares[1]) == sorted(f"m{number}" for number in range(40))
+        await until(lambda: len(set(ids(shares[0] + shares[1]))) == 40)
+    first = [each for each in shares[0] + shares[1] if each.attempt == 1]  # on a slow machine a connection may end
+    assert sorted(ids(first)) == sorted(names)
     assert all(shares)
 
 

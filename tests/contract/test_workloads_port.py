@@ -17,7 +17,7 @@ import pytest
 
 from kernel.errors import PermanentError, TemporaryError
 from runbooks.adapters.fake import FakeWorkloads, Trouble, plant
-from runbooks.changes import PauseRollout, ResumeRollout, RollingRestart, SetFlag, TakeBack
+from runbooks.changes import FailOver, PauseRollout, ResumeRollout, RollingRestart, SetFlag, TakeBack
 from runbooks.model import RefusalReason, RestartReplica, Scale
 from runbooks.ports import RefusedError, Workloads
 from tests.control.dummies import DummyEstate
@@ -245,6 +245,17 @@ async def test_what_someone_else_has_written_since_is_not_restored(there, worklo
     assert await workloads.effect("c/undo") is None
     seen = await workloads.change(SetFlag(there.flags, "mode", "ours"), key="d")
     assert seen.before["mode"] == "theirs"
+
+
+async def test_what_is_no_pair_is_not_failed_over_and_nothing_is_touched(workloads):
+    before = uids(await workloads.status("gateway"))
+    first = min(before)
+    for ask in (workloads.rehearse, lambda action: workloads.change(action, key="f")):
+        with pytest.raises(RefusedError) as caught:
+            await ask(FailOver("gateway", first))
+        assert caught.value.reason is RefusalReason.NOT_ALLOWED
+    assert await workloads.effect("f") is None
+    assert uids(await workloads.status("gateway")) == before
 
 
 async def test_a_rollout_is_paused_and_resumed_and_every_replica_renewed(there, workloads):

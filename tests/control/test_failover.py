@@ -11,6 +11,7 @@ import cli
 from control.failover import AFTER, Report, fail_over
 from exchange.adapters.http import Faults
 from exchange.adapters.settlement_server import SETTLEMENT_FAULTS, SettlementServer
+from exchange.adapters.settlement_source import EngineSource
 from exchange.adapters.settlement_store import SettlementStore
 from exchange.recording import RecordingLog, RecordingSettlement
 from exchange.types import Side
@@ -63,7 +64,9 @@ async def test_settlement_outlives_its_server_and_ends_when_the_ledger_went_back
     telemetry, faults = RecordingSettlement(), Faults(SETTLEMENT_FAULTS, allowed=True)
     store = SettlementStore(url, INSTRUMENTS)
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        settlement = SettlementServer(store, running.port, telemetry=telemetry, log=RecordingLog(), faults=faults)
+        settlement = SettlementServer(
+            store, EngineSource(running.port), telemetry=telemetry, log=RecordingLog(), faults=faults
+        )
         task = asyncio.create_task(settlement.run())
 
         async def trade(number):

@@ -55,11 +55,11 @@ def test_every_replica_of_a_service_is_told_the_ports_of_all(laid):
 
 def test_the_ledgers_address_names_both_databases_and_no_configuration_holds_the_password(laid):
     settings, layout, ports = laid
-    word = layout.secret("postgres").read_text()
-    assert layout.secret("postgres").stat().st_mode & 0o777 == 0o600
+    words = [layout.secret(name).read_text() for name in ("postgres", "postgres-roles")]
+    assert layout.secret("postgres-roles").stat().st_mode & 0o777 == 0o600
     for replica in BY_NAME["postgres"].ids:
         assert f"host=127.0.0.1:{ports.servers[f'{replica}/server']}" in settings.ledger_url
-    assert not [path for path in (layout.root / "config").iterdir() if word in path.read_text()]
+    assert not [path for path in (layout.root / "config").iterdir() if any(word in path.read_text() for word in words)]
 
 
 def test_a_database_of_ones_own_is_used_instead(tmp_path):
@@ -68,7 +68,12 @@ def test_a_database_of_ones_own_is_used_instead(tmp_path):
     found = server_plan.completed(settings, state.layout, plan.choose_ports(settings))
     state.release()
     assert found.ledger_url == "sqlite:////tmp/x"
-    assert found.store_url.startswith("postgresql+psycopg://")
+
+
+def test_control_does_not_keep_its_memory_on_the_servers_that_it_mends(laid):
+    settings, _, _ = laid
+    assert settings.store_url == ""
+    assert settings.ledger_url
 
 
 def test_an_embedded_estate_has_no_services(tmp_path):

@@ -22,6 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def write(root: Path, acknowledge: int, commands: list[ParticipantCommand], roun
         compact(paths(root), INSTRUMENTS)
     back = recover(paths(root), INSTRUMENTS, RecordingLog())
     for log in (back.journal, back.events):
-        log._segment_bytes = SEGMENT_BYTES  # type: ignore[misc] # many small segments, so that kills fall between
+        log._segment_bytes = SEGMENT_BYTES  # type: ignore[attr-defined] # many small segments, so that kills fall between
     plant(rounds.planted, back)
     asyncio.run(
         _send(root, back, acknowledge, commands, stream(rounds.seed, f"writer-{round_number}").randrange(40, 120))
@@ -191,7 +192,7 @@ def account(root: Path, whole: list[Sequenced], promises: Promises) -> Counter[s
         count["lost"] += places.get(key, []) != [seq] or whole[seq - 1].command != promises.sent[key]
     count["twice"] = sum(len(found) > 1 for found in places.values()) + promises.changed
     back = recover(paths(root), INSTRUMENTS, RecordingLog())
-    with back.journal, back.events:
+    with closing(back.journal), back.events:
         count["other_state"] = int(back.engine.state_hash() != engine.state_hash())
         count["compacted"] = int(back.journal.first_seq > 1)
         told = [decode_events(record.payload) for record in back.events.replay(back.events.first_seq)]

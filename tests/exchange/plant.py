@@ -13,9 +13,10 @@ from exchange.adapters.engine_client import EngineClient
 from exchange.adapters.engine_server import ENGINE_FAULTS, EngineParts, EngineServer
 from exchange.adapters.file_log import Disk
 from exchange.adapters.http import Faults, listen
-from exchange.adapters.recovery import EnginePaths
+from exchange.adapters.recovery import EnginePaths, OpenJournal
 from exchange.calendar import Calendar
 from exchange.commands import Limit, PlaceOrder
+from exchange.ports import EventTopic
 from exchange.recording import RecordingEngine, RecordingLog
 from exchange.tracing import Tracer
 from exchange.types import AccountId, ClientId, Instrument, Lots, Side, Symbol, Ticks, Venue
@@ -72,12 +73,15 @@ async def engine(
     tracer: Tracer | None = None,
     venue: Venue | None = None,
     calendar: Calendar | None = None,
+    *,
+    open_journal: OpenJournal | None = None,
+    topic: EventTopic | None = None,
 ) -> AsyncIterator[Running]:
     telemetry, log = RecordingEngine(), RecordingLog()
     faults = Faults(ENGINE_FAULTS, allowed=True)
     parts = EngineParts(
         paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue,
-        calendar=calendar,
+        calendar=calendar, open_journal=open_journal, topic=topic,
     )  # fmt: skip
     server, listener = EngineServer(parts), listen(port)
     running = Running(server, telemetry, log, faults, listener.getsockname()[1])

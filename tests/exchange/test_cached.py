@@ -10,12 +10,16 @@ import pytest
 
 from exchange.adapters.http import Faults, HttpServer, listen
 from exchange.adapters.market_data_server import FEED_FAULTS, MarketDataServer, market_data_app
+from exchange.calendar import PhaseName, calendar_of
+from exchange.calendar_page import CalendarTold, TurnTold, told
 from exchange.commands import SetPhase
 from exchange.listing import Listing
+from exchange.ports import ReferenceAnswer
 from exchange.recording import RecordingExposition, RecordingFeed, RecordingLog
 from exchange.types import ClientId, TradingPhase
 from kernel.adapters.clock import SystemClock
 from tests.exchange.plant import INSTRUMENTS, client_of, engine, eventually, order
+from tests.exchange.test_calendar import XETRA, at
 from tests.exchange.test_gateway_access import front
 
 
@@ -36,6 +40,31 @@ async def test_reference_data_needs_no_token_and_is_304_to_whoever_has_it(tmp_pa
         status, body, again = await get(http.session, http.url + "/v1/instruments", known)
         assert (status, body, again["ETag"]) == (304, b"", headers["ETag"])
         assert (await get(http.session, http.url + "/v1/instruments", '"another"'))[0] == 200
+        assert http.telemetry.reference == {ReferenceAnswer.SENT: 2, ReferenceAnswer.NOT_MODIFIED: 1}
+
+
+async def test_the_calendar_is_told_with_the_turns_of_a_week_and_the_same_tag_all_day(tmp_path):
+    moments = [at("2026-03-27 08:30"), at("2026-03-27 23:59"), at("2026-03-28 00:01")]
+    calendar, tags, said = calendar_of(XETRA), [], []
+    async with front(tmp_path, calendar=lambda: told(calendar, moments[len(said)])) as http:
+        for _ in moments:
+            status, body, headers = await get(http.session, http.url + "/v1/calendar")
+            assert (status, headers["Cache-Control"]) == (200, "public, max-age=60")
+            tags.append(headers["ETag"])
+            said.append(msgspec.json.decode(body, type=CalendarTold))
+    first = said[0]
+    assert tags[0] == tags[1] != tags[2]
+    assert (first.zone, first.day) == ("Europe/Berlin", "2026-03-27")
+    assert first.turns[0] == TurnTold("2026-03-26T16:35:00.000000Z", PhaseName.CLOSED), "today began with it"
+    assert first.turns[1] == TurnTold("2026-03-27T07:00:00.000000Z", PhaseName.PRE_OPEN)
+    assert TurnTold("2026-03-30T06:00:00.000000Z", PhaseName.PRE_OPEN) in first.turns, "by the clock of summer"
+    assert first.turns[-1].at.startswith("2026-04-03")
+
+
+async def test_without_a_calendar_it_is_said_that_there_is_none(tmp_path):
+    async with front(tmp_path) as http:
+        status, body, _ = await get(http.session, http.url + "/v1/calendar")
+        assert (status, msgspec.json.decode(body)) == (200, {"zone": "", "day": "", "turns": []})
 
 
 async def test_replicas_give_the_same_tag_for_the_same_listing_and_another_for_another(tmp_path):

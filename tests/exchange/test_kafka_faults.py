@@ -11,8 +11,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # not exported by its annotations
 
 from control.servers.kafka_cluster import Cluster
-from exchange.adapters.file_log import LogFailedError
-from exchange.adapters.kafka_log import FencedError, KafkaLog, TopicCorruptError, read_journal
+from exchange.adapters.file_log import FencedError, LogFailedError
+from exchange.adapters.kafka_log import KafkaLog, TopicCorruptError, read_journal
 from exchange.adapters.kafka_topics import check_cluster, prepare
 from exchange.commands import Sequenced
 from exchange.journal import Kind, encode_command

@@ -9,7 +9,8 @@ import time
 import pytest
 from confluent_kafka import Producer
 
-from exchange.adapters.kafka_log import FencedError, KafkaLog, TopicCorruptError, read_journal
+from exchange.adapters.file_log import FencedError
+from exchange.adapters.kafka_log import KafkaLog, TopicCorruptError, read_journal
 from exchange.adapters.kafka_mirror import Mirror
 from exchange.adapters.kafka_topics import prepare
 from exchange.journal import Kind

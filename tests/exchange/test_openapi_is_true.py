@@ -16,7 +16,7 @@ TOKEN = {"Authorization": "Bearer trade-secret"}
 OPERATIONS = (
     ("/v1/orders", "post"), ("/v1/orders", "delete"), ("/v1/orders/{order_id}", "delete"),
     ("/v1/orders/{order_id}", "patch"), ("/v1/orders/by-client-id/{account}/{client_id}", "get"),
-    ("/v1/instruments", "get"), ("/health/live", "get"), ("/health/ready", "get"),
+    ("/v1/instruments", "get"), ("/v1/calendar", "get"), ("/health/live", "get"), ("/health/ready", "get"),
 )  # fmt: skip
 # A well-made order may be refused: by the rules of the market (422), or because its type has no such member (400).
 MARKETS_RULES = [positive_data_acceptance]

@@ -13,6 +13,7 @@ import pytest
 
 from exchange.adapters.http import Faults
 from exchange.adapters.settlement_server import SETTLEMENT_FAULTS, SettlementServer
+from exchange.adapters.settlement_source import EngineSource
 from exchange.adapters.settlement_store import SettlementStore
 from exchange.commands import Sequenced
 from exchange.engine import Engine
@@ -134,7 +135,9 @@ async def test_the_consumer_settles_what_the_engine_trades_and_lags_when_it_is_s
     faults, telemetry = Faults(SETTLEMENT_FAULTS, allowed=True), RecordingSettlement()
     store = SettlementStore(tmp_path / "ledger.sqlite", INSTRUMENTS)
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        server = SettlementServer(store, running.port, telemetry=telemetry, log=RecordingLog(), faults=faults)
+        server = SettlementServer(
+            store, EngineSource(running.port), telemetry=telemetry, log=RecordingLog(), faults=faults
+        )
         task = asyncio.create_task(server.run())
         for number in range(10):
             await client.submit(order(f"s{number}", Side.SELL), 5)
@@ -150,7 +153,9 @@ async def test_the_consumer_settles_what_the_engine_trades_and_lags_when_it_is_s
         faults._active.clear()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        again = SettlementServer(store, running.port, telemetry=telemetry, log=RecordingLog(), faults=faults)
+        again = SettlementServer(
+            store, EngineSource(running.port), telemetry=telemetry, log=RecordingLog(), faults=faults
+        )
         task = asyncio.create_task(again.run())
         await eventually(lambda: telemetry.trades >= 11)
         status = await again.status()

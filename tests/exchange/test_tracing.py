@@ -11,6 +11,7 @@ from exchange.adapters.gateway import Gateway
 from exchange.adapters.http import Faults, HttpServer, listen
 from exchange.adapters.market_data_server import FEED_FAULTS, MarketDataServer
 from exchange.adapters.settlement_server import SETTLEMENT_FAULTS, SettlementServer
+from exchange.adapters.settlement_source import EngineSource
 from exchange.adapters.settlement_store import SettlementStore
 from exchange.journal import Kind, decode_command, decode_events
 from exchange.ports import RequestOutcome
@@ -23,12 +24,12 @@ from exchange.recording import (
 )
 from kernel.adapters.clock import SystemClock
 from kernel.trace import order_trace_id
-from monitor.traces import Policy, commit_spans, publish_spans, request_spans, settle_spans
+from monitor.traces import Look, Policy, commit_spans, publish_spans, request_spans, settle_spans
 from tests.exchange.plant import INSTRUMENTS, client_of, engine, eventually, order
 
 HEADER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ORDER = {"symbol": "AAA", "quantity": 5, "price": 1000}
-ALL = Policy(share=1.0)
+ALL = Look(Policy(share=1.0))
 
 
 class KeepingTracer:
@@ -38,7 +39,7 @@ class KeepingTracer:
         self.spans = []
 
     def answered(self, one):
-        self.spans.extend(request_spans(one, ALL))
+        self.spans.extend(request_spans([one], ALL))
 
     def committed(self, one):
         self.spans.extend(commit_spans(one, ALL))
@@ -59,7 +60,9 @@ async def plant(root, tracer, log):
         faults = Faults(FEED_FAULTS | SETTLEMENT_FAULTS, allowed=True)
         feed = MarketDataServer([one.symbol for one in INSTRUMENTS], running.port, clock=SystemClock(),
                                 telemetry=RecordingFeed(), faults=faults, **common)  # fmt: skip
-        ledger = SettlementServer(store, running.port, telemetry=RecordingSettlement(), faults=faults, **common)
+        ledger = SettlementServer(
+            store, EngineSource(running.port), telemetry=RecordingSettlement(), faults=faults, **common
+        )
         gateway = Gateway(client, RecordingGateway(), RecordingExposition(), replica="gateway-1", trade_secret="secret",
                           capacity_per_s=1000.0, engine_timeout_s=0.6, tracer=tracer, log=log)  # fmt: skip
         server = HttpServer(gateway, listen(0))

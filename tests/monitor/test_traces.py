@@ -4,18 +4,21 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from exchange.commands import Halt, Limit, PlaceOrder, Sequenced
 from exchange.engine import Engine
 from exchange.events import Happened, Rejected, Traded
 from exchange.flow import OrderFlow
+from exchange.journal import encode_command, encode_events
 from exchange.ports import RequestOutcome
 from exchange.tracing import Answered, Committed, Handled
 from exchange.types import HaltReason, Instrument, Side
-from kernel.time import MILLISECOND
+from kernel.time import MILLISECOND, to_seconds
 from kernel.trace import order_trace_id
 from monitor.traces import (
     MAX_TRADES_TOLD,
+    Look,
     Policy,
     SpanKind,
     commit_spans,
@@ -25,7 +28,7 @@ from monitor.traces import (
     settle_spans,
 )
 
-ALL, NONE = Policy(share=1.0), Policy(share=0.0)
+ALL, NONE = Look(Policy(share=1.0)), Look(Policy(share=0.0))
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 INSTRUMENTS = (Instrument("AAA", 1_000, 200), Instrument("BBB", 500, 100))
 MS = MILLISECOND
@@ -41,24 +44,31 @@ def day(count, seed=7, trace=""):
             events = engine.apply(batch[-1])
             flow.observe(events)
             happened.append(Happened(seq, batch[-1].at, events, trace))
-        yield Committed(batch, happened, [0.002] * 10, [0.000_01] * 10, 0.003, first * 10 * MS + 4 * MS)
+        yield commit(batch, happened, [0.002] * 10, [0.000_01] * 10, 0.003, first * 10 * MS + 4 * MS)
+
+
+def commit(batch, happened, *times):
+    """Return what an engine tells of a batch."""
+    return Committed(batch, happened, *times, [encode_command(one) for one in batch],
+                     [encode_events(one) for one in happened])  # fmt: skip
 
 
 def requests_of(committed):
     for item, result in zip(committed.batch, committed.happened, strict=True):
         rejected = isinstance(result.events[0], Rejected)
         outcome = RequestOutcome.REJECTED if rejected else RequestOutcome.ACCEPTED
-        yield Answered(item.command, item.trace, f"r-{item.seq}", outcome, 422 if rejected else 201,
-                       item.at - 3 * MS, committed.durable_at + MS)  # fmt: skip
+        took_s = to_seconds(committed.durable_at - item.at) + 0.004
+        yield Answered(item.seq, item.command, item.trace, f"r-{item.seq}", outcome, 422 if rejected else 201,
+                       took_s, committed.durable_at + MS)  # fmt: skip
 
 
-def spans_of(committed, policy):
+def spans_of(committed, look):
     handled = Handled(committed.happened, committed.durable_at, committed.durable_at + MS)
     for request in requests_of(committed):
-        yield from request_spans(request, policy)
-    yield from commit_spans(committed, policy)
-    yield from publish_spans(handled, policy)
-    yield from settle_spans(handled, policy)
+        yield from request_spans([request], look)
+    yield from commit_spans(committed, look)
+    yield from publish_spans(handled, look)
+    yield from settle_spans(handled, look)
 
 
 def test_every_span_hangs_on_another_of_its_trace_or_is_the_request_itself():
@@ -112,15 +122,15 @@ def test_a_halt_among_orders_has_no_spans_and_costs_the_others_none():
 @settings(max_examples=40)
 @given(st.integers(0, 2**32), st.floats(0, 1))
 def test_all_processes_pick_the_same_orders(seed, share):
-    policy = Policy(share=share)
+    look = Look(Policy(share=share))
     for batch in day(30, seed):
         expected = {
             order_trace_id(item.command.account, item.command.client_id)
             for item, result in zip(batch.batch, batch.happened, strict=True)
-            if is_picked(share, item.command.client_id, "") or isinstance(result.events[0], Rejected)
+            if is_picked(share, item.seq, item.command.client_id, "") or isinstance(result.events[0], Rejected)
         }
-        by_gateway = {span.trace_id for one in requests_of(batch) for span in request_spans(one, policy)}
-        by_engine = {span.trace_id for span in commit_spans(batch, policy)}
+        by_gateway = {span.trace_id for one in requests_of(batch) for span in request_spans([one], look)}
+        by_engine = {span.trace_id for span in commit_spans(batch, look)}
         assert by_gateway == by_engine == expected
 
 
@@ -137,19 +147,19 @@ def test_time_runs_forward_within_a_trace():
 
 def test_what_is_asked_again_stands_beside_the_first_answer():
     order = PlaceOrder("ann", "c1", "AAA", Side.BUY, 1, Limit(1_000))
-    first = Answered(order, "", "r-1", RequestOutcome.ACCEPTED, 201, 0, MS)
-    again = first._replace(request_id="r-2", outcome=RequestOutcome.REPLAYED)
-    (one,), (two,) = request_spans(first, ALL), request_spans(again, ALL)
+    first = Answered(1, order, "", "r-1", RequestOutcome.ACCEPTED, 201, 0.001, MS)
+    again = replace(first, request_id="r-2", outcome=RequestOutcome.REPLAYED)
+    (one,), (two,) = request_spans([first], ALL), request_spans([again], ALL)
     assert one.trace_id == two.trace_id
     assert one.span_id != two.span_id
 
 
 def test_an_order_without_an_answer_is_an_error_and_a_reject_is_none():
     order = PlaceOrder("ann", "c1", "AAA", Side.BUY, 1, Limit(1_000))
-    lost = Answered(order, "", "r-1", RequestOutcome.UNKNOWN, 504, 0, MS)
-    (span,) = request_spans(lost, NONE)
+    lost = Answered(0, order, "", "r-1", RequestOutcome.UNKNOWN, 504, 0.001, MS)
+    (span,) = request_spans([lost], NONE)
     assert span.error == "unknown"
-    (span,) = request_spans(lost._replace(outcome=RequestOutcome.REJECTED, http_status=422), NONE)
+    (span,) = request_spans([replace(lost, outcome=RequestOutcome.REJECTED, http_status=422)], NONE)
     assert not span.error
 
 
@@ -160,7 +170,7 @@ def test_a_market_order_that_eats_a_book_tells_some_trades_and_their_number():
     item = Sequenced(101, 0, PlaceOrder("bob", "b", "AAA", Side.BUY, 100, Limit(1_000)))
     events = engine.apply(item)
     assert sum(isinstance(event, Traded) for event in events) == 100
-    batch = Committed([item], [Happened(101, 0, events)], [0.0], [0.0], 0.0, MS)
+    batch = commit([item], [Happened(101, 0, events)], [0.0], [0.0], 0.0, MS)
     order = next(span for span in commit_spans(batch, ALL) if span.name == "engine order")
     assert len(order.events) == MAX_TRADES_TOLD
     assert order.attributes["exchange.trades"] == 100
@@ -169,5 +179,5 @@ def test_a_market_order_that_eats_a_book_tells_some_trades_and_their_number():
 def test_what_no_participant_asked_has_no_trace():
     engine, item = Engine(INSTRUMENTS), Sequenced(1, 0, Halt("h", None, HaltReason.OPERATOR))
     happened = Happened(1, 0, engine.apply(item))
-    assert not list(commit_spans(Committed([item], [happened], [9.0], [9.0], 9.0, MS), ALL))
+    assert not list(commit_spans(commit([item], [happened], [9.0], [9.0], 9.0, MS), ALL))
     assert not list(publish_spans(Handled([happened, Happened(2, 0, ())], 0, MS), ALL))

@@ -34,7 +34,6 @@ RECORDED = {
 FOREIGN = {
     "up",
     "process_resident_memory_bytes",
-    "kafka_consumergroup_lag",
     "certmanager_certificate_expiration_timestamp_seconds",
 }
 BOUND = {name: bind(runbook, LABELS) for name, runbook in RUNBOOKS.items()}

@@ -11,6 +11,7 @@ from runbooks.changes import (
     Cordon,
     DeleteReplica,
     Drain,
+    FailOver,
     PauseRollout,
     RestoreConfig,
     RollBack,
@@ -87,6 +88,38 @@ def decide(action, *, runbook=None, plant_facts=None, history=(), undo=False):
 
 def reason(*args, **kwargs):
     return decide(*args, **kwargs).reason
+
+
+def pair(*ready):
+    """The gateways, of which one is as the primary of a pair and the other as its stand-by."""
+    one, two = workload("gateway").replicas
+    return workload("gateway", replicas=tuple(
+        msgspec.structs.replace(each, ready=is_ready) for each, is_ready in zip((one, two), ready, strict=True)
+    ))  # fmt: skip
+
+
+def test_a_fail_over_needs_one_to_go_to_and_two_people_when_the_old_one_is_ready():
+    action = FailOver("gateway", "gateway-1")
+    assert reason(action, plant_facts=facts(pair(False, True))) == ""
+    assert reason(action, plant_facts=facts(pair(False, False))) == RefusalReason.STATE_UNSAFE
+    alone = workload("gateway", replicas=pair(False, True).replicas[:1])
+    assert reason(action, plant_facts=facts(alone)) == RefusalReason.STATE_UNSAFE
+    assert reason(action, plant_facts=facts(pair(True, True))) == RefusalReason.FOUR_EYES
+    eyes = book(action, consent=Consent.FOUR_EYES)
+    assert reason(action, runbook=eyes, plant_facts=facts(pair(True, True))) == ""
+
+
+def test_a_fail_over_touches_both_of_the_pair_and_is_kept_out_of_an_auction_while_the_old_one_serves():
+    action, auction = FailOver("gateway", "gateway-1"), MarketFacts(phase="opening_auction", auction=True)
+    assert touched(action, facts()) == 2
+    narrow = book(action, replicas=1)
+    assert reason(action, runbook=narrow, plant_facts=facts(pair(False, True))) == RefusalReason.BLAST_RADIUS
+    eyes = book(action, consent=Consent.FOUR_EYES)
+    serving = facts(pair(True, True), market=auction)
+    assert reason(action, runbook=eyes, plant_facts=serving) == RefusalReason.MARKET_PHASE
+    assert reason(action, plant_facts=facts(pair(False, True), market=auction)) == ""
+    assert reason(FailOver("gateway", "gateway-9"), plant_facts=facts(pair(False, True))) == RefusalReason.NO_TARGET
+    assert reason(FailOver("gateway", ""), plant_facts=facts(pair(False, True))) == RefusalReason.NO_TARGET
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from runbooks.changes import (
     Cordon,
     DeleteReplica,
     Drain,
+    FailOver,
     PauseRollout,
     RestoreConfig,
     ResumeRollout,
@@ -144,8 +145,8 @@ class KubernetesWorkloads:
             case TakeBack():
                 deed = self._restore(action.of)
             case (
-                RollingRestart() | RollBack() | PauseRollout() | ResumeRollout() | DeleteReplica() | Cordon() | Drain()
-                | RunJob() | SetFlag() | RestoreConfig() | SwitchService()
+                RollingRestart() | RollBack() | PauseRollout() | ResumeRollout() | DeleteReplica() | FailOver()
+                | Cordon() | Drain() | RunJob() | SetFlag() | RestoreConfig() | SwitchService()
             ):  # fmt: skip
                 deed = self._change(action, _REHEARSAL)
             case _:
@@ -199,6 +200,9 @@ class KubernetesWorkloads:
                     return await switcher.plan(switch)
 
                 return Edit(self._api, describe_change(change), plan_switch)
+            case FailOver():
+                words = f"to {describe_change(change)} is the work of the operator that owns its pods, not ours"
+                raise RefusedError(RefusalReason.NOT_ALLOWED, words)
             case DeleteReplica():
                 return DeleteStuck(self._api, self._reader, self._clock, change.workload, change.replica)
             case Drain():

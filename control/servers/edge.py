@@ -1,0 +1,287 @@
+"""The edge: HAProxy or nginx before the gateways, by the configurations of `deploy/` with an estate's addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+import psutil
+
+from control.addresses import HOST
+from control.child import tied
+from control.plan import holder_of, is_free
+from kernel.errors import InputError, PermanentError, TemporaryError
+
+DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"
+BALANCERS: Final = ("haproxy", "nginx")
+Balancer = Literal["haproxy", "nginx"]
+READY_WITHIN_S: Final = 20.0
+SELF: Final = "/health/edge"
+"""Answered by the edge itself, whatever the gateways do."""
+_SBIN: Final = "/usr/sbin"
+_STEP_S: Final = 0.05
+_GRACE_S: Final = 5.0
+_SOCKET_S: Final = 0.8
+_ANSWER: Final = 65_536
+
+
+@dataclass(frozen=True)
+class EdgePlace:
+    """One edge: what stands where."""
+
+    balancer: Balancer
+    directory: Path
+    """Configuration, output, cache; others may be let in (nginx's workers are nobody)."""
+    certificate: Path
+    """Key and certificate, PEM."""
+    https: int
+    stats: int
+    gateways: Mapping[str, int]
+    """Every gateway there may be, by name: those that do not run are found out by asking."""
+    market_data: int = 0
+    """0: books and feed are not offered (nginx only)."""
+    program: str = ""
+    """Empty: the one on PATH, or where Debian puts it."""
+
+
+def find(balancer: str, named: str = "") -> Path:
+    """Return the program of a load balancer.
+
+    Raises:
+        InputError: the one named is no program, or no such balancer is known.
+        PermanentError: it is not installed.
+    """
+    if balancer not in BALANCERS:
+        raise InputError("edge", f"{balancer!r} is not known", right=f"there are {', '.join(BALANCERS)}")
+    if named:
+        if not os.access(named, os.X_OK):
+            raise InputError(f"edge program {named}", "is no program", right="leave it out to have it looked for")
+        return Path(named)
+    found = shutil.which(balancer) or shutil.which(balancer, path=_SBIN)
+    if found is None:
+        raise PermanentError(f"there is no program {balancer}: install it (Debian: {balancer}), or choose another edge")
+    return Path(found)
+
+
+def config_of(place: EdgePlace, control_socket: Path) -> str:
+    """Return the configuration of an edge: the file of `deploy/` with other addresses, and all gateways.
+
+    Raises:
+        PermanentError: the file does not have what is to be replaced in it.
+    """
+    return _haproxy(place, control_socket) if place.balancer == "haproxy" else _nginx(place)
+
+
+def _haproxy(place: EdgePlace, control_socket: Path) -> str:
+    text = _text("haproxy/haproxy.cfg")
+    # At layer 4 there is neither TLS nor a second try: an estate's edge has none of it.
+    text = text[: _at(text, "# --- layer 4 ")]
+    servers = "".join(f"    server {name} {HOST}:{port}\n" for name, port in place.gateways.items())
+    start = _at(text, "    server gateway-1 ")
+    end = text.index("\n\n", start) + 1
+    text = text[:start] + servers + text[end:]
+    return _swapped(text, {
+        "127.0.0.1:18444": f"{HOST}:{place.https}",
+        "127.0.0.1:18446": f"{HOST}:{place.stats}",
+        "/etc/tapewatch/edge.pem": str(place.certificate),
+        "/run/tapewatch-haproxy.sock": str(control_socket),
+        # In an estate every participant comes from this machine: one address is all of them.
+        "sc_conn_cur(0) gt 256": "sc_conn_cur(0) gt 4096",
+        # Otherwise a second HAProxy would share the port with one that was left behind, and nobody would be told.
+        "    maxconn 4096\n    log": "    maxconn 4096\n    noreuseport\n    log",
+        "    option dontlognull\n": "    option dontlognull\n    option dontlog-normal\n",
+    })  # fmt: skip
+
+
+def _nginx(place: EdgePlace) -> str:
+    text = _text("nginx/nginx.conf")
+    ports = place.gateways.values()
+    servers = "".join(f"        server {HOST}:{port} max_fails=2 fail_timeout=1s;\n" for port in ports)
+    start = _at(text, "        server 127.0.0.1:18800 ")
+    end = _at(text, "        keepalive 64;")
+    text = text[:start] + servers + text[end:]
+    if os.getuid() == 0:  # its workers would be nobody, to whom a state directory may be closed
+        text = "user root;\n" + text
+    return _swapped(text, {
+        "127.0.0.1:18443": f"{HOST}:{place.https}",
+        "127.0.0.1:18446": f"{HOST}:{place.stats}",
+        "127.0.0.1:18720": f"{HOST}:{place.market_data or 9}",
+        "/etc/tapewatch/edge.pem": str(place.certificate),
+        "/run/tapewatch-nginx.pid": str(place.directory / "nginx.pid"),
+        "/var/cache/tapewatch-edge": str(place.directory / "cache"),
+        "limit_conn clients 256": "limit_conn clients 4096",
+        "access_log /dev/stdout orders;": "access_log off;",
+    })  # fmt: skip
+
+
+def _text(name: str) -> str:
+    path = DEPLOY / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PermanentError(f"{path}: cannot be read ({error.strerror}); install the project whole") from error
+
+
+def _at(text: str, mark: str) -> int:
+    at = text.find(mark)
+    if at < 0:
+        raise PermanentError(f"the edge's configuration has no {mark.strip()!r}")
+    return at
+
+
+def _swapped(text: str, swaps: Mapping[str, str]) -> str:
+    for old, new in swaps.items():
+        _at(text, old)
+        text = text.replace(old, new)
+    return text
+
+
+class Edge:
+    """One load balancer; it ends with the thread that started it."""
+
+    def __init__(self, place: EdgePlace) -> None:
+        """Nothing is started before `start`."""
+        self.place: Final = place
+        self._program: Final = find(place.balancer, place.program)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._short = Path()
+        """A directory whose path is short enough for a socket in it."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None when it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs, and before."""
+        code = self._process.poll() if self._process is not None else None
+        if code is not None:
+            self._end_workers()
+        return code
+
+    def start(self, within_s: float = READY_WITHIN_S) -> None:
+        """Start it; returns when it takes connections.
+
+        Raises:
+            PermanentError: it refuses its configuration, or ended; carries its last words.
+            TemporaryError: it was not ready in time.
+        """
+        assert self._process is None, "it runs already"
+        place = self.place
+        place.directory.mkdir(parents=True, exist_ok=True)
+        self._end_workers()
+        for port in (place.https, place.stats):
+            if not is_free(port):
+                raise PermanentError(f"port {port} of the edge is in use by {holder_of(port)}")
+        self._short = Path(tempfile.mkdtemp(prefix="tapewatch-edge-"))
+        path = place.directory / f"{place.balancer}.conf"
+        path.write_text(config_of(place, self._short / "control.sock"), encoding="utf-8")
+        if place.balancer == "haproxy":
+            argv = [str(self._program), "-db", "-f", str(path)]
+        else:
+            argv = [str(self._program), "-p", str(place.directory), "-e", "stderr", "-c", str(path)]
+        try:
+            with self._output.open("wb") as output:
+                self._process = subprocess.Popen(
+                    tied(argv), cwd=place.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    start_new_session=True,
+                )  # fmt: skip
+            self._wait(time.monotonic() + within_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End it: connections that have something under way may finish it."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM if self.place.balancer == "haproxy" else signal.SIGQUIT)
+            try:
+                self._process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+            self._end_workers()
+        if self._short.name:
+            shutil.rmtree(self._short, ignore_errors=True)
+            self._short = Path()
+
+    def tell(self, command: str) -> str:
+        """Give HAProxy a command on its socket and return the answer (nginx has no such thing).
+
+        Raises:
+            TemporaryError: it does not answer.
+            PermanentError: it is nginx.
+        """
+        if self.place.balancer != "haproxy":
+            raise PermanentError("nginx takes no commands while it runs")
+        try:
+            with socket.socket(socket.AF_UNIX) as line:
+                line.settimeout(_SOCKET_S)
+                line.connect(str(self._short / "control.sock"))
+                line.sendall(command.encode() + b"\n")
+                answer = b""
+                while part := line.recv(_ANSWER):
+                    answer += part
+        except OSError as error:
+            raise TemporaryError(f"HAProxy does not answer on its socket: {error}") from error
+        return answer.decode("utf-8", "replace").strip()
+
+    def last_words(self) -> str:
+        """Return what it wrote last, for error messages."""
+        try:
+            lines = self._output.read_text(errors="replace").splitlines()
+        except OSError:
+            return "(its output cannot be read)"
+        telling = [line for line in lines if "ALERT" in line or "emerg" in line or "error" in line.lower()] or lines
+        return " / ".join(telling[-4:])[:600] or "(it wrote nothing)"
+
+    def _end_workers(self) -> None:
+        """End workers of an nginx whose master was killed: they would go on serving, and hold the port."""
+        if self.place.balancer != "nginx":
+            return
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.name() == "nginx" and Path(process.cwd()) == self.place.directory.resolve():
+                    process.kill()
+
+    @property
+    def _output(self) -> Path:
+        return self.place.directory / f"{self.place.balancer}.out"
+
+    def _wait(self, until_s: float) -> None:
+        assert self._process is not None
+        while time.monotonic() < until_s:
+            if self._process.poll() is not None:
+                raise PermanentError(
+                    f"{self.place.balancer} ended with exit code {self._process.returncode}: {self.last_words()}"
+                )
+            try:
+                socket.create_connection((HOST, self.place.https), timeout=_SOCKET_S).close()
+            except OSError:
+                time.sleep(_STEP_S)
+            else:
+                return
+        raise TemporaryError(f"{self.place.balancer} was not ready in time: {self.last_words()}")
+
+
+def balancer_of(word: str) -> Balancer:
+    """Return the balancer of that name.
+
+    Raises:
+        InputError: none is known by it.
+    """
+    if word not in BALANCERS:
+        raise InputError("edge", f"{word!r} is not known", right=f"there are {', '.join(BALANCERS)}")
+    return cast("Balancer", word)

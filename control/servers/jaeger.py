@@ -1,0 +1,227 @@
+"""Jaeger: found, or built once from its Go module; a child on loopback that takes OTLP, traces in memory, no page."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from control.addresses import HOST
+from control.child import tied
+from control.plan import free_ports
+from control.servers.go_module import GoModule, build, check_go
+from control.servers.store import Tell, cache, elapsed, publish, tell, work_place
+from kernel.errors import InputError, PermanentError, TemporaryError
+
+MODULE: Final = "github.com/jaegertracing/jaeger"
+VERSION: Final = "v1.76.0"
+"""Of the module; its program is Jaeger 2. Go's rules keep the module's own version 2 from being fetched by its name."""
+SUM: Final = "h1:sWCOOF1dr+NL0PLil7mFo3BqqQL8k4WiM7aguFbc14g="
+"""Go's own checksum of the module: a build of other sources is refused."""
+_MODULE: Final = GoModule(
+    title="Jaeger",
+    module=MODULE,
+    version=VERSION,
+    sum=SUM,
+    package="./cmd/jaeger",
+    go=(1, 25),
+    copied=True,
+    get=", or name a program with TAPEWATCH_JAEGER",
+)
+_NEED_BYTES: Final = 6_000_000_000
+_CONFIG: Final = """\
+service:
+  extensions: [jaeger_storage, jaeger_query, healthcheckv2]
+  pipelines:
+    traces:
+      receivers: [otlp]
+      processors: [batch]
+      exporters: [jaeger_storage_exporter]
+  telemetry:
+    metrics: {{level: none}}
+    logs: {{level: warn}}
+extensions:
+  jaeger_query:
+    storage: {{traces: memory}}
+    http: {{endpoint: "{host}:{query}"}}
+    grpc: {{endpoint: "{host}:{query_grpc}"}}
+  jaeger_storage:
+    backends:
+      memory:
+        memory: {{max_traces: {max_traces}}}
+  healthcheckv2:
+    use_v2: true
+    http: {{endpoint: "{host}:{health}"}}
+receivers:
+  otlp:
+    protocols:
+      http: {{endpoint: "{host}:{otlp}"}}
+processors:
+  batch: {{timeout: 200ms}}
+exporters:
+  jaeger_storage_exporter: {{trace_storage: memory}}
+"""
+"""By default it listens on every interface; each address is said here, and all are loopback."""
+READY_WITHIN_S: Final = 30.0
+MAX_TRACES: Final = 50_000
+"""How many traces it keeps; then the oldest go."""
+_STEP_S: Final = 0.1
+_GRACE_S: Final = 10.0
+_OK: Final = 200
+
+
+def find(named: str = "") -> Path | None:
+    """Return the program: the one `named` (setting jaeger), else the one in the cache; or None.
+
+    Raises:
+        InputError: the one named is no program.
+    """
+    if named:
+        path = Path(named).expanduser()
+        if not (path.is_file() and os.access(path, os.X_OK)):
+            raise InputError(
+                f"setting jaeger (TAPEWATCH_JAEGER): {named}", "is no program", right="leave it out to have one built"
+            )
+        return path
+    return _target() if os.access(_target(), os.X_OK) else None
+
+
+def _target() -> Path:
+    return cache() / f"jaeger-{VERSION.removeprefix('v')}-{re.sub(r'[^A-Za-z0-9]', '', SUM)[2:12]}"
+
+
+def find_or_build(named: str = "", say: Tell | None = None) -> Path:
+    """Return the program, building it first when there is none: about eight minutes on two cores.
+
+    Raises:
+        InputError: the one named is no program.
+        PermanentError: it cannot be built; says what to install, or the build's last words.
+    """
+    found = find(named)
+    if found is not None:
+        return found
+    say = say or tell
+    check_go(_MODULE)
+    target = _target()
+    with work_place("jaeger", _NEED_BYTES, say) as work:
+        if os.access(target, os.X_OK):
+            return target
+        say(f"building Jaeger {VERSION} from sources, once: about eight minutes on two cores, 100 MB in the end")
+        began = time.monotonic()
+        publish(build(_MODULE, work), target)
+    say(f"built {target} in {elapsed(began)}")
+    return target
+
+
+class Jaeger:
+    """One Jaeger. A context manager; it ends with the thread that started it, and its traces with it."""
+
+    def __init__(self, program: Path, *, port: int = 0, otlp_port: int = 0) -> None:
+        """Take ports for its API and for spans (0: free ones); nothing is started before `start`."""
+        query, otlp, self._health_port, self._grpc_port = free_ports(4)
+        self.port = port or query
+        self.otlp_port = otlp_port or otlp
+        self.url = f"http://{HOST}:{self.port}"
+        """Of its query API."""
+        self.otlp_url = f"http://{HOST}:{self.otlp_port}"
+        """Where spans go by OTLP."""
+        self.ready_s = 0.0
+        """Seconds from the start to ready."""
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory = Path()
+
+    def __enter__(self) -> Self:
+        """Start it and wait until it is ready."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None when it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def start(self, within_s: float = READY_WITHIN_S) -> Self:
+        """Start it; returns when it takes spans.
+
+        Raises:
+            PermanentError: the server ended; carries its last words.
+            TemporaryError: it was not ready in time.
+        """
+        assert self._process is None, "it runs already"
+        began = time.monotonic()
+        self._directory = Path(tempfile.mkdtemp(prefix="tapewatch-jaeger-"))
+        config = self._directory / "jaeger.yaml"
+        config.write_text(
+            _CONFIG.format(
+                host=HOST, query=self.port, query_grpc=self._grpc_port, health=self._health_port, otlp=self.otlp_port,
+                max_traces=MAX_TRACES,
+            )
+        )  # fmt: skip
+        try:
+            with (self._directory / "out.log").open("wb") as output:
+                self._process = subprocess.Popen(
+                    tied([str(self._program), "--config", str(config)]), cwd=self._directory, stdin=subprocess.DEVNULL,
+                    stdout=output, stderr=output, start_new_session=True,
+                )  # fmt: skip
+            self._wait(began + within_s)
+        except BaseException:
+            self.close()
+            raise
+        self.ready_s = time.monotonic() - began
+        return self
+
+    def close(self) -> None:
+        """End it; what it kept is gone."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._directory.name:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = Path()
+
+    def _wait(self, until: float) -> None:
+        assert self._process is not None
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                raise PermanentError(f"Jaeger ended with exit code {self._process.returncode}: {self.last_words()}")
+            if self._healthy():
+                return
+            time.sleep(_STEP_S)
+        raise TemporaryError(f"Jaeger was not ready in time: {self.last_words()}")
+
+    def _healthy(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self._health_port, timeout=2)
+        try:
+            connection.request("GET", "/status")
+            return connection.getresponse().status == _OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def last_words(self) -> str:
+        """Return what it wrote last, for error messages."""
+        try:
+            lines = (self._directory / "out.log").read_text(errors="replace").splitlines()
+        except OSError:
+            return "(its output cannot be read)"
+        return " / ".join(lines[-6:])[:600] or "(it wrote nothing)"

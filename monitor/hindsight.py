@@ -1,0 +1,179 @@
+"""What a process remembers of the orders it was told of, to build a span that it had left out at first.
+
+Whether an order is slow, or fails, is known when it has gone its whole way; by then most processes have let it pass. So
+each remembers the last orders it was told of without building anything. When a `Verdict` comes, the order's spans are
+built from that; told of the order later, a process knows already. (The idea is that of Zhang and others, "The Benefit of
+Hindsight", NSDI 2023.)
+
+What is remembered are bytes, some orders in one piece: tens of thousands of small objects that live for seconds would
+scatter all others over the memory, which cost a gateway a tenth of its time. Memory is bounded by orders; a verdict on an
+order that may have been forgotten already is counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from exchange.journal import decode_command, decode_events
+from exchange.tracing import Answered, Committed, Handled
+from kernel.time import Duration, Instant, seconds
+from monitor.traces import (
+    Key,
+    Look,
+    Policy,
+    Span,
+    Verdict,
+    commit_spans,
+    publish_spans,
+    request_spans,
+    settle_spans,
+)
+
+REMEMBERED: Final = 32_768
+"""Orders of each kind that a process remembers, ten megabytes at most: a minute and a half of an exchange with 350 orders
+a second, four seconds of one with 8,000."""
+WANTED: Final = 8_192
+"""Orders that are kept because somebody said so; the oldest goes first."""
+WANTED_FOR: Final = seconds(120)
+_SLACK: Final = seconds(1)
+"""Clocks of processes on one machine agree better than this."""
+_Told = TypeVar("_Told")
+
+
+class Kind(NamedTuple, Generic[_Told]):
+    """What a memory has to know of one kind of telling."""
+
+    spans: Callable[[_Told, Look], Iterator[Span]]
+    """One of the functions of `monitor.traces`."""
+    when: Callable[[_Told], int]
+    """At which instant it was told."""
+    size: Callable[[_Told], int]
+    """Of how many orders it tells."""
+    pack: Callable[[_Told], bytes]
+    unpack: Callable[[bytes], _Told]
+
+
+def _pack_commit(one: Committed) -> bytes:
+    """Return a commit as bytes: its records are bytes already, and are only put together."""
+    return _PACK((
+        array("I", map(len, one.records)).tobytes(), b"".join(one.records),
+        array("I", map(len, one.told)).tobytes(), b"".join(one.told),
+        array("d", one.waited_s).tobytes(), array("d", one.apply_s).tobytes(), one.sync_s, one.durable_at,
+    ))  # fmt: skip
+
+
+def _unpack_commit(data: bytes) -> Committed:
+    lengths, records, told_lengths, told, waited_s, apply_s, sync_s, durable_at = _UNPACK_COMMIT(data)
+    records_of, told_of = list(_parts(lengths, records)), list(_parts(told_lengths, told))
+    return Committed(
+        [decode_command(record) for record in records_of], [decode_events(one) for one in told_of],
+        array("d", waited_s), array("d", apply_s), sync_s, Instant(durable_at), records_of, told_of,
+    )  # fmt: skip
+
+
+def _parts(lengths: bytes, data: bytes) -> Iterator[bytes]:
+    place = 0
+    for length in array("I", lengths):
+        yield data[place : place + length]
+        place += length
+
+
+_PACK: Final = msgspec.msgpack.Encoder().encode
+_UNPACK_COMMIT: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes, bytes, bytes, bytes, float, int]).decode
+ANSWERED: Final[Kind[Sequence[Answered]]] = Kind(
+    request_spans, lambda some: some[-1].answered_at, len, _PACK, msgspec.msgpack.Decoder(list[Answered]).decode
+)
+COMMITTED: Final[Kind[Committed]] = Kind(
+    commit_spans, lambda one: one.durable_at, lambda one: len(one.batch), _pack_commit, _unpack_commit
+)
+_UNPACK_HANDLED: Final = msgspec.msgpack.Decoder(Handled).decode
+PUBLISHED, SETTLED = (
+    Kind[Handled](spans, lambda one: one.ended_at, lambda one: len(one.happened), _PACK, _UNPACK_HANDLED)
+    for spans in (publish_spans, settle_spans)
+)
+
+
+class Judged(NamedTuple):
+    """What came of verdicts."""
+
+    spans: list[Span]
+    late: int
+    """Verdicts on orders that may have been forgotten already."""
+
+
+class _Packed(NamedTuple):
+    told_at: int
+    size: int
+    data: bytes
+
+
+class Memory(Generic[_Told]):
+    """The last orders of one kind; `told` and `judge` may come from two threads."""
+
+    def __init__(self, kind: Kind[_Told], policy: Policy, capacity: int = REMEMBERED) -> None:
+        self._kind = kind
+        self._capacity = capacity
+        self._held = 0
+        self._last: deque[_Packed] = deque()
+        self._forgotten: int | None = None
+        """When the newest was told that is remembered no more."""
+        self._look = Look(policy)
+        self._wanted: dict[Key, Instant] = {}
+        # Between the first look and the memory no verdict may fall: its order would be built twice, or never.
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """How many orders are remembered."""
+        return self._held
+
+    def told(self, one: _Told) -> Iterator[Span]:
+        """Remember it; return the spans that are known to be kept now."""
+        kind = self._kind
+        packed = _Packed(kind.when(one), kind.size(one), kind.pack(one))
+        with self._lock:
+            look = self._look
+            self._last.append(packed)
+            self._held += packed.size
+            while self._held > self._capacity:
+                gone = self._last.popleft()
+                self._held -= gone.size
+                self._forgotten = gone.told_at
+        return kind.spans(one, look)
+
+    def judge(self, verdicts: Iterable[Verdict], now: Instant) -> Judged:
+        """Return the spans that were left out of orders that are to be kept, and keep what comes of them from here."""
+        fresh = {verdict.key: verdict for verdict in verdicts if verdict.key not in self._wanted}
+        if not fresh:
+            self._forget_wanted(now)
+            return Judged([], 0)
+        with self._lock:
+            self._wanted |= dict.fromkeys(fresh, now)
+            self._look = Look(self._look.policy, frozenset(self._wanted))
+            last, forgotten = list(self._last), self._forgotten
+        since = min(verdict.since for verdict in fresh.values()) - _SLACK
+        look = Look(self._look.policy, frozenset(fresh), late=True)
+        found: list[Span] = []
+        for one in reversed(last):
+            if one.told_at < since:
+                break
+            found.extend(self._kind.spans(self._kind.unpack(one.data), look))
+        late = 0 if forgotten is None else sum(verdict.since <= forgotten for verdict in fresh.values())
+        return Judged(found, late)
+
+    def _forget_wanted(self, now: Instant) -> None:
+        """Let go of verdicts that nobody will ask for: while there is one, each order is looked up."""
+        old: Duration = WANTED_FOR
+        stays = {key: at for key, at in self._wanted.items() if now - at < old}
+        if len(stays) > WANTED:
+            stays = dict(list(stays.items())[-WANTED:])
+        if len(stays) < len(self._wanted):
+            with self._lock:
+                self._wanted = stays
+                self._look = Look(self._look.policy, frozenset(stays))

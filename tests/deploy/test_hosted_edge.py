@@ -1,0 +1,223 @@
+"""The edge under a server host, with real programs: what it shows, says of itself, and does with a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import ssl
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+
+from control.plan import free_ports
+from control.servers.hosted import ServerConfig, hosted
+from kernel.errors import PermanentError
+from monitor.adapters.exporter import Exporter, samples
+from monitor.catalog import Role
+from tests.deploy.test_edge import program
+
+pytestmark = pytest.mark.lb
+
+
+class Toy(BaseHTTPRequestHandler):
+    """A gateway that says its name."""
+
+    protocol_version = "HTTP/1.1"
+
+    def handle(self):
+        """Bear with those who hang up: a health check that was not waited for."""
+        with contextlib.suppress(OSError):
+            super().handle()
+
+    def do_GET(self):
+        body = json.dumps({"port": self.server.server_port}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "public, max-age=60")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@contextmanager
+def gateways(count):
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Toy) for _ in range(count)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield [server.server_port for server in servers]
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+@contextmanager
+def edge(kind, ports):
+    program(kind)
+    place = Path(tempfile.mkdtemp(prefix="tapewatch-hosted-"))
+    host, https, stats = free_ports(3)
+    config = ServerConfig(
+        service="edge", replica="edge-1", state=str(place), directory=str(place / "edge-1"),
+        ports={"edge-1": {"host": host, "https": https, "stats": stats}},
+        options={"balancer": kind, "gateways": ",".join(f"gateway-{n}={port}" for n, port in enumerate(ports, 1))},
+        faults_allowed=True,
+    )  # fmt: skip
+    server = hosted(config)
+    try:
+        server.start()
+        yield server, config
+    finally:
+        server.stop()
+        shutil.rmtree(place)
+
+
+def get(config, path):
+    """Ask the edge, trusting nobody but the state's authority."""
+    trusted = ssl.create_default_context(cafile=str(config.layout.edge / "ca.pem"))
+    connection = http.client.HTTPSConnection("127.0.0.1", config.own["https"], timeout=5, context=trusted)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def post(server, path, body, secret="admin-secret"):
+    """Ask the host's own routes, without a port between; returns the status."""
+    sent = [json.dumps(body).encode()]
+    told = []
+
+    async def receive():
+        return {"type": "http.request", "body": sent.pop(), "more_body": False}
+
+    async def send(message):
+        told.append(message)
+
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
+        "query_string": b"", "root_path": "", "scheme": "http",
+        "headers": [(b"authorization", f"Bearer {secret}".encode())],
+    }  # fmt: skip
+    asyncio.run(Starlette(routes=list(server.routes("admin-secret")))(scope, receive, send))
+    return told[0]["status"]
+
+
+def told(config):
+    """Return what HAProxy's own page says."""
+    connection = http.client.HTTPConnection("127.0.0.1", config.own["stats"], timeout=5)
+    try:
+        connection.request("GET", "/metrics")
+        return {(name, *sorted(labels.items())): value
+                for name, labels, value in samples(connection.getresponse().read())}  # fmt: skip
+    finally:
+        connection.close()
+
+
+def until(holds, within_s=8.0):
+    deadline = time.monotonic() + within_s
+    while not (seen := holds()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.05)
+    return seen
+
+
+def seen(server):
+    exporter = Exporter(Role.EDGE, process=False)
+    server.ready()
+    server.observe(exporter)
+    return {name: value for name, _, value in samples(exporter.render())}
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+def test_it_serves_by_tls_of_the_states_authority_and_tells_until_when(kind):
+    with gateways(2) as ports, edge(kind, [*ports, *free_ports(1)]) as (server, config):
+        assert until(lambda: server.ready()[0])
+        until(lambda: get(config, "/health/ready")[0] == 200)
+        metrics = seen(server)
+        assert metrics["edge_serves"] == 1
+        assert 29 * 86_400 < metrics["edge_certificate_not_after_timestamp_seconds"] - time.time() <= 30 * 86_400
+        assert get(config, "/metrics")[0] == 404
+        assert server.ended() == ""
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+def test_it_serves_when_no_gateway_does_and_says_its_last_words_when_it_is_killed(kind):
+    with edge(kind, free_ports(2)) as (server, config):
+        assert until(lambda: server.ready()[0])
+        until(lambda: get(config, "/health/ready")[0] in {502, 503})
+        os.kill(server._edge.pid, signal.SIGKILL)
+        assert "exit code -9" in until(server.ended)
+        assert not server.ready()[0]
+        assert seen(server)["edge_serves"] == 0
+
+
+def test_a_gateway_is_taken_out_and_in_by_the_host_and_haproxy_tells_of_it():
+    with gateways(2) as ports, edge("haproxy", [*ports, *free_ports(1)]) as (server, config):
+        active = ("haproxy_backend_active_servers", ("proxy", "gateways"))
+        until(lambda: told(config)[active] == 2)
+        assert post(server, "/admin/server", {"server": "gateway-1", "state": "drain"}, secret="x") == 401
+        for body in ({"server": "gateway-9", "state": "drain"}, {"server": "gateway-1", "state": "maint; show info"}):
+            assert post(server, "/admin/server", body) == 400
+        assert post(server, "/admin/server", {"server": "gateway-1", "state": "drain"}) == 200
+        until(lambda: told(config)[active] == 1)
+        served = {json.loads(get(config, "/openapi.json")[1])["port"] for _ in range(6)}
+        assert served == {ports[1]}
+        assert post(server, "/admin/server", {"server": "gateway-1", "state": "ready"}) == 200
+        until(lambda: told(config)[active] == 2)
+
+
+def test_haproxy_keeps_reference_data_and_counts_what_it_did_not_have():
+    with gateways(1) as ports, edge("haproxy", ports) as (_, config):
+        lookups, hits = (
+            (f"haproxy_frontend_http_cache_{word}_total", ("proxy", "orders")) for word in ("lookups", "hits")
+        )
+        until(lambda: get(config, "/v1/instruments")[0] == 200)
+        before = told(config)
+        for number in range(5):
+            get(config, "/v1/instruments")
+            get(config, f"/v1/instruments?{number}")
+        after = told(config)
+        assert after[lookups] - before[lookups] == 10
+        assert after[hits] - before[hits] == 5, "whoever makes each request another one gets past the cache"
+
+
+def test_as_a_fault_it_shows_a_certificate_that_is_about_to_end_and_then_the_one_that_is_kept():
+    with gateways(1) as ports, edge("haproxy", ports) as (server, config):
+        kept = seen(server)["edge_certificate_not_after_timestamp_seconds"]
+        assert post(server, "/admin/certificate", {"seconds": 600}) == 200
+        assert 500 < seen(server)["edge_certificate_not_after_timestamp_seconds"] - time.time() <= 600
+        assert post(server, "/admin/certificate", {"seconds": -60}) == 200
+        ended = seen(server)
+        assert ended["edge_certificate_not_after_timestamp_seconds"] < time.time()
+        assert ended["edge_serves"] == 1, "it is looked at even when nobody trusts it any more"
+        with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+            get(config, "/health/ready")
+        assert post(server, "/admin/certificate", {"seconds": 0}) == 200
+        assert seen(server)["edge_certificate_not_after_timestamp_seconds"] == kept
+
+
+def test_a_port_that_is_taken_and_options_without_gateways_are_told():
+    with (
+        gateways(1) as ports,
+        edge("haproxy", ports) as (_, config),
+        pytest.raises(PermanentError, match="is in use by"),
+    ):
+        hosted(config).start()
+    with pytest.raises(PermanentError, match="told of no gateways"):
+        hosted(ServerConfig(service="edge", replica="edge-1", state="/x", directory="/x",
+                            ports={"edge-1": {"host": 1, "https": 2, "stats": 3}}))  # fmt: skip
