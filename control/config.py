@@ -34,7 +34,7 @@ class ControlTuning(msgspec.Struct, frozen=True, kw_only=True):
     """For so long before an auction nothing disruptive begins."""
     repage_s: float = 30.0
     """How often a person is told again that an incident waits."""
-    allowed: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")
+    allowed: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine", "rabbitmq")
     """Workloads that runbooks may touch at all."""
     library: str = ""
     """Directory of the runbooks; empty: the ones that ship with the program."""

@@ -14,7 +14,7 @@ from control.addresses import url_of, write_atomically
 from control.calls import call
 from control.child import now
 from control.estate import Estate
-from control.server_plan import DATABASES, database_url
+from control.server_plan import DATABASES, database_url, own_pages
 from kernel.time import Instant
 from runbooks.model import RefusalReason
 from runbooks.ports import RefusedError
@@ -83,6 +83,10 @@ class DistributedEstate(Estate):
             self.phase = "up"
         self.publish()
         self.say(f"{_memory_mb()} MB in all processes")
+
+    def jobs(self) -> dict[str, list[tuple[str, int]]]:
+        """Return Prometheus's targets, with the pages that services have of their own."""
+        return {**super().jobs(), **own_pages(self.settings, self.ports)}
 
     def taking_over(self) -> Callable[[str, bool], Awaitable[object]] | None:
         """Return what takes over from another region; None where none is followed."""

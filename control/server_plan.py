@@ -118,6 +118,14 @@ def rabbit_access(settings: Settings, layout: Layout, ports: Ports, role: str) -
     return RabbitAccess(url=url, password_file=str(layout.secret("rabbitmq")))
 
 
+def own_pages(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
+    """Return the services whose own page of metrics Prometheus reads besides their hosts': job, replicas, ports."""
+    pages = {}
+    if runs(settings, "rabbitmq"):
+        pages["rabbitmq-server"] = [("rabbitmq-1", ports.servers["rabbitmq-1/prometheus"])]
+    return pages
+
+
 def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:
     """Write what each server host reads at its start."""
     for service in services(settings):
@@ -134,7 +142,10 @@ def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:
 
 
 def _program(settings: Settings, service: str) -> str:
-    return {"kafka": settings.kafka_home, "postgres": settings.postgres, "zipkin": settings.zipkin}.get(service, "")
+    return {
+        "kafka": settings.kafka_home, "postgres": settings.postgres, "rabbitmq": settings.rabbitmq,
+        "zipkin": settings.zipkin,
+    }.get(service, "")  # fmt: skip
 
 
 def _options(settings: Settings, service: str, ports: Ports) -> Mapping[str, str]:

@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     """PEM file of the authority that signed its certificate; None: those the system trusts."""
     faults_allowed: bool = True
     """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
-    allowed_targets: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine")
+    allowed_targets: tuple[str, ...] = ("gateway", "market-data", "settlement", "watchdog", "engine", "rabbitmq")
     """Workloads that runbooks may touch; the exchange's, never the platform they stand on."""
     library: str = ""
     """Directory of the runbooks; empty: the ones that ship with the program."""

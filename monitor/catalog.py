@@ -23,13 +23,14 @@ from monitor.catalog_kubernetes import KUBERNETES
 from monitor.catalog_logs import LOGS
 from monitor.catalog_model import Kind, Metric, Role
 from monitor.catalog_process import PROCESS
+from monitor.catalog_rabbit import RABBIT, RABBIT_OWN
 
 __all__ = [
     "BY_NAME", "CATALOG", "FOREIGN", "LABEL_VALUES", "MAX_LABEL_VALUES", "OTHER", "Kind", "Metric", "Role",
     "is_foreign", "of", "series_max",
 ]  # fmt: skip
 
-CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *PROCESS)
+CATALOG: Final[tuple[Metric, ...]] = (*EXCHANGE, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *RABBIT, *PROCESS)
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
 
@@ -105,6 +106,7 @@ FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
         "node_": "node_exporter",
         "probe_": "blackbox_exporter",
         "jvm_": "JMX exporter",
+        **dict.fromkeys(RABBIT_OWN, "RabbitMQ's own plugin"),
         "kafka_consumergroup_lag": "kafka_exporter",
         "certmanager_certificate_expiration_timestamp_seconds": "cert-manager",
     }

@@ -32,6 +32,8 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     redeliveries: int = REDELIVERIES
     """How often a message comes again before it is a dead letter."""
     longest: int = LONGEST
+    drops_oldest: bool = False
+    """What becomes of a full queue: it takes no more, or it loses its oldest. The latter for what nobody must read."""
 
     @property
     def dead(self) -> str:
@@ -96,7 +98,7 @@ TOPOLOGY: Final = Topology(
         Queue(name="saga.coordinator", patterns=("saga.answer",)),
         *(Queue(name=f"saga.{each}", patterns=(f"saga.ask.{each}",)) for each in SERVICES),
         *(Queue(name=f"saga.{each}.events", patterns=("saga.said.*.*",)) for each in SERVICES),
-        Queue(name="notices", patterns=("notice.#",)),
+        Queue(name="notices", patterns=("notice.#",), longest=10_000, drops_oldest=True),
     )
 )
 """What the distributed exchange has: settlement in both styles, and notices for people."""
