@@ -47,6 +47,11 @@ def role_fault(name: str) -> Mapping[str, Change]:
     return {"inject": inject, "clear": clear}
 
 
+def kill_fault() -> Mapping[str, Change]:
+    """Return how a process is killed by SIGKILL; nothing clears it, its runbook starts it again."""
+    return {"inject": _signal("KILL"), "clear": _nothing}
+
+
 def _hold(*, hold: bool) -> Change:
     def change(plant: Plant, target: str, _: str) -> None:
         plant.estate("/v1/hold", {"workload": target, "hold": hold})

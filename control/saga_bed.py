@@ -174,6 +174,10 @@ class SagaBed:
             return None
         return json.loads(body) if path.startswith("/v1") else body.decode()
 
+    def told(self) -> dict[str, Any]:
+        """Return what every replica says of its sagas, or wrote last."""
+        return {name: self.ask(name) or self.last_words(name) for name in SAGA_PARTS}
+
     def last_words(self, name: str) -> str:
         """Return the end of what a replica wrote."""
         path = self._layout.output(name)

@@ -148,6 +148,8 @@ def edge_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> 
 def own_pages(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
     """Return the services whose own page of metrics Prometheus reads besides their hosts': job, replicas, ports."""
     pages = {}
+    if runs(settings, "rabbitmq"):
+        pages["rabbitmq-server"] = [("rabbitmq-1", ports.servers["rabbitmq-1/prometheus"])]
     if runs(settings, "edge") and settings.edge == "haproxy":
         pages["edge-server"] = [("edge-1", ports.servers["edge-1/stats"])]
     return pages
@@ -181,7 +183,10 @@ def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:
 
 
 def _program(settings: Settings, service: str) -> str:
-    return {"kafka": settings.kafka_home, "postgres": settings.postgres, "zipkin": settings.zipkin}.get(service, "")
+    return {
+        "kafka": settings.kafka_home, "postgres": settings.postgres, "rabbitmq": settings.rabbitmq,
+        "zipkin": settings.zipkin,
+    }.get(service, "")  # fmt: skip
 
 
 def _options(settings: Settings, service: str, ports: Ports) -> Mapping[str, str]:

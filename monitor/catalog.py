@@ -28,6 +28,7 @@ from monitor.catalog_logs import LOGS
 from monitor.catalog_model import Kind, Metric, Role
 from monitor.catalog_postgres import POSTGRES
 from monitor.catalog_process import PROCESS
+from monitor.catalog_rabbit import RABBIT, RABBIT_OWN
 from monitor.catalog_saga import SAGA
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 CATALOG: Final[tuple[Metric, ...]] = (
-    *EXCHANGE, *EDGE, *SAGA, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *KAFKA, *PROCESS,
+    *EXCHANGE, *EDGE, *SAGA, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *KAFKA, *RABBIT, *PROCESS,
 )  # fmt: skip
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
@@ -120,6 +121,7 @@ FOREIGN: Final[Mapping[str, str]] = MappingProxyType(
         "probe_": "blackbox_exporter",
         "jvm_": "JMX exporter",
         "haproxy_": "HAProxy",
+        **dict.fromkeys(RABBIT_OWN, "RabbitMQ's own plugin"),
         "certmanager_certificate_expiration_timestamp_seconds": "cert-manager",
     }
 )

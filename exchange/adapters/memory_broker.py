@@ -53,11 +53,14 @@ class _Shelves:
             raise PermanentError(
                 f"no queue is bound for {message.routing_key}: message {message.message_id} is refused"
             )
-        if any(len(self.waiting[queue.name]) >= queue.longest for queue in taking):
+        full = [queue for queue in taking if len(self.waiting[queue.name]) >= queue.longest]
+        if any(not queue.drops_oldest for queue in full):
             raise TemporaryError(f"message {message.message_id} is not confirmed: a queue is full")
         delivery = Delivery(
             routing_key=message.routing_key, body=message.body, message_id=message.message_id, trace=message.trace
         )
+        for queue in full:
+            self.waiting[queue.name].popleft()
         for queue in taking:
             self.waiting[queue.name].append(_Letter(delivery))
         await self.tell()

@@ -131,6 +131,11 @@ def arguments(topology: Topology, queue: Queue) -> FieldTable:
     """Return what a queue is declared with."""
     if queue.name.endswith(DEAD):
         return {"x-queue-type": "quorum"}
+    if queue.drops_oldest:
+        return {
+            "x-queue-type": "quorum", "x-delivery-limit": queue.redeliveries, "x-max-length": queue.longest,
+            "x-overflow": "drop-head",
+        }  # fmt: skip
     return {
         "x-queue-type": "quorum",
         "x-delivery-limit": queue.redeliveries,

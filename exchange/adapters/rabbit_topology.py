@@ -33,6 +33,8 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     redeliveries: int = REDELIVERIES
     """How often a message comes again before it is a dead letter."""
     longest: int = LONGEST
+    drops_oldest: bool = False
+    """What becomes of a full queue: it takes no more, or it loses its oldest. The latter for what nobody must read."""
 
     @property
     def dead(self) -> str:
@@ -93,7 +95,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
 TOPOLOGY: Final = Topology(
     queues=(
         *(Queue(name=name, patterns=patterns) for style in Style for name, patterns in bindings(style).items()),
-        Queue(name="notices", patterns=("notice.#",)),
+        Queue(name="notices", patterns=("notice.#",), longest=10_000, drops_oldest=True),
     )
 )
 """What the distributed exchange has: settlement in both styles, and notices for people."""

@@ -24,7 +24,7 @@ from kernel.time import SECOND, Clock, Duration
 SLOW: Final = "saga-slow"
 """A fault: seconds that each batch takes longer."""
 SAGA_FAULTS: Final = frozenset({SLOW})
-TIMES: Final = Times(Duration(SECOND), Duration(5 * SECOND), Duration(60 * SECOND), Duration(10 * SECOND))
+TIMES: Final = Times(Duration(5 * SECOND), Duration(10 * SECOND), Duration(60 * SECOND), Duration(10 * SECOND))
 """A broker that confirmed a message delivers it: asking again is for a service that ended in between."""
 RETRY_S: Final = 0.25
 PUBLISH_ATTEMPTS: Final = 20

@@ -25,6 +25,7 @@ SERVICES = {
     "gateway",
     "market-data",
     "settlement",
+    "saga",
     "watchdog",
     "control",
     "monitoring",

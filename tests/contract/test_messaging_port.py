@@ -23,6 +23,7 @@ PLAN = Topology(
         Queue(name="cash", patterns=("ask.cash", "said.*.*"), redeliveries=2),
         Queue(name="fees", patterns=("ask.fees", "said.#")),
         Queue(name="small", patterns=("small",), longest=5),
+        Queue(name="news", patterns=("news",), longest=5, drops_oldest=True),
     )
 )
 PAUSES = (0.02, 0.05)
@@ -174,6 +175,13 @@ async def test_a_full_queue_takes_no_more_and_its_publisher_is_told(side):
     await out.publish(letters("again", key="small"))
 
 
+async def test_a_queue_of_news_takes_more_than_it_keeps_and_loses_the_oldest(side):
+    for number in range(50):
+        await side.publisher().publish(letters(f"m{number}", key="news"))
+    assert ids(await seen(side, "news", 5))[-1] == "m49"
+    assert await side.dead("news") == []
+
+
 async def test_a_batch_is_never_larger_than_asked_for(side):
     await side.publisher().publish(letters(*(f"m{number}" for number in range(20))))
     sizes: list[int] = []
@@ -319,5 +327,5 @@ async def test_readers_of_one_queue_share_its_messages(side):
 
 
 async def test_a_queue_that_nobody_planned_is_refused_and_the_planned_ones_are_named(side):
-    with pytest.raises(InputError, match="queue nosuch: is not known; one of cash, fees, small"):
+    with pytest.raises(InputError, match="queue nosuch: is not known; one of cash, fees, small, news"):
         side.consumer("nosuch")

@@ -21,7 +21,7 @@ from runbooks.rehearse import Supposition, rehearse
 RUNBOOKS = {runbook.name: runbook for runbook in load_library(LIBRARY)[0]}
 LABELS = {
     "replica": "gateway-1", "symbol": "TWA", "service": "gateway", "node": "n1", "colour": "green",
-    "certificate": "server", "series": "gateway-latency",
+    "certificate": "server", "series": "gateway-latency", "party": "cash",
 }  # fmt: skip
 RULES = sorted((Path(__file__).parents[2] / "alerts/rules").glob("*.yml"))
 RECORDED = {
