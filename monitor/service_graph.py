@@ -11,7 +11,7 @@ DEPENDS_ON: Final[Graph] = {
     "gateway": ("engine",),
     "gateway-canary": ("engine",),
     "market-data": ("engine",),
-    "settlement": ("engine",),
+    "settlement": ("engine", "rabbitmq"),
     "watchdog": ("market-data",),
     "client": ("gateway",),
     "exchange": ("gateway", "market-data"),

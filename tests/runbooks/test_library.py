@@ -36,6 +36,8 @@ FOREIGN = {
     "process_resident_memory_bytes",
     "kafka_consumergroup_lag",
     "certmanager_certificate_expiration_timestamp_seconds",
+    "rabbitmq_queue_consumers",
+    "rabbitmq_queue_messages_ready",
 }
 BOUND = {name: bind(runbook, LABELS) for name, runbook in RUNBOOKS.items()}
 ALL = pytest.mark.parametrize("runbook", BOUND.values(), ids=BOUND.keys())
