@@ -38,6 +38,7 @@ SERVICES = {
     "host",
     "kafka",
     "postgres",
+    "rabbitmq",
 }
 TEAMS = {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
 KINDS = ("fires", "does not fire", "boundary of for", "missing data")
