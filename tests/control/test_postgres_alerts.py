@@ -1,4 +1,4 @@
-"""Each alert of the PostgreSQL servers, made to fire by what really happens to one: its readings, the rule, promtool."""
+"""Each alert of the PostgreSQL servers, fired by what really happens to one: its readings, the rule, promtool."""
 
 import contextlib
 import subprocess
