@@ -35,6 +35,7 @@ SERVICES = {
     "log-watch",
     "anomaly",
     "host",
+    "edge",
 }
 TEAMS = {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
 KINDS = ("fires", "does not fire", "boundary of for", "missing data")

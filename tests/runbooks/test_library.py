@@ -36,6 +36,7 @@ FOREIGN = {
     "process_resident_memory_bytes",
     "kafka_consumergroup_lag",
     "certmanager_certificate_expiration_timestamp_seconds",
+    "haproxy_server_status",
 }
 BOUND = {name: bind(runbook, LABELS) for name, runbook in RUNBOOKS.items()}
 ALL = pytest.mark.parametrize("runbook", BOUND.values(), ids=BOUND.keys())

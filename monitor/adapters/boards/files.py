@@ -8,6 +8,7 @@ from typing import Final
 
 from kernel.errors import PermanentError
 from monitor.adapters.boards.automation import CONTROL, ESTATE
+from monitor.adapters.boards.edge import EDGE
 from monitor.adapters.boards.market import EXCHANGE, MARKET_DATA, WATCHDOG
 from monitor.adapters.boards.model import Board
 from monitor.adapters.boards.overview import OVERVIEW
@@ -21,7 +22,7 @@ ROOM: Final = Path(__file__).parents[3] / "dashboards"
 GRAFANA: Final = ROOM / "grafana"
 BOARDS: Final[tuple[Board, ...]] = (
     OVERVIEW, RED, USE, EXCHANGE, PIPELINE, CONTROL, ANOMALIES, SLO, GATEWAY, ENGINE, MARKET_DATA, SETTLEMENT,
-    WATCHDOG, ESTATE, MONITORING, KUBERNETES,
+    WATCHDOG, ESTATE, MONITORING, KUBERNETES, EDGE,
 )  # fmt: skip
 
 
