@@ -27,6 +27,7 @@ from control import (
     verbs_logs,
     verbs_market,
     verbs_page,
+    verbs_region,
     verbs_review,
     verbs_runbook,
     verbs_servers,
@@ -93,6 +94,7 @@ verbs_logs.app.command("dead-letters", epilog="Example: tapewatch logs dead-lett
 verbs_logs.app.command("templates", epilog=verbs_anomaly_logs.TEMPLATES)(verbs_anomaly_logs.templates)
 app.add_typer(verbs_logs.app, name="logs")
 app.add_typer(verbs_page.app, name="page")
+app.add_typer(verbs_region.app, name="region")
 app.add_typer(verbs_servers.app, name="servers")
 verbs_alerts.app.command("report", epilog="Example: tapewatch alerts report --since 12h")(verbs_review.report)
 app.add_typer(verbs_alerts.app, name="alerts")

@@ -215,6 +215,8 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """None: no spans are built."""
     kafka: KafkaAccess | None = None
     """None: the journal is files in the state directory, and what follows from it comes by the engine's stream."""
+    follows: KafkaAccess | None = None
+    """Of the role `mirror` only: the cluster of the region whose journal is copied into `kafka`."""
     rabbit: RabbitAccess | None = None
     """None: there is no broker of messages."""
     edge: EdgeAccess | None = None

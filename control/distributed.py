@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import psutil
 
+from control.addresses import url_of, write_atomically
+from control.calls import call
+from control.child import now
 from control.estate import Estate
 from control.server_plan import DATABASES, database_url, own_pages
+from kernel.time import Instant
+from runbooks.model import RefusalReason
+from runbooks.ports import RefusedError
 
 START_ORDER: Final = (
     ("kafka", "postgres", "rabbitmq", "zipkin"),
@@ -20,6 +28,13 @@ START_ORDER: Final = (
     ("prometheus", "alertmanager", "control"),
     ("load",),
 )
+FOLLOW_ORDER: Final = (
+    ("kafka", "postgres", "rabbitmq", "zipkin"),
+    ("mirror",),
+    ("prometheus", "alertmanager", "control"),
+)
+"""Of an estate that follows another region, until it takes over."""
+FOLLOWING: Final = "following"
 STOP_ORDER: Final = (
     ("load",),
     ("edge",),
@@ -27,6 +42,7 @@ STOP_ORDER: Final = (
     ("watchdog", "market-data", "settlement"),
     ("saga",),
     ("engine",),
+    ("mirror",),
     ("control",),
     ("alertmanager", "prometheus"),
     ("rabbitmq", "zipkin"),
@@ -36,26 +52,82 @@ STOP_ORDER: Final = (
 """No new orders, then what follows from them, then whoever keeps something for them."""
 
 
+class TakenOver(msgspec.Struct, frozen=True):
+    """That this region has taken over, kept for good."""
+
+    by: str
+    at: Instant
+    sequence: int
+    """The last command of the other region that is here."""
+
+
 @dataclass
 class DistributedEstate(Estate):
     """A running estate with the services it stands on."""
 
+    _taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
     async def start(self) -> None:
         """Start every workload, group by group; then say what all of it takes.
+
+        An estate that follows another region starts the mirror and nobody who trades, until it takes over.
 
         Raises:
             PermanentError: one of them does not come up; says which and what it last wrote.
         """
+        if self.settings.follows and not self.layout.taken_over.exists():
+            await self._start_groups(FOLLOW_ORDER)
+            self.phase = FOLLOWING
+        else:
+            await self._start_groups(START_ORDER)
+            self.phase = "up"
+        self.publish()
+        self.say(f"{_memory_mb()} MB in all processes")
+
+    def taking_over(self) -> Callable[[str, bool], Awaitable[object]] | None:
+        """Return what takes over from another region; None where none is followed."""
+        if not self.settings.follows:
+            return None
+        return lambda by, even_so: self.take_over(by, even_so=even_so)
+
+    async def take_over(self, by: str, *, even_so: bool) -> TakenOver:
+        """Trade here from now on: end the mirror, start everybody else. Asked again, the same is answered.
+
+        Raises:
+            RefusedError: the other region answers, and two would trade the same books; or this estate follows nobody.
+            PermanentError: a workload does not come up.
+        """
+        async with self._taking:
+            if self.layout.taken_over.exists():
+                return msgspec.json.decode(self.layout.taken_over.read_bytes(), type=TakenOver)
+            if self.phase != FOLLOWING:
+                raise RefusedError(
+                    RefusalReason.NOT_ALLOWED, f"this estate follows no other region: it is {self.phase}"
+                )
+            seen = await asyncio.to_thread(call, "GET", f"{url_of(self.ports.servers['mirror-1/host'])}/v1/mirror")
+            if seen["connected"] and not even_so:
+                raise RefusedError(
+                    RefusalReason.CONFLICT,
+                    f"the other region's brokers answer ({self.settings.follows}): stop it first, or two regions trade "
+                    "the same books; --even-so takes over all the same",
+                )
+            await self.supervisor.retire("mirror")
+            taken = TakenOver(by=by, at=now(), sequence=int(seen["sequence"]))
+            write_atomically(self.layout.taken_over, msgspec.json.encode(taken))
+            self.log("warn", f"{by} has this region take over after command {taken.sequence}", sequence=taken.sequence)
+            await self._start_groups(tuple(group for group in START_ORDER if group not in FOLLOW_ORDER))
+            self.phase = "up"
+            self.publish()
+            return taken
+
+    async def _start_groups(self, groups: tuple[tuple[str, ...], ...]) -> None:
         there = self.jobs()
-        for group in START_ORDER:
+        for group in groups:
             await self._start_group(tuple(name for name in group if name in there))
             if "postgres" in group and "postgres" in there:
                 await self._unless_stopped(asyncio.ensure_future(asyncio.to_thread(self._lay_databases)))
             if group == ("engine",):
                 await self._reopen()
-        self.phase = "up"
-        self.publish()
-        self.say(f"{_memory_mb()} MB in all processes")
 
     def jobs(self) -> dict[str, list[tuple[str, int]]]:
         """Return Prometheus's targets, with the pages that services have of their own."""

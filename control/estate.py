@@ -13,7 +13,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,10 @@ class Estate:
 
     def pods_told(self) -> Callable[[bytes], None] | None:
         """Return what takes the pod host's words; None where there is none."""
+        return None
+
+    def taking_over(self) -> Callable[[str, bool], Awaitable[object]] | None:
+        """Return what takes over from another region; None where none is followed."""
         return None
 
     @property
@@ -253,7 +257,7 @@ async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
     exporter = Exporter(Role.ESTATE)
     api = EstateApi(
         supervisor, exporter, estate.admin, estate.settings.faults_allowed, estate.stop_asked.set,
-        estate.pods_told(), estate.signals, estate.publish,
+        estate.pods_told(), estate.signals, estate.publish, estate.taking_over(),
     )  # fmt: skip
     server, task = await serve(api.app(), estate.ports.estate)
     facts = asyncio.create_task(ProcessFacts(exporter).run(), name="process facts")

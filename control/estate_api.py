@@ -68,6 +68,13 @@ class MadeSignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     on: bool
 
 
+class TakeOverRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of taking over from the region that is followed."""
+
+    by: str
+    even_so: bool = False
+
+
 class SignalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of sending a signal to a replica."""
 
@@ -89,6 +96,8 @@ class EstateApi:
     signals: MadeSignals = field(default_factory=MadeSignals)
     on_signals: Callable[[], None] = lambda: None
     """Told when the made signals changed."""
+    on_take_over: Callable[[str, bool], Awaitable[object]] | None = None
+    """Takes over from another region, for whom and whether even though that answers; None: it follows none."""
 
     def app(self) -> Starlette:
         """Return the routes as an application."""
@@ -107,6 +116,7 @@ class EstateApi:
                 Route("/v1/hold", self._guarded(self._hold), methods=["POST"]),
                 Route("/v1/signal", self._guarded(self._signal), methods=["POST"]),
                 Route("/v1/pods", self._guarded(self._pods), methods=["POST"]),
+                Route("/v1/take-over", self._guarded(self._take_over), methods=["POST"]),
                 Route("/v1/down", self._guarded(self._down), methods=["POST"]),
             ]
         )
@@ -212,6 +222,12 @@ class EstateApi:
         except msgspec.DecodeError as error:
             raise InputError("body", str(error), right="send what the pod host sends") from error
         return _json({"taken": True})
+
+    async def _take_over(self, request: Request) -> Response:
+        body = await _body(request, TakeOverRequest)
+        if self.on_take_over is None:
+            raise RefusedError(RefusalReason.NOT_ALLOWED, "this estate follows no other region")
+        return _json(await self.on_take_over(body.by, body.even_so))
 
     async def _down(self, _: Request) -> Response:
         self.on_down()

@@ -91,6 +91,11 @@ class Layout:
         return self.root / "estate" / "effects.log"
 
     @property
+    def taken_over(self) -> Path:
+        """JSON: this region has taken over from the one it followed, and follows nobody any more."""
+        return self.root / "estate" / "taken-over.json"
+
+    @property
     def faults(self) -> Path:
         """Faults injected on purpose, one JSON line each: `{"name", "at"}`."""
         return self.root / "control" / "faults.jsonl"

@@ -238,6 +238,8 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
         bridge["log-watch"] = [("log-watch-1", ports.log_watch)]
     if settings.anomaly:
         bridge["anomaly"] = [("anomaly-1", ports.anomaly)]
+    if settings.follows:
+        bridge["mirror"] = [("mirror-1", ports.servers["mirror-1/host"])]
     if settings.on == "kubernetes":
         return {
             "control": [(f"control-{n}", port) for n, port in enumerate(control_ports(settings, ports), 1)],
@@ -308,6 +310,7 @@ def _role_config(
         ),
         kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
         kafka=server_plan.kafka_access(settings, ports, role),
+        follows=server_plan.followed(settings, role),
         rabbit=server_plan.rabbit_access(settings, layout, ports, role),
         edge=server_plan.edge_access(settings, layout, ports, role),
     )  # fmt: skip
@@ -375,6 +378,8 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
             WorkloadSpec("kube-state", slots["kube-state"], 1, ESTATE, singleton=True),
             *platform,
         ]
+    if settings.follows:
+        platform.append(WorkloadSpec("mirror", slots["mirror"], 1, singleton=True, grace_s=12.0))
     return [
         *server_plan.workloads(settings, layout, ports),
         WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),

@@ -282,6 +282,12 @@ async def _anomaly(config: RoleConfig, stop: asyncio.Event) -> int:
     return await serve(config, stop)
 
 
+async def _mirror(config: RoleConfig, stop: asyncio.Event) -> int:
+    from control.mirror_role import serve
+
+    return await serve(config, stop)
+
+
 _SERVE: Final[dict[Role, Serve]] = {
     Role.ENGINE: _engine,
     Role.GATEWAY: _gateway,
@@ -294,6 +300,7 @@ _SERVE: Final[dict[Role, Serve]] = {
     Role.SHIPPER: _shipper,
     Role.LOG_WATCH: _log_watch,
     Role.ANOMALY: _anomaly,
+    Role.MIRROR: _mirror,
 }
 
 

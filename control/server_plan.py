@@ -100,10 +100,15 @@ def database_url(database: str, layout: Layout, ports: Ports) -> str:
 
 def kafka_access(settings: Settings, ports: Ports, role: str) -> KafkaAccess | None:
     """Return how a role reaches the brokers; None for roles that do not."""
-    if not runs(settings, "kafka") or role not in {"engine", "settlement", "saga"}:
+    if not runs(settings, "kafka") or role not in {"engine", "settlement", "saga", "mirror"}:
         return None
     brokers = ",".join(f"{HOST}:{ports.servers[f'{one}/broker']}" for one in BY_NAME["kafka"].ids)
     return KafkaAccess(bootstrap=brokers)
+
+
+def followed(settings: Settings, role: str) -> KafkaAccess | None:
+    """Return the cluster of the region that a mirror follows."""
+    return KafkaAccess(bootstrap=settings.follows) if settings.follows and role == "mirror" else None
 
 
 def rabbit_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> RabbitAccess | None:

@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     )  # fmt: skip
     """When distributed: the services that the estate starts itself. One that is left out is left out of the exchange,
     unless its address is named (`ledger_url`, `store_url`, `zipkin_url`)."""
+    follows: str = Field("", pattern=r"^$|^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")
+    """When distributed: brokers of another region, such as `a:9092,b:9092`. Its journal is copied here, and nothing is
+    traded until `tapewatch region take-over`; the listing (`instruments.json`) has to be the other region's."""
     edge: Literal["haproxy", "nginx"] = "haproxy"
     """When distributed: what stands before the gateways."""
     ports: Literal["fixed", "auto"] = "fixed"
@@ -253,6 +256,8 @@ class Settings(BaseSettings):
             raise ValueError(f"gateways is {self.gateways}, which is more than gateways_max ({self.gateways_max})")
         if self.estate == "distributed" and self.on == "kubernetes":
             raise ValueError("estate is distributed, which runs on this machine: leave out --on kubernetes")
+        if self.follows and (self.estate != "distributed" or "kafka" not in self.services):
+            raise ValueError("follows names another region's brokers, but this estate has none: set estate=distributed")
         if self.load_by_phase and self.calendar is None:
             raise ValueError("load_by_phase is true, but there is no calendar whose phases the load could follow")
         if self.phases_by_calendar and self.calendar is None:

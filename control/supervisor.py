@@ -206,6 +206,13 @@ class Supervisor:
         grace_s = 0.0 if at_once else unit.spec.grace_s
         await asyncio.gather(*(child.stop(grace_s) for child in unit.children))
 
+    async def retire(self, workload: str) -> None:
+        """End a workload's processes for good: it should have none from now on."""
+        unit = self._unit(workload)
+        unit.desired = 0
+        self._on_change()
+        await self.stop(workload)
+
     def end(self) -> None:
         """Mend nothing from now on: the estate is being stopped."""
         self._ending = True

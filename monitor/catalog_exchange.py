@@ -7,6 +7,13 @@ from typing import Final
 from monitor.catalog_model import APPLY_BUCKETS, QUEUE_BUCKETS, SIZE_BUCKETS, Metric, Role, counter, gauge, histogram
 
 EXCHANGE: Final[tuple[Metric, ...]] = (
+    # --- mirror: another region's journal, copied ------------------------------------------------------------------
+    gauge(
+        Role.MIRROR, "exchange_mirror_sequence", "Sequence number of the last command that is durable in this region."
+    ),
+    counter(Role.MIRROR, "exchange_mirror_commands_total", "Commands copied since the start."),
+    gauge(Role.MIRROR, "exchange_mirror_source_connected", "1 while the other region's brokers answer."),
+    gauge(Role.MIRROR, "exchange_mirror_lag_records", "Records of the other region that are not here yet."),
     # --- engine: the single writer ------------------------------------------------------------------------------------
     counter(Role.ENGINE, "exchange_commands_total", "Commands sequenced, by kind.", "command"),
     counter(Role.ENGINE, "exchange_orders_accepted_total", "Orders that passed every check."),

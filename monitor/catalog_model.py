@@ -33,6 +33,7 @@ class Role(StrEnum):
     LOG_WATCH = "log-watch"
     ANOMALY = "anomaly"
     SAGA = "saga"
+    MIRROR = "mirror"
     KAFKA = "kafka"
     POSTGRES = "postgres"
     RABBITMQ = "rabbitmq"

@@ -35,6 +35,10 @@ SERVICES: Final = (
     Service("zipkin", "traces, with a page", 1, ("server",)),
     Service("edge", "the load balancer before the gateways", 1, ("https", "stats")),
 )  # fmt: skip
+PARTS: Final = (
+    "saga-coordinator-1", "saga-cash-1", "saga-securities-1", "saga-fees-1", "saga-clearing-1", "mirror-1",
+)  # fmt: skip
+"""Processes of ours that only a distributed estate has: the parts of settlement by sagas, and who follows a region."""
 BY_NAME: Final = {service.name: service for service in SERVICES}
 
 
@@ -44,3 +48,5 @@ def port_names() -> Iterator[str]:
         for replica in service.ids:
             for port in (HOST_PORT, *service.ports):
                 yield f"{replica}/{port}"
+    for replica in PARTS:
+        yield f"{replica}/{HOST_PORT}"
