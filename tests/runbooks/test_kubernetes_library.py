@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import yaml
 
+from control.servers.catalogue import BY_NAME as SERVICES
 from kernel.time import HOUR, MILLISECOND, MINUTE, SECOND, Instant
 from runbooks.adapters.fake import FakeWorkloads
 from runbooks.adapters.yaml_library import LIBRARY, load_library
@@ -483,7 +484,8 @@ def test_every_limit_is_set_and_a_person_is_told_what_to_do(name):
 def test_every_alert_answered_exists_and_every_alert_answered_here_is_answered_there():
     local = {alert for runbook in load_library(LIBRARY, "local")[0] for alert in runbook.answers}
     assert set(ALERTS) >= ANSWERED
-    assert local <= ANSWERED
+    # The services of a distributed estate are its own; on a cluster they belong to whoever runs them there.
+    assert {alert for alert in local if ALERTS[alert] not in SERVICES} <= ANSWERED
 
 
 @pytest.mark.parametrize("alert", [alert for alert, file in ALERTS.items() if file == "kubernetes"])

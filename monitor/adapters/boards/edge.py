@@ -27,11 +27,11 @@ EDGE: Final = Board(
     rows=(
         Row("The edge itself", (
             stat("Serves", "Whether it answers over TLS, whatever the gateways do. Red: its runbook restarts it.",
-                 "short", "min(edge_serves{$})", ONE, words=(("1", "serves", GOOD), ("0", "silent", BAD)), width=6),
+                 "short", "min(tapewatch_edge_serves{$})", ONE, words=(("1", "serves", GOOD), ("0", "silent", BAD)), width=6),
             stat("Gateways it sends to", "Of one edge, the fewest. Red: none, every order is answered 503; amber: one "
                  "is left.", "short", 'min(haproxy_backend_active_servers{$,proxy="gateways"})', below(1, 2), width=6),
             stat("Certificate lasts", "Of the certificate that is really shown. Amber: renew it; red: nobody "
-                 "trusts it soon.", "s", "min(edge_certificate_not_after_timestamp_seconds{$}) - time()",
+                 "trusts it soon.", "s", "min(tapewatch_edge_certificate_not_after_timestamp_seconds{$}) - time()",
                  below(259_200, 604_800), width=6),
             gauge("Connections", "Against those it may have. Red: whoever comes waits.", "percentunit",
                   "max(haproxy_process_current_connections{$} / haproxy_process_max_connections{$})",
