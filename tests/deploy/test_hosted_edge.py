@@ -150,7 +150,9 @@ def test_it_serves_by_tls_of_the_states_authority_and_tells_until_when(kind):
         until(lambda: get(config, "/health/ready")[0] == 200)
         metrics = seen(server)
         assert metrics["tapewatch_edge_serves"] == 1
-        assert 29 * 86_400 < metrics["tapewatch_edge_certificate_not_after_timestamp_seconds"] - time.time() <= 30 * 86_400
+        assert (
+            29 * 86_400 < metrics["tapewatch_edge_certificate_not_after_timestamp_seconds"] - time.time() <= 30 * 86_400
+        )
         assert get(config, "/metrics")[0] == 404
         assert server.ended() == ""
 
