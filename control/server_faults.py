@@ -31,6 +31,8 @@ _CATALOG: Final = (
           "kafka-2", "", **role_fault("server-kill")),
     Fault("server-stall", "A service's server stands still (SIGSTOP): its port is open and nothing is answered.",
           "clearing, or its alert's runbook", "kafka-2", "", **role_fault("server-stall")),
+    Fault("server-slow", "A server stands still for 0.4 s of every 0.5 s, as one whose disk is slow: it answers, late.",
+          "clearing; no runbook mends it", "kafka-2", "", **role_fault("server-slow")),
     Fault("certificate-ends", "HAProxy shows a certificate that ends in so many seconds; below 0 it has ended.",
           "clearing; no runbook mends it", _EDGE, "86400", _certificate, _kept_certificate),
     Fault("edge-leaves-out", "HAProxy is told to send a gateway nothing new, though it is well.",
