@@ -13,7 +13,8 @@ DEPENDS_ON: Final[Graph] = {
     "market-data": ("engine",),
     "settlement": ("engine", "kafka"),
     "watchdog": ("market-data",),
-    "client": ("gateway",),
+    "edge": ("gateway",),
+    "client": ("edge", "gateway"),
     "exchange": ("gateway", "market-data"),
 }
 """Service -> the services it directly depends on."""

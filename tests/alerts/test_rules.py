@@ -39,6 +39,7 @@ SERVICES = {
     "kafka",
     "postgres",
     "rabbitmq",
+    "edge",
 }
 TEAMS = {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
 KINDS = ("fires", "does not fire", "boundary of for", "missing data")
