@@ -258,6 +258,7 @@ def test_who_is_left_tells_of_copies_that_are_behind_and_of_an_end_without_a_lea
     watching = observers(kafka)
     exporters = {one: Exporter(Role.KAFKA) for one in watching}
     place = (kafka_place.commands, "0")
+    behind = ("kafka_topic_partition_under_replicated_partition", *place)
     try:
         whole = look(watching[1], exporters[1])
         assert whole["kafka_controller_known",] == 1
@@ -268,10 +269,10 @@ def test_who_is_left_tells_of_copies_that_are_behind_and_of_an_end_without_a_lea
         assert len([one for one in ends if ("kafka_topic_partition_current_offset", *place) in one]) == 1
         kafka.kill(2)
         assert look(watching[2], exporters[2]).keys() == {("kafka_broker_up",), ("kafka_log_dir_free_bytes",)}
-        until(lambda: look(watching[1], exporters[1])["kafka_topic_partition_under_replicated_partition", *place])
+        until(lambda: look(watching[1], exporters[1]).get(behind) == 1)
         assert look(watching[1], exporters[1])["kafka_brokers",] == 2
         kafka.kill(3)
-        until(lambda: not look(watching[1], exporters[1])["kafka_controller_known",])
+        until(lambda: look(watching[1], exporters[1]).get(("kafka_controller_known",)) == 0)
         assert ("kafka_controller_id",) not in look(watching[1], exporters[1])
         assert look(watching[1], exporters[1])["kafka_broker_up",] == 1, "it answers, and believes its last list"
     finally:
@@ -279,9 +280,9 @@ def test_who_is_left_tells_of_copies_that_are_behind_and_of_an_end_without_a_lea
             if one not in kafka.pids:
                 kafka.start_one(one, wait=False)
         kafka.wait()
+        until(lambda: look(watching[1], exporters[1]).get(behind) == 0)
         for observer in watching.values():
             observer.close()
-    until(lambda: not look(watching[1], exporters[1])["kafka_topic_partition_under_replicated_partition", *place])
 
 
 @pytest.mark.kafka
