@@ -7,6 +7,7 @@ where the group is.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException
@@ -46,13 +47,20 @@ class Churn:
                 "bootstrap.servers": self._bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 0,
                 "auto.offset.reset": "earliest", "client.id": "churn", "fetch.message.max.bytes": 1024,
                 "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": 6_000, "heartbeat.interval.ms": 300,
             })  # fmt: skip
             assigned = threading.Event()
             try:
                 consumer.subscribe([topic], on_assign=lambda *_, assigned=assigned: assigned.set())
-                while not assigned.is_set() and not self._stop.is_set():
+                until = float("inf")
+                # Only who polls takes part: a member that does not holds up the others until its session is over.
+                while not self._stop.is_set() and time.monotonic() < until:
                     consumer.poll(_POLL_S)
-                self._stop.wait(stay_s)
+                    if assigned.is_set() and until == float("inf"):
+                        until = time.monotonic() + stay_s
+                # The library's close alone does not leave: the others would wait until the session is over.
+                consumer.unsubscribe()
+                consumer.poll(_POLL_S)
             except KafkaException:
                 self._stop.wait(stay_s)  # without brokers there is nothing to disturb
             finally:
