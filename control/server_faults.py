@@ -8,6 +8,9 @@ from typing import Final
 from control.fault import Change, Fault, Plant
 from control.faults import kill_fault, number, role_fault
 
+_EDGE: Final = "edge-1"
+_CHURN: Final = "/admin/churn"
+
 
 def _certificate(plant: Plant, target: str, value: str) -> None:
     plant.role("POST", target, "/admin/certificate", {"seconds": number(value)})
@@ -24,7 +27,17 @@ def _drain(state: str) -> Change:
     return change
 
 
-_EDGE: Final = "edge-1"
+def _disturb(group: str, topic: str) -> Change:
+    def begin(plant: Plant, target: str, value: str) -> None:
+        plant.role("POST", target, _CHURN, {"group": group, "topic": topic, "stay_s": float(value)})
+
+    return begin
+
+
+def _leave(plant: Plant, target: str, _: str) -> None:
+    plant.role("DELETE", target, _CHURN)
+
+
 _RUNBOOK: Final = "its alert's runbook starts it again"
 _CATALOG: Final = (
     Fault("server-kill", "A service's server is killed by SIGKILL: a broker, a database, the balancer, ...", _RUNBOOK,
@@ -41,5 +54,7 @@ _CATALOG: Final = (
           "clearing; no runbook mends it", _EDGE, "86400", _certificate, _kept_certificate),
     Fault("edge-leaves-out", "HAProxy is told to send a gateway nothing new, though it is well.",
           "clearing; no runbook mends it", "gateway-2", "", _drain("drain"), _drain("ready")),
+    Fault("consumer-churn", "A consumer joins settlement's group, stays so many seconds, leaves, and joins again.",
+          "clearing", "kafka-1", "1", _disturb("settlement", "exchange.events"), _leave),
 )  # fmt: skip
 FAULTS: Final[Mapping[str, Fault]] = {fault.name: fault for fault in _CATALOG}

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from control.addresses import HOST
 from control.servers import kafka
 from control.servers.hosted import ServerConfig
+from control.servers.kafka_churn import STAY_S, Churn
 from control.servers.kafka_cluster import HEAP, Cluster
 from control.servers.kafka_observe import KafkaObserver
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.routing import BaseRoute
 
     from monitor.adapters.exporter import Exporter
+
+
+class _Disturbed(msgspec.Struct, frozen=True, kw_only=True):
+    """Which group a consumer that comes and goes disturbs."""
+
+    group: str
+    topic: str
+    stay_s: float = STAY_S
 
 
 class HostedKafka:
@@ -30,6 +44,8 @@ class HostedKafka:
             kafka.find_or_fetch(config.program), Path(config.directory), brokers=len(places), ports=ports,
             heap=config.options.get("heap", HEAP),
         )  # fmt: skip
+        self._churn = Churn(self._cluster.bootstrap)
+        self._faults_allowed = config.faults_allowed
         self._observer = KafkaObserver(self._broker, HOST, config.own["broker"], self._cluster.directory)
 
     def start(self) -> None:
@@ -58,12 +74,27 @@ class HostedKafka:
 
     def stop(self) -> None:
         """End it in order; without a majority of controllers that takes twenty seconds and then force."""
+        self._churn.end()
         self._cluster.stop()
         self._observer.close()
 
-    def routes(self, admin_secret: str) -> Sequence[BaseRoute]:  # noqa: ARG002 - it has none
-        """Return nothing: what is done to a broker is starting it again."""
-        return ()
+    def routes(self, admin_secret: str) -> Sequence[BaseRoute]:
+        """Return `/admin/churn`: POST `{group, topic, stay_s}` lets a consumer come and go there, DELETE ends it."""
+        from starlette.routing import Route
+
+        from exchange.adapters.http import guarded, json_response, problem, read_body
+
+        async def change(request: Request) -> Response:
+            if not self._faults_allowed:
+                return problem(403, "faults are not allowed here; start the estate with faults allowed")
+            if request.method == "DELETE":
+                await asyncio.to_thread(self._churn.end)
+                return json_response({"disturbed": ""})
+            told = msgspec.json.decode(await read_body(request), type=_Disturbed)
+            await asyncio.to_thread(self._churn.begin, told.group, told.topic, told.stay_s)
+            return json_response({"disturbed": told.group})
+
+        return [Route("/admin/churn", guarded(admin_secret, change), methods=["POST", "DELETE"])]
 
 
 def _number(replica: str) -> int:

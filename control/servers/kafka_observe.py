@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ASK_S: Final = 0.4
 """For one question."""
+ALIVE_S: Final = 0.8
+"""For the question whether it is there: on a busy machine a broker that lives may take its time."""
 LOOK_S: Final = 0.9
 """For everything that is looked at in a second; what does not fit is left out."""
 _NEEDED_FOR_S: Final = 30.0
@@ -48,6 +50,7 @@ class KafkaObserver:
             directory: on the disk that its data lie on.
         """
         self._broker, self._directory = broker, directory
+        self._alive = BrokerLine(host, port, timeout_s=ALIVE_S)
         self._own = BrokerLine(host, port, timeout_s=ASK_S)
         # A question that the broker passes on may find nobody: it must not hold up what the broker itself knows.
         self._to_controller = BrokerLine(host, port, timeout_s=ASK_S)
@@ -61,7 +64,7 @@ class KafkaObserver:
     def ready(self) -> tuple[bool, str]:
         """Ask the broker itself whether it is part of its cluster; keep what it said for `observe`."""
         try:
-            self._seen = self._own.seen()
+            self._seen = self._alive.seen()
         except BrokerSilentError as error:
             self._seen = None
             return False, str(error)
@@ -91,7 +94,7 @@ class KafkaObserver:
 
     def close(self) -> None:
         """Hang up on every broker."""
-        for line in (self._own, self._to_controller, *self._leaders.values()):
+        for line in (self._alive, self._own, self._to_controller, *self._leaders.values()):
             line.close()
         self._leaders.clear()
 
