@@ -22,6 +22,7 @@ import msgspec
 
 from control.config import KafkaAccess, RoleConfig, Tokens, load_config, place_of
 from control.layout import Layout
+from control.spans_out import traced_share, tracer_of
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TapewatchError
 from kernel.time import Instant
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from exchange.calendar import Calendar
     from exchange.ports import EventTopic, Log
     from monitor.adapters.exporter import Exporter
-    from monitor.adapters.spans import SpanTracer
     from monitor.instruments import GatewayInstruments
 
 _USAGE: Final = "usage: python -m control.roles CONFIG.json"
@@ -59,7 +59,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
     faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)
-    open_journal, topic = _kafka(config.kafka, layout)
+    open_journal, topic = _kafka(config.kafka, layout, traced_share(config))
     async with AsyncExitStack() as stack:
         parts = EngineParts(
             paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
@@ -69,7 +69,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=EngineInstruments(exporter, [one.symbol for one in config.instruments]),
             log=_log(config, stack, exporter),
             faults=faults,
-            tracer=_tracer(config, exporter, stack),
+            tracer=tracer_of(config, exporter, stack),
             calendar=_calendar(config) if config.phases_by_calendar else None,
             open_journal=open_journal,
             topic=topic,
@@ -92,7 +92,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
         return await server.stop()
 
 
-def _kafka(access: KafkaAccess | None, layout: Layout) -> tuple[OpenJournal | None, EventTopic | None]:
+def _kafka(access: KafkaAccess | None, layout: Layout, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
     """Return how an engine's journal is opened in Kafka and where its events go; nothing where it is in files."""
     if access is None:
         return None, None
@@ -100,7 +100,7 @@ def _kafka(access: KafkaAccess | None, layout: Layout) -> tuple[OpenJournal | No
     from exchange.adapters.kafka_events import KafkaEvents
 
     place = place_of(access)
-    return partial(EngineLog, place, layout.journal), KafkaEvents(place)
+    return partial(EngineLog, place, layout.journal, traced=traced), KafkaEvents(place, traced=traced)
 
 
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
@@ -154,7 +154,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             sessions=layout.sessions,
             listing=Listing(config.instruments, config.venue),
             calendar=always_open if calendar is None else lambda: told(calendar, clock.now()),
-            tracer=_tracer(config, exporter, stack),
+            tracer=tracer_of(config, exporter, stack),
             log=log,
         )
         server = await stack.enter_async_context(_http(app, config, sockets=True, ping_s=PING_S))
@@ -189,7 +189,7 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=FeedInstruments(exporter),
             log=_log(config, stack, exporter),
             faults=faults,
-            tracer=_tracer(config, exporter, stack),
+            tracer=tracer_of(config, exporter, stack),
         )
         app = market_data_app(server, exporter, faults, _secret(layout, "admin"))
         await stack.enter_async_context(_http(app, config, sockets=True))
@@ -218,7 +218,7 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=SettlementInstruments(exporter),
             log=log,
             faults=faults,
-            tracer=_tracer(config, exporter, stack),
+            tracer=tracer_of(config, exporter, stack),
         )
         app = settlement_app(server, exporter, faults, _secret(layout, "admin"))
         await stack.enter_async_context(_http(app, config))
@@ -505,41 +505,6 @@ def _log(config: RoleConfig, stack: AsyncExitStack, exporter: Exporter) -> Log:
     facts = asyncio.create_task(ProcessFacts(exporter, log).run(), name="process facts")
     stack.callback(facts.cancel)
     return log
-
-
-def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> SpanTracer | None:
-    """Return who builds spans of orders, where spans are wanted. Its library is loaded only then."""
-    if config.tracing is None:
-        return None
-    from kernel.time import seconds
-    from monitor.adapters.spans import Sender, SpanQueue, SpanTracer
-    from monitor.adapters.verdict_files import VerdictFiles
-    from monitor.traces import Policy
-
-    senders: list[Sender] = []
-    if config.tracing.url:
-        from monitor.adapters.otlp import OtlpSender
-
-        senders.append(OtlpSender(config.tracing.url, config.role, config.replica))
-    if config.tracing.zipkin_url:
-        from monitor.adapters.zipkin import ZipkinSender
-
-        senders.append(ZipkinSender(config.tracing.zipkin_url, config.role, config.replica))
-    results = ("exported", "dropped", "failed", "late")
-    told = {result: exporter.count("tapewatch_spans_total", result) for result in results}
-
-    def count(result: str, spans: int) -> None:
-        told[result].add(spans)
-
-    queues = [SpanQueue(sender, count) for sender in senders]
-    for queue in queues:
-        stack.callback(queue.close)
-    policy = Policy(config.tracing.share, seconds(config.tracing.slow_s))
-    verdicts = VerdictFiles(Layout(Path(config.state)).verdicts, config.replica)
-    tracer = SpanTracer(queues, policy, verdicts, count)
-    tracer.start()
-    stack.callback(tracer.close)
-    return tracer
 
 
 def _secret(layout: Layout, name: str) -> str:
