@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from exchange.adapters.http import HttpServer
     from exchange.adapters.recovery import OpenJournal
     from exchange.adapters.settlement_source import EventSource
+    from exchange.adapters.tokens import SignedTokens
     from exchange.calendar import Calendar
     from exchange.ports import EventTopic, Log
     from monitor.adapters.exporter import Exporter
@@ -108,7 +109,6 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     from exchange.adapters.engine_router import EngineRouter
     from exchange.adapters.gateway import Gateway
     from exchange.adapters.http import PING_S
-    from exchange.adapters.tokens import SignedTokens
     from exchange.calendar_page import always_open, told
     from exchange.limits import Rates
     from exchange.listing import Listing
@@ -139,16 +139,13 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             engine = EngineClient(config.engine_stream_port, partial(connection_of, 0), host=config.engine_host)
         calendar, clock = _calendar(config), SystemClock()
         tuning = config.gateway
-        signed = None
-        if tuning.tokens is not Tokens.SHARED:
-            signed = SignedTokens(layout.token_keys, issuer=tuning.issuer, audience=tuning.audience, log=log)
         app = Gateway(
             engine,
             telemetry,
             exporter,
             replica=config.replica,
             trade_secret="" if tuning.tokens is Tokens.SIGNED else _secret(layout, "trade"),
-            tokens=signed,
+            tokens=_signed(config, layout, log),
             capacity_per_s=config.gateway_capacity_per_s,
             rates=Rates(tuning.key_rate_per_s, tuning.account_rate_per_s, tuning.cancel_factor),
             sessions=layout.sessions,
@@ -165,6 +162,16 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
         await stop.wait()
         await app.stop()
     return 0
+
+
+def _signed(config: RoleConfig, layout: Layout, log: Log) -> SignedTokens | None:
+    """Return who looks at signed tokens; nobody where only the shared secret is taken."""
+    from exchange.adapters.tokens import SignedTokens
+
+    tuning = config.gateway
+    if tuning.tokens is Tokens.SHARED:
+        return None
+    return SignedTokens(layout.token_keys, issuer=tuning.issuer, audience=tuning.audience, log=log)
 
 
 async def _tell_sessions(server: HttpServer, telemetry: GatewayInstruments) -> None:
