@@ -22,6 +22,7 @@ import msgspec
 
 from control.config import KafkaAccess, RoleConfig, Tokens, load_config, place_of
 from control.layout import Layout
+from control.spans_out import traced_share, tracer_of
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TapewatchError
 from kernel.time import Instant
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     from exchange.adapters.http import HttpServer
     from exchange.adapters.recovery import OpenJournal
     from exchange.adapters.settlement_source import EventSource
+    from exchange.adapters.tokens import SignedTokens
     from exchange.calendar import Calendar
     from exchange.ports import EventTopic, Log
     from monitor.adapters.exporter import Exporter
-    from monitor.adapters.spans import SpanTracer
     from monitor.instruments import GatewayInstruments
 
 _USAGE: Final = "usage: python -m control.roles CONFIG.json"
@@ -59,7 +60,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
     faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)
-    open_journal, topic = _kafka(config.kafka, layout)
+    open_journal, topic = _kafka(config.kafka, layout, traced_share(config))
     async with AsyncExitStack() as stack:
         parts = EngineParts(
             paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
@@ -69,7 +70,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=EngineInstruments(exporter, [one.symbol for one in config.instruments]),
             log=_log(config, stack, exporter),
             faults=faults,
-            tracer=_tracer(config, exporter, stack),
+            tracer=tracer_of(config, exporter, stack),
             calendar=_calendar(config) if config.phases_by_calendar else None,
             open_journal=open_journal,
             topic=topic,
@@ -92,7 +93,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
         return await server.stop()
 
 
-def _kafka(access: KafkaAccess | None, layout: Layout) -> tuple[OpenJournal | None, EventTopic | None]:
+def _kafka(access: KafkaAccess | None, layout: Layout, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
     """Return how an engine's journal is opened in Kafka and where its events go; nothing where it is in files."""
     if access is None:
         return None, None
@@ -100,7 +101,7 @@ def _kafka(access: KafkaAccess | None, layout: Layout) -> tuple[OpenJournal | No
     from exchange.adapters.kafka_events import KafkaEvents
 
     place = place_of(access)
-    return partial(EngineLog, place, layout.journal), KafkaEvents(place)
+    return partial(EngineLog, place, layout.journal, traced=traced), KafkaEvents(place, traced=traced)
 
 
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
@@ -108,7 +109,6 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
     from exchange.adapters.engine_router import EngineRouter
     from exchange.adapters.gateway import Gateway
     from exchange.adapters.http import PING_S
-    from exchange.adapters.tokens import SignedTokens
     from exchange.calendar_page import always_open, told
     from exchange.limits import Rates
     from exchange.listing import Listing
@@ -139,22 +139,19 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             engine = EngineClient(config.engine_stream_port, partial(connection_of, 0), host=config.engine_host)
         calendar, clock = _calendar(config), SystemClock()
         tuning = config.gateway
-        signed = None
-        if tuning.tokens is not Tokens.SHARED:
-            signed = SignedTokens(layout.token_keys, issuer=tuning.issuer, audience=tuning.audience, log=log)
         app = Gateway(
             engine,
             telemetry,
             exporter,
             replica=config.replica,
             trade_secret="" if tuning.tokens is Tokens.SIGNED else _secret(layout, "trade"),
-            tokens=signed,
+            tokens=_signed(config, layout, log),
             capacity_per_s=config.gateway_capacity_per_s,
             rates=Rates(tuning.key_rate_per_s, tuning.account_rate_per_s, tuning.cancel_factor),
             sessions=layout.sessions,
             listing=Listing(config.instruments, config.venue),
             calendar=always_open if calendar is None else lambda: told(calendar, clock.now()),
-            tracer=_tracer(config, exporter, stack),
+            tracer=tracer_of(config, exporter, stack),
             log=log,
         )
         server = await stack.enter_async_context(_http(app, config, sockets=True, ping_s=PING_S))
@@ -165,6 +162,16 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
         await stop.wait()
         await app.stop()
     return 0
+
+
+def _signed(config: RoleConfig, layout: Layout, log: Log) -> SignedTokens | None:
+    """Return who looks at signed tokens; nobody where only the shared secret is taken."""
+    from exchange.adapters.tokens import SignedTokens
+
+    tuning = config.gateway
+    if tuning.tokens is Tokens.SHARED:
+        return None
+    return SignedTokens(layout.token_keys, issuer=tuning.issuer, audience=tuning.audience, log=log)
 
 
 async def _tell_sessions(server: HttpServer, telemetry: GatewayInstruments) -> None:
@@ -189,7 +196,7 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=FeedInstruments(exporter),
             log=_log(config, stack, exporter),
             faults=faults,
-            tracer=_tracer(config, exporter, stack),
+            tracer=tracer_of(config, exporter, stack),
         )
         app = market_data_app(server, exporter, faults, _secret(layout, "admin"))
         await stack.enter_async_context(_http(app, config, sockets=True))
@@ -218,7 +225,7 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
             telemetry=SettlementInstruments(exporter),
             log=log,
             faults=faults,
-            tracer=_tracer(config, exporter, stack),
+            tracer=tracer_of(config, exporter, stack),
         )
         app = settlement_app(server, exporter, faults, _secret(layout, "admin"))
         await stack.enter_async_context(_http(app, config))
@@ -505,41 +512,6 @@ def _log(config: RoleConfig, stack: AsyncExitStack, exporter: Exporter) -> Log:
     facts = asyncio.create_task(ProcessFacts(exporter, log).run(), name="process facts")
     stack.callback(facts.cancel)
     return log
-
-
-def _tracer(config: RoleConfig, exporter: Exporter, stack: AsyncExitStack) -> SpanTracer | None:
-    """Return who builds spans of orders, where spans are wanted. Its library is loaded only then."""
-    if config.tracing is None:
-        return None
-    from kernel.time import seconds
-    from monitor.adapters.spans import Sender, SpanQueue, SpanTracer
-    from monitor.adapters.verdict_files import VerdictFiles
-    from monitor.traces import Policy
-
-    senders: list[Sender] = []
-    if config.tracing.url:
-        from monitor.adapters.otlp import OtlpSender
-
-        senders.append(OtlpSender(config.tracing.url, config.role, config.replica))
-    if config.tracing.zipkin_url:
-        from monitor.adapters.zipkin import ZipkinSender
-
-        senders.append(ZipkinSender(config.tracing.zipkin_url, config.role, config.replica))
-    results = ("exported", "dropped", "failed", "late")
-    told = {result: exporter.count("tapewatch_spans_total", result) for result in results}
-
-    def count(result: str, spans: int) -> None:
-        told[result].add(spans)
-
-    queues = [SpanQueue(sender, count) for sender in senders]
-    for queue in queues:
-        stack.callback(queue.close)
-    policy = Policy(config.tracing.share, seconds(config.tracing.slow_s))
-    verdicts = VerdictFiles(Layout(Path(config.state)).verdicts, config.replica)
-    tracer = SpanTracer(queues, policy, verdicts, count)
-    tracer.start()
-    stack.callback(tracer.close)
-    return tracer
 
 
 def _secret(layout: Layout, name: str) -> str:

@@ -11,6 +11,7 @@ from control.config import RabbitAccess, RoleConfig, SagaTuning
 from control.databases import password_of, read_password
 from control.layout import Layout
 from control.process_facts import ProcessFacts
+from control.spans_out import traced_share, tracer_of
 from exchange.adapters.http import Faults, HttpServer, listen, read_secret
 from exchange.adapters.rabbit import RabbitConsumer, RabbitPublisher
 from exchange.adapters.rabbit_link import RabbitLink, declare
@@ -62,7 +63,8 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         publisher = RabbitPublisher(link)
         stack.push_async_callback(publisher.close)
         inbox = RabbitConsumer(link, queue_of(config.saga), batch=BATCH)
-        around = Around(inbox, publisher, SagaInstruments(exporter), log, SystemClock(), faults)
+        around = Around(inbox, publisher, SagaInstruments(exporter), log, SystemClock(), faults,
+                        tracer=tracer_of(config, exporter, stack), traced=traced_share(config))  # fmt: skip
         part = _part(config, config.saga, around, stack)
         server = HttpServer(saga_app(part, exporter, faults, admin), listener)
         await server.start()

@@ -94,6 +94,8 @@ class Instruction(msgspec.Struct, frozen=True, gc=False):
     seller: AccountId
     buyer_fee: int = 0
     seller_fee: int = 0
+    trace: str = ""
+    """The `traceparent` of the order that took; decides nothing. Empty: not known."""
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
@@ -194,8 +196,8 @@ NEXT: Final[Mapping[tuple[Step, Verdict], Step | End]] = {
 """The order of the steps. An answer that is not in it changes nothing: the saga waits, and is told as stuck."""
 
 
-def instruction(trade: Traded, money: int) -> Instruction:
-    """Return what a trade moves; `money` is `money_per_tick` of its instrument."""
+def instruction(trade: Traded, money: int, trace: str = "") -> Instruction:
+    """Return what a trade moves; `money` is `money_per_tick` of its instrument, `trace` the order's `traceparent`."""
     return Instruction(
         trade.trade_id,
         Asset(trade.symbol),
@@ -205,6 +207,7 @@ def instruction(trade: Traded, money: int) -> Instruction:
         trade.seller,
         trade.buyer_fee,
         trade.seller_fee,
+        trace,
     )
 
 

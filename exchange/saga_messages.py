@@ -53,6 +53,7 @@ def asking(ask: Ask) -> Outgoing:
         routing_key=f"saga.ask.{AT[ask.step]}",
         body=_encode(_Body(VERSION, ask=ask)),
         message_id=f"{ask.instruction.trade_id}.{ask.step}.ask",
+        trace=ask.instruction.trace,
     )
 
 
@@ -62,6 +63,7 @@ def answering(answer: Answer) -> Outgoing:
         routing_key=ANSWERS,
         body=_encode(_Body(VERSION, answer=answer)),
         message_id=f"{answer.instruction.trade_id}.{answer.step}.answer",
+        trace=answer.instruction.trace,
     )
 
 
@@ -71,6 +73,7 @@ def saying(answer: Answer) -> Outgoing:
         routing_key=f"saga.said.{answer.step}.{answer.verdict}",
         body=_encode(_Body(VERSION, answer=answer)),
         message_id=f"{answer.instruction.trade_id}.{answer.step}.{answer.verdict}",
+        trace=answer.instruction.trace,
     )
 
 

@@ -14,6 +14,8 @@ import msgspec
 from exchange.commands import ParticipantCommand, Sequenced
 from exchange.events import Happened
 from exchange.ports import RequestOutcome
+from exchange.saga import Step
+from exchange.saga import Verdict as SagaVerdict
 from kernel.time import SECOND, Instant
 
 
@@ -63,6 +65,27 @@ class Handled(NamedTuple):
     ended_at: Instant
 
 
+class Sent(NamedTuple):
+    """A stretch of the event log that was published in Kafka, as the log has it."""
+
+    first_seq: int
+    records: Sequence[bytes]
+    began_at: Instant
+    ended_at: Instant
+
+
+class Stepped(msgspec.Struct, frozen=True, gc=False):
+    """One step of one trade's settlement by a saga."""
+
+    trade_id: int
+    step: Step
+    verdict: SagaVerdict
+    trace: str
+    """The `traceparent` of the order that took; empty when it is not known."""
+    began_at: Instant
+    ended_at: Instant
+
+
 class Tracer(Protocol):
     """Who is told."""
 
@@ -76,6 +99,18 @@ class Tracer(Protocol):
 
     def published(self, one: Handled) -> None:
         """Hear of what market data published."""
+        ...
+
+    def sent(self, one: Sent) -> None:
+        """Hear of what was published in Kafka."""
+        ...
+
+    def received(self, one: Handled) -> None:
+        """Hear of what was read from Kafka."""
+        ...
+
+    def stepped(self, some: Sequence[Stepped]) -> None:
+        """Hear of steps of sagas that are durable."""
         ...
 
     def settled(self, one: Handled) -> None:
@@ -93,6 +128,15 @@ class NoTracer:
         """Forget it."""
 
     def published(self, one: Handled) -> None:
+        """Forget it."""
+
+    def sent(self, one: Sent) -> None:
+        """Forget it."""
+
+    def received(self, one: Handled) -> None:
+        """Forget it."""
+
+    def stepped(self, some: Sequence[Stepped]) -> None:
         """Forget it."""
 
     def settled(self, one: Handled) -> None:

@@ -2,12 +2,11 @@
 
 Whether an order is slow, or fails, is known when it has gone its whole way; by then most processes have let it pass. So
 each remembers the last orders it was told of without building anything. When a `Verdict` comes, the order's spans are
-built from that; told of the order later, a process knows already. (The idea is that of Zhang and others, "The Benefit of
-Hindsight", NSDI 2023.)
+built from that; told of the order later, a process knows already. (The idea is that of Zhang and others, "The Benefit
+of Hindsight", NSDI 2023.)
 
-What is remembered are bytes, some orders in one piece: tens of thousands of small objects that live for seconds would
-scatter all others over the memory, which cost a gateway a tenth of its time. Memory is bounded by orders; a verdict on an
-order that may have been forgotten already is counted.
+What is remembered are bytes, some orders in one piece: a third of the memory of the objects, and nothing for the
+collector to follow. Memory is bounded by orders; a verdict on an order that may have been forgotten already is counted.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from exchange.journal import decode_command, decode_events
-from exchange.tracing import Answered, Committed, Handled
+from exchange.tracing import Answered, Committed, Handled, Sent, Stepped
 from kernel.time import Duration, Instant, seconds
 from monitor.traces import (
     Key,
@@ -31,13 +30,16 @@ from monitor.traces import (
     Verdict,
     commit_spans,
     publish_spans,
+    received_spans,
     request_spans,
+    sent_spans,
     settle_spans,
+    step_spans,
 )
 
 REMEMBERED: Final = 32_768
-"""Orders of each kind that a process remembers, ten megabytes at most: a minute and a half of an exchange with 350 orders
-a second, four seconds of one with 8,000."""
+"""Orders of each kind that a process remembers, ten megabytes at most: a minute and a half of an exchange with 350
+orders a second, four seconds of one with 8,000."""
 WANTED: Final = 8_192
 """Orders that are kept because somebody said so; the oldest goes first."""
 WANTED_FOR: Final = seconds(120)
@@ -93,9 +95,15 @@ COMMITTED: Final[Kind[Committed]] = Kind(
     commit_spans, lambda one: one.durable_at, lambda one: len(one.batch), _pack_commit, _unpack_commit
 )
 _UNPACK_HANDLED: Final = msgspec.msgpack.Decoder(Handled).decode
-PUBLISHED, SETTLED = (
+PUBLISHED, RECEIVED, SETTLED = (
     Kind[Handled](spans, lambda one: one.ended_at, lambda one: len(one.happened), _PACK, _UNPACK_HANDLED)
-    for spans in (publish_spans, settle_spans)
+    for spans in (publish_spans, received_spans, settle_spans)
+)
+SENT: Final[Kind[Sent]] = Kind(
+    sent_spans, lambda one: one.ended_at, lambda one: len(one.records), _PACK, msgspec.msgpack.Decoder(Sent).decode
+)
+STEPPED: Final[Kind[Sequence[Stepped]]] = Kind(
+    step_spans, lambda some: some[-1].ended_at, len, _PACK, msgspec.msgpack.Decoder(list[Stepped]).decode
 )
 
 
@@ -125,6 +133,7 @@ class Memory(Generic[_Told]):
         """When the newest was told that is remembered no more."""
         self._look = Look(policy)
         self._wanted: dict[Key, Instant] = {}
+        self._whole: dict[str, Instant] = {}
         # Between the first look and the memory no verdict may fall: its order would be built twice, or never.
         self._lock = threading.Lock()
 
@@ -149,22 +158,29 @@ class Memory(Generic[_Told]):
 
     def judge(self, verdicts: Iterable[Verdict], now: Instant) -> Judged:
         """Return the spans that were left out of orders that are to be kept, and keep what comes of them from here."""
-        fresh = {verdict.key: verdict for verdict in verdicts if verdict.key not in self._wanted}
+        fresh = [
+            verdict
+            for verdict in {verdict.key: verdict for verdict in verdicts}.values()
+            if verdict.key not in self._wanted and verdict.trace_id not in self._whole
+        ]
         if not fresh:
             self._forget_wanted(now)
             return Judged([], 0)
+        keys = {key for verdict in fresh for key in (verdict.key, ("", verdict.trace_id))}
+        whole = {verdict.trace_id for verdict in fresh if not verdict.client_id}
+        look = Look(self._look.policy, keys, late=True, done=self._look.wanted, whole=whole)
         with self._lock:
-            self._wanted |= dict.fromkeys(fresh, now)
-            self._look = Look(self._look.policy, frozenset(self._wanted))
+            self._wanted |= dict.fromkeys(keys, now)
+            self._whole |= dict.fromkeys(whole, now)
+            self._look = Look(self._look.policy, frozenset(self._wanted), whole=frozenset(self._whole))
             last, forgotten = list(self._last), self._forgotten
-        since = min(verdict.since for verdict in fresh.values()) - _SLACK
-        look = Look(self._look.policy, frozenset(fresh), late=True)
+        since = min(verdict.since for verdict in fresh) - _SLACK
         found: list[Span] = []
         for one in reversed(last):
             if one.told_at < since:
                 break
             found.extend(self._kind.spans(self._kind.unpack(one.data), look))
-        late = 0 if forgotten is None else sum(verdict.since <= forgotten for verdict in fresh.values())
+        late = 0 if forgotten is None else sum(verdict.since <= forgotten for verdict in fresh)
         return Judged(found, late)
 
     def _forget_wanted(self, now: Instant) -> None:
@@ -176,4 +192,5 @@ class Memory(Generic[_Told]):
         if len(stays) < len(self._wanted):
             with self._lock:
                 self._wanted = stays
-                self._look = Look(self._look.policy, frozenset(stays))
+                self._whole = {trace: at for trace, at in self._whole.items() if ("", trace) in stays}
+                self._look = Look(self._look.policy, frozenset(stays), whole=frozenset(self._whole))

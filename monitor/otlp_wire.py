@@ -1,8 +1,8 @@
 """Spans as OTLP carries them: an `ExportTraceServiceRequest` in protocol buffers' wire format. Pure.
 
-Source: `opentelemetry/proto/trace/v1/trace.proto` of OTLP 1 (stable: field numbers never change). Written here because the
-library spends 40 us of the processor on a span, which would be more than all else that traces cost (decision 0036); the
-tests read what is written with the library's own classes.
+Source: `opentelemetry/proto/trace/v1/trace.proto` of OTLP 1 (stable: field numbers never change). Written here because
+the library spends 40 us of the processor on a span, more than all else that traces cost (decision 0036); the tests read
+what is written with the library's own classes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _pair(key: str, value: Value) -> bytes:
 
 
 def _pairs(number: int, attributes: Mapping[str, Value]) -> bytes:
-    tag, parts = _SMALL[number << 3 | 2], []
+    tag = _SMALL[number << 3 | 2]
+    parts: list[bytes] = []
     for key, value in attributes.items():
         pair = _pair(key, value)
         parts += (tag, _varint(len(pair)), pair)

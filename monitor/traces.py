@@ -9,7 +9,10 @@ process knows the ids of all spans of the order, so the parts fit together altho
         engine match           its matching
         journal sync           the one sync of its batch
         market-data publish    received .. published
+        kafka publish          handed over .. on enough brokers
+          kafka receive        read .. handed to settlement
         settlement post        received .. posted            (only when it traded)
+        saga step              read .. durable               (one for each step of its trades' settlement)
 
 Kept are a share of all orders, picked by their id so that every process picks the same, and besides every error, every
 reject and every slow order. A reject is seen by all who have a span of it. What one process alone can see (a gateway
@@ -29,41 +32,50 @@ import msgspec
 
 from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, PlaceOrder, ReplaceOrder
 from exchange.events import Accepted, Canceled, Event, Happened, Rejected, Replaced, Traded
+from exchange.journal import decode_events
+from exchange.order_trace import answering
 from exchange.ports import RequestOutcome
-from exchange.tracing import Answered, Committed, Handled
-from exchange.types import CancelReason
+from exchange.saga import Verdict as Said
+from exchange.tracing import Answered, Committed, Handled, Sent, Stepped
 from kernel.time import Duration, Instant, seconds, to_seconds
 from kernel.trace import (
+    GOLDEN,
+    MASK,
     child_span_id,
     derived_span_id,
     derived_span_ids,
     derived_trace_id,
     is_kept,
+    is_place_kept,
+    order_trace_id,
     parse_traceparent,
 )
 
 MAX_TRADES_TOLD: Final = 16
 """A market order that eats through a book trades hundreds of times; the count is told in any case."""
-_RANGE: Final = 1 << 32
-_MASK: Final = _RANGE - 1
-_GOLDEN: Final = 0x9E3779B1
-"""The golden ratio's part of 2^32, made prime (Knuth, volume 3, section 6.4)."""
+_RANGE: Final = MASK + 1
 _FAILED: Final = frozenset({RequestOutcome.UNKNOWN, RequestOutcome.UNAVAILABLE})
 _NOTABLE: Final = frozenset({*_FAILED, RequestOutcome.REJECTED, RequestOutcome.MISMATCH})
 _SAID: Final = _NOTABLE - {RequestOutcome.REJECTED}
 """What a gateway alone sees. The engine and who reads its events see a reject themselves."""
 _AGAIN: Final = frozenset({RequestOutcome.REPLAYED, RequestOutcome.MISMATCH, RequestOutcome.IN_FLIGHT})
-_ASKED_FOR: Final = frozenset({CancelReason.REQUESTED, CancelReason.MASS_CANCEL})
 _TAGS: Final = {kind: str(kind.__struct_config__.tag) for kind in (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)}
 _CHILDREN: Final = {
     "engine queue": 1, "engine match": 2, "journal sync": 3, "market-data publish": 4, "settlement post": 5,
+    "kafka publish": 6, "kafka receive": 7,
 }  # fmt: skip
 """Of the engine's span, each with its number."""
+_OF_KAFKA: Final = frozenset({"kafka publish", "kafka receive"})
+_REJECTED: Final = b"\xa8rejected"
+_TRACE: Final = b"\xa5trace\xd9"
+"""How a reject, and a client's `traceparent`, stand in a record; what is found by chance is seen when it is read."""
+_BEFORE_A_STEP: Final = seconds(120)
+"""So long before a step of its settlement an order was taken, at most."""
 _MANY: Final = 4
 """Orders in a batch from which on looking for the few that are kept pays."""
 Value = str | int | float | bool
 Key = tuple[str, str]
-"""An order by its account and client id."""
+"""An order by its account and client id, or a trace: `("", trace_id)`."""
 NOBODY: Final[AbstractSet[Key]] = frozenset()
 
 
@@ -89,13 +101,15 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
     account: str
     client_id: str
+    """Both empty: who saw it knows the trace only."""
+    trace_id: str
     since: Instant
     """When the order's way began, as far as the process knows; nobody was told of it before."""
 
     @property
     def key(self) -> Key:
-        """Name the order."""
-        return (self.account, self.client_id)
+        """Name the order, or the trace where no order is known."""
+        return (self.account, self.client_id) if self.client_id else ("", self.trace_id)
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,15 +144,22 @@ class Look(NamedTuple):
 
     policy: Policy
     wanted: AbstractSet[Key] = NOBODY
-    """Orders that are kept because another process said so."""
+    """Orders that are kept because another process said so, and their traces."""
     late: bool = False
     """Whether this is a second look: only what is wanted, and was left out at the first."""
+    done: AbstractSet[Key] = NOBODY
+    """Of a second look: what was wanted at the first."""
+    whole: AbstractSet[str] = frozenset()
+    """Traces of which every order is kept: who wanted it knows no order."""
 
-    def keeps(self, key: Key, *, by_itself: bool) -> bool:
-        """Tell whether an order is kept in this look; `by_itself`: what was told of it is reason enough."""
-        if self.late:
-            return not by_itself and key in self.wanted
-        return by_itself or key in self.wanted
+    def keeps(self, key: Key, trace: str, *, by_itself: bool) -> bool:
+        """Tell whether an order is kept in this look.
+
+        `trace` is the client's `traceparent`; `by_itself`: what was told of it is reason enough.
+        """
+        if by_itself or key in self.done:
+            return not self.late
+        return key in self.wanted or (bool(self.whole) and order_trace_id(*key, trace) in self.whole)
 
 
 class _Place(NamedTuple):
@@ -168,7 +189,7 @@ def is_picked(share: float, seq: int, client_id: str, traceparent: str) -> bool:
         if context is not None:
             return is_kept(context.trace_id, share)
     if seq:
-        return (seq * _GOLDEN & _MASK) < share * _RANGE
+        return is_place_kept(seq, share)
     return crc32(client_id.encode("utf-8", "surrogatepass")) < share * _RANGE
 
 
@@ -182,7 +203,7 @@ def request_spans(told: Sequence[Answered], look: Look) -> Iterator[Span]:
     for one in told if look.wanted else _notable(told, slow_s, limit):
         command, slow = one.command, one.took_s >= slow_s
         by_itself = slow or one.outcome in _NOTABLE or is_picked(policy.share, one.seq, command.client_id, one.trace)
-        if look.keeps((command.account, command.client_id), by_itself=by_itself):
+        if look.keeps((command.account, command.client_id), one.trace, by_itself=by_itself):
             yield _request_span(one, slow=slow)
 
 
@@ -192,7 +213,7 @@ def _notable(told: Sequence[Answered], slow_s: float, limit: float) -> list[Answ
     return [
         one
         for one in told
-        if (one.seq * _GOLDEN & _MASK) < limit or one.outcome is not accepted or one.took_s >= slow_s or one.trace
+        if (one.seq * GOLDEN & MASK) < limit or one.outcome is not accepted or one.took_s >= slow_s or one.trace
     ]
 
 
@@ -216,7 +237,7 @@ def _request_span(one: Answered, *, slow: bool) -> Span:
         kind=SpanKind.SERVER, start=received_at, end=Instant(max(received_at, one.answered_at)),
         attributes=told,
         error=str(one.outcome) if one.outcome in _FAILED else "",
-        verdict=Verdict(command.account, command.client_id, received_at) if said else None,
+        verdict=Verdict(command.account, command.client_id, place.trace_id, received_at) if said else None,
     )  # fmt: skip
 
 
@@ -247,7 +268,7 @@ def commit_spans(one: Committed, look: Look) -> Iterator[Span]:
             continue  # an order of the market's staff
         slow = seconds(one.waited_s[place]) + common >= policy.slow
         by_itself = slow or _is_reject(events) or is_picked(policy.share, item.seq, command.client_id, item.trace)
-        if look.keeps((command.account, command.client_id), by_itself=by_itself):
+        if look.keeps((command.account, command.client_id), item.trace, by_itself=by_itself):
             yield from _order_spans(one, place, command, slow=slow)
 
 
@@ -263,7 +284,7 @@ def _worth_a_look(one: Committed, look: Look, common: Duration) -> Iterable[int]
     return [
         place
         for place, item in enumerate(one.happened)
-        if (item.seq * _GOLDEN & _MASK) < limit or item.trace or (item.events and type(item.events[-1]) is Rejected)
+        if (item.seq * GOLDEN & MASK) < limit or item.trace or (item.events and type(item.events[-1]) is Rejected)
     ]
 
 
@@ -284,7 +305,7 @@ def _order_spans(one: Committed, number: int, command: ParticipantCommand, *, sl
     yield Span(
         trace_id=place.trace_id, span_id=place.engine_span, parent_id=place.gateway_span, name="engine order",
         start=taken, end=durable, attributes=told, events=tuple(_trades(events, matched)),
-        verdict=Verdict(command.account, command.client_id, taken) if slow else None,
+        verdict=Verdict(command.account, command.client_id, place.trace_id, taken) if slow else None,
     )  # fmt: skip
     common: dict[str, Value] = {"exchange.seq": item.seq, "exchange.batch_commands": len(one.batch)}
     for name, start, end in (
@@ -300,7 +321,7 @@ def _order_spans(one: Committed, number: int, command: ParticipantCommand, *, sl
 
 def _became(events: Sequence[Event]) -> dict[str, Value]:
     told: dict[str, Value] = {"exchange.trades": sum(isinstance(event, Traded) for event in events)}
-    match _answer(events):
+    match answering(events):
         case Rejected() as rejected:
             told |= {"exchange.outcome": "rejected", "event.reason": str(rejected.reason)}
         case Accepted() | Canceled() | Replaced() as first:
@@ -309,15 +330,6 @@ def _became(events: Sequence[Event]) -> dict[str, Value]:
         case _:
             pass
     return told
-
-
-def _answer(events: Sequence[Event]) -> Rejected | Accepted | Canceled | Replaced | None:
-    """Return the event that answers an order request; what was due before it came first."""
-    if events and isinstance(events[-1], Rejected):
-        return events[-1]
-    asked = (one for one in events if isinstance(one, Accepted | Replaced))
-    canceled = (one for one in events if isinstance(one, Canceled) and one.reason in _ASKED_FOR)
-    return next(asked, None) or next(canceled, None)
 
 
 def _trades(events: Sequence[Event], at: Instant) -> Iterator[SpanEvent]:
@@ -333,6 +345,24 @@ def _trades(events: Sequence[Event], at: Instant) -> Iterator[SpanEvent]:
 # --- the consumers of the event log -----------------------------------------------------------------------------------
 
 
+def sent_spans(one: Sent, look: Look) -> Iterator[Span]:
+    """Yield a span for each kept order whose events the engine's process published in Kafka."""
+    limit, keeps_all = look.policy.share * _RANGE, bool(look.wanted)
+    # Records of one message were made about together: the first tells whether they come late.
+    if not keeps_all and one.records:
+        keeps_all = one.ended_at - decode_events(one.records[0]).at >= look.policy.slow
+    for seq, record in enumerate(one.records, one.first_seq):
+        if keeps_all or (seq * GOLDEN & MASK) < limit or _REJECTED in record or _TRACE in record:
+            told = Handled((decode_events(record),), one.began_at, one.ended_at)
+            yield from _consumer_span(told.happened[0], told, look, "kafka publish", SpanKind.PRODUCER)
+
+
+def received_spans(one: Handled, look: Look) -> Iterator[Span]:
+    """Yield a span for each kept order whose events a member of a group read from Kafka."""
+    for item in one.happened if look.wanted else _passing(one, look, rejects=True):
+        yield from _consumer_span(item, one, look, "kafka receive")
+
+
 def publish_spans(one: Handled, look: Look) -> Iterator[Span]:
     """Yield a span for each kept order whose events market data published."""
     for item in _passing(one, look):
@@ -346,32 +376,66 @@ def settle_spans(one: Handled, look: Look) -> Iterator[Span]:
             yield from _consumer_span(item, one, look, "settlement post")
 
 
-def _passing(one: Handled, look: Look) -> Sequence[Happened]:
+def step_spans(told: Sequence[Stepped], look: Look) -> Iterator[Span]:
+    """Yield a span for each step of settlement by sagas whose order is kept; a refused step is an error."""
+    for one in told:
+        context = parse_traceparent(one.trace)
+        if context is None:
+            continue
+        slow = one.ended_at - one.began_at >= look.policy.slow
+        failed = one.verdict is not Said.DONE
+        if not look.keeps(("", context.trace_id), "", by_itself=slow or failed or context.sampled):
+            continue
+        since = Instant(one.began_at - _BEFORE_A_STEP)
+        yield Span(
+            trace_id=context.trace_id,
+            span_id=derived_span_id(context.trace_id, "saga", str(one.trade_id), one.step),
+            parent_id=context.span_id, name="saga step", kind=SpanKind.CONSUMER,
+            start=one.began_at, end=max(one.began_at, one.ended_at),
+            attributes={
+                "exchange.saga.step": str(one.step), "exchange.saga.verdict": str(one.verdict),
+                "exchange.trade_id": one.trade_id, "exchange.slow": slow,
+            },
+            error=str(one.verdict) if failed else "",
+            verdict=Verdict("", "", context.trace_id, since) if slow or failed else None,
+        )  # fmt: skip
+
+
+def _passing(one: Handled, look: Look, *, rejects: bool = False) -> Sequence[Happened]:
     """Return what may be kept: one look each at what is cheap to see, as for a commit."""
     policy, happened = look.policy, one.happened
     if look.wanted or len(happened) < _MANY or one.ended_at - min(item.at for item in happened) >= policy.slow:
         return happened
     limit = policy.share * _RANGE
-    return [item for item in happened if (item.seq * _GOLDEN & _MASK) < limit or item.trace]
+    return [
+        item
+        for item in happened
+        if (item.seq * GOLDEN & MASK) < limit or item.trace or (rejects and _is_reject(item.events))
+    ]
 
 
-def _consumer_span(item: Happened, one: Handled, look: Look, name: str) -> Iterator[Span]:
+def _consumer_span(
+    item: Happened, one: Handled, look: Look, name: str, kind: SpanKind = SpanKind.CONSUMER
+) -> Iterator[Span]:
     if not item.events:
         return
-    first = _answer(item.events)
-    if first is None or isinstance(first, Rejected):
+    first = answering(item.events)
+    rejected = isinstance(first, Rejected)
+    if first is None or (rejected and name not in _OF_KAFKA):
         return  # the market hears of no reject, and halts belong to nobody's order
     slow = one.ended_at - item.at >= look.policy.slow
-    by_itself = slow or is_picked(look.policy.share, item.seq, first.client_id, item.trace)
-    if not look.keeps((first.account, first.client_id), by_itself=by_itself):
+    by_itself = slow or rejected or is_picked(look.policy.share, item.seq, first.client_id, item.trace)
+    if not look.keeps((first.account, first.client_id), item.trace, by_itself=by_itself):
         return
     place = _place(first.account, first.client_id, item.trace)
+    above = child_span_id(place.engine_span, _CHILDREN["kafka publish"]) if name == "kafka receive" else ""
     yield Span(
-        trace_id=place.trace_id, span_id=child_span_id(place.engine_span, _CHILDREN[name]), parent_id=place.engine_span,
-        name=name, kind=SpanKind.CONSUMER, start=one.began_at, end=max(one.began_at, one.ended_at),
+        trace_id=place.trace_id, span_id=child_span_id(place.engine_span, _CHILDREN[name]),
+        parent_id=above or place.engine_span,
+        name=name, kind=kind, start=one.began_at, end=max(one.began_at, one.ended_at),
         attributes={
-            "exchange.seq": item.seq, "exchange.symbol": first.symbol, "exchange.slow": slow,
+            "exchange.seq": item.seq, "exchange.symbol": first.symbol or "", "exchange.slow": slow,
             "exchange.trades": sum(isinstance(event, Traded) for event in item.events),
         },
-        verdict=Verdict(first.account, first.client_id, item.at) if slow else None,
+        verdict=Verdict(first.account, first.client_id, place.trace_id, item.at) if slow else None,
     )  # fmt: skip

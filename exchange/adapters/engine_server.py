@@ -270,7 +270,9 @@ class EngineServer:
     def _publish_from(self, ring: EventRing) -> None:
         parts = self._parts
         if parts.topic is not None:
-            self._publishing = Publishing(parts.topic, ring, parts.paths.events, parts.telemetry, parts.log)
+            self._publishing = Publishing(
+                parts.topic, ring, parts.paths.events, parts.telemetry, parts.log, parts.tracer
+            )
             self._spawn(self._publishing.run())
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

@@ -23,8 +23,8 @@ class EngineLog(KafkaLog):
     does not fence the one that runs.
     """
 
-    def __init__(self, place: KafkaPlace, directory: Path) -> None:
-        """Open it.
+    def __init__(self, place: KafkaPlace, directory: Path, *, traced: float = 0.0) -> None:
+        """Open it; `traced` as of `KafkaLog`.
 
         Raises:
             LogHeldError: another process of this machine has the directory.
@@ -40,7 +40,7 @@ class EngineLog(KafkaLog):
         try:
             place = msgspec.structs.replace(place, cluster_id=prepare(place))
             note(directory, place)
-            super().__init__(place)
+            super().__init__(place, traced=traced)
         except BaseException:
             self._let_go()
             raise

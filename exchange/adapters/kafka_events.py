@@ -18,9 +18,11 @@ from confluent_kafka import Message as Sent
 
 from exchange.adapters.kafka_log import reader, values
 from exchange.adapters.kafka_place import KafkaPlace
+from exchange.adapters.kafka_produce import hand_over
 from exchange.adapters.kafka_topics import TIMEOUT_S
 from exchange.journal import Kind
 from exchange.messages import MessageError, seal, unseal
+from exchange.order_trace import event_headers
 from kernel.errors import TemporaryError
 
 _STEP_S: Final = 0.1
@@ -30,9 +32,10 @@ _BACK: Final = 64
 class KafkaEvents:
     """The events of one partition."""
 
-    def __init__(self, place: KafkaPlace) -> None:
-        """Connect to nothing yet."""
+    def __init__(self, place: KafkaPlace, *, traced: float = 0.0) -> None:
+        """Connect to nothing yet; `traced` is the share of the orders whose messages have a `traceparent`."""
         self._place: Final = place
+        self._traced: Final = traced
         self._producer: Producer | None = None
         self._undelivered: str | None = None
         self._closing: Final = threading.Event()
@@ -56,13 +59,13 @@ class KafkaEvents:
         """See `EventTopic`."""
         producer = self._producer
         assert producer is not None, "publish before begin"
-        messages = [self._message(seq, payload) for seq, payload in enumerate(payloads, first_seq)]
         try:
-            taken = producer.produce_batch(
-                self._place.events, messages, partition=self._place.partition, on_delivery=self._delivered
-            )
-            if taken < len(messages):
-                raise self._failed(str(next(one["_error"] for one in messages if "_error" in one)))
+            hand_over(
+                producer, self._place.events, self._place.partition,
+                ((self._message(seq, payload), event_headers(seq, payload, self._traced))
+                 for seq, payload in enumerate(payloads, first_seq)),
+                self._delivered,
+            )  # fmt: skip
             # A second more than a record has: the client tells what became of it by itself.
             until = time.monotonic() + self._place.delivery_s + 1.0
             while left := producer.flush(_STEP_S):
@@ -81,7 +84,7 @@ class KafkaEvents:
 
     @staticmethod
     def _message(seq: int, payload: bytes) -> dict[str, Any]:
-        """Return what is sent of one command: its events, keyed by its number. Headers would stand here."""
+        """Return what is sent of one command: its events, keyed by its number."""
         return {"value": seal(Kind.EVENTS, seq, payload), "key": str(seq).encode()}
 
     def _delivered(self, error: KafkaError | None, _: Sent) -> None:

@@ -30,9 +30,11 @@ from confluent_kafka import Message as Sent
 
 from exchange.adapters.file_log import FencedError, LogFailedError
 from exchange.adapters.kafka_place import KafkaPlace
+from exchange.adapters.kafka_produce import hand_over
 from exchange.adapters.kafka_topics import TIMEOUT_S
 from exchange.journal import Kind, Record
 from exchange.messages import MessageError, seal, unseal
+from exchange.order_trace import command_headers
 from exchange.shards import key_of
 from kernel.errors import PermanentError, TemporaryError
 
@@ -65,8 +67,8 @@ class TopicCorruptError(PermanentError):
 class KafkaLog:
     """One writer's journal of consecutive records in a partition. Whoever opens it last has it."""
 
-    def __init__(self, place: KafkaPlace, *, held_s: float = HELD_S) -> None:
-        """Open the log, and fence off whoever had it.
+    def __init__(self, place: KafkaPlace, *, held_s: float = HELD_S, traced: float = 0.0) -> None:
+        """Open the log, and fence off whoever had it. `traced`: the share of orders with a `traceparent` in a header.
 
         Raises:
             TemporaryError: the brokers do not answer, or cannot hold a transaction now.
@@ -74,6 +76,7 @@ class KafkaLog:
         """
         self.place: Final = place
         self._held_s: Final = held_s
+        self._traced: Final = traced
         self._failure: str | None = None
         self._fenced = False
         self._undelivered: str | None = None
@@ -236,23 +239,19 @@ class KafkaLog:
         if len(self._producer) + len(payloads) > _MAX_QUEUED:
             self.sync()
         messages = [
-            {"value": seal(Kind.COMMANDS, seq, payload), "key": key_of(payload)}
+            ({"value": seal(Kind.COMMANDS, seq, payload), "key": key_of(payload)},
+             command_headers(seq, payload, self._traced))
             for seq, payload in enumerate(payloads, self._next_seq)
-        ]
+        ]  # fmt: skip
         with self._transaction:
             try:
                 if self._began_at is None:
                     self._producer.begin_transaction()
                     self._began_at = time.monotonic()
-                taken = self._producer.produce_batch(
-                    self.place.commands, messages, partition=self.place.partition, on_delivery=self._delivered
-                )
+                hand_over(self._producer, self.place.commands, self.place.partition, messages, self._delivered)
             except (KafkaException, BufferError) as error:
                 raise self._failed(self._reason(error)) from error
-            if taken < len(messages):
-                told = next(one["_error"] for one in messages if "_error" in one)
-                raise self._failed(str(told))
-            self._next_seq += taken
+            self._next_seq += len(messages)
 
     def _reason(self, error: KafkaException | BufferError) -> str:
         told = error.args[0]

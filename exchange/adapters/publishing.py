@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,7 +20,9 @@ from exchange.adapters.event_stream import EventRing
 from exchange.adapters.file_log import read_records
 from exchange.journal import Kind, Record
 from exchange.ports import EngineTelemetry, EventTopic, Log
+from exchange.tracing import Sent, Tracer
 from kernel.errors import PermanentError, TemporaryError
+from kernel.time import Instant
 
 TOGETHER: Final = 2048
 """Records that are published in one go: a few hundred kilobytes."""
@@ -32,8 +35,15 @@ class Publishing:
     """One engine's events on their way to a topic."""
 
     def __init__(
-        self, topic: EventTopic, ring: EventRing, directory: Path, telemetry: EngineTelemetry, log: Log
+        self,
+        topic: EventTopic,
+        ring: EventRing,
+        directory: Path,
+        telemetry: EngineTelemetry,
+        log: Log,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer: Final = tracer
         self._topic: Final = topic
         self._ring: Final = ring
         self._directory: Final = directory
@@ -119,7 +129,10 @@ class Publishing:
         return place
 
     async def _publish(self, place: int, chunk: Sequence[bytes]) -> int:
+        began_at = Instant(time.time_ns())
         await self._aside(partial(self._topic.publish, place, chunk))
+        if self._tracer is not None:
+            self._tracer.sent(Sent(place, chunk, began_at, Instant(time.time_ns())))
         self.seq = place + len(chunk) - 1
         if self._trouble:
             self._trouble = False

@@ -85,7 +85,7 @@ class _Reader(SagaPart):
         happened = [item for item in stretch.happened if item.seq > self._journal.seq(stretch.part)]
         if not happened:
             return
-        trades = trades_of(happened, self._money)
+        trades = trades_of(happened, self._money, self._traced)
         for start in range(0, len(trades), TOGETHER):
             while self._open() >= self._open_max:  # noqa: ASYNC110 - it is asked seldom, and many things change it
                 await asyncio.sleep(_FULL_S)

@@ -18,6 +18,7 @@ from exchange.adapters.http import Faults, common_routes, json_response, problem
 from exchange.messaging import Consumer, Delivery, Outgoing, PoisonError, Publisher
 from exchange.ports import Exposition, Log, SagaTelemetry
 from exchange.saga_coordinator import Times
+from exchange.tracing import Tracer
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, Clock, Duration
 
@@ -53,6 +54,9 @@ class Around(NamedTuple):
     clock: Clock
     faults: Faults
     times: Times = TIMES
+    tracer: Tracer | None = None
+    traced: float = 0.0
+    """Share of the orders whose traces are kept."""
 
 
 class StuckSaga(msgspec.Struct, frozen=True):
@@ -98,6 +102,8 @@ class SagaPart:
         self._clock: Final = around.clock
         self._faults: Final = around.faults
         self._times: Final = around.times
+        self._tracer: Final = around.tracer
+        self._traced: Final = around.traced
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     def ready(self) -> tuple[bool, str]:

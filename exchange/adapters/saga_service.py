@@ -14,13 +14,14 @@ from typing import Final
 
 from exchange.adapters.saga_part import STUCK_SHOWN, Around, SagaPart, SagasStatus, StuckSaga, readable
 from exchange.adapters.saga_store import Reacted, SagaBook
-from exchange.messaging import Delivery, Outgoing
+from exchange.messaging import Delivery
 from exchange.ports import SagaTelemetry
 from exchange.saga import AT, Answer, Ask, Carried, End, Verdict
 from exchange.saga_choreography import Saying, Sayings, follows
 from exchange.saga_messages import Style, answering, read_answer, read_ask, saying
+from exchange.tracing import Stepped
 from kernel.errors import TemporaryError
-from kernel.time import Instant, to_seconds
+from kernel.time import SECOND, Instant, to_seconds
 
 TICK_S: Final = 0.05
 """How often it is looked what is to be said again."""
@@ -50,7 +51,12 @@ class _Service(SagaPart):
     def _tell(self, carried: Sequence[Carried], started: float) -> None:
         new = [one for one in carried if one.remembered]
         verdicts: Counter[Verdict] = Counter(one.answer.verdict for one in new)
-        self._telemetry.carried_out(verdicts, repeats=len(carried) - len(new), seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._telemetry.carried_out(verdicts, repeats=len(carried) - len(new), seconds=seconds)
+        if self._tracer is not None and new:
+            ended_at = Instant(time.time_ns())
+            began_at = Instant(ended_at - round(seconds * SECOND))
+            self._tracer.stepped([_stepped(one.answer, began_at, ended_at) for one in new])
 
 
 class AskedService(_Service):
@@ -70,7 +76,7 @@ class AskedService(_Service):
             started = time.perf_counter()
             carried = await self._until_done(lambda: self._book.carry_out(asks))
             self._tell(carried, started)
-            await self._publish(_traced([answering(one.answer) for one in carried], asks, deliveries))
+            await self._publish([answering(one.answer) for one in carried])
         if poison is not None:
             raise poison
 
@@ -150,18 +156,9 @@ class ReactingService(_Service):
                 continue  # it was logged, and what is kept is said again
 
 
-def _traced(messages: list[Outgoing], asks: Sequence[Ask], deliveries: Sequence[Delivery]) -> list[Outgoing]:
-    """Give each answer the trace of what it answers."""
-    if len(asks) > len(deliveries) or not any(one.trace for one in deliveries):
-        return messages
-    traces = {one.message_id.removesuffix(".ask"): one.trace for one in deliveries}
-    told = []
-    for message in messages:
-        trace = traces.get(message.message_id.removesuffix(".answer"), "")
-        told.append(
-            Outgoing(routing_key=message.routing_key, body=message.body, message_id=message.message_id, trace=trace)
-        )
-    return told
+def _stepped(answer: Answer, began_at: Instant, ended_at: Instant) -> Stepped:
+    it = answer.instruction
+    return Stepped(it.trade_id, answer.step, answer.verdict, it.trace, began_at, ended_at)
 
 
 def awaited(said: Saying) -> str:

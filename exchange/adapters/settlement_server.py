@@ -144,6 +144,9 @@ class SettlementServer:
 
     def read(self, partition: int, happened: Sequence[Happened]) -> None:
         """Hear of what was read."""
+        if self._tracer is not None and self._source.keeps_place:
+            now = Instant(time.time_ns())
+            self._tracer.received(Handled(happened, now, now))
         self._unposted[partition].read(happened)
 
     async def apply(self, partition: int, happened: Sequence[Happened]) -> None:

@@ -10,6 +10,7 @@ from exchange.adapters.connection import LOOPBACK
 from exchange.adapters.engine_client import follow_events
 from exchange.adapters.saga_journal import Trade
 from exchange.events import Happened, Traded
+from exchange.order_trace import caused
 from exchange.protocol import Stream, Subscribe
 from exchange.saga import instruction
 from exchange.types import Symbol
@@ -53,10 +54,13 @@ class EngineTrades:
                     yield Stretch(0, message.happened)
 
 
-def trades_of(happened: Sequence[Happened], money: Mapping[Symbol, int]) -> list[Trade]:
-    """Return the trades of some records; `money` is `money_per_tick` by symbol."""
+def trades_of(happened: Sequence[Happened], money: Mapping[Symbol, int], traced: float = 0.0) -> list[Trade]:
+    """Return the trades of some records, each with the trace of the order that took.
+
+    `money` is `money_per_tick` by symbol, `traced` the share of the orders whose traces are kept.
+    """
     return [
-        Trade(instruction(event, money[event.symbol]), item.at)
+        Trade(instruction(event, money[event.symbol], caused(item, traced)), item.at)
         for item in happened
         for event in item.events
         if isinstance(event, Traded)

@@ -81,7 +81,8 @@ def _span(one: _Span, trace: _Trace) -> ReadSpan:
     )  # fmt: skip
 
 
-def _text(value: str | float | None) -> str:
+def _text(value: object) -> str:
+    """Return a tag's value as Zipkin has it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)

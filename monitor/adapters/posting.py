@@ -12,7 +12,7 @@ _OK: Final = range(200, 300)
 
 
 class Poster:
-    """One address of HTTP or HTTPS (certificates are checked), asked by one thread. No proxy, no redirect is followed."""
+    """One address of HTTP, or of HTTPS with its certificate checked; asked by one thread, with no proxy or redirect."""
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
         parts = urlsplit(url)

@@ -14,11 +14,21 @@ from urllib.parse import urlsplit
 
 import requests
 
-from exchange.tracing import Answered, Committed, Handled
+from exchange.tracing import Answered, Committed, Handled, Sent, Stepped
 from kernel.errors import InputError
 from kernel.time import Instant
 from monitor.adapters.verdict_files import Verdicts
-from monitor.hindsight import ANSWERED, COMMITTED, PUBLISHED, REMEMBERED, SETTLED, Memory
+from monitor.hindsight import (
+    ANSWERED,
+    COMMITTED,
+    PUBLISHED,
+    RECEIVED,
+    REMEMBERED,
+    SENT,
+    SETTLED,
+    STEPPED,
+    Memory,
+)
 from monitor.traces import Policy, Span, Verdict
 
 CAPACITY: Final = 8_192
@@ -125,7 +135,11 @@ class SpanTracer:
         self._answered = Memory(ANSWERED, policy, capacity)
         self._committed = Memory(COMMITTED, policy, capacity)
         self._published, self._settled = Memory(PUBLISHED, policy, capacity), Memory(SETTLED, policy, capacity)
-        self._memories: tuple[Memory[Any], ...] = (self._answered, self._committed, self._published, self._settled)
+        self._sent, self._received = Memory(SENT, policy, capacity), Memory(RECEIVED, policy, capacity)
+        self._stepped = Memory(STEPPED, policy, capacity)
+        self._memories: tuple[Memory[Any], ...] = (
+            self._answered, self._committed, self._published, self._settled, self._sent, self._received, self._stepped,
+        )  # fmt: skip
         self._fresh: list[Answered] = []
         self._flushing = threading.Lock()
         """Requests are looked at some together: one by one costs twice as much."""
@@ -153,6 +167,19 @@ class SpanTracer:
     def published(self, one: Handled) -> None:
         """See `Tracer`."""
         self._offer(self._published.told(one))
+
+    def sent(self, one: Sent) -> None:
+        """See `Tracer`."""
+        self._offer(self._sent.told(one))
+
+    def received(self, one: Handled) -> None:
+        """See `Tracer`."""
+        self._offer(self._received.told(one))
+
+    def stepped(self, some: Sequence[Stepped]) -> None:
+        """See `Tracer`."""
+        if some:
+            self._offer(self._stepped.told(some))
 
     def settled(self, one: Handled) -> None:
         """See `Tracer`."""

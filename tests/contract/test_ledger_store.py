@@ -69,6 +69,21 @@ def test_it_agrees_with_the_fold_in_memory_whatever_comes_together(store, togeth
     assert (store.imbalance(), store.seq) == (0, 400)
 
 
+NASTY = ("'; DROP TABLE trades; --", 'a"b\\.\t\\N\n%s :x {}', "\N{RIGHT-TO-LEFT OVERRIDE}\N{GRINNING FACE}")
+"""Names that mean something to SQL, to COPY's text format or to what fills in parameters."""
+
+
+@pytest.mark.parametrize("together", [1, 400])
+def test_no_name_means_anything_to_the_database(store, together):
+    happened, balances = happenings(400, NASTY), Balances()
+    for start in range(0, 400, together):
+        store.settle(happened[start : start + together])
+    for trade in trades_of(happened):
+        balances.post(postings(trade, money_per_tick(INSTRUMENTS[0])))
+    assert {account for account, _ in store.balances()} >= set(NASTY)
+    assert store.balances() == balances.amounts()
+
+
 @pytest.mark.parametrize("together", [10, 400])
 def test_what_comes_again_is_left_alone_even_within_one_batch(store, together):
     happened = happenings(400)

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +58,7 @@ def started(home, more):
         assert time.monotonic() < deadline, told.stderr.decode()
         time.sleep(0.5)
     time.sleep(8)  # trades, heartbeats, a look at the disk, two turns of everything
-    yield found | more
+    yield found | more | {"state": str(home / "up")}
     process.send_signal(signal.SIGTERM)
     process.wait(40)
 
@@ -149,6 +151,34 @@ def test_the_machine_is_scraped_beside_the_processes(estate):
         time.sleep(1)
 
 
+def test_no_secret_of_the_estate_is_in_a_log_a_metric_or_a_trace(estate):
+    """Canaries: every secret the estate was given, and two that a client brings along, one of them in its trace."""
+    state = Path(estate["state"])
+    canaries = {"a bad token": "canary-0a1b2c3d4e5f6071", "a client's words": "canary-1f2e3d4c5b6a7988"}
+    brought = canaries["a client's words"]
+    gateway = next(url for role, url in pages(estate) if role is Role.GATEWAY)
+    order = urllib.request.Request(
+        f"{gateway}/v1/orders", b'{"account": "ann"}',
+        {"Authorization": f"Bearer {canaries['a bad token']}", "X-Request-ID": f"{brought} x",
+         "traceparent": f"00-{brought}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(order, timeout=10)
+    time.sleep(2)  # the log is written from a thread, spans are sent within a second
+    secrets = {path.name: path.read_text().strip() for path in (state / "secrets").iterdir() if path.is_file()}
+    canaries |= {name: secret for name, secret in secrets.items() if len(secret) >= LEAST_SECRET and " " not in secret}
+    assert len(canaries) >= 4
+    told = {str(path): path.read_bytes() for path in (state / "logs").rglob("*") if path.is_file()}
+    told |= {url: get(f"{url}/metrics")[0] for _, url in pages(estate)}
+    if (url := estate.get("TAPEWATCH_ZIPKIN_URL")) is not None:
+        for service in ("gateway", "engine", "market-data", "settlement"):
+            told[service] = get(f"{url}/api/v2/traces?serviceName={service}&limit=1000")[0]
+    assert sum(map(len, told.values())) > 100_000
+    for name, canary in canaries.items():
+        assert [where for where, text in told.items() if canary.encode() in text] == [], name
+
+
+LEAST_SECRET = 16
 SETTLED_SPANS = {"gateway request", "engine order", "engine match", "journal sync", "settlement post"}
 
 

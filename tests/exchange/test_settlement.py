@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -28,8 +29,8 @@ from kernel.time import Instant
 from tests.exchange.plant import INSTRUMENTS, client_of, engine, eventually, order
 
 
-def happenings(count: int) -> list[Happened]:
-    plant, flow = Engine(INSTRUMENTS), OrderFlow(1, INSTRUMENTS, [AccountId("ann"), AccountId("bob")])
+def happenings(count: int, accounts: Sequence[str] = ("ann", "bob")) -> list[Happened]:
+    plant, flow = Engine(INSTRUMENTS), OrderFlow(1, INSTRUMENTS, [AccountId(name) for name in accounts])
     told = []
     for seq in range(1, count + 1):
         events = plant.apply(Sequenced(seq, Instant(seq), next(flow)))

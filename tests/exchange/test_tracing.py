@@ -24,7 +24,17 @@ from exchange.recording import (
 )
 from kernel.adapters.clock import SystemClock
 from kernel.trace import order_trace_id
-from monitor.traces import Look, Policy, commit_spans, publish_spans, request_spans, settle_spans
+from monitor.traces import (
+    Look,
+    Policy,
+    commit_spans,
+    publish_spans,
+    received_spans,
+    request_spans,
+    sent_spans,
+    settle_spans,
+    step_spans,
+)
 from tests.exchange.plant import INSTRUMENTS, client_of, engine, eventually, order
 
 HEADER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -46,6 +56,15 @@ class KeepingTracer:
 
     def published(self, one):
         self.spans.extend(publish_spans(one, ALL))
+
+    def sent(self, one):
+        self.spans.extend(sent_spans(one, ALL))
+
+    def received(self, one):
+        self.spans.extend(received_spans(one, ALL))
+
+    def stepped(self, some):
+        self.spans.extend(step_spans(some, ALL))
 
     def settled(self, one):
         self.spans.extend(settle_spans(one, ALL))

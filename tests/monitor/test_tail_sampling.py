@@ -25,6 +25,7 @@ from monitor.traces import Policy, Verdict
 
 INSTRUMENTS = (Instrument("AAA", 1_000, 200), Instrument("BBB", 500, 100))
 SLOW_MS = 250
+ID = f"{5:032x}"
 ROLES = ("gateway-1", "engine-1", "market-data-1", "settlement-1")
 ENGINE_SPANS = {"engine order", "engine queue", "engine match", "journal sync"}
 
@@ -191,9 +192,9 @@ def test_memory_is_bounded_and_what_was_forgotten_is_counted():
         assert gateway._answered.held <= 100
     gateway.judge()
     assert gateway._answered.held == sum(one.size for one in gateway._answered._last) > 30
-    late = gateway._answered.judge([Verdict("ann", "c5", 50 * MS)], 0)
+    late = gateway._answered.judge([Verdict("ann", "c5", ID, 50 * MS)], 0)
     assert (late.spans, late.late) == ([], 1)
-    there = gateway._answered.judge([Verdict("ann", "c990", 9_900 * MS)], 0)
+    there = gateway._answered.judge([Verdict("ann", "c990", ID, 9_900 * MS)], 0)
     assert ([span.attributes["exchange.client_id"] for span in there.spans], there.late) == (["c990"], 0)
 
 
@@ -208,7 +209,7 @@ def test_more_slow_orders_than_can_be_told_are_counted():
 def test_a_verdict_that_nobody_needs_any_more_is_let_go():
     plant = Plant(0.0, lambda _: Alone())
     memory = plant.tracers["gateway-1"]._answered
-    memory.judge([Verdict("ann", "c1", 0)], 0)
+    memory.judge([Verdict("ann", "c1", ID, 0)], 0)
     memory.judge([], seconds(119))
     assert [span.name for span in memory.told([order(1)])] == ["gateway request"]
     memory.judge([], seconds(121))
@@ -217,7 +218,7 @@ def test_a_verdict_that_nobody_needs_any_more_is_let_go():
 
 def test_processes_hear_each_other_through_files_and_not_themselves(tmp_path):
     one, two = VerdictFiles(tmp_path / "v", "gateway-1"), VerdictFiles(tmp_path / "v", "gateway-10")
-    said = [Verdict("ann", "a\n1", 5), Verdict("bob", "b", 6)]
+    said = [Verdict("ann", "a\n1", ID, 5), Verdict("bob", "b", ID, 6)]
     assert two.hear() == []
     one.say(said[:1])
     assert (two.hear(), one.hear()) == (said[:1], [])
@@ -229,23 +230,23 @@ def test_processes_hear_each_other_through_files_and_not_themselves(tmp_path):
 
 def test_a_line_that_was_cut_costs_itself_only(tmp_path):
     one, two = VerdictFiles(tmp_path, "engine-1"), VerdictFiles(tmp_path, "gateway-1")
-    one.say([Verdict("ann", "a", 5)])
+    one.say([Verdict("ann", "a", ID, 5)])
     (file,) = tmp_path.iterdir()
     with file.open("ab") as out:
         out.write(b'{"account":"x"\n{"account":"bob","client')
-    assert two.hear() == [Verdict("ann", "a", 5)]
+    assert two.hear() == [Verdict("ann", "a", ID, 5)]
     with file.open("ab") as out:
-        out.write(b'_id":"b","since":6}\n')
-    assert two.hear() == [Verdict("bob", "b", 6)]
+        out.write(b'_id":"b","trace_id":"' + ID.encode() + b'","since":6}\n')
+    assert two.hear() == [Verdict("bob", "b", ID, 6)]
 
 
 def test_files_stay_small_and_are_those_of_this_run(tmp_path):
     reader = VerdictFiles(tmp_path, "engine-1")
-    VerdictFiles(tmp_path, "gateway-1").say([Verdict("old", "old", 0)])
+    VerdictFiles(tmp_path, "gateway-1").say([Verdict("old", "old", ID, 0)])
     writer = VerdictFiles(tmp_path, "gateway-1", max_bytes=1_000)
     heard = []
     for number in range(300):
-        writer.say([Verdict("ann", f"c{number}", number)])
+        writer.say([Verdict("ann", f"c{number}", ID, number)])
         heard.extend(reader.hear())
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 2_300
     assert [verdict.client_id for verdict in heard] == [f"c{number}" for number in range(300)]
@@ -254,5 +255,5 @@ def test_files_stay_small_and_are_those_of_this_run(tmp_path):
 def test_no_place_for_verdicts_costs_nobody_anything(tmp_path):
     (tmp_path / "file").touch()
     alone = VerdictFiles(tmp_path / "file" / "v", "engine-1")
-    alone.say([Verdict("ann", "a", 5)])
+    alone.say([Verdict("ann", "a", ID, 5)])
     assert alone.hear() == []
