@@ -67,7 +67,7 @@ def _make_signal(*, on: bool) -> Change:
 
 
 def _rate(plant: Plant, target: str, value: str) -> None:
-    plant.role("POST", target, "/admin/rate", {"rate": _number(value) * _usual(plant, target)})
+    plant.role("POST", target, "/admin/rate", {"rate": number(value) * _usual(plant, target)})
 
 
 def _usual_rate(plant: Plant, target: str, _: str) -> None:
@@ -118,7 +118,12 @@ def _typed(value: str) -> str | float | None:
         return value or None
 
 
-def _number(value: str) -> float:
+def number(value: str) -> float:
+    """Read a fault's size.
+
+    Raises:
+        InputError: it is no number.
+    """
     try:
         return float(value)
     except ValueError as error:
@@ -129,6 +134,7 @@ _RUNBOOK: Final = "its alert's runbook restarts it"
 _CATALOG: Final = (
     Fault("gateway-hang", "A gateway is stopped by SIGSTOP: it holds its port and answers nothing.", _RUNBOOK,
           "gateway-1", "", _signal("STOP"), _signal("CONT")),
+    Fault("gateway-kill", "A gateway is killed by SIGKILL.", _RUNBOOK, "gateway-1", "", _signal("KILL"), _nothing),
     Fault("engine-crash", "The engine is killed by SIGKILL.", _RUNBOOK, "engine-1", "", _signal("KILL"), _nothing),
     Fault("load-surge", "The load generator sends that many times its usual rate.", "clearing; gateways scale out",
           "load-1", "12", _rate, _usual_rate),
@@ -159,7 +165,7 @@ _NUMBERS: Final = {
 }  # fmt: skip
 """Faults whose value is a number, and the most it may be: times, seconds, seconds; ms a second, MiB a minute, share."""
 FAULTS: Final = {fault.name: fault for fault in _CATALOG}
-_LOCAL_ONLY: Final = frozenset({"gateway-hang", "engine-crash"})
+_LOCAL_ONLY: Final = frozenset({"gateway-hang", "gateway-kill", "engine-crash"})
 """They name a process of the estate's own; on Kubernetes there are pods."""
 
 
@@ -249,7 +255,7 @@ def _check(plant: Plant, name: str, value: str) -> None:
     if not plant.addresses.faults_allowed:
         raise RefusedByRailError("faults are not allowed on this estate (setting faults_allowed)")
     most = _NUMBERS.get(name)
-    if most is not None and not 0 < _number(value) <= most:
+    if most is not None and not 0 < number(value) <= most:
         raise InputError("value", f"is {value}", right=f"more than 0, at most {most:g}")
     known = {
         "feed-gap": lambda: _symbols(plant.layout),

@@ -40,10 +40,14 @@ KILL: Final = "server-kill"
 """A fault that acts once: the server's processes are killed, as by the kernel or a power cut."""
 STALL: Final = "server-stall"
 """A fault that lasts: the server's processes stand still (SIGSTOP), their ports stay open."""
-SERVER_FAULTS: Final = frozenset({KILL, STALL})
+SLOW: Final = "server-slow"
+"""A fault that lasts: the server's processes stand still for 0.4 s of every 0.5 s, as behind a slow disk."""
+SERVER_FAULTS: Final = frozenset({KILL, STALL, SLOW})
 CONFIG_REFUSED: Final = 78
 """EX_CONFIG of sysexits.h."""
 _LOOK_S: Final = 0.1
+_SLOW_TURNS: Final = 5
+"""Of so many looks a slow server stands still at all but one."""
 _OBSERVE_S: Final = 1.0
 _USAGE: Final = "usage: python -m control.serverhost CONFIG.json"
 _T = TypeVar("_T")
@@ -63,6 +67,7 @@ class ServerHost:
         self._eyes: Final = ThreadPoolExecutor(1, thread_name_prefix="observe")
         self._ready = (False, "the server is being started")
         self._stalled = False
+        self._turn = 0
 
     def ready(self) -> tuple[bool, str]:
         """Tell what was last seen of the server's readiness."""
@@ -118,7 +123,8 @@ class ServerHost:
         if self._faults.active(KILL):
             self._faults.take(KILL)
             self._signal(signal.SIGKILL)
-        stall = self._faults.active(STALL)
+        self._turn = (self._turn + 1) % _SLOW_TURNS
+        stall = self._faults.active(STALL) or (self._faults.active(SLOW) and self._turn > 0)
         if stall != self._stalled:
             self._signal(signal.SIGSTOP if stall else signal.SIGCONT)
             self._stalled = stall

@@ -14,6 +14,7 @@ from control.databases import KINDS, given, opened, read_password, revisions, st
 from control.layout import Layout
 from control.settings import load_settings
 from control.terminal import EXIT_CODES, AsJson, State, guarded, out, print_json
+from control.verbs_pair import fail_over, pair
 from kernel.errors import InputError
 
 app = typer.Typer(
@@ -27,6 +28,9 @@ def complete_kind(incomplete: str) -> list[str]:
     """Offer the kinds of databases."""
     return [kind for kind in KINDS if kind.startswith(incomplete)]
 
+
+app.command("pair", epilog="Example: tapewatch db pair --json")(pair)
+app.command("fail-over", epilog="Example: tapewatch db fail-over --from postgres-1 --dry-run")(fail_over)
 
 Kind = Annotated[
     str, typer.Argument(help="`ledger`, `saga` or `store` (signals, incidents, runs).", autocompletion=complete_kind)

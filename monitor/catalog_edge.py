@@ -7,10 +7,10 @@ from typing import Final
 from monitor.catalog_model import Metric, Role, gauge
 
 EDGE: Final[tuple[Metric, ...]] = (
-    gauge(Role.EDGE, "edge_serves", "1 while the load balancer answers over TLS, whatever the gateways do."),
+    gauge(Role.EDGE, "tapewatch_edge_serves", "1 while the load balancer answers over TLS, whatever the gateways do."),
     gauge(
         Role.EDGE,
-        "edge_certificate_not_after_timestamp_seconds",
+        "tapewatch_edge_certificate_not_after_timestamp_seconds",
         "Until when the certificate lasts that the load balancer shows.",
     ),
 )

@@ -14,7 +14,8 @@ DEPENDS_ON: Final[Graph] = {
     "settlement": ("engine", "kafka"),
     "saga": ("engine", "rabbitmq", "postgres"),
     "watchdog": ("market-data",),
-    "client": ("gateway",),
+    "edge": ("gateway",),
+    "client": ("edge", "gateway"),
     "exchange": ("gateway", "market-data"),
 }
 """Service -> the services it directly depends on."""

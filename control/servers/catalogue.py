@@ -20,6 +20,8 @@ class Service:
     replicas: int
     ports: tuple[str, ...]
     """What the server itself listens on, by name, for each replica."""
+    image: str = ""
+    """The public container image of the version that an estate runs, for `deploy/compose`."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -28,12 +30,13 @@ class Service:
 
 
 SERVICES: Final = (
-    Service("kafka", "the journal and what follows from it, on three brokers", 3, ("broker", "controller")),
-    Service("postgres", "ledger and incidents, a primary and its synchronous stand-by", 2, ("server",)),
+    Service("kafka", "the journal and what follows from it, on three brokers", 3, ("broker", "controller"),
+            "apache/kafka:4.4.0"),
+    Service("postgres", "ledger and incidents, a primary and its synchronous stand-by", 2, ("server",), "postgres:15"),
     Service("rabbitmq", "messages between the services of settlement", 1,
-            ("amqp", "management", "prometheus", "distribution", "epmd")),
-    Service("zipkin", "traces, with a page", 1, ("server",)),
-    Service("edge", "the load balancer before the gateways", 1, ("https", "stats")),
+            ("amqp", "management", "prometheus", "distribution", "epmd"), "rabbitmq:3.10-management"),
+    Service("zipkin", "traces, with a page", 1, ("server",), "openzipkin/zipkin:3.6.1"),
+    Service("edge", "the load balancer before the gateways", 1, ("https", "stats"), "haproxy:2.6"),
 )  # fmt: skip
 SAGA_PARTS: Final[Mapping[str, Literal["coordinator", "cash", "securities", "fees", "clearing"]]] = {
     "saga-coordinator-1": "coordinator",

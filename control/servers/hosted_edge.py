@@ -105,9 +105,9 @@ class HostedEdge:
     def observe(self, exporter: Exporter) -> None:
         """Tell what `ready` saw; what HAProxy says of its gateways stands on its own page."""
         answers, ends = self._seen
-        exporter.level("edge_serves").set(float(answers))
+        exporter.level("tapewatch_edge_serves").set(float(answers))
         if ends:
-            exporter.level("edge_certificate_not_after_timestamp_seconds").set(ends)
+            exporter.level("tapewatch_edge_certificate_not_after_timestamp_seconds").set(ends)
 
     def stop(self) -> None:
         """End it: requests that are under way may finish."""

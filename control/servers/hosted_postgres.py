@@ -173,9 +173,12 @@ class HostedPostgres:
             with self._pair.held() as now:
                 if now == record:
                     self._promote(record)
-        elif self._primary and time.monotonic() - self._tended_s >= TEND_S:
+        elif time.monotonic() - self._tended_s >= TEND_S:
             self._tended_s = time.monotonic()
-            self._tend(record)
+            if self._primary:
+                self._tend(record)
+            elif not named:
+                self._tend_stand_by(record)
 
     # --- beginning --------------------------------------------------------------------------------------------------
 
@@ -323,6 +326,13 @@ class HostedPostgres:
             self._wait_for(link, f'FIRST 1 ("{self._place.other_name}")')
         elif state == "sync" and not record.synchronous:
             self._catch_up(link, record)
+
+    def _tend_stand_by(self, record: Record) -> None:
+        """End a stand-by that somebody promoted by hand: another one is named, and two must not take writes."""
+        if self._linked().execute("SELECT pg_is_in_recovery()").fetchone() == (False,):
+            self._server.kill()
+            self._mark.unlink(missing_ok=True)
+            self._ended = f"it was promoted although {record.primary} is the primary of term {record.term}"
 
     def _miss(self, record: Record, *, waits: bool) -> None:
         """Wait no longer for a stand-by that does not follow, after having said that it lacks what comes now."""

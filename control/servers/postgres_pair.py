@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from control.addresses import HOST
+from control.addresses import HOST, write_atomically
 from control.databases import read_password
 from control.servers.hosted import ServerConfig
 from control.servers.postgres import USER, end_all, fence_data
@@ -140,17 +140,7 @@ class Pair:
 
     def write(self, record: Record) -> None:
         """Replace the record, durably; the lock must be held."""
-        part = self._path.with_suffix(".part")
-        with part.open("wb") as out:
-            out.write(msgspec.json.encode(record))
-            out.flush()
-            os.fsync(out.fileno())
-        part.rename(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_atomically(self._path, msgspec.json.encode(record))
 
 
 def _locked(descriptor: int) -> bool:

@@ -111,7 +111,7 @@ class OrderDesk:
         if self.limits.any:
             standing = self.limits.take(budget_of(command), bearer.key, command.account, now)
             if standing is not None and not standing.allowed:
-                return _limited(standing), standing
+                return self._limited(standing, bearer, command.account), standing
         if not self._bucket.take(now, reserve=not isinstance(command, PlaceOrder)):
             return _again(RequestOutcome.SHED, "this gateway is full; nothing was done, send it again", "overloaded",
                           self._bucket.wait_s()), standing  # fmt: skip
@@ -124,8 +124,16 @@ class OrderDesk:
             return _forbidden(objection), None
         standing = self.limits.take(Budget.LOOK_UPS, bearer.key, account, time.perf_counter())
         if standing is not None and not standing.allowed:
-            return _limited(standing), standing
+            return self._limited(standing, bearer, account), standing
         return None, standing
+
+    def _limited(self, standing: Standing, bearer: Bearer, account: AccountId) -> Verdict:
+        """Say whose budget is used up: metrics cannot, for there may be any number of keys."""
+        if self.log is not None and self.may_log():
+            self.log.event(
+                "budget-used-up", severity="warning", key=bearer.key, account=account, reason=standing.policy
+            )
+        return _limited(standing)
 
     # --- the engine --------------------------------------------------------------------------------------------------
 

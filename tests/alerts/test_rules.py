@@ -38,6 +38,8 @@ SERVICES = {
     "host",
     "kafka",
     "postgres",
+    "rabbitmq",
+    "edge",
 }
 TEAMS = {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
 KINDS = ("fires", "does not fire", "boundary of for", "missing data")

@@ -16,6 +16,7 @@ from control.servers.postgres import Server
 from exchange.adapters import ledger_copy, settlement_store
 from exchange.adapters.ledger_tables import LEDGER, POSTINGS
 from exchange.adapters.settlement_store import SettlementStore
+from exchange.events import Happened
 from exchange.ledger import Balances, money_per_tick, postings
 from kernel.adapters.database import make_engine, parse, sqlite_url
 from kernel.errors import InputError, PermanentError, TemporaryError
@@ -80,6 +81,19 @@ def test_what_comes_again_is_left_alone_even_within_one_batch(store, together):
     assert (again.trades, again.duplicates) == (0, len(trades_of(happened[50:])))
     assert store.settle(happened[:50]).seq == 50
     assert (store.balances(), store.seq) == (before, 400)
+
+
+def test_each_partition_counts_its_own_trades_and_has_its_own_place(store):
+    first, second = happenings(400), happenings(150)
+    assert store.settle(first, 0).trades == len(trades_of(first))
+    assert store.settle(second, 3).trades == len(trades_of(second))
+    again = store.settle(second, 3)
+    assert (again.trades, again.duplicates) == (0, len(trades_of(second)))
+    assert store.trades() == len(trades_of(first)) + len(trades_of(second))
+    assert (store.seqs(), store.seq_of(3), store.seq_of(7), store.imbalance()) == ({0: 400, 3: 150}, 150, 0, 0)
+    store.settle([Happened(160, 160, ())], 3)
+    store.settle([Happened(5, 5, ())], 9)
+    assert store.seqs() == {0: 400, 3: 160, 9: 5}
 
 
 def test_a_trade_whose_postings_lose_money_is_refused_whole(store, monkeypatch):

@@ -1,11 +1,19 @@
 """The action fail_over on a local estate: journalled, at most once for a key, rehearsed, and behind every rail."""
 
+import asyncio
 import dataclasses
+import json
+from types import SimpleNamespace
 
 import pytest
+from msgspec import structs
+from typer.testing import CliRunner
 
-from control import killswitch
+import cli
+from control import killswitch, verbs_pair
 from control.effects import EffectLog
+from control.layout import Layout
+from control.servers.postgres_pair import Pair
 from kernel.errors import PermanentError
 from kernel.time import Instant
 from runbooks.adapters.fake import FakeWorkloads, plant
@@ -40,7 +48,7 @@ class Toy:
         if self.fails:
             self.fails -= 1
             raise PermanentError("it was not promoted in time")
-        return {"primary": self.primary}
+        return {"primary": self.primary, "term": "2"}
 
 
 @pytest.fixture
@@ -95,7 +103,7 @@ async def test_one_that_was_cut_short_goes_on_under_its_key(there):
         await estate.workloads.change(FROM_ONE, key="f/0")
     assert await estate.workloads.effect("f/0") is None
     done = await estate.workloads.change(FROM_ONE, key="f/0")
-    assert (done.repeated, done.after) == (False, {"primary": "gateway-2"})
+    assert (done.repeated, done.after) == (False, {"primary": "gateway-2", "term": "2"})
 
 
 async def test_a_rehearsal_tells_the_facts_or_the_refusal_and_touches_nothing(there):
@@ -123,9 +131,49 @@ async def test_each_rail_of_the_estate_stops_it_before_anything_is_touched(there
     assert toy.calls == []
     person = LocalWorkloads(estate.url, estate.token, by="person")
     try:
-        assert (await person.change(FROM_ONE, key="f")).after == {"primary": "gateway-2"}
+        assert (await person.change(FROM_ONE, key="f")).after == {"primary": "gateway-2", "term": "2"}
     finally:
         await person.close()
+
+
+def tapewatch(*args):
+    return CliRunner().invoke(cli.app, ["db", *args])
+
+
+async def test_a_person_fails_over_by_a_verb_that_can_rehearse(there, monkeypatch, tmp_path):
+    estate, toy = there
+    addresses = SimpleNamespace(estate=estate.url)
+    plant_ = SimpleNamespace(addresses=addresses, admin=estate.token)
+    monkeypatch.setattr(verbs_pair, "WORKLOAD", "gateway")
+    monkeypatch.setattr(verbs_pair.faults, "connect", lambda _: plant_)
+    words = ("fail-over", "--from", "gateway-1", "--state", str(tmp_path))
+    told = await asyncio.to_thread(tapewatch, *words, "--dry-run")
+    assert (told.exit_code, toy.calls) == (0, [])
+    assert "would fail gateway over from gateway-1" in told.output
+    told = await asyncio.to_thread(tapewatch, *words, "--key", "k", "--json")
+    assert json.loads(told.stdout)["after"] == {"primary": "gateway-2", "term": "2"}
+    told = await asyncio.to_thread(tapewatch, *words, "--key", "k")
+    assert told.stdout == "gateway-2 takes writes, term 2 (it was, before)\n"
+    told = await asyncio.to_thread(tapewatch, *words, "--key", "another")
+    assert told.exit_code == 3
+    assert "gateway-1 is not the primary" in told.output
+
+
+def test_a_verb_tells_who_is_named_and_whether_the_other_holds_everything(tmp_path):
+    told = tapewatch("pair", "--state", str(tmp_path))
+    assert (told.exit_code, "no estate ever ran here" in told.output) == (2, True)
+    (tmp_path / "version").write_text("1")
+    told = tapewatch("pair", "--state", str(tmp_path))
+    assert (told.exit_code, "has no pair of PostgreSQL servers" in told.output) == (2, True)
+    pair = Pair(Layout(tmp_path).postgres_pair, "postgres-1")
+    with pair.held() as record:
+        pair.write(structs.replace(record, term=4, primary="postgres-2", synchronous=True))
+    told = tapewatch("pair", "--state", str(tmp_path))
+    assert told.stdout == "postgres-2 is the primary of term 4; the other one holds everything that was acknowledged\n"
+    assert json.loads(tapewatch("pair", "--state", str(tmp_path), "--json").stdout)["term"] == 4
+    Layout(tmp_path).postgres_pair.write_text("{")
+    told = tapewatch("pair", "--state", str(tmp_path))
+    assert (told.exit_code, "so nobody is the primary" in told.output) == (1, True)
 
 
 async def test_the_plant_in_memory_turns_as_the_real_one_does():

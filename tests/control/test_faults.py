@@ -23,7 +23,7 @@ def test_every_fault_inside_a_role_is_known_to_that_role_and_offered():
 
 
 def test_an_unknown_fault_names_those_there_are():
-    with pytest.raises(InputError, match="'nothing' is not known; there are gateway-hang, engine-crash"):
+    with pytest.raises(InputError, match="'nothing' is not known; there are gateway-hang, gateway-kill, engine-crash"):
         faults.find("nothing")
 
 

@@ -90,6 +90,24 @@ async def test_a_stalled_server_stands_still_until_that_is_cleared(config):
     assert await asyncio.wait_for(task, 10) == 0  # it is let go on, or it would never see that it is to end
 
 
+async def test_a_slow_server_stands_still_again_and_again_until_that_is_cleared(config):
+    stop = asyncio.Event()
+    task, child = await hosting(config, stop)
+    await fault(config, "POST", "server-slow")
+    for _ in range(2):
+        await until(lambda: child.status() == psutil.STATUS_STOPPED)
+        await until(lambda: child.status() != psutil.STATUS_STOPPED)
+    await fault(config, "DELETE", "server-slow")
+    await asyncio.sleep(0.3)
+    seen = set()
+    for _ in range(30):
+        seen.add(child.status())
+        await asyncio.sleep(0.02)
+    assert psutil.STATUS_STOPPED not in seen
+    stop.set()
+    assert await asyncio.wait_for(task, 10) == 0
+
+
 async def test_a_server_that_cannot_start_is_told(config, monkeypatch):
     monkeypatch.setattr(HostedSleeper, "refuses", "there is no such program")
     with pytest.raises(PermanentError, match="there is no such program"):

@@ -149,8 +149,10 @@ def test_it_serves_by_tls_of_the_states_authority_and_tells_until_when(kind):
         assert until(lambda: server.ready()[0])
         until(lambda: get(config, "/health/ready")[0] == 200)
         metrics = seen(server)
-        assert metrics["edge_serves"] == 1
-        assert 29 * 86_400 < metrics["edge_certificate_not_after_timestamp_seconds"] - time.time() <= 30 * 86_400
+        assert metrics["tapewatch_edge_serves"] == 1
+        assert (
+            29 * 86_400 < metrics["tapewatch_edge_certificate_not_after_timestamp_seconds"] - time.time() <= 30 * 86_400
+        )
         assert get(config, "/metrics")[0] == 404
         assert server.ended() == ""
 
@@ -163,7 +165,7 @@ def test_it_serves_when_no_gateway_does_and_says_its_last_words_when_it_is_kille
         os.kill(server._edge.pid, signal.SIGKILL)
         assert "exit code -9" in until(server.ended)
         assert not server.ready()[0]
-        assert seen(server)["edge_serves"] == 0
+        assert seen(server)["tapewatch_edge_serves"] == 0
 
 
 def test_a_gateway_is_taken_out_and_in_by_the_host_and_haproxy_tells_of_it():
@@ -198,17 +200,17 @@ def test_haproxy_keeps_reference_data_and_counts_what_it_did_not_have():
 
 def test_as_a_fault_it_shows_a_certificate_that_is_about_to_end_and_then_the_one_that_is_kept():
     with gateways(1) as ports, edge("haproxy", ports) as (server, config):
-        kept = seen(server)["edge_certificate_not_after_timestamp_seconds"]
+        kept = seen(server)["tapewatch_edge_certificate_not_after_timestamp_seconds"]
         assert post(server, "/admin/certificate", {"seconds": 600}) == 200
-        assert 500 < seen(server)["edge_certificate_not_after_timestamp_seconds"] - time.time() <= 600
+        assert 500 < seen(server)["tapewatch_edge_certificate_not_after_timestamp_seconds"] - time.time() <= 600
         assert post(server, "/admin/certificate", {"seconds": -60}) == 200
         ended = seen(server)
-        assert ended["edge_certificate_not_after_timestamp_seconds"] < time.time()
-        assert ended["edge_serves"] == 1, "it is looked at even when nobody trusts it any more"
+        assert ended["tapewatch_edge_certificate_not_after_timestamp_seconds"] < time.time()
+        assert ended["tapewatch_edge_serves"] == 1, "it is looked at even when nobody trusts it any more"
         with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
             get(config, "/health/ready")
         assert post(server, "/admin/certificate", {"seconds": 0}) == 200
-        assert seen(server)["edge_certificate_not_after_timestamp_seconds"] == kept
+        assert seen(server)["tapewatch_edge_certificate_not_after_timestamp_seconds"] == kept
 
 
 def test_a_port_that_is_taken_and_options_without_gateways_are_told():

@@ -28,6 +28,15 @@ from tests.deploy.conftest import KUBERNETES
 pytestmark = pytest.mark.estate
 
 BASE = KUBERNETES / "base" / "exchange"
+
+
+def secret_items(volume):
+    """Return what a volume takes from secrets that have to be there."""
+    projected = volume.get("projected", {}).get("sources", ())
+    secrets = [volume.get("secret", {}), *(one.get("secret", {}) for one in projected)]
+    return [item for secret in secrets if not secret.get("optional") for item in secret.get("items", ())]
+
+
 SECRETS = {name: f"{name}-secret-of-the-pods" for name in ("admin", "trade")}
 ADMIN, TRADE = ({"Authorization": f"Bearer {secret}"} for secret in SECRETS.values())
 ENGINE, FEED = "engine.exchange.svc", "market-data.exchange.svc"
@@ -77,7 +86,7 @@ class Pods:
         spec = next(
             one["spec"]["template"]["spec"] for one in documents if one["kind"] in {"Deployment", "StatefulSet"}
         )
-        for item in (item for one in spec["volumes"] for item in one.get("secret", {}).get("items", ())):
+        for item in (item for one in spec["volumes"] for item in secret_items(one)):
             layout.secret(item["path"]).parent.mkdir(parents=True, exist_ok=True)
             layout.secret(item["path"]).write_text(SECRETS[item["key"]])
         config = load_config(BASE / "config" / f"{role}.json")

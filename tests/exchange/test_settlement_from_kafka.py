@@ -29,6 +29,10 @@ from tests.kafka_brokers import new_place
 SOMEWHERE = KafkaPlace(bootstrap="nowhere:1")
 
 
+def sealed(item: Happened) -> bytes:
+    return seal(Kind.EVENTS, item.seq, encode_events(item))
+
+
 def with_repeats(happened: list[Happened], dice: random.Random) -> list[bytes]:
     """Return them as messages, 30 % of which come again, soon or late."""
     told = []
@@ -36,7 +40,7 @@ def with_repeats(happened: list[Happened], dice: random.Random) -> list[bytes]:
         told.append(item)
         if dice.random() < 0.3:
             told.append(happened[max(0, place - dice.randrange(30))])
-    return [seal(Kind.EVENTS, one.seq, encode_events(one)) for one in told]
+    return [sealed(one) for one in told]
 
 
 class Settling:

@@ -14,13 +14,14 @@ from prometheus_client.registry import Collector
 
 from exchange.commands import CancelOrder, Limit, PlaceOrder, Sequenced
 from exchange.events import Happened, Rejected, Traded
-from exchange.ports import AnsweredOrder, BookShape, Refusal, RequestOutcome
+from exchange.ports import AnsweredOrder, BookShape, DeadReason, Refusal, RequestOutcome
 from exchange.types import RejectReason, Side
 from kernel.time import SECOND
 from kernel.trace import order_trace_id
 from monitor.adapters.exporter import Exporter, bounded_label, samples
 from monitor.catalog import BY_NAME, CATALOG, MAX_LABEL_VALUES, Kind, Role, series_max
 from monitor.instruments import (
+    ConsumerInstruments,
     EngineInstruments,
     FeedInstruments,
     GatewayInstruments,
@@ -243,6 +244,31 @@ def test_settlement_tells_its_place_and_its_doubles():
     assert page[("exchange_settlement_duplicates_total",)] == 2
 
 
+def test_a_consumer_tells_of_its_own_partitions_only():
+    exporter = Exporter(Role.SETTLEMENT, process=False)
+    consumer = ConsumerInstruments(exporter, "exchange.events")
+    topic = ("topic", "exchange.events")
+    page = values(exporter)
+    assert [value for key, value in page.items() if key[0] == "exchange_dead_letters_total"] == [0, 0, 0]
+    consumer.connected(connected=True)
+    consumer.assigned([0, 1])
+    consumer.lag(0, records=5, committed=7)
+    consumer.lag(1, records=1, committed=1)
+    consumer.stopped(1, stopped=True)
+    consumer.dead_letter(DeadReason.SCHEMA)
+    page = values(exporter)
+    assert page["exchange_consumer_lag_records", ("partition", "0"), topic] == 5
+    assert page["exchange_consumer_committed_lag_records", ("partition", "0"), topic] == 7
+    assert page["exchange_consumer_stopped", ("partition", "0"), topic] == 0
+    assert page["exchange_consumer_stopped", ("partition", "1"), topic] == 1
+    assert page["exchange_dead_letters_total", ("reason", "schema"), topic] == 1
+    consumer.assigned([0])
+    page = values(exporter)
+    assert page["exchange_consumer_rebalances_total", topic] == 2
+    assert page["exchange_consumer_partitions", topic] == 1
+    assert [key for key in page if ("partition", "1") in key] == []
+
+
 def test_the_catalogue_follows_prometheus_names():
     for metric in CATALOG:
         assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total"), metric.name
@@ -320,7 +346,7 @@ def test_no_metric_can_exceed_what_the_catalogue_says_it_costs():
 def test_names_units_and_owners_follow_the_conventions(metric):
     if metric.name.startswith("kube_"):
         return  # kube-state-metrics' own names
-    assert re.fullmatch(r"(exchange|tapewatch|anomaly|pg)_[a-z0-9_]+", metric.name)
+    assert re.fullmatch(r"(exchange|tapewatch|anomaly|pg|rabbitmq)_[a-z0-9_]+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
     assert not re.search(r"_(ms|millis|milliseconds|us|ns|minutes|hours|kb|mb|percent|pct)(_|$)", metric.name)
     assert metric.help.endswith("."), "a help is a sentence"

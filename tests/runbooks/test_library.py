@@ -35,6 +35,9 @@ FOREIGN = {
     "up",
     "process_resident_memory_bytes",
     "certmanager_certificate_expiration_timestamp_seconds",
+    "rabbitmq_queue_consumers",
+    "rabbitmq_queue_messages_ready",
+    "haproxy_server_status",
 }
 BOUND = {name: bind(runbook, LABELS) for name, runbook in RUNBOOKS.items()}
 ALL = pytest.mark.parametrize("runbook", BOUND.values(), ids=BOUND.keys())

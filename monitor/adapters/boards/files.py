@@ -10,7 +10,9 @@ from kernel.errors import PermanentError
 from monitor.adapters.boards.automation import CONTROL, ESTATE
 from monitor.adapters.boards.brokers import KAFKA
 from monitor.adapters.boards.databases import POSTGRES
+from monitor.adapters.boards.edge import EDGE
 from monitor.adapters.boards.market import EXCHANGE, MARKET_DATA, WATCHDOG
+from monitor.adapters.boards.messages import RABBITMQ
 from monitor.adapters.boards.model import Board
 from monitor.adapters.boards.overview import OVERVIEW
 from monitor.adapters.boards.promises import ANOMALIES, SLO
@@ -24,7 +26,7 @@ ROOM: Final = Path(__file__).parents[3] / "dashboards"
 GRAFANA: Final = ROOM / "grafana"
 BOARDS: Final[tuple[Board, ...]] = (
     OVERVIEW, RED, USE, EXCHANGE, PIPELINE, CONTROL, ANOMALIES, SLO, GATEWAY, ENGINE, MARKET_DATA, SETTLEMENT, SAGAS,
-    WATCHDOG, ESTATE, MONITORING, KUBERNETES, KAFKA, POSTGRES,
+    WATCHDOG, ESTATE, MONITORING, KUBERNETES, KAFKA, POSTGRES, RABBITMQ, EDGE,
 )  # fmt: skip
 
 

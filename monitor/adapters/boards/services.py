@@ -60,6 +60,31 @@ GATEWAY: Final = Board(
                       "(sum by (symbol) (rate(exchange_symbol_acks_total{$}[$r])) > 0)", "{{symbol}}"), width=12,
                   height=8, steps=above(0.1, 0.25)),
         )),
+        Row("The door", (
+            graph("Tokens refused", "A second, by fault. bad_signature, wrong_algorithm, unknown_key: somebody tries, "
+                  "or a key was dropped too early.", "reqps",
+                  ask("sum by (fault) (rate(exchange_gateway_token_refusals_total{$}[$r]))", "{{fault}}"),
+                  stacked=True),
+            graph("Turned away", "A second: a budget is used up, the gateway is full, or the engine was not reached.",
+                  "reqps",
+                  ask('sum(rate(exchange_gateway_requests_total{$,outcome="limited"}[$r]))', "budget"),
+                  ask('sum(rate(exchange_gateway_requests_total{$,outcome="shed"}[$r]))', "shed"),
+                  ask('sum(rate(exchange_gateway_requests_total{$,outcome="unavailable"}[$r]))',
+                      "failed: unavailable")),
+            graph("Reference data", "Requests a second that no edge had, by what was answered. Many: see the board "
+                  "Edge.", "reqps", ask("sum by (result) (rate(exchange_gateway_reference_requests_total{$}[$r]))",
+                               "{{result}}"), stacked=True),
+            stat("Order sockets", "WebSockets of order entry now open.", "short",
+                 "sum(exchange_gateway_order_sockets{$})", ((None, CALM),), width=4, height=7),
+            graph("Order sockets ended", "In each minute, by why. too_slow, heartbeat_missed: clients that do not keep "
+                  "up.", "short",
+                  ask("sum by (end) (increase(exchange_gateway_order_sockets_ended_total{$}[$r]))", "{{end}}"),
+                  width=10),
+            graph("Cancels on disconnect", "Attempts, by result. refused: orders rest that nobody holds; retried for "
+                  "long: the engine is not reached.", "short",
+                  ask("sum by (result) (increase(exchange_gateway_disconnect_cancels_total{$}[$r]))", "{{result}}"),
+                  width=10),
+        )),
         Row("Each replica", (
             graph("Requests", "By replica. One apart from the others is sick or left out.", "reqps",
                   ask("sum by (job, replica) (rate(exchange_gateway_requests_total{$}[$r]))", "{{replica}}")),
