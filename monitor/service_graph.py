@@ -12,6 +12,7 @@ DEPENDS_ON: Final[Graph] = {
     "gateway-canary": ("engine",),
     "market-data": ("engine",),
     "settlement": ("engine", "kafka"),
+    "saga": ("engine", "rabbitmq", "postgres"),
     "watchdog": ("market-data",),
     "edge": ("gateway",),
     "client": ("edge", "gateway"),
