@@ -27,7 +27,8 @@ EDGE: Final = Board(
     rows=(
         Row("The edge itself", (
             stat("Serves", "Whether it answers over TLS, whatever the gateways do. Red: its runbook restarts it.",
-                 "short", "min(tapewatch_edge_serves{$})", ONE, words=(("1", "serves", GOOD), ("0", "silent", BAD)), width=6),
+                 "short", "min(tapewatch_edge_serves{$})", ONE, words=(("1", "serves", GOOD), ("0", "silent", BAD)),
+                 width=6),
             stat("Gateways it sends to", "Of one edge, the fewest. Red: none, every order is answered 503; amber: one "
                  "is left.", "short", 'min(haproxy_backend_active_servers{$,proxy="gateways"})', below(1, 2), width=6),
             stat("Certificate lasts", "Of the certificate that is really shown. Amber: renew it; red: nobody "
