@@ -23,7 +23,7 @@ from control import faults
 from control.calls import call
 from control.config import load_config
 from control.distributed import FOLLOWING
-from control.drill import SETTINGS, UP_WITHIN_S, Result, Seen, spawn_estate, stop_estate
+from control.drill import DISTRIBUTED, SETTINGS, UP_WITHIN_S, Result, Seen, spawn_estate, stop_estate
 from control.fault import Plant
 from control.layout import Layout
 from exchange.accounting import LoadLine
@@ -88,7 +88,7 @@ class RegionDrill:
 
     async def _start(self, layout: Layout, more: Mapping[str, object]) -> asyncio.subprocess.Process:
         settings = {
-            **SETTINGS, "estate": "distributed", "services": '["kafka", "postgres"]', "log_kinds": False, **more,
+            **SETTINGS, **DISTRIBUTED, "estate": "distributed", "services": '["kafka", "postgres"]', **more,
         }  # fmt: skip
         return await spawn_estate(settings, layout.root, self._folder / f"{layout.root.name}.out")
 

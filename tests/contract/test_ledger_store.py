@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -16,7 +17,7 @@ from control.servers.postgres import Server
 from exchange.adapters import ledger_copy, settlement_store
 from exchange.adapters.ledger_tables import LEDGER, POSTINGS
 from exchange.adapters.settlement_store import SettlementStore
-from exchange.events import Happened
+from exchange.events import Happened, Traded
 from exchange.ledger import Balances, money_per_tick, postings
 from kernel.adapters.database import make_engine, parse, sqlite_url
 from kernel.errors import InputError, PermanentError, TemporaryError
@@ -73,9 +74,21 @@ NASTY = ("'; DROP TABLE trades; --", 'a"b\\.\t\\N\n%s :x {}', "\N{RIGHT-TO-LEFT 
 """Names that mean something to SQL, to COPY's text format or to what fills in parameters."""
 
 
+def renamed(happened):
+    """Return what happened, to accounts that no engine would take: the ledger must not lean on that."""
+    names = dict(zip(("ann", "bob"), NASTY[:2], strict=True))
+
+    def of(event):
+        if not isinstance(event, Traded):
+            return event
+        return msgspec.structs.replace(event, buyer=names[event.buyer], seller=NASTY[2])
+
+    return [msgspec.structs.replace(one, events=tuple(of(event) for event in one.events)) for one in happened]
+
+
 @pytest.mark.parametrize("together", [1, 400])
 def test_no_name_means_anything_to_the_database(store, together):
-    happened, balances = happenings(400, NASTY), Balances()
+    happened, balances = renamed(happenings(400)), Balances()
     for start in range(0, 400, together):
         store.settle(happened[start : start + together])
     for trade in trades_of(happened):

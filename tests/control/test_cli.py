@@ -339,7 +339,7 @@ async def test_completion_offers_the_incidents_there_are(tmp_path):
         incident = await open_incident(plant)
         assert await asyncio.to_thread(complete_incident, Context(), "INC") == [incident]
     assert complete_incident(Context(), "INC") == []
-    assert cli.complete_fault("gateway") == ["gateway-hang"]
+    assert cli.complete_fault("gateway") == ["gateway-hang", "gateway-kill"]
     assert "all" in cli.complete_scenario("")
 
 

@@ -118,7 +118,7 @@ def test_the_verbs_lay_take_back_and_tell(kind, where, request, tmp_path):
 
 
 def test_the_verbs_refuse_what_they_do_not_know(tmp_path):
-    assert "known are ledger, store" in run("db", "status", "cats")[1]
+    assert "known are ledger, saga, store" in run("db", "status", "cats")[1]
     code, out = run("db", "status", "ledger", "--url", f"sqlite:///{tmp_path}/no/a.sqlite")
     assert (code, "its directory does not exist" in out) == (2, True)
     assert "does not exist; known are" in run("db", "upgrade", "ledger", "--url", "sqlite://", "--to", "r9")[1]

@@ -41,11 +41,11 @@ def test_a_topology_with_a_queue_twice_or_named_like_dead_letters_is_refused():
 
 
 def test_every_message_of_settlement_reaches_whom_it_is_for():
-    keys = ("saga.ask.cash", "saga.answer", "saga.said.hold-cash.done", "notice.trade.settled", "nobody")
+    keys = ("saga.ask.cash", "saga.answer", "saga.said.reserve_cash.done", "notice.trade.settled", "nobody")
     assert {key: [queue.name for queue in TOPOLOGY.taking(key)] for key in keys} == {
         "saga.ask.cash": ["saga.cash"],
         "saga.answer": ["saga.coordinator"],
-        "saga.said.hold-cash.done": [f"saga.{each}.events" for each in ("cash", "securities", "fees", "clearing")],
+        "saga.said.reserve_cash.done": ["saga.securities.events"],
         "notice.trade.settled": ["notices"],
         "nobody": [],
     }

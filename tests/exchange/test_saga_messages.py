@@ -34,7 +34,10 @@ def test_messages_are_written_as_ever():
         name: {"routing_key": one.routing_key, "message_id": one.message_id, "body": json.loads(one.body)}
         for name, one in MADE.items()
     }
-    assert told == json.loads(GOLDEN.read_text())
+    kept = json.loads(GOLDEN.read_text())
+    for one in kept.values():  # a trace came later, with a default: who knows of none reads on
+        one["body"].get("ask", one["body"].get("answer"))["instruction"]["trace"] = ""
+    assert told == kept
 
 
 def test_messages_of_the_first_version_are_still_read():

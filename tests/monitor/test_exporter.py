@@ -346,7 +346,7 @@ def test_no_metric_can_exceed_what_the_catalogue_says_it_costs():
 def test_names_units_and_owners_follow_the_conventions(metric):
     if metric.name.startswith("kube_"):
         return  # kube-state-metrics' own names
-    assert re.fullmatch(r"(exchange|tapewatch|anomaly|pg|rabbitmq)_[a-z0-9_]+", metric.name)
+    assert re.fullmatch(r"(exchange|tapewatch|anomaly|kafka|pg|rabbitmq)_[a-z0-9_]+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
     assert not re.search(r"_(ms|millis|milliseconds|us|ns|minutes|hours|kb|mb|percent|pct)(_|$)", metric.name)
     assert metric.help.endswith("."), "a help is a sentence"

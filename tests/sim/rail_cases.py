@@ -18,7 +18,7 @@ from kernel.time import SECOND, Instant, seconds
 from runbooks import policy
 from runbooks import rails as more
 from runbooks.bind import bind
-from runbooks.changes import Cordon, DeleteReplica, RollBack, RollingRestart, SwitchService
+from runbooks.changes import Cordon, DeleteReplica, FailOver, RollBack, RollingRestart, SwitchService
 from runbooks.facts import MarketFacts, PastRun, PlantFacts, Share, target
 from runbooks.model import (
     Action,
@@ -192,6 +192,8 @@ HAZARDS: dict[str, Hazard] = {
     "a switch without an equal hash": lambda _: wish(
         SwitchService("engine", "green"), radius=BlastRadius(replicas=3, market=True), consent=Consent.FOUR_EYES
     ),
+    "a fail-over from what is ready": lambda _: wish(FailOver("settlement", "settlement-1")),
+    "a fail-over to nobody in particular": lambda _: wish(FailOver("gateway", "gateway-1"), consent=Consent.FOUR_EYES),
     "mixed images": lambda _: changed(wish(Scale("gateway", 1, 1, 6)), images=("v1", "v2")),
     "a second node": lambda _: known(wish(Cordon("n1")), nodes=_out("n2")),
     "everything seems broken": lambda c: _hung(wish(RestartReplica("gateway", "gateway-1")), c.choice([0.7, 1.0])),
