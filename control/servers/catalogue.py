@@ -32,7 +32,7 @@ class Service:
 SERVICES: Final = (
     Service("kafka", "the journal and what follows from it, on three brokers", 3, ("broker", "controller"),
             "apache/kafka:4.4.0"),
-    Service("postgres", "ledger and incidents, a primary and its synchronous stand-by", 2, ("server",), "postgres:15"),
+    Service("postgres", "ledger and books, a primary and its synchronous stand-by", 2, ("server",), "postgres:15"),
     Service("rabbitmq", "messages between the services of settlement", 1,
             ("amqp", "management", "prometheus", "distribution", "epmd"), "rabbitmq:3.10-management"),
     Service("zipkin", "traces, with a page", 1, ("server",), "openzipkin/zipkin:3.6.1"),
