@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from monitor.catalog_model import APPLY_BUCKETS, QUEUE_BUCKETS, SIZE_BUCKETS, Metric, Role, counter, gauge, histogram
+from monitor.catalog_model import (
+    APPLY_BUCKETS,
+    QUEUE_BUCKETS,
+    SIZE_BUCKETS,
+    Metric,
+    Role,
+    counter,
+    gauge,
+    histogram,
+    unknown_at_first,
+)
 
 EXCHANGE: Final[tuple[Metric, ...]] = (
     # --- mirror: another region's journal, copied ------------------------------------------------------------------
@@ -49,7 +59,7 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
         QUEUE_BUCKETS,
     ),
     gauge(Role.ENGINE, "exchange_journal_bytes", "Size of the journal's files."),
-    gauge(Role.ENGINE, "exchange_journal_disk_free_bytes", "Room left on the disk that the journal is on."),
+    unknown_at_first(Role.ENGINE, "exchange_journal_disk_free_bytes", "Room left on the disk that the journal is on."),
     gauge(Role.ENGINE, "exchange_snapshot_timestamp_seconds", "When the newest snapshot was taken."),
     counter(Role.ENGINE, "exchange_symbol_commands_total", "Orders accepted of a symbol.", "symbol"),
     gauge(Role.ENGINE, "exchange_resting_orders", "Orders in all books."),
