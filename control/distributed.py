@@ -16,6 +16,7 @@ from control.child import now
 from control.estate import Estate
 from control.server_plan import DATABASES, database_url, own_pages
 from control.supervisor import WorkloadSpec
+from kernel.errors import PermanentError
 from kernel.time import Instant
 from runbooks.model import RefusalReason
 from runbooks.ports import RefusedError
@@ -108,6 +109,11 @@ class DistributedEstate(Estate):
         """
         async with self._taking:
             if self.layout.taken_over.exists():
+                if self.phase != "up":
+                    raise PermanentError(
+                        "this region has taken over, and not all of it came up: stop it (`tapewatch down`) and start it "
+                        "again, it follows nobody any more"
+                    )
                 return msgspec.json.decode(self.layout.taken_over.read_bytes(), type=TakenOver)
             if self.phase != FOLLOWING:
                 raise RefusedError(
