@@ -111,8 +111,8 @@ class DistributedEstate(Estate):
             if self.layout.taken_over.exists():
                 if self.phase != "up":
                     raise PermanentError(
-                        "this region has taken over, and not all of it came up: stop it (`tapewatch down`) and start it "
-                        "again, it follows nobody any more"
+                        "this region has taken over, and not all of it came up: stop it (`tapewatch down`) and start "
+                        "it again, it follows nobody any more"
                     )
                 return msgspec.json.decode(self.layout.taken_over.read_bytes(), type=TakenOver)
             if self.phase != FOLLOWING:
