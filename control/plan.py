@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import socket
 import sys
@@ -157,6 +158,11 @@ def choose_ports(settings: Settings) -> Ports:
     return ports
 
 
+_BELOW: Final = range(20_000, 32_000)
+"""Above every fixed port of an estate, below what Linux gives to outgoing connections."""
+_TRIES: Final = 100
+
+
 def is_free(port: int) -> bool:
     """Tell whether a port can be opened on loopback now."""
     with socket.socket() as probe:
@@ -178,12 +184,28 @@ def holder_of(port: int) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that are free now."""
+    """Return ports of loopback that are free now.
+
+    They lie below those that the kernel gives to outgoing connections, where there is room: a server that begins some
+    seconds later would else find its port taken by a connection of whoever waits for it.
+    """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+        return [stack.enter_context(_free_socket()).getsockname()[1] for _ in range(count)]
+
+
+def _free_socket() -> socket.socket:
+    """Return a socket that holds a free port: one of chance below the kernel's own range, else whichever it gives."""
+    for _ in range(_TRIES):
+        one = socket.socket()
+        try:
+            one.bind((HOST, secrets.choice(_BELOW)))
+        except OSError:
+            one.close()
+        else:
+            return one
+    one = socket.socket()
+    one.bind((HOST, 0))
+    return one
 
 
 def write_configs(

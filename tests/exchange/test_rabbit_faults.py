@@ -8,7 +8,7 @@ import signal
 import sys
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -51,12 +51,13 @@ def breakable(rabbit_scripts) -> Iterator[Breakable]:
 
 
 @pytest.fixture
-async def link(breakable) -> AsyncIterator[RabbitLink]:
+async def link(breakable) -> RabbitLink:
     name = f"t{uuid.uuid4().hex[:10]}"
     made = RabbitLink(breakable.server.make_vhost(name), password=breakable.server.password)
     await declare(made, PLAN)
-    yield made
-    breakable.server.drop_vhost(name)
+    # It is not dropped: RabbitMQ 3.10 answers INTERNAL_ERROR to everybody once a virtual host went while the worker of
+    # one of its queues' dead letters was beginning.
+    return made
 
 
 class Books:
