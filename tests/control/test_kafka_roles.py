@@ -176,6 +176,7 @@ async def exchange_verbs_agree(engine, held):
     assert "the journal itself is in Kafka" in out
 
 
+@pytest.mark.long
 async def test_without_a_majority_nothing_is_acknowledged_and_after_a_restart_all_that_was_is_there(kafka, tmp_path):
     place = new_place(kafka, delivery_s=4.0)
     async with aiohttp.ClientSession() as session:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from control.servers.elastic_node import ElasticStatusError
 from kernel.time import SECOND, Instant
 from monitor.adapters.elastic_admin import ElasticAdmin
 from monitor.adapters.elastic_client import Access, connect
@@ -58,7 +59,12 @@ def shipper(state, url, environment, *words):
 
 def count(node, environment):
     node.request("POST", f"/logs-exchange.*-{environment}/_refresh?allow_no_indices=true")
-    return node.request("GET", f"/logs-exchange.*-{environment}/_count?allow_no_indices=true")["count"]
+    try:
+        return node.request("GET", f"/logs-exchange.*-{environment}/_count?allow_no_indices=true")["count"]
+    except ElasticStatusError as error:
+        if error.code != 503:
+            raise
+        return 0  # an index that was made this moment has no shard to ask yet
 
 
 def until(true, deadline_s=DEADLINE_S):

@@ -163,6 +163,7 @@ def silent(kafka):
             os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.long
 async def test_without_any_broker_it_waits_and_says_so_and_ends_when_it_is_told_to(kafka, place, effect):
     member, other = Member(place, effect), Member(place, effect)
     publish(place, 0, [event(seq) for seq in range(1, 101)])
