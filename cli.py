@@ -119,9 +119,9 @@ def complete_fault(incomplete: str) -> list[str]:
 
 def complete_scenario(incomplete: str) -> list[str]:
     """Offer the names of the scenarios."""
-    from control.scenario import names
+    from control.scenario import known
 
-    return starting([*names(), *names("distributed"), *names("kubernetes"), "all", "alerts"], incomplete)
+    return starting([*known("local"), *known("distributed"), *known("kubernetes"), "all", "alerts"], incomplete)
 
 
 FaultName = Annotated[str, typer.Argument(help="Such as gateway-hang.", autocompletion=complete_fault)]

@@ -26,6 +26,7 @@ from control.distributed import FOLLOWING
 from control.drill import DISTRIBUTED, SETTINGS, UP_WITHIN_S, Result, Seen, spawn_estate, stop_estate
 from control.fault import Plant
 from control.layout import Layout
+from control.scenario import REGION_LOSS
 from exchange.accounting import LoadLine
 from exchange.adapters.journal_place import journal_records
 from exchange.adapters.listing_file import read_listing
@@ -39,7 +40,7 @@ from exchange.ports import ClientOutcome
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import Instant, to_seconds
 
-NAME: Final = "region-loss"
+NAME: Final = REGION_LOSS
 TITLE: Final = "A whole region is lost, and another one takes over"
 STORY: Final = (
     "One region trades on three brokers and a pair of databases; another one follows its journal. Every process of the "

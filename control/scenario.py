@@ -19,6 +19,8 @@ from monitor.adapters import yaml_places
 ROOT: Final = Path(__file__).resolve().parent.parent
 DRILLS: Final = ROOT / "drills"
 RULES: Final = ROOT / "alerts" / "rules"
+REGION_LOSS: Final = "region-loss"
+"""The drill of two estates (`control.region_drill`): it has no file, because a scenario is played on one."""
 _RELATION: Final = re.compile(r"(==|!=|<=?|>=?) -?\d+(\.\d+)?")
 _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "alert": ("alertname",), "reading": ("query", "holds"), "before": ("alertname", "families"), "finding": ("text",),
@@ -169,6 +171,11 @@ def names(place: str = "local") -> list[str]:
     return [line for line in (folder(place) / "order.txt").read_text(encoding="utf-8").split("\n") if line]
 
 
+def known(place: str) -> list[str]:
+    """Return what can be drilled on a kind of estate: its scenarios, and the one drill that takes two estates."""
+    return [*names(place), *([REGION_LOSS] if place == "distributed" else [])]
+
+
 def load_scenario(name: str, place: str = "local") -> Scenario:
     """Return a scenario by name.
 
@@ -177,9 +184,7 @@ def load_scenario(name: str, place: str = "local") -> Scenario:
     """
     path = folder(place) / f"{name}.yaml"
     if not path.is_file():
-        raise InputError(
-            "scenario", f"{name[:60]!r} is not known", right=f"there are {', '.join(names(place))} and all"
-        )
+        raise InputError("scenario", f"{name[:60]!r} is not known", right=_instead(name, place))
     data, lines = yaml_places.read(path)
     try:
         scenario = msgspec.convert(data, Scenario)
@@ -191,6 +196,18 @@ def load_scenario(name: str, place: str = "local") -> Scenario:
     on: Literal["local", "kubernetes"] = "kubernetes" if place == "kubernetes" else "local"
     estate: Literal["embedded", "distributed"] = "distributed" if place == "distributed" else "embedded"
     return msgspec.structs.replace(scenario, name=name, on=on, estate=estate)
+
+
+def _instead(name: str, place: str) -> str:
+    """Return what would be right: the option with which a name is known, else the names there are."""
+    options = {
+        "local": "without --on and --estate", "distributed": "with --estate distributed",
+        "kubernetes": "with --on kubernetes",
+    }  # fmt: skip
+    elsewhere = [option for other, option in options.items() if other != place and name in known(other)]
+    if elsewhere:
+        return f"it is there {' or '.join(elsewhere)}"
+    return f"there are {', '.join(known(place))} and all"
 
 
 @functools.cache

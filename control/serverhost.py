@@ -213,7 +213,8 @@ async def _until_told(config: ServerConfig) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
-    sys.stderr.write(sentence + "\n")
+    """Write one line: whoever asks for last words reads the last line, and client libraries speak in several."""
+    sys.stderr.write(" ".join(sentence.split()) + "\n")
     return code
 
 

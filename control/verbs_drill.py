@@ -16,7 +16,7 @@ import msgspec
 from control import region_drill
 from control.drill import Drill, Result, run_folder, tidy
 from control.drill_view import View, print_result, print_summary
-from control.scenario import Scenario, load_scenario, names
+from control.scenario import REGION_LOSS, Scenario, known, load_scenario
 from control.settings import Settings, load_settings
 from control.terminal import err, escape, out, print_json
 from control.verbs_kube import with_binary
@@ -55,11 +55,11 @@ def run_drills(
     os.environ["TAPEWATCH_TESTBED"] = settings.testbed
     place = settings.place
     wanted = wanted or USUAL[place]
-    region = place == "distributed" and wanted in {region_drill.NAME, "all"}
-    listed = [] if wanted == region_drill.NAME and region else names(place) if wanted == "all" else [wanted]
-    runs: list[Callable[..., Result]] = [partial(_run_one, load_scenario(name, place)) for name in listed]
-    if region:
-        runs.append(_run_region)
+    listed = known(place) if wanted == "all" else [wanted]
+    two = {REGION_LOSS} & set(known(place))
+    runs: list[Callable[..., Result]] = [
+        _run_region if name in two else partial(_run_one, load_scenario(name, place)) for name in listed
+    ]
     console = err if as_json else out
     results = []
     for run in runs:

@@ -40,7 +40,7 @@ def test_a_scenario_names_what_there_is(name):
 
 
 def test_a_local_scenario_is_not_one_on_kubernetes():
-    with pytest.raises(InputError, match="there are pod-hang"):
+    with pytest.raises(InputError, match="it is there without --on and --estate"):
         load_scenario("gateway-hang", "kubernetes")
 
 

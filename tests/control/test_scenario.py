@@ -40,6 +40,15 @@ def test_an_unknown_scenario_names_those_there_are():
         load_scenario("../pyproject")
 
 
+def test_a_scenario_of_another_kind_of_estate_is_told_with_its_option():
+    with pytest.raises(InputError, match="it is there with --estate distributed"):
+        load_scenario("broker-loss")
+    with pytest.raises(InputError, match="it is there with --estate distributed"):
+        load_scenario("region-loss", "kubernetes")
+    with pytest.raises(InputError, match="region-loss and all"):
+        load_scenario("nothing", "distributed")
+
+
 HEAD = "title: x\nstory: y\noutcome: z\n"
 CALM = HEAD + "acts: []\n"
 

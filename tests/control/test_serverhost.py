@@ -108,6 +108,11 @@ async def test_a_slow_server_stands_still_again_and_again_until_that_is_cleared(
     assert await asyncio.wait_for(task, 10) == 0
 
 
+def test_what_a_client_library_says_in_several_lines_is_one_last_line(capsys):
+    assert serverhost._say("postgres-2: the server ended\n\tbefore or while\n\tprocessing", 1) == 1
+    assert capsys.readouterr().err == "postgres-2: the server ended before or while processing\n"
+
+
 async def test_a_server_that_cannot_start_is_told(config, monkeypatch):
     monkeypatch.setattr(HostedSleeper, "refuses", "there is no such program")
     with pytest.raises(PermanentError, match="there is no such program"):
