@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from control.addresses import HOST
-from control.child import tied
 from control.plan import free_ports
 from control.servers.go_module import GoModule, build, check_go
 from control.servers.store import Tell, cache, elapsed, publish, tell, work_place
-from kernel.errors import InputError, PermanentError, TemporaryError
+from control.servers.trace_server import TraceServer
+from kernel.errors import InputError
 
 MODULE: Final = "github.com/jaegertracing/jaeger"
 VERSION: Final = "v1.76.0"
@@ -73,9 +68,6 @@ exporters:
 READY_WITHIN_S: Final = 30.0
 MAX_TRACES: Final = 50_000
 """How many traces it keeps; then the oldest go."""
-_STEP_S: Final = 0.1
-_GRACE_S: Final = 10.0
-_OK: Final = 200
 
 
 def find(named: str = "") -> Path | None:
@@ -121,107 +113,31 @@ def find_or_build(named: str = "", say: Tell | None = None) -> Path:
     return target
 
 
-class Jaeger:
-    """One Jaeger. A context manager; it ends with the thread that started it, and its traces with it."""
+class Jaeger(TraceServer):
+    """One Jaeger, without its page."""
+
+    title = "Jaeger"
+    ready_within_s = READY_WITHIN_S
+    health_path = "/status"
 
     def __init__(self, program: Path, *, port: int = 0, otlp_port: int = 0) -> None:
         """Take ports for its API and for spans (0: free ones); nothing is started before `start`."""
-        query, otlp, self._health_port, self._grpc_port = free_ports(4)
+        query, otlp, health, self._grpc_port = free_ports(4)
+        super().__init__(health)
         self.port = port or query
         self.otlp_port = otlp_port or otlp
         self.url = f"http://{HOST}:{self.port}"
         """Of its query API."""
         self.otlp_url = f"http://{HOST}:{self.otlp_port}"
         """Where spans go by OTLP."""
-        self.ready_s = 0.0
-        """Seconds from the start to ready."""
         self._program = program
-        self._process: subprocess.Popen[bytes] | None = None
-        self._directory = Path()
 
-    def __enter__(self) -> Self:
-        """Start it and wait until it is ready."""
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        self.close()
-
-    @property
-    def pid(self) -> int | None:
-        """Its process; None when it does not run."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def start(self, within_s: float = READY_WITHIN_S) -> Self:
-        """Start it; returns when it takes spans.
-
-        Raises:
-            PermanentError: the server ended; carries its last words.
-            TemporaryError: it was not ready in time.
-        """
-        assert self._process is None, "it runs already"
-        began = time.monotonic()
-        self._directory = Path(tempfile.mkdtemp(prefix="tapewatch-jaeger-"))
-        config = self._directory / "jaeger.yaml"
+    def _argv(self, directory: Path) -> Sequence[str]:
+        config = directory / "jaeger.yaml"
         config.write_text(
             _CONFIG.format(
                 host=HOST, query=self.port, query_grpc=self._grpc_port, health=self._health_port, otlp=self.otlp_port,
                 max_traces=MAX_TRACES,
             )
         )  # fmt: skip
-        try:
-            with (self._directory / "out.log").open("wb") as output:
-                self._process = subprocess.Popen(
-                    tied([str(self._program), "--config", str(config)]), cwd=self._directory, stdin=subprocess.DEVNULL,
-                    stdout=output, stderr=output, start_new_session=True,
-                )  # fmt: skip
-            self._wait(began + within_s)
-        except BaseException:
-            self.close()
-            raise
-        self.ready_s = time.monotonic() - began
-        return self
-
-    def close(self) -> None:
-        """End it; what it kept is gone."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-        if self._directory.name:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = Path()
-
-    def _wait(self, until: float) -> None:
-        assert self._process is not None
-        while time.monotonic() < until:
-            if self._process.poll() is not None:
-                raise PermanentError(f"Jaeger ended with exit code {self._process.returncode}: {self.last_words()}")
-            if self._healthy():
-                return
-            time.sleep(_STEP_S)
-        raise TemporaryError(f"Jaeger was not ready in time: {self.last_words()}")
-
-    def _healthy(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self._health_port, timeout=2)
-        try:
-            connection.request("GET", "/status")
-            return connection.getresponse().status == _OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    def last_words(self) -> str:
-        """Return what it wrote last, for error messages."""
-        try:
-            lines = (self._directory / "out.log").read_text(errors="replace").splitlines()
-        except OSError:
-            return "(its output cannot be read)"
-        return " / ".join(lines[-6:])[:600] or "(it wrote nothing)"
+        return (str(self._program), "--config", str(config))

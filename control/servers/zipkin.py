@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import shutil
-import signal
-import subprocess
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from control.addresses import HOST
-from control.child import tied
 from control.plan import free_ports
 from control.servers.store import SOURCE, Tell, cache, elapsed, publish, run, size_of, tell, work_place
-from kernel.errors import InputError, PermanentError, TemporaryError
+from control.servers.trace_server import TraceServer
+from kernel.errors import InputError, PermanentError
 
 VERSION: Final = "3.6.1"
 POM: Final = "zipkin.xml"
@@ -28,9 +24,6 @@ _FETCHED_BYTES: Final = 90_000_000
 READY_WITHIN_S: Final = 60.0
 MAX_SPANS: Final = 100_000
 """How many spans it keeps; then the oldest traces go."""
-_STEP_S: Final = 0.1
-_GRACE_S: Final = 10.0
-_OK: Final = 200
 
 
 def find(named: str = "") -> Path | None:
@@ -99,105 +92,29 @@ def _java() -> str:
     return program
 
 
-class Zipkin:
-    """One Zipkin. A context manager; it ends with the thread that started it, and its traces with it."""
+class Zipkin(TraceServer):
+    """One Zipkin, with its page."""
+
+    title = "Zipkin"
+    ready_within_s = READY_WITHIN_S
+    health_path = "/health"
 
     def __init__(self, jar: Path, *, port: int = 0) -> None:
         """Take a port (0: a free one); nothing is started before `start`."""
         self.port = port or free_ports(1)[0]
         self.url = f"http://{HOST}:{self.port}"
-        self.ready_s = 0.0
-        """Seconds from the start to ready."""
+        super().__init__(self.port)
         self._jar = jar
-        self._process: subprocess.Popen[bytes] | None = None
-        self._directory = Path()
 
-    def __enter__(self) -> Self:
-        """Start it and wait until it is ready."""
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        self.close()
-
-    @property
-    def pid(self) -> int | None:
-        """Its process; None when it does not run."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def start(self, within_s: float = READY_WITHIN_S) -> Self:
-        """Start it; returns when it takes spans.
-
-        Raises:
-            PermanentError: Java is missing, or the server ended; carries its last words.
-            TemporaryError: it was not ready in time.
-        """
-        assert self._process is None, "it runs already"
-        began = time.monotonic()
-        self._directory = Path(tempfile.mkdtemp(prefix="tapewatch-zipkin-"))
+    def _argv(self, directory: Path) -> Sequence[str]:
         # By default it listens on every interface; all that is said to it here keeps it on loopback.
-        argv = [
+        return (
             _java(), "-Xms64m", "-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-            f"-Djava.io.tmpdir={self._directory}", "-jar", str(self._jar),
+            f"-Djava.io.tmpdir={directory}", "-jar", str(self._jar),
             f"--armeria.ports[0].ip={HOST}", f"--armeria.ports[0].port={self.port}",
             "--armeria.ports[0].protocols[0]=http",
             "--zipkin.storage.type=mem", f"--zipkin.storage.mem.max-spans={MAX_SPANS}",
-        ]  # fmt: skip
-        try:
-            with (self._directory / "out.log").open("wb") as output:
-                self._process = subprocess.Popen(
-                    tied(argv), cwd=self._directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                    start_new_session=True,
-                )  # fmt: skip
-            self._wait(began + within_s)
-        except BaseException:
-            self.close()
-            raise
-        self.ready_s = time.monotonic() - began
-        return self
+        )  # fmt: skip
 
-    def close(self) -> None:
-        """End it; what it kept is gone."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-        if self._directory.name:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = Path()
-
-    def _wait(self, until: float) -> None:
-        assert self._process is not None
-        while time.monotonic() < until:
-            if self._process.poll() is not None:
-                raise PermanentError(f"Zipkin ended with exit code {self._process.returncode}: {self.last_words()}")
-            if self.healthy():
-                return
-            time.sleep(_STEP_S)
-        raise TemporaryError(f"Zipkin was not ready in time: {self.last_words()}")
-
-    def healthy(self) -> bool:
-        """Tell whether its health page says so."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == _OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    def last_words(self) -> str:
-        """Return what it wrote last, for error messages."""
-        try:
-            lines = (self._directory / "out.log").read_text(errors="replace").splitlines()
-        except OSError:
-            return "(its output cannot be read)"
-        telling = [line for line in lines if "ERROR" in line or "xception" in line or "rror:" in line] or lines
-        return " / ".join(telling[-6:])[:600] or "(it wrote nothing)"
+    def _telling(self, lines: list[str]) -> list[str]:
+        return [line for line in lines if "ERROR" in line or "xception" in line or "rror:" in line]
