@@ -130,7 +130,8 @@ def _check(folder: Path | None, state: Path | None, *, static: bool, own: bool) 
     if static:
         return found, []
     if not own:
-        return found, _ask(boards, faults.connect(layout_of(state).root).addresses.prometheus, silent)
+        addresses = faults.connect(layout_of(state).root).addresses
+        return found, _ask(boards, addresses.prometheus, live.excuses(estate=addresses.place))
     from control.board_bed import own_estate
 
     with tempfile.TemporaryDirectory() as home, own_estate(Path(home)) as plant:

@@ -156,8 +156,23 @@ def test_an_excuse_that_no_board_needs_is_found():
     assert live.idle_excuses(BOARDS, {"nobody_asks_this": "x"}) == ["nobody_asks_this"]
 
 
+def test_what_another_estate_fills_is_excused_here_and_not_there(tmp_path):
+    path = tmp_path / "silent.yml"
+    path.write_text("silent:\n  - {series: a_, why: no brokers, only: distributed}\n  - {series: b, why: calm}\n")
+    assert live.excuses(path) == {"a_": "no brokers", "b": "calm"}
+    assert live.excuses(path, estate="distributed") == {"b": "calm"}
+    assert live.others(path) == {"a_": "no brokers"}
+    assert live.others(path, estate="distributed") == {}
+
+
 @pytest.mark.parametrize(
-    "text", ["silent: 3\n", "silent:\n  - series: a\n", "silent:\n  - {series: a, why: b, more: c}\n"]
+    "text",
+    [
+        "silent: 3\n",
+        "silent:\n  - series: a\n",
+        "silent:\n  - {series: a, why: b, more: c}\n",
+        "silent:\n  - {series: a, why: b, only: mars}\n",
+    ],
 )
 def test_a_broken_list_of_excuses_is_refused_with_its_line(text, tmp_path):
     (tmp_path / "silent.yml").write_text(text)

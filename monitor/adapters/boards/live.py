@@ -22,6 +22,8 @@ LOOK_BACK: Final = Duration(60 * SECOND)
 EVENTS_BACK: Final = Duration(900 * SECOND)
 STEP: Final = Duration(5 * SECOND)
 _AT_ONCE: Final = 4
+KINDS: Final = ("distributed", "kubernetes")
+"""The kinds of estate with series of their own."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,18 @@ class Verdict:
         return f"{self.query.where}: {self.query.kind} {self.query.title}: {self.query.expr}: {why}"
 
 
-def excuses(path: Path = SILENT) -> dict[str, str]:
-    """Return the series that may be silent, and why.
+@dataclass(frozen=True)
+class Excuse:
+    """Why the series of one name may be silent."""
+
+    series: str
+    why: str
+    only: str = ""
+    """The one kind of estate that fills it, `distributed` or `kubernetes`; empty when none always does."""
+
+
+def declared(path: Path = SILENT) -> tuple[Excuse, ...]:
+    """Return the series that may be silent.
 
     Raises:
         InputError: the file is broken; names file and line.
@@ -56,13 +68,34 @@ def excuses(path: Path = SILENT) -> dict[str, str]:
     entries = value.get("silent") if isinstance(value, dict) else None
     if not isinstance(entries, list):
         raise InputError(f"{path}:1", "no list `silent`", right="silent: [{series: ..., why: ...}]")
-    found: dict[str, str] = {}
+    found: list[Excuse] = []
     for place, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not entry.get("series") or not entry.get("why") or len(entry) != 2:  # noqa: PLR2004 - two keys
-            where = f"{path}:{lines.get(('silent', place), 1)}"
+        where = f"{path}:{lines.get(('silent', place), 1)}"
+        if not isinstance(entry, dict) or not entry.get("series") or not entry.get("why"):
             raise InputError(where, "an entry is a series and a why", right="{series: kube_, why: no Kubernetes}")
-        found[str(entry["series"])] = str(entry["why"])
-    return found
+        if set(entry) - {"series", "why", "only"} or entry.get("only", KINDS[0]) not in KINDS:
+            right = f"besides series and why at most `only`, one of {', '.join(KINDS)}"
+            raise InputError(where, "an entry says more than it may", right=right)
+        found.append(Excuse(str(entry["series"]), str(entry["why"]), entry.get("only", "")))
+    return tuple(found)
+
+
+def excuses(path: Path = SILENT, *, estate: str = "local") -> dict[str, str]:
+    """Return the series that may be silent on this kind of estate, and why.
+
+    Raises:
+        InputError: the file is broken; names file and line.
+    """
+    return {one.series: one.why for one in declared(path) if one.only != estate}
+
+
+def others(path: Path = SILENT, *, estate: str = "local") -> dict[str, str]:
+    """Return, of the excuses, those that stand for another kind of estate: nothing here could ever answer them.
+
+    Raises:
+        InputError: the file is broken; names file and line.
+    """
+    return {one.series: one.why for one in declared(path) if one.only not in {"", estate}}
 
 
 def excuse_of(expr: str, silent: Mapping[str, str]) -> str:
