@@ -2,11 +2,11 @@
 
     python bench/copies.py [SECONDS] [--draw]
 
-Gateways: one engine that keeps its journal in files, so many gateways before it, and two processes that send HTTP
-orders over the same number of connections each time; one gateway is the reference in the same run. `--draw` measures
-partitions as well, as `partitions.py` does, and writes `bench/copies.svg`. The dashed line is what the cores could do if they did nothing
-else: a part that could be copied further is bound by the machine where the seen rate comes near it, and by
-something that is not copied where it stays away.
+Gateways: one engine that keeps its journal in files, so many gateways before it, and processes that send HTTP orders
+over the same number of connections each time; one gateway is the reference in the same run. `--draw` measures
+partitions as well, as `partitions.py` does, and writes `bench/copies.svg`. The dashed line is what the cores could do
+if they did nothing else: where the seen rate comes near it the machine is the bound, where it stays away something
+that is not copied.
 """
 
 from __future__ import annotations
