@@ -293,6 +293,7 @@ def drill(  # noqa: PLR0913 - a verb's options
     *,
     as_json: AsJson = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the estate's state of a run that passed.")] = False,
+    times: Annotated[int, typer.Option(min=1, max=100, help="Run everything so many times in a row.")] = 1,
     every: Annotated[bool, typer.Option("--every", help="With alerts: every alert, not one of each family.")] = False,
     only: Annotated[
         list[str] | None, typer.Option(help="With alerts: an alert or a family; may be repeated.", show_default=False)
@@ -312,6 +313,7 @@ def drill(  # noqa: PLR0913 - a verb's options
             guarded(lambda: load_settings(on=on, estate=estate)),
             as_json=as_json,
             keep=keep,
+            times=times,
             every=every,
             only=only or (),
         )

@@ -26,17 +26,18 @@ ALERTS: Final = "alerts"
 USUAL: Final = {"local": "gateway-hang", "distributed": "broker-loss", "kubernetes": "pod-hang"}
 
 
-def run_drills(
+def run_drills(  # noqa: PLR0913 - a verb's options
     wanted: str,
     root: Path,
     settings: Settings,
     *,
     as_json: bool,
     keep: bool,
+    times: int = 1,
     every: bool = False,
     only: Sequence[str] = (),
 ) -> bool:
-    """Run one scenario or all; print verdicts; return whether every one passed.
+    """Run one scenario or all, `times` in a row; print verdicts; return whether every one passed.
 
     `alerts` is no scenario of a plant: see `control.alert_drill`; `every` and `only` choose what it fires. On
     Kubernetes the test bed is built first, if it is not there.
@@ -46,6 +47,8 @@ def run_drills(
         PermanentError: the test bed cannot be built.
     """
     if wanted == ALERTS:
+        if times > 1:
+            raise InputError("--times", "does not go with alerts", right="tapewatch drill alerts")
         return run_alert_drill(only, root, every=every, as_json=as_json, keep=keep)
     if every or only:
         raise InputError(
@@ -62,13 +65,13 @@ def run_drills(
     ]
     console = err if as_json else out
     results = []
-    for run in runs:
+    for run in runs * times:
         result = run(root, console is err, keep=keep)
         results.append(result)
         if not as_json:
             print_result(out, result)
     if as_json:
-        print_json([msgspec.to_builtins(result) for result in results] if wanted == "all" else results[0])
+        print_json([msgspec.to_builtins(result) for result in results] if wanted == "all" or times > 1 else results[0])
     elif len(results) > 1:
         print_summary(out, results)
     return all(result.passed for result in results)
