@@ -1,4 +1,4 @@
-"""Dead letters as a person sees them: what nobody could use, where it lies, and the two things that may be done with it.
+"""Dead letters as a person sees them: what nobody could use, where it lies, and the two things that may be done.
 
 A letter is put back to where it came from, or dropped. Either leaves its place only afterwards: it may be there twice
 when something breaks in between, never nowhere, and whoever consumes keeps effect and id together.

@@ -102,8 +102,8 @@ class KafkaLetters:
         last = last_event(msgspec.structs.replace(self._place, partition=lying.partition))
         if seq > last:
             raise PermanentError(
-                f"{lying.letter.id} is of record {seq}, and {self._place.events} ends with {last}: put back, the engine "
-                "would go on behind it and leave out what is between"
+                f"{lying.letter.id} is of record {seq}, and {self._place.events} ends with {last}: put back, "
+                "the engine would go on behind it and leave out what is between"
             )
 
     # --- reading ------------------------------------------------------------------------------------------------------

@@ -66,7 +66,9 @@ async def test_of_each_queue_the_oldest_are_shown_and_no_more_than_asked_for(sid
 
 
 async def test_a_letter_that_is_put_back_comes_to_its_queue_alone_as_it_was_and_lies_there_no_more(side):
-    await side.publisher().publish([Outgoing(routing_key="said.hold.ok", body=b"x", message_id="x", trace="00-aa-bb-01")])
+    await side.publisher().publish(
+        [Outgoing(routing_key="said.hold.ok", body=b"x", message_id="x", trace="00-aa-bb-01")]
+    )
     await port.seen(side, "fees", 1)
     async with port.reading(side.consumer("cash"), refuse):
         await port.buried(side, "cash", 1)
