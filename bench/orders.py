@@ -35,8 +35,8 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_config=None, acces
 PATH = "/v1/orders"
 
 
-def orders(token: str) -> Callable[[], bytes]:
-    """Return a maker of requests: both sides, forty price levels, one in ten crosses."""
+def orders(token: str, sender: str = "b") -> Callable[[], bytes]:
+    """Return a maker of requests: both sides, forty price levels, one in ten crosses; ids are apart by `sender`."""
     numbers = itertools.count(time.time_ns())
 
     def make() -> bytes:
@@ -44,7 +44,7 @@ def orders(token: str) -> Callable[[], bytes]:
         side, away = ("buy", -1) if number % 2 else ("sell", 1)
         price = 10_000 + away * (1 + number % 40) + (2 if number % 10 == 0 else 0)
         body = (
-            f'{{"account":"bench","client_id":"b{number}","symbol":"S1","side":"{side}",'
+            f'{{"account":"bench","client_id":"{sender}{number}","symbol":"S1","side":"{side}",'
             f'"quantity":{1 + number % 9},"price":{price}}}'
         )
         return post(PATH, body.encode(), token)

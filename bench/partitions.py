@@ -5,7 +5,8 @@
 Three brokers on loopback, an engine's process for each partition (`control.roles`, as an estate starts it), and the
 gateways' router in this process: so many new orders wait at any time for each engine, each answer sends the next. The
 reference is one partition in the same run. Where the processor time went is told for brokers, engines and this
-process; on one machine they share it, so that more partitions help only while it has some left.
+process; on one machine they share it, so that more partitions help only while it has some left. `bench/copies.py`
+draws it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import psutil
 import uvloop
 
 from bench.parts.figures import percentile
+from bench.parts.steps import Step, processor_s
 from control.config import KafkaAccess, RoleConfig, save_config
 from control.layout import Layout
 from control.plan import free_ports
@@ -116,13 +118,8 @@ async def connected(ports: Sequence[int], instruments: Sequence[Instrument], cou
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def processor_s(pids: Sequence[int]) -> float:
-    """Return the processor time that processes have used so far, in seconds."""
-    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
-
-
-def run(cluster: Cluster, partitions: int, count: int, alone: float) -> float:
-    """Measure so many partitions; return acknowledgements a second. `alone`: those of one partition; 0: this is it."""
+def run(cluster: Cluster, partitions: int, count: int) -> tuple[Step, list[float]]:
+    """Measure so many partitions; return what they did, and how long each order waited, in seconds."""
     instruments = generate_instruments(8 * 8, SEED)
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tapewatch-partitions-")))
@@ -136,17 +133,19 @@ def run(cluster: Cluster, partitions: int, count: int, alone: float) -> float:
         before = processor_s(pids), processor_s(brokers), time.process_time()
         seconds, latencies = uvloop.run(connected([port for _, port in engines], instruments, count))
         used = processor_s(pids) - before[0], processor_s(brokers) - before[1], time.process_time() - before[2]
-    per_s = count / seconds
-    shares = ", ".join(
-        f"{name} {took / count * 1e6:.0f}" for name, took in zip(("engines", "brokers", "driver"), used, strict=True)
-    )
-    growth = f"   {per_s / alone:.2f} of one" if alone else ""
-    print(
-        f"{partitions} partitions  {per_s:8,.0f}/s   p50 {percentile(latencies, 0.5) * 1e3:6.1f}   "
-        f"p99 {percentile(latencies, 0.99) * 1e3:6.1f} ms   us of processor each: {shares}{growth}",
-        flush=True,
-    )
-    return per_s
+    shares = {name: took / count * 1e6 for name, took in zip(("engines", "brokers", "driver"), used, strict=True)}
+    return Step(partitions, count / seconds, shares), latencies
+
+
+def measure(cluster: Cluster, count: int, numbers: Sequence[int]) -> list[Step]:
+    """Measure every number of partitions, and print as it goes."""
+    steps: list[Step] = []
+    for partitions in numbers:
+        step, latencies = run(cluster, partitions, count)
+        waits = f"   p50 {percentile(latencies, 0.5) * 1e3:.1f}, p99 {percentile(latencies, 0.99) * 1e3:.1f} ms"
+        print(step.sentence("partitions", steps[0].rate if steps else 0.0) + waits, flush=True)
+        steps.append(step)
+    return steps
 
 
 def main() -> None:
@@ -158,10 +157,7 @@ def main() -> None:
         return
     print(f"{count:,} orders, {psutil.cpu_count()} cores, load average {psutil.getloadavg()[0]:.1f}")
     with Cluster(home, brokers=3) as cluster:
-        alone = 0.0
-        for partitions in numbers:
-            per_s = run(cluster, partitions, count, alone)
-            alone = alone or per_s
+        measure(cluster, count, numbers)
 
 
 if __name__ == "__main__":

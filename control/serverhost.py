@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -49,6 +50,8 @@ _LOOK_S: Final = 0.1
 _SLOW_TURNS: Final = 5
 """Of so many looks a slow server stands still at all but one."""
 _OBSERVE_S: Final = 1.0
+DISK_FULL_BYTES: Final = 16 * 1024 * 1024
+"""No server here can write its files in less."""
 _USAGE: Final = "usage: python -m control.serverhost CONFIG.json"
 _T = TypeVar("_T")
 
@@ -86,6 +89,7 @@ class ServerHost:
             observing = asyncio.create_task(self._observe(), name="observe")
             while not stop.is_set():
                 if words := await self._call(self._life, self._server.ended):
+                    words += _full_disk(self._config)
                     self._log.event("server-ended", severity="error", server=name, why=words)
                     return _say(f"{name}: {words}", 1)
                 self._act()
@@ -201,7 +205,15 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return asyncio.run(_until_told(config))
     except (TapewatchError, OSError) as error:
-        return _say(f"{config.replica}: {error}", 1)
+        return _say(f"{config.replica}: {error}{_full_disk(config)}", 1)
+
+
+def _full_disk(config: ServerConfig) -> str:
+    """Say that the disk is full when it is: a server it ends may speak of anything else."""
+    free = shutil.disk_usage(config.layout.root).free
+    if free >= DISK_FULL_BYTES:
+        return ""
+    return f"; the disk of {config.layout.root} is full ({free // 1024**2} MiB left)"
 
 
 async def _until_told(config: ServerConfig) -> int:

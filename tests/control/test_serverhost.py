@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 
 import aiohttp
+import msgspec
 import psutil
 import pytest
 
@@ -131,3 +133,14 @@ def test_a_configuration_of_another_version_is_refused(tmp_path, capsys):
 def test_an_unknown_service_is_refused_by_name(config):
     with pytest.raises(PermanentError, match="service 'redis' is not known; there are kafka"):
         hosted.hosted(ServerConfig(service="redis", replica="redis-1", state="", directory="", ports={}))
+
+
+def test_a_full_disk_is_named_beside_whatever_the_server_says_of_it(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(HostedSleeper, "refuses", "connection closed")
+    path = tmp_path / "zipkin.json"
+    path.write_bytes(msgspec.json.encode(config))
+    assert serverhost.main([str(path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "zipkin-1: connection closed"
+    monkeypatch.setattr(serverhost, "DISK_FULL_BYTES", 2**62)
+    assert serverhost.main([str(path)]) == 1
+    assert re.search(rf"connection closed; the disk of {tmp_path} is full \(\d+ MiB left\)", capsys.readouterr().err)
