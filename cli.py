@@ -24,6 +24,7 @@ from control import (
     verbs_exchange,
     verbs_incident,
     verbs_kube,
+    verbs_letters,
     verbs_logs,
     verbs_market,
     verbs_page,
@@ -86,6 +87,7 @@ verbs_exchange.app.command("disable", epilog='Example: tapewatch exchange disabl
 verbs_exchange.app.command("enable", epilog="Example: tapewatch exchange enable ann")(verbs_market.enable)
 verbs_exchange.app.command("bench", epilog="Example: tapewatch exchange bench --flow crash --json")(verbs_bench.bench)
 verbs_exchange.app.add_typer(verbs_token.app, name="token")
+verbs_exchange.app.add_typer(verbs_letters.app, name="dead-letters")
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_db.app, name="db")
 app.add_typer(verbs_kube.app, name="kube")

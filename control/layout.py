@@ -115,6 +115,11 @@ class Layout:
         return self.root / "control" / "faults.jsonl"
 
     @property
+    def letter_deeds(self) -> Path:
+        """What people did with dead letters, one JSON line each, the letter in it. Mode 0600."""
+        return self.root / "control" / "dead-letters.jsonl"
+
+    @property
     def kube(self) -> Path:
         """Directory of the Kubernetes test bed, on Kubernetes: its logs, accounts and audit log."""
         return self.root / "kube"

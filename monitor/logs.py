@@ -165,17 +165,17 @@ def _escaped(found: re.Match[bytes]) -> bytes:
 def _nested(value: object) -> object:
     """Return a nested value masked; one that another thread changes meanwhile, or that has no end, is only named."""
     try:
-        return _masked(value)
+        return masked(value)
     except (RuntimeError, RecursionError) as error:
         return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
 
 
-def _masked(value: object) -> object:
+def masked(value: object) -> object:
     """Return a nested value with what stands under telling names blotted out."""
     if isinstance(value, dict):
-        return {str(key): REDACTED if _TELLING.search(str(key)) else _masked(inner) for key, inner in value.items()}
+        return {str(key): REDACTED if _TELLING.search(str(key)) else masked(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_masked(inner) for inner in value]
+        return [masked(inner) for inner in value]
     return value
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
 
 from exchange.adapters.rabbit_topology import DEAD, TOPOLOGY, Queue, Topology
+from exchange.letters import Deed, Witness, letter_id, refuse_missing
+from exchange.letters import Letter as DeadOne
 from exchange.messaging import DeadLetter, Delivery, Handle, Outgoing, PoisonError
 from kernel.errors import PermanentError, TemporaryError
 
@@ -24,6 +26,7 @@ _AWAY: Final = "the broker is away"
 class _Letter(msgspec.Struct):
     delivery: Delivery
     why: str = ""
+    came: int | None = None
 
 
 class _Held:
@@ -89,7 +92,7 @@ class _Shelves:
 
     def bury(self, queue: Queue, letter: _Letter, why: str) -> None:
         dead = msgspec.structs.replace(letter.delivery, attempt=1)
-        self.waiting[queue.name.removesuffix(DEAD) + DEAD].append(_Letter(dead, why))
+        self.waiting[queue.name.removesuffix(DEAD) + DEAD].append(_Letter(dead, why, letter.delivery.attempt))
 
     async def tell(self) -> None:
         async with self._changed:
@@ -123,6 +126,10 @@ class MemoryBroker:
     def dead(self, queue: str) -> list[DeadLetter]:
         """Return the dead letters of a queue, the oldest first; they stay."""
         return [DeadLetter(delivery=each.delivery, why=each.why) for each in self._shelves.waiting[queue + DEAD]]
+
+    def letters(self) -> MemoryLetters:
+        """Return the dead letters of all queues, as a person sees them."""
+        return MemoryLetters(self._shelves)
 
     def depth(self, queue: str) -> int:
         """Return how many messages wait in a queue; those handed out are not among them."""
@@ -167,6 +174,62 @@ class MemoryPublisher:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+class MemoryLetters:
+    """The port `Letters` of a broker in memory; it keeps no times."""
+
+    def __init__(self, shelves: _Shelves) -> None:
+        self._shelves: Final = shelves
+
+    async def look(self, most: int) -> list[DeadOne]:
+        """See `Letters`."""
+        return [letter for letter, _ in self._lying(most)]
+
+    async def settle(self, ids: Collection[str], deed: Deed, witness: Witness) -> list[DeadOne]:
+        """See `Letters`."""
+        wanted = [each for each in self._lying(None) if each[0].id in ids]
+        refuse_missing(ids, {letter.id for letter, _ in wanted})
+        for letter, copies in wanted:
+            if deed is Deed.REQUEUED:
+                self._put_back(self._shelves.topology.queue(letter.came_from), copies[0])
+            witness(letter)
+            for copy in copies:
+                self._shelves.waiting[letter.lies_in].remove(copy)
+        await self._shelves.tell()
+        return [letter for letter, _ in wanted]
+
+    def _put_back(self, queue: Queue, dead: _Letter) -> None:
+        waiting = self._shelves.waiting[queue.name]
+        if len(waiting) >= queue.longest:
+            if not queue.drops_oldest:
+                raise TemporaryError(f"message {dead.delivery.message_id} is not confirmed: queue {queue.name} is full")
+            waiting.popleft()
+        waiting.append(_Letter(dead.delivery))
+
+    def _lying(self, most: int | None) -> list[tuple[DeadOne, list[_Letter]]]:
+        if self._shelves.away:
+            raise TemporaryError(_AWAY)
+        return [
+            (_dead_one(queue, name, copies), copies)
+            for queue in self._shelves.topology.queues
+            for name, copies in _by_id(queue, list(self._shelves.waiting[queue.dead])[:most]).items()
+        ]
+
+
+def _by_id(queue: Queue, letters: Sequence[_Letter]) -> dict[str, list[_Letter]]:
+    found: dict[str, list[_Letter]] = {}
+    for each in letters:
+        found.setdefault(letter_id(queue.name, each.delivery.message_id, each.delivery.body), []).append(each)
+    return found
+
+
+def _dead_one(queue: Queue, name: str, copies: Sequence[_Letter]) -> DeadOne:
+    one = copies[0]
+    return DeadOne(
+        id=name, lies_in=queue.dead, came_from=queue.name, key=one.delivery.routing_key, why=one.why,
+        body=one.delivery.body, deliveries=one.came, copies=len(copies),
+    )  # fmt: skip
 
 
 class MemoryConsumer:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final, cast
 
 import aiormq
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, HeadersType
 from aiormq.exceptions import PublishError
 
 from exchange.adapters.rabbit_link import (
+    CAME,
     KEY,
     RPC_S,
     TRACE,
@@ -323,12 +325,13 @@ class _Inbox:
     async def publish_dead(self, queue: str, letter: AbstractIncomingMessage, delivery: Delivery, why: str) -> None:
         """Publish a letter among the dead ones of a queue, with the reason."""
         assert self._dead is not None
-        headers = {WHY: why[:LONGEST_WHY], KEY: delivery.routing_key}
+        headers: HeadersType = {WHY: why[:LONGEST_WHY], KEY: delivery.routing_key, CAME: delivery.attempt}
         if delivery.trace:
             headers[TRACE] = delivery.trace
         dead = Message(
-            letter.body, message_id=letter.message_id, delivery_mode=DeliveryMode.PERSISTENT, headers=dict(headers)
-        )
+            letter.body, message_id=letter.message_id, delivery_mode=DeliveryMode.PERSISTENT, headers=headers,
+            timestamp=datetime.now(UTC),
+        )  # fmt: skip
         async with self._link.errors(f"dead letter {delivery.message_id} is not confirmed"):
             await self._dead.publish(dead, queue, mandatory=True, timeout=CONFIRM_S)
 

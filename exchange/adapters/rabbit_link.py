@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Final
 
 import aio_pika
@@ -28,6 +29,8 @@ WHY: Final = "x-tapewatch-why"
 """Header of a dead letter: the reason, when its consumer gave one."""
 KEY: Final = "x-tapewatch-key"
 """Header of a dead letter: the routing key that it was published with."""
+CAME: Final = "x-tapewatch-came"
+"""Header of a dead letter: how often it had been delivered, when its consumer sent it there."""
 TRACE: Final = "traceparent"
 COUNT: Final = "x-delivery-count"
 """Header of a quorum queue: how often a message was handed out before."""
@@ -217,6 +220,14 @@ def why_dead(letter: AbstractIncomingMessage) -> str:
         "maxlen": "its queue was full",
         "expired": "it grew too old",
     }.get(str(reason), str(reason))
+
+
+def dead_since(letter: AbstractIncomingMessage) -> datetime | None:
+    """Return when a dead letter was put there: by its consumer's clock, else the broker's; None when neither told."""
+    if _text(letter.headers, WHY):
+        return letter.timestamp
+    at = _last_death(letter.headers).get("time")
+    return at if isinstance(at, datetime) else None
 
 
 def _text(headers: HeadersType, name: str) -> str:
