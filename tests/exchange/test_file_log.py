@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from exchange.adapters.disk import OsDisk
 from exchange.adapters.file_log import (
     FileLog,
     LogCorruptError,
     LogFailedError,
     LogHeldError,
-    OsDisk,
     list_segments,
     read_records,
 )
