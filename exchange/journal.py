@@ -23,13 +23,13 @@ from zlib import crc32
 
 import msgspec
 
+from exchange import scanning
 from exchange.commands import Sequenced
 from exchange.events import Happened
+from exchange.scanning import MAX_PAYLOAD_BYTES
 from kernel.errors import PermanentError
 
 FORMAT_VERSION: Final = 1
-MAX_PAYLOAD_BYTES: Final = 1024 * 1024 * 1024
-"""More than any record needs (the largest is the close of a session with very many orders)."""
 
 BATCH: Final = 512
 """How many records are read at a time: what they hold stays in the processor's cache until it is used."""
@@ -37,17 +37,18 @@ BATCH: Final = 512
 _MAGIC: Final = b"TJ"
 _HEAD: Final = struct.Struct(">2sBBIQI")
 _HEAD_PLAIN: Final = struct.Struct(">2sBBIQ")
-_QUICK_HEAD: Final = struct.Struct(">4sIQI")
-"""The same bytes as `_HEAD`, with magic, version and zero in one."""
 _TAIL: Final = struct.Struct(">IB")
-_END: Final = 0xA5
-_PREFIX: Final = _MAGIC + bytes((FORMAT_VERSION, 0))
+_END: Final = scanning.END_MARK
+_PREFIX: Final = scanning.PREFIX
 
 _SEGMENT_MAGIC: Final = b"TAPEWTCH"
 _SEGMENT_HEAD: Final = struct.Struct(">8sHHQIB")
 _SEGMENT_PLAIN: Final = struct.Struct(">8sHHQ")
 SEGMENT_HEAD_BYTES: Final = _SEGMENT_HEAD.size
 RECORD_OVERHEAD_BYTES: Final = _HEAD.size + _TAIL.size
+
+_COMPILED: Final = not (scanning.__file__ or "").endswith(".py")
+_whole_records: Final = scanning.by_bytes if _COMPILED else scanning.by_calls
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _SEQUENCED: Final = msgspec.msgpack.Decoder(Sequenced)
@@ -184,38 +185,6 @@ def read_segment_head(data: bytes | memoryview, kind: Kind, first_seq: int) -> T
     raise CorruptError(0, "the head of the segment is damaged")
 
 
-def whole_records(
-    data: bytes,
-    offset: int,
-    seq: int,
-    most: int,
-    found: list[bytes],
-    checked: bool,  # noqa: FBT001 - likewise
-) -> int:
-    """Put what up to `most` whole records from `offset` on hold into `found`; return where they end.
-
-    `seq` is the number that the first must have. It stops before whatever is no whole record, for whatever reason.
-    `checked`: the checksums of the records are not compared.
-    """
-    size, last = len(data), seq + most
-    head, tail_of, crc = _QUICK_HEAD.unpack_from, _TAIL.unpack_from, crc32
-    while seq < last and offset + RECORD_OVERHEAD_BYTES <= size:
-        prefix, length, number, checksum = head(data, offset)
-        body = offset + 20
-        tail = body + length
-        if number != seq or prefix != _PREFIX or tail + 5 > size or length > MAX_PAYLOAD_BYTES:
-            break
-        payload = data[body:tail]
-        if not checked and (
-            checksum != crc(data[offset : offset + 16]) or tail_of(data, tail) != (crc(payload, seq & 0xFFFFFFFF), _END)
-        ):
-            break
-        found.append(payload)
-        offset = tail + 5
-        seq += 1
-    return offset
-
-
 def in_batches(records: Iterable[Record]) -> Iterator[list[bytes]]:
     """Yield what records hold, many at a time."""
     payloads: list[bytes] = []
@@ -264,7 +233,7 @@ class Scan:
         """
         while True:
             payloads: list[bytes] = []
-            self.end = whole_records(self._data, self.end, self._next_seq, most, payloads, checked)
+            self.end = _whole_records(self._data, self.end, self._next_seq, most, payloads, checked=checked)
             self._next_seq += len(payloads)
             if payloads:
                 yield payloads
