@@ -16,33 +16,39 @@ the file is torn too. The end mark makes that safe, as no whole record can end i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 from zlib import crc32
 
 import msgspec
 
+from exchange import scanning
 from exchange.commands import Sequenced
 from exchange.events import Happened
+from exchange.scanning import MAX_PAYLOAD_BYTES
 from kernel.errors import PermanentError
 
 FORMAT_VERSION: Final = 1
-MAX_PAYLOAD_BYTES: Final = 1024 * 1024 * 1024
-"""More than any record needs (the largest is the close of a session with very many orders)."""
+
+BATCH: Final = 512
+"""How many records are read at a time: what they hold stays in the processor's cache until it is used."""
 
 _MAGIC: Final = b"TJ"
 _HEAD: Final = struct.Struct(">2sBBIQI")
 _HEAD_PLAIN: Final = struct.Struct(">2sBBIQ")
 _TAIL: Final = struct.Struct(">IB")
-_END: Final = 0xA5
-_PREFIX: Final = _MAGIC + bytes((FORMAT_VERSION, 0))
+_END: Final = scanning.END_MARK
+_PREFIX: Final = scanning.PREFIX
 
 _SEGMENT_MAGIC: Final = b"TAPEWTCH"
 _SEGMENT_HEAD: Final = struct.Struct(">8sHHQIB")
 _SEGMENT_PLAIN: Final = struct.Struct(">8sHHQ")
 SEGMENT_HEAD_BYTES: Final = _SEGMENT_HEAD.size
 RECORD_OVERHEAD_BYTES: Final = _HEAD.size + _TAIL.size
+
+_COMPILED: Final = not (scanning.__file__ or "").endswith(".py")
+_whole_records: Final = scanning.by_bytes if _COMPILED else scanning.by_calls
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _SEQUENCED: Final = msgspec.msgpack.Decoder(Sequenced)
@@ -179,6 +185,18 @@ def read_segment_head(data: bytes | memoryview, kind: Kind, first_seq: int) -> T
     raise CorruptError(0, "the head of the segment is damaged")
 
 
+def in_batches(records: Iterable[Record]) -> Iterator[list[bytes]]:
+    """Yield what records hold, many at a time."""
+    payloads: list[bytes] = []
+    for record in records:
+        payloads.append(record.payload)
+        if len(payloads) == BATCH:
+            yield payloads
+            payloads = []
+    if payloads:
+        yield payloads
+
+
 class Scan:
     """The records of a stretch of bytes, one after the other.
 
@@ -193,40 +211,59 @@ class Scan:
         self.end = offset
         self.torn: Torn | None = None
 
+    @property
+    def next_seq(self) -> int:
+        """The number of the record that comes next."""
+        return self._next_seq
+
     def __iter__(self) -> Iterator[Record]:
         """Yield the records from where the last iteration stopped."""
-        data, size, seq = self._data, len(self._data), self._next_seq
-        head, head_plain, tail_of = _HEAD.unpack_from, _HEAD_PLAIN.size, _TAIL.unpack_from
-        head_size, tail_size = _HEAD.size, _TAIL.size
-        offset = self.end
-        while offset < size:
-            body = offset + head_size
-            if body > size:
-                self._cut_short(offset)
-                return
-            magic, version, zero, length, found, checksum = head(data, offset)
-            if checksum != crc32(data[offset : offset + head_plain]):
-                self._doubt(offset, body, "the head of a record does not fit its checksum")
-                return
-            if magic != _MAGIC or version != FORMAT_VERSION or zero:
-                raise CorruptError(offset, "no record of this format begins here")
-            if found != seq:
-                raise CorruptError(offset, f"record {found} stands where {seq} should")
-            if length > MAX_PAYLOAD_BYTES:
-                raise CorruptError(offset, f"a record claims {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
-            tail = body + length
-            end = tail + tail_size
-            if end > size:
-                self._cut_short(offset)
-                return
-            payload = data[body:tail]
-            if tail_of(data, tail) != (crc32(payload, seq & 0xFFFFFFFF), _END):
-                self._doubt(offset, end, f"record {seq} does not fit its checksum")
-                return
-            record = Record(seq, payload, end)
-            self.end = offset = end
-            self._next_seq = seq = seq + 1
-            yield record
+        offset, seq = self.end, self._next_seq
+        for payloads in self.batches():
+            for payload in payloads:
+                self.end = offset = offset + len(payload) + RECORD_OVERHEAD_BYTES
+                record = Record(seq, payload, offset)
+                self._next_seq = seq = seq + 1
+                yield record
+
+    def batches(self, *, most: int = BATCH, checked: bool = False) -> Iterator[list[bytes]]:
+        """Yield what the records hold, up to `most` at a time, from where the last iteration stopped.
+
+        `checked`: a checksum over all the bytes was compared, those of the records need not be.
+        """
+        while True:
+            payloads: list[bytes] = []
+            self.end = _whole_records(self._data, self.end, self._next_seq, most, payloads, checked=checked)
+            self._next_seq += len(payloads)
+            if payloads:
+                yield payloads
+            if len(payloads) < most:
+                break
+        if self.end < len(self._data):
+            self._judge(self.end, self._next_seq)
+
+    def _judge(self, offset: int, seq: int) -> None:
+        """Tell what is wrong with the bytes from `offset` on, where no whole record stands."""
+        data = self._data
+        body = offset + _HEAD.size
+        if body > len(data):
+            self._cut_short(offset)
+            return
+        magic, version, zero, length, found, checksum = _HEAD.unpack_from(data, offset)
+        if checksum != crc32(data[offset : offset + _HEAD_PLAIN.size]):
+            self._doubt(offset, body, "the head of a record does not fit its checksum")
+            return
+        if magic != _MAGIC or version != FORMAT_VERSION or zero:
+            raise CorruptError(offset, "no record of this format begins here")
+        if found != seq:
+            raise CorruptError(offset, f"record {found} stands where {seq} should")
+        if length > MAX_PAYLOAD_BYTES:
+            raise CorruptError(offset, f"a record claims {length} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
+        end = body + length + _TAIL.size
+        if end > len(data):
+            self._cut_short(offset)
+        else:
+            self._doubt(offset, end, f"record {seq} does not fit its checksum")
 
     def _cut_short(self, offset: int) -> None:
         """The file ends within a record: torn, if what is there is the beginning of one."""

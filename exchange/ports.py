@@ -260,6 +260,14 @@ class Journal(Protocol):
         """
         ...
 
+    def payloads(self, from_seq: int = 1) -> Iterator[Sequence[bytes]]:
+        """Yield what the records from `from_seq` on hold, many at a time, as a recovery reads them.
+
+        Raises:
+            PermanentError: as `replay`.
+        """
+        ...
+
     def close(self) -> None:
         """Give everything back. Does not sync."""
         ...

@@ -21,8 +21,9 @@ from typing import Final
 import msgspec
 
 from exchange import snapshot
+from exchange.adapters.disk import Disk
 from exchange.adapters.event_stream import EventRing, Subscription
-from exchange.adapters.file_log import Disk, LogHeldError
+from exchange.adapters.file_log import LogHeldError
 from exchange.adapters.http import Faults
 from exchange.adapters.look import INDICATIVE_S, CrossLook, books_of
 from exchange.adapters.publishing import Publishing

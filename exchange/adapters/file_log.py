@@ -11,14 +11,16 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Self
 from zlib import crc32
 
 from exchange import manifest as manifests
+from exchange.adapters.disk import Disk, OsDisk
 from exchange.journal import (
     SEGMENT_HEAD_BYTES,
     CorruptError,
@@ -63,38 +65,6 @@ class FencedError(LogFailedError):
     """Another engine has opened this journal: this one may not write any more."""
 
 
-class Disk(Protocol):
-    """The three calls through which a log reaches the disk; tests give one that fails."""
-
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        """Write some of `data` and return how many bytes it took, as `os.write`."""
-        ...
-
-    def fsync(self, fd: int) -> None:
-        """Return when everything written to `fd` is durable, as `os.fsync`."""
-        ...
-
-    def truncate(self, fd: int, size: int) -> None:
-        """Cut a file, as `os.ftruncate`."""
-        ...
-
-
-class OsDisk:
-    """The operating system's disk."""
-
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        """Write some of `data`."""
-        return os.write(fd, data)
-
-    def fsync(self, fd: int) -> None:
-        """Make a file durable."""
-        os.fsync(fd)
-
-    def truncate(self, fd: int, size: int) -> None:
-        """Cut a file."""
-        os.ftruncate(fd, size)
-
-
 class Repair(NamedTuple):
     """What opening cut off."""
 
@@ -117,8 +87,12 @@ class FileLog:
         first_seq: int = 1,
         segment_bytes: int = SEGMENT_BYTES,
         disk: Disk | None = None,
+        keep: bool = False,
     ) -> None:
         """Open the log, or begin it with record `first_seq`.
+
+        `keep`: what the check of the last segment reads stays in memory until `payloads` gives it out or something is
+        appended; so that a replay does not read and check it again.
 
         Raises:
             LogHeldError: another process has it open for writing.
@@ -143,6 +117,8 @@ class FileLog:
         self._synced_seq = first_seq - 1
         self.repaired: Repair | None = None
         """What opening cut off; None when the last record was whole."""
+        self._keep: Final = keep
+        self._kept: deque[list[bytes]] | None = None
         self._lock_fd = -1
         try:
             with self._poisoning("open"):
@@ -191,6 +167,7 @@ class FileLog:
             if self._size >= self._segment_bytes:
                 self._roll()
             data = frames(self._next_seq, payloads)
+            self._kept = None
             self._write(data)
             self._next_seq += len(payloads)
         return self.last_seq
@@ -254,6 +231,22 @@ class FileLog:
     def replay(self, from_seq: int = 1) -> Iterator[Record]:
         """Yield the records from `from_seq` on, also those not yet durable; see `read_records`."""
         return read_records(self.directory, from_seq, kind=self._kind)
+
+    def payloads(self, from_seq: int = 1) -> Iterator[Sequence[bytes]]:
+        """Yield what the records from `from_seq` on hold, many at a time; what opening kept is given out once."""
+        kept, self._kept = self._kept, None
+        before = None if kept is None else self._open_seq
+        if before is None or from_seq < before:
+            yield from Reader(self.directory, from_seq, kind=self._kind).batches(before)
+        if kept is None or before is None:
+            return
+        seq = before
+        while kept:
+            batch = kept.popleft()
+            skipped = max(0, from_seq - seq)
+            seq += len(batch)
+            if skipped < len(batch):
+                yield batch[skipped:] if skipped else batch
 
     # --- within ----------------------------------------------------------------------------------------------------
 
@@ -347,7 +340,8 @@ class FileLog:
         self._open_seq = self._next_seq = last.first_seq
         self._synced_seq = last.first_seq - 1
         data = last.path.read_bytes()
-        torn = self._survey(last, data)
+        self._kept = deque() if self._keep else None
+        torn = self._survey(last, data, self._kept)
         if torn is not None and torn.offset == 0:
             self.repaired = Repair(last.path, 0, torn.size)
             self._begin_segment()
@@ -394,14 +388,16 @@ class FileLog:
             if segment.first_seq <= self._removed_to:
                 segment.path.unlink(missing_ok=True)
 
-    def _survey(self, segment: Segment, data: bytes) -> Torn | None:
+    def _survey(self, segment: Segment, data: bytes, kept: deque[list[bytes]] | None = None) -> Torn | None:
         with _naming(segment.path):
             head = read_segment_head(data, self._kind, segment.first_seq)
             if head is not None:
                 return head
             scan = Scan(data, first_seq=segment.first_seq, offset=SEGMENT_HEAD_BYTES)
-            for record in scan:
-                self._next_seq = record.seq + 1
+            for payloads in scan.batches():
+                self._next_seq = scan.next_seq
+                if kept is not None:
+                    kept.append(payloads)
             return scan.torn
 
 
@@ -464,6 +460,28 @@ class Reader:
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records; see `read_records`."""
+        for path, scan, _ in self._scans():
+            with _naming(path):
+                for record in scan:
+                    if record.seq >= self._from_seq:
+                        yield record
+
+    def batches(self, before: int | None = None) -> Iterator[list[bytes]]:
+        """Yield what the records hold, many at a time, without those of segments that begin at `before` or later.
+
+        The checksum that the manifest has of a whole finished segment stands for those of its records.
+        """
+        for path, scan, checked in self._scans(before):
+            seq = scan.next_seq
+            with _naming(path):
+                for payloads in scan.batches(checked=checked):
+                    skipped = max(0, self._from_seq - seq)
+                    seq += len(payloads)
+                    if skipped < len(payloads):
+                        yield payloads[skipped:] if skipped else payloads
+
+    def _scans(self, before: int | None = None) -> Iterator[tuple[Path, Scan, bool]]:
+        """Yield a scan of each segment, to be read to its end; true: the whole of it is what the manifest says."""
         manifest, segments = self._standing()
         sealed = {one.first_seq: one for one in manifest.sealed} if manifest is not None else {}
         if segments and self._from_seq < segments[0].first_seq:
@@ -472,13 +490,17 @@ class Reader:
         start = max((index for index, one in enumerate(segments) if one.first_seq <= self._from_seq), default=0)
         following = segments[start].first_seq if segments else 0
         for index, segment in enumerate(segments[start:], start):
+            if before is not None and segment.first_seq >= before:
+                return
             if segment.first_seq != following:
                 raise LogCorruptError(segment.path, 0, f"record {following} should begin here; a segment is missing")
             self.path = segment.path
-            for record in self._segment(segment, sealed.get(segment.first_seq)):
-                following = record.seq + 1
-                if record.seq >= self._from_seq:
-                    yield record
+            named = sealed.get(segment.first_seq)
+            scan = self._begin(segment, named)
+            if scan is not None:
+                yield segment.path, scan, named is not None
+                following = scan.next_seq
+                self.torn = scan.torn
             if self.torn is not None and index + 1 < len(segments):
                 raise LogCorruptError(segment.path, self.torn.offset, "the segment ends early, yet another follows")
 
@@ -490,7 +512,8 @@ class Reader:
             if read_manifest(self._directory) == before:
                 return before, _held_against_manifest(self._directory, self._kind, before, segments)
 
-    def _segment(self, segment: Segment, sealed: Sealed | None) -> Iterator[Record]:
+    def _begin(self, segment: Segment, sealed: Sealed | None) -> Scan | None:
+        """Return a scan of a segment's records; None when not even its head was written."""
         try:
             data = segment.path.read_bytes()
         except FileNotFoundError:
@@ -498,14 +521,13 @@ class Reader:
         with _naming(segment.path):
             self.torn = read_segment_head(data, self._kind, segment.first_seq)
             if self.torn is not None:
-                return
+                return None
             scan = Scan(data, first_seq=segment.first_seq, offset=SEGMENT_HEAD_BYTES)
             if sealed is not None and (len(data), crc32(data)) != (sealed.size, sealed.crc32):
                 for _ in scan:
                     pass  # damage within a record names itself
                 raise CorruptError(min(scan.end, sealed.size), "not what was written here, says the manifest")
-            yield from scan
-            self.torn = scan.torn
+            return scan
 
 
 def _held_against_manifest(

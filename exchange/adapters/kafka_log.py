@@ -32,7 +32,7 @@ from exchange.adapters.file_log import FencedError, LogFailedError
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.kafka_produce import hand_over
 from exchange.adapters.kafka_topics import TIMEOUT_S
-from exchange.journal import Kind, Record
+from exchange.journal import Kind, Record, in_batches
 from exchange.messages import MessageError, seal, unseal
 from exchange.order_trace import command_headers
 from exchange.shards import key_of
@@ -189,6 +189,10 @@ class KafkaLog:
     def replay(self, from_seq: int = 1) -> Iterator[Record]:
         """Yield the records from `from_seq` on that were durable when it was called; see `read_journal`."""
         return read_journal(self.place, from_seq)
+
+    def payloads(self, from_seq: int = 1) -> Iterator[Sequence[bytes]]:
+        """Yield what these records hold, many at a time."""
+        return in_batches(self.replay(from_seq))
 
     # --- within ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ import msgspec
 
 from exchange.adapters.file_log import LogCorruptError, Reader, list_segments, read_manifest
 from exchange.journal import (
-    MAX_PAYLOAD_BYTES,
     RECORD_OVERHEAD_BYTES,
     SEGMENT_HEAD_BYTES,
     CorruptError,
@@ -23,6 +22,7 @@ from exchange.journal import (
     read_segment_head,
 )
 from exchange.manifest import NAME
+from exchange.scanning import MAX_PAYLOAD_BYTES
 from kernel.errors import InputError, PermanentError
 
 _SEARCHED_BYTES: Final = 4096

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from exchange.adapters.file_log import FencedError, LogFailedError
-from exchange.journal import Record
+from exchange.journal import Record, in_batches
 from kernel.errors import TemporaryError
 
 
@@ -66,6 +66,9 @@ class FarJournal:
         for seq, payload in enumerate(list(self._brokers.records), 1):
             if seq >= from_seq:
                 yield Record(seq, payload, seq)
+
+    def payloads(self, from_seq: int = 1) -> Iterator[list[bytes]]:
+        return in_batches(self.replay(from_seq))
 
     def close(self) -> None:
         self._failure = self._failure or "it was closed"

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from exchange.adapters.disk import Disk
 from exchange.adapters.engine_client import EngineClient
 from exchange.adapters.engine_server import ENGINE_FAULTS, EngineParts, EngineServer
-from exchange.adapters.file_log import Disk
 from exchange.adapters.http import Faults, listen
 from exchange.adapters.recovery import EnginePaths, OpenJournal
 from exchange.calendar import Calendar

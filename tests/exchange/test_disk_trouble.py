@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from exchange.adapters.file_log import FileLog, OsDisk, list_segments, read_records
+from exchange.adapters.disk import OsDisk
+from exchange.adapters.file_log import FileLog, list_segments, read_records
 from exchange.adapters.log_check import check_log
 from exchange.adapters.recovery import recover
 from exchange.recording import RecordingLog

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from exchange.adapters.disk import OsDisk
 from exchange.adapters.file_log import (
     FileLog,
     LogCorruptError,
     LogFailedError,
     LogHeldError,
-    OsDisk,
     list_segments,
     read_records,
 )
@@ -70,6 +70,27 @@ def test_records_come_back_in_order_over_many_segments(tmp_path):
     with FileLog(tmp_path, segment_bytes=100) as log:
         assert (log.last_seq, log.repaired) == (30, None)
         assert log.append(payloads(2, 31)) == 32
+
+
+def test_payloads_are_those_of_the_records_from_any_number_on_whatever_opening_kept(tmp_path):
+    with FileLog(tmp_path, segment_bytes=100) as log:
+        for seq in range(1, 31):
+            log.append(payloads(1, seq))
+    for keep in (False, True):
+        for first in range(1, 32):
+            with FileLog(tmp_path, keep=keep) as log:
+                told = [list(log.payloads(first)), list(log.payloads(first))]
+            for batches in told:
+                assert [one for batch in batches for one in batch] == payloads(30)[first - 1 :]
+                assert all(batches)
+
+
+def test_what_opening_kept_is_forgotten_when_something_is_appended(tmp_path):
+    with FileLog(tmp_path) as log:
+        log.append(payloads(4))
+    with FileLog(tmp_path, keep=True) as log:
+        log.append(payloads(1, 5))
+        assert [one for batch in log.payloads() for one in batch] == payloads(5)
 
 
 def test_every_cut_of_the_file_is_repaired_and_told(tmp_path):

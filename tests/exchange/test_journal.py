@@ -4,6 +4,7 @@
 
 import pytest
 
+from exchange import journal, scanning
 from exchange.journal import CorruptError, Kind, Scan, Torn, VersionError, frame, read_segment_head, segment_head
 
 PAYLOADS = [b"first", b"", b"ends in zeros\0\0\0", bytes(range(40))]
@@ -11,6 +12,12 @@ JOURNAL = b"".join(frame(seq, payload) for seq, payload in enumerate(PAYLOADS, 1
 ENDS = [0]
 for _seq, _payload in enumerate(PAYLOADS, 1):
     ENDS.append(ENDS[-1] + len(frame(_seq, _payload)))
+
+
+@pytest.fixture(autouse=True, params=["by_calls", "by_bytes"])
+def way(request, monkeypatch):
+    """Whichever build runs, both ways of finding records are tried."""
+    monkeypatch.setattr(journal, "_whole_records", getattr(scanning, request.param))
 
 
 def whole(data):
@@ -71,3 +78,34 @@ def test_another_version_is_told_from_damage(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(VersionError, match="format version 2; this program reads version 1"):
         read_segment_head(newer, Kind.COMMANDS, 1)
+
+
+def test_both_ways_of_finding_records_find_the_same():
+    flips = [JOURNAL[:at] + bytes((JOURNAL[at] ^ 1 << at % 8,)) + JOURNAL[at + 1 :] for at in range(len(JOURNAL))]
+    cuts = [JOURNAL[:size] for size in range(len(JOURNAL) + 1)]
+    far = (1 << 33) + 5
+    for data in (*flips, *cuts, frame(far, b"far") + frame(far + 1, b"ther")):
+        for seq, most, checked in ((1, 9, False), (1, 9, True), (1, 2, False), (2, 9, False), (far, 9, False)):
+            found, also = [], []
+            end = scanning.by_calls(data, 0, seq, most, found, checked=checked)
+            assert scanning.by_bytes(data, 0, seq, most, also, checked=checked) == end
+            assert also == found
+            assert len(found) <= most
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
+def test_batches_hold_what_the_records_hold(most):
+    scan = Scan(JOURNAL, first_seq=1)
+    batches = list(scan.batches(most=most))
+    assert [payload for batch in batches for payload in batch] == PAYLOADS
+    assert all(0 < len(batch) <= most for batch in batches)
+    assert (scan.next_seq, scan.end, scan.torn) == (5, len(JOURNAL), None)
+
+
+def test_an_iteration_that_was_left_goes_on_where_it_was():
+    scan = Scan(JOURNAL, first_seq=1)
+    for record in scan:
+        if record.seq == 2:
+            break
+    assert (scan.next_seq, scan.end) == (3, ENDS[2])
+    assert [record.seq for record in scan] == [3, 4]

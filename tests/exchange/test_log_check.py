@@ -11,11 +11,11 @@ import time
 import pytest
 
 from exchange import manifest as manifests
+from exchange.adapters.disk import OsDisk
 from exchange.adapters.file_log import (
     FileLog,
     LogCorruptError,
     LogFailedError,
-    OsDisk,
     list_segments,
     read_manifest,
     read_records,

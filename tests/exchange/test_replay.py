@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -192,6 +193,34 @@ def test_no_engine_comes_back_from_a_journal_with_a_flipped_bit(tmp_path, day):
         segment.path.write_bytes(damaged)
         with pytest.raises(PermanentError, match=r"corrupt at byte|format version"):
             recovered(tmp_path)
+
+
+def test_no_engine_comes_back_from_finished_segments_with_a_flipped_bit(tmp_path, day):
+    """Their records' own checksums are not compared; that of the whole file in the manifest is."""
+    write(paths(tmp_path).journal, day[0][:6], segment_bytes=200)
+    segments = list_segments(paths(tmp_path).journal)
+    assert len(segments) > 2
+    for segment in segments[:-1]:
+        data = segment.path.read_bytes()
+        for place in range(len(data)):
+            damaged = bytearray(data)
+            damaged[place] ^= 1 << place % 8
+            segment.path.write_bytes(damaged)
+            with pytest.raises(PermanentError, match=r"corrupt at byte|format version"):
+                recovered(tmp_path)
+        segment.path.write_bytes(data)
+    assert recovered(tmp_path) == (6, day[1][5])
+
+
+@pytest.mark.parametrize("segment_bytes", [4_000, 1 << 24])
+def test_a_recovery_reads_every_segment_of_the_journal_once(tmp_path, day, segment_bytes, monkeypatch):
+    write(paths(tmp_path).journal, day[0], segment_bytes)
+    recovered(tmp_path)  # writes the event log
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    assert recovered(tmp_path) == (300, day[1][-1])
+    files = [one.path for one in list_segments(paths(tmp_path).journal)]
+    assert sorted(path for path in read if path in files) == files
 
 
 def test_the_command_line_answers_bad_input_with_one_sentence(tmp_path, capsys):
