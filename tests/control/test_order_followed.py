@@ -3,26 +3,23 @@
 import asyncio
 import json
 import secrets
-import ssl
 import subprocess
 import sys
 import time
 from collections import Counter
 
-import aiohttp
 import pytest
 
-from control import faults
-from control.drill import SETTINGS, spawn_estate, stop_estate
+from control.config import load_config
 from exchange.saga import Step
-from kernel.errors import TapewatchError
 from kernel.trace import TraceContext, is_kept, traceparent
 from monitor.adapters.zipkin import fetch_trace
+from tests.control.distributed_bed import distributed, edge_client
 
 pytestmark = [pytest.mark.estate, pytest.mark.long]
 SHARE = 0.01
 LOTS = 5
-UP_WITHIN_S = 240.0
+CREATED = 201
 TOLD_WITHIN_S = 60.0
 SLACK_US = 2_000
 """A step's begin is reckoned back from its end by another clock; and Zipkin has microseconds."""
@@ -40,42 +37,6 @@ def fresh_context():
     while not is_kept(trace_id := secrets.token_hex(16), SHARE):
         pass
     return TraceContext(trace_id, secrets.token_hex(8), sampled=True)
-
-
-async def up(root, process):
-    """Wait until the estate is up; return what the load knows: the edge, its authority, and where spans go."""
-    deadline = time.monotonic() + UP_WITHIN_S
-    while time.monotonic() < deadline:
-        assert process.returncode is None, "the estate did not start"
-        try:
-            plant = faults.connect(root)
-            if plant.addresses.phase == "up":
-                return json.loads(plant.layout.config("load-1").read_text()), plant.layout.secret("trade").read_text()
-        except TapewatchError:
-            pass
-        await asyncio.sleep(0.5)
-    raise AssertionError(f"the estate was not up in {UP_WITHIN_S:.0f} s")
-
-
-class Client:
-    """Places orders through the edge, each with a trace of its own."""
-
-    def __init__(self, session, url, authority, secret):
-        self._session, self._url, self._secret = session, url, secret.strip()
-        self._authority = ssl.create_default_context(cafile=authority)
-
-    async def instruments(self):
-        async with self._session.get(f"{self._url}/v1/instruments", ssl=self._authority) as answer:
-            return await answer.json()
-
-    async def place(self, account, client_id, symbol, side, price, context):
-        order = {"account": account, "client_id": client_id, "symbol": symbol, "side": side, "quantity": LOTS,
-                 "price": price}  # fmt: skip
-        headers = {"Authorization": f"Bearer {self._secret}", "traceparent": traceparent(context)}
-        url = f"{self._url}/v1/orders"
-        async with self._session.post(url, json=order, headers=headers, ssl=self._authority) as answer:
-            assert answer.status == 201, await answer.text()
-            return await answer.json()
 
 
 async def whole(url, trace_id, names):
@@ -121,39 +82,42 @@ def judge_times(spans, by_name):
     return steps
 
 
+def judge_services(by_name, steps, trade_id):
+    """Hold each span to the process that must have told of it, and those of the saga to the trade."""
+    services = {name: span.service for name, span in by_name.items()}
+    assert (services["gateway request"], services["engine order"]) == ("gateway", "engine")
+    assert services["kafka receive"] == services["settlement post"] == "settlement"
+    assert services["saga"] == services["saga step"] == "saga"
+    assert by_name["saga"].tags["service.instance.id"] == "saga-coordinator-1"
+    assert by_name["saga"].tags["exchange.saga.end"] == "settled"
+    assert {span.tags["exchange.trade_id"] for span in (*steps, by_name["saga"])} == {trade_id}
+    by_part = {span.tags["exchange.saga.step"]: span.tags["service.instance.id"] for span in steps}
+    assert by_part == {step.value: f"saga-{part}-1" for step, part in PARTS.items()}
+
+
 async def test_zipkin_has_an_order_from_the_edge_through_kafka_to_the_last_step_of_its_saga(tmp_path):
-    settings = {**SETTINGS, "estate": "distributed", "load_rate_per_s": 0, "log_kinds": False, "trace_share": SHARE}
-    root = tmp_path / "up"
-    process = await spawn_estate(settings, root, tmp_path / "out.txt")
-    try:
-        known, secret = await up(root, process)
-        url = known["tracing"]["zipkin_url"]
-        async with aiohttp.ClientSession() as session:
-            client = Client(session, known["edge"]["url"], known["edge"]["ca_file"], secret)
-            listed = (await client.instruments())["instruments"][0]
-            symbol, price = listed["symbol"], listed["reference"]
-            of_maker, of_taker = fresh_context(), fresh_context()
-            await client.place("ann", "follow-a", symbol, "sell", price, of_maker)
-            answer = await client.place("bob", "follow-b", symbol, "buy", price, of_taker)
-        assert (answer["filled"], answer["fills"]) == (LOTS, 1)
+    async with distributed(tmp_path, load_rate_per_s=0, trace_share=SHARE) as plant:
+        url = load_config(plant.layout.config("load-1")).tracing.zipkin_url
+        of_maker, of_taker = fresh_context(), fresh_context()
+        async with edge_client(plant) as client:
+            _, listing = await client.get("/v1/instruments")
+            listed = listing["instruments"][0]
+            order = {"symbol": listed["symbol"], "price": listed["reference"], "quantity": LOTS}
+            sell = order | {"account": "ann", "client_id": "follow-a", "side": "sell"}
+            assert (await client.place(sell, traceparent=traceparent(of_maker)))[0] == CREATED
+            buy = order | {"account": "bob", "client_id": "follow-b", "side": "buy"}
+            status, answer = await client.place(buy, traceparent=traceparent(of_taker))
+        assert (status, answer["filled"]) == (CREATED, LOTS), answer
+        (trade,) = answer["fills"]
         await whole(url, of_maker.trace_id, Counter(OF_EVERY_ORDER))
         spans = await whole(url, of_taker.trace_id, OF_THE_TAKER)
         assert Counter(span.name for span in spans) == OF_THE_TAKER
         by_name = judge_places(spans, of_taker)
         steps = judge_times(spans, by_name)
-        services = {span.name: span.service for span in spans}
-        assert (services["gateway request"], services["engine order"]) == ("gateway", "engine")
-        assert services["kafka receive"] == services["settlement post"] == "settlement"
-        assert services["saga"] == services["saga step"] == "saga"
-        assert by_name["saga"].tags["service.instance.id"] == "saga-coordinator-1"
-        assert by_name["saga"].tags["exchange.saga.end"] == "settled"
-        by_part = {span.tags["exchange.saga.step"]: span.tags["service.instance.id"] for span in steps}
-        assert by_part == {step.value: f"saga-{part}-1" for step, part in PARTS.items()}
+        judge_services(by_name, steps, str(trade["trade_id"]))
         show = [sys.executable, "-m", "cli", "traces", "show", of_taker.trace_id, "--url", url, "--json"]
         told = json.loads(await asyncio.to_thread(subprocess.check_output, show))
         assert len(told["spans"]) == len(spans)
         for span in spans:
             after_us = span.timestamp - spans[0].timestamp
             print(f"{span.service:12} {span.name:20} {after_us:9} us {span.duration:8} us")  # noqa: T201 - the figures
-    finally:
-        await stop_estate(process)
