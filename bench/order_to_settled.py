@@ -14,6 +14,7 @@ Kafka (written to two of three brokers, read by a consumer), then a row committe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +66,8 @@ WITHIN_S = 300.0
 """How long the last trades of a rate may take to end."""
 ACCOUNTS = 8
 THOUSAND = 1_000
+CREATED, FOUND = 201, 200
+LOOK_UP_S = 10.0
 
 
 class Bench:
@@ -163,7 +167,10 @@ class Client:
     bench: Bench
     session: aiohttp.ClientSession
     trusting: ssl.SSLContext
-    failed: list[str] = field(default_factory=list)
+    unsure: Counter[str] = field(default_factory=Counter)
+    """Answers that were none, by why; each such order is looked up."""
+    refused: int = 0
+    """Orders that were never taken."""
     number: int = 0
 
     async def run(self, rate: float, trades: int, rng: random.Random) -> list[Sent]:
@@ -186,22 +193,39 @@ class Client:
             "symbol": instrument.symbol, "side": "sell" if side == 0 else "buy", "quantity": 1,
             "price": instrument.reference,
         }  # fmt: skip
+        told: dict[str, Any] | None
+        try:
+            status, told = await self._ask("POST", "/v1/orders", order)
+            why = str(status)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            status, told, why = 0, {}, type(error).__name__
+        if status != CREATED:
+            self.unsure[why] += 1
+            told = await self._looked_up(f"/v1/orders/by-client-id/{order['account']}/{order['client_id']}")
+            if told is None:
+                self.refused += 1
+                return None
+        took_s = (time.time_ns() - intended_at) / 1e9
+        return Sent(intended_at, took_s, tuple(one["trade_id"] for one in told.get("fills", ())))
+
+    async def _looked_up(self, path: str) -> dict[str, Any] | None:
+        """Return what became of an order whose answer did not come, as a participant would; None: never taken."""
+        until = time.monotonic() + LOOK_UP_S
+        while time.monotonic() < until:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                status, told = await self._ask("GET", path)
+                if status == FOUND:
+                    return told
+            await asyncio.sleep(0.02)
+        return None
+
+    async def _ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
         edge = self.bench.load.edge
         assert edge is not None, "a distributed estate has an edge"
         headers = {"Authorization": f"Bearer {self.bench.secret}"}
-        try:
-            async with self.session.post(
-                f"{edge.url}/v1/orders", json=order, headers=headers, ssl=self.trusting
-            ) as answer:
-                told = await answer.json()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self.failed.append(type(error).__name__)
-            return None
-        took_s = (time.time_ns() - intended_at) / 1e9
-        if answer.status != 201:
-            self.failed.append(str(answer.status))
-            return None
-        return Sent(intended_at, took_s, tuple(one["trade_id"] for one in told.get("fills", ())))
+        url = f"{edge.url}{path}"
+        async with self.session.request(method, url, json=body, headers=headers, ssl=self.trusting) as answer:
+            return answer.status, await answer.json()
 
 
 class Reference:
@@ -269,7 +293,7 @@ async def measured(bench: Bench, client: Client, rate: float, watchers: tuple[Wa
     rng = random.Random(round(rate))
     for watcher in watchers:
         watcher.gaps.clear()
-    warm = await client.run(rate, WARM_UP, rng)
+    await client.run(rate, WARM_UP, rng)
     summed, counted = await asyncio.to_thread(bench.told)
     sent = await client.run(rate, TRADES, rng)
     began_at = {trade: one.intended_at for one in sent for trade in one.trades}
@@ -294,8 +318,8 @@ async def measured(bench: Bench, client: Client, rate: float, watchers: tuple[Wa
     gap = max(percentile(watcher.gaps, 0.99) for watcher in watchers)
     own = (told_sum - summed) / max(1.0, told_count - counted)
     print(f"  looks are {gap * 1000:.0f} ms apart at most (p99); mean to the saga's end {sum(over) / len(over):.3f} s,"
-          f" by the coordinator itself {own:.3f} s; not acknowledged: {len(client.failed)} of {client.number},"
-          f" warm-up {len(warm)}; ends {watchers[1].states}", flush=True)  # fmt: skip
+          f" by the coordinator itself {own:.3f} s; orders so far {client.number}, looked up"
+          f" {dict(client.unsure)}, never taken {client.refused}; ends {watchers[1].states}", flush=True)  # fmt: skip
 
 
 async def up(root: Path, process: asyncio.subprocess.Process) -> Plant:
