@@ -14,7 +14,7 @@ import msgspec
 from exchange.commands import ParticipantCommand, Sequenced
 from exchange.events import Happened
 from exchange.ports import RequestOutcome
-from exchange.saga import Step
+from exchange.saga import End, Step
 from exchange.saga import Verdict as SagaVerdict
 from kernel.time import SECOND, Instant
 
@@ -86,6 +86,17 @@ class Stepped(msgspec.Struct, frozen=True, gc=False):
     ended_at: Instant
 
 
+class Concluded(msgspec.Struct, frozen=True, gc=False):
+    """The end of one trade's settlement by a saga, as whoever began it saw it."""
+
+    trade_id: int
+    end: End
+    trace: str
+    """The `traceparent` of the order that took; empty when it is not known."""
+    began_at: Instant
+    ended_at: Instant
+
+
 class Tracer(Protocol):
     """Who is told."""
 
@@ -113,6 +124,10 @@ class Tracer(Protocol):
         """Hear of steps of sagas that are durable."""
         ...
 
+    def concluded(self, one: Concluded) -> None:
+        """Hear of a saga that ended."""
+        ...
+
     def settled(self, one: Handled) -> None:
         """Hear of what settlement posted to the ledger."""
         ...
@@ -137,6 +152,9 @@ class NoTracer:
         """Forget it."""
 
     def stepped(self, some: Sequence[Stepped]) -> None:
+        """Forget it."""
+
+    def concluded(self, one: Concluded) -> None:
         """Forget it."""
 
     def settled(self, one: Handled) -> None:

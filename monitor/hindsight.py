@@ -20,7 +20,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from exchange.journal import decode_command, decode_events
-from exchange.tracing import Answered, Committed, Handled, Sent, Stepped
+from exchange.tracing import Answered, Committed, Concluded, Handled, Sent, Stepped
 from kernel.time import Duration, Instant, seconds
 from monitor.traces import (
     Key,
@@ -32,6 +32,7 @@ from monitor.traces import (
     publish_spans,
     received_spans,
     request_spans,
+    saga_spans,
     sent_spans,
     settle_spans,
     step_spans,
@@ -104,6 +105,9 @@ SENT: Final[Kind[Sent]] = Kind(
 )
 STEPPED: Final[Kind[Sequence[Stepped]]] = Kind(
     step_spans, lambda some: some[-1].ended_at, len, _PACK, msgspec.msgpack.Decoder(list[Stepped]).decode
+)
+CONCLUDED: Final[Kind[Concluded]] = Kind(
+    saga_spans, lambda one: one.ended_at, lambda _: 1, _PACK, msgspec.msgpack.Decoder(Concluded).decode
 )
 
 

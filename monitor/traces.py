@@ -13,6 +13,7 @@ process knows the ids of all spans of the order, so the parts fit together altho
           kafka receive        read .. handed to settlement
         settlement post        received .. posted            (only when it traded)
         saga step              read .. durable               (one for each step of its trades' settlement)
+        saga                   begun .. ended                (one for each of its trades, by who began it)
 
 Kept are a share of all orders, picked by their id so that every process picks the same, and besides every error, every
 reject and every slow order. A reject is seen by all who have a span of it. What one process alone can see (a gateway
@@ -35,8 +36,9 @@ from exchange.events import Accepted, Canceled, Event, Happened, Rejected, Repla
 from exchange.journal import decode_events
 from exchange.order_trace import answering
 from exchange.ports import RequestOutcome
+from exchange.saga import End
 from exchange.saga import Verdict as Said
-from exchange.tracing import Answered, Committed, Handled, Sent, Stepped
+from exchange.tracing import Answered, Committed, Concluded, Handled, Sent, Stepped
 from kernel.time import Duration, Instant, seconds, to_seconds
 from kernel.trace import (
     GOLDEN,
@@ -399,6 +401,28 @@ def step_spans(told: Sequence[Stepped], look: Look) -> Iterator[Span]:
             error=str(one.verdict) if failed else "",
             verdict=Verdict("", "", context.trace_id, since) if slow or failed else None,
         )  # fmt: skip
+
+
+def saga_spans(one: Concluded, look: Look) -> Iterator[Span]:
+    """Yield the span of a saga that ended, if its order is kept; a cancelled one is an error.
+
+    It may take long without a reason to look at its order: how long sagas take, a histogram tells.
+    """
+    context = parse_traceparent(one.trace)
+    if context is None:
+        return
+    failed = one.end is not End.SETTLED
+    if not look.keeps(("", context.trace_id), "", by_itself=failed or context.sampled):
+        return
+    since = Instant(one.began_at - _BEFORE_A_STEP)
+    yield Span(
+        trace_id=context.trace_id, span_id=derived_span_id(context.trace_id, "saga", str(one.trade_id)),
+        parent_id=context.span_id, name="saga", kind=SpanKind.CONSUMER,
+        start=one.began_at, end=max(one.began_at, one.ended_at),
+        attributes={"exchange.saga.end": str(one.end), "exchange.trade_id": one.trade_id},
+        error=str(one.end) if failed else "",
+        verdict=Verdict("", "", context.trace_id, since) if failed else None,
+    )  # fmt: skip
 
 
 def _passing(one: Handled, look: Look, *, rejects: bool = False) -> Sequence[Happened]:

@@ -19,10 +19,11 @@ from exchange.adapters.saga_store import Said
 from exchange.adapters.trade_source import Stretch, TradeSource, trades_of
 from exchange.ledger import money_per_tick
 from exchange.messaging import Delivery
-from exchange.saga import NEXT, Answer, Ask, End, Step, Verdict
+from exchange.saga import NEXT, Answer, Ask, End, Instruction, Step, Verdict
 from exchange.saga_choreography import Saying, Sayings, follows
 from exchange.saga_coordinator import Coordinator, Entry, GaveUp, Told
 from exchange.saga_messages import Style, asking, read_answer, saying
+from exchange.tracing import Concluded
 from exchange.types import Instrument, TradeId
 from kernel.errors import TemporaryError
 from kernel.time import Instant, to_seconds
@@ -102,13 +103,16 @@ class _Reader(SagaPart):
             with contextlib.suppress(TemporaryError):  # it was logged; what is open is asked again
                 await self._tick()
 
-    def _ended(self, trade_id: TradeId, end: End, begun: Instant, now: Instant) -> None:
+    def _ended(self, it: Instruction, end: End, begun: Instant, now: Instant) -> None:
+        trade_id = it.trade_id
         at = self._traded_at.pop(trade_id, begun)
         self._telemetry.ended(
             end, seconds=max(0.0, to_seconds(now - begun)), since_trade=max(0.0, to_seconds(now - at))
         )
         if end is End.CANCELLED:
             self._log.event("saga-cancelled", severity="warning", trade_id=trade_id)
+        if self._tracer is not None:
+            self._tracer.concluded(Concluded(trade_id, end, it.trace, begun, now))
 
     def _open(self) -> int:
         raise NotImplementedError
@@ -237,8 +241,8 @@ class SagaCoordinator(_Reader):
                         "saga-refused", severity="error", trade_id=trade_id, step=entry.answer.step.value,
                         reason=entry.answer.reason.value,
                     )  # fmt: skip
-            if trade_id in ended:
-                self._ended(trade_id, ended[trade_id], before.begun, now)
+            if isinstance(entry, Told) and trade_id in ended:
+                self._ended(entry.answer.instruction, ended[trade_id], before.begun, now)
                 self._lead.forget(trade_id)
         return self._lead.asks(now, touched)
 
@@ -324,7 +328,7 @@ class SagaReader(_Reader):
                 for trade_id, answer in ends.items():
                     self._sayings.hear(answer)
                     self._sayings.forget(trade_id)
-                    self._ended(trade_id, ways[trade_id], self._begun_at.pop(trade_id, now), now)
+                    self._ended(answer.instruction, ways[trade_id], self._begun_at.pop(trade_id, now), now)
         if poison is not None:
             raise poison
 

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 
 import requests
 
-from exchange.tracing import Answered, Committed, Handled, Sent, Stepped
+from exchange.tracing import Answered, Committed, Concluded, Handled, Sent, Stepped
 from kernel.errors import InputError
 from kernel.time import Instant
 from monitor.adapters.verdict_files import Verdicts
 from monitor.hindsight import (
     ANSWERED,
     COMMITTED,
+    CONCLUDED,
     PUBLISHED,
     RECEIVED,
     REMEMBERED,
@@ -137,8 +138,10 @@ class SpanTracer:
         self._published, self._settled = Memory(PUBLISHED, policy, capacity), Memory(SETTLED, policy, capacity)
         self._sent, self._received = Memory(SENT, policy, capacity), Memory(RECEIVED, policy, capacity)
         self._stepped = Memory(STEPPED, policy, capacity)
+        self._concluded = Memory(CONCLUDED, policy, capacity)
         self._memories: tuple[Memory[Any], ...] = (
             self._answered, self._committed, self._published, self._settled, self._sent, self._received, self._stepped,
+            self._concluded,
         )  # fmt: skip
         self._fresh: list[Answered] = []
         self._flushing = threading.Lock()
@@ -180,6 +183,10 @@ class SpanTracer:
         """See `Tracer`."""
         if some:
             self._offer(self._stepped.told(some))
+
+    def concluded(self, one: Concluded) -> None:
+        """See `Tracer`."""
+        self._offer(self._concluded.told(one))
 
     def settled(self, one: Handled) -> None:
         """See `Tracer`."""

@@ -23,6 +23,7 @@ from exchange.recording import RecordingLog, RecordingSaga
 from exchange.saga import Rules, Service
 from exchange.saga_coordinator import Times
 from exchange.saga_messages import COORDINATOR, READER, Style, queue
+from exchange.tracing import Tracer
 from exchange.types import Side
 from kernel.adapters.clock import SystemClock
 from kernel.time import MILLISECOND, SECOND, Duration, Instant
@@ -136,7 +137,9 @@ class Plant:
         points: Points | None = None,
         storm: float = 0.0,
         broker: MemoryBroker | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
+        self.tracer = tracer
         self.place, self.style, self.trades, self.rules, self.times = place, style, list(trades), rules, times
         self.points = points or Points()
         self.storm, self.rng = storm, random.Random(7)
@@ -165,6 +168,7 @@ class Plant:
             SystemClock(),
             self.faults[name],
             self.times,
+            self.tracer,
         )
 
     def make(self, name: str) -> tuple[SagaPart, Callable[[], None]]:

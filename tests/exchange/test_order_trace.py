@@ -4,6 +4,8 @@
 
 import contextlib
 
+from msgspec.structs import replace
+
 from exchange.adapters.memory_broker import MemoryBroker
 from exchange.adapters.trade_source import trades_of
 from exchange.commands import Halt, Limit, PlaceOrder, Sequenced
@@ -12,13 +14,14 @@ from exchange.events import Happened, Traded
 from exchange.journal import encode_command, encode_events
 from exchange.ledger import money_per_tick
 from exchange.order_trace import caused, command_headers, context_of, event_headers
-from exchange.saga import Answer, Ask, Step, Verdict
+from exchange.saga import Answer, Ask, End, Step, Verdict
 from exchange.saga_messages import answering, asking, saying
-from exchange.tracing import Answered, Handled, Sent, Stepped
+from exchange.tracing import Answered, Concluded, Handled, Sent, Stepped
 from exchange.types import HaltReason, Instrument, Side
 from kernel.time import MILLISECOND as MS
+from kernel.time import SECOND
 from kernel.trace import is_place_kept, order_trace_id
-from monitor.traces import Look, Policy, received_spans, request_spans, sent_spans, step_spans
+from monitor.traces import Look, Policy, received_spans, request_spans, saga_spans, sent_spans, step_spans
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 AAA = Instrument("AAA", 1_000, 200)
@@ -118,3 +121,18 @@ def test_each_step_of_a_saga_is_a_span_of_its_orders_trace_and_a_refused_one_an_
     refused = Stepped(trade.trade_id, Step.CLEAR, Verdict.REFUSED, trace, 10, 20)
     (span,) = step_spans([refused], Look(Policy(share=0.0)))
     assert (span.error, span.verdict.trace_id) == ("refused", order_trace_id("bob", "b"))
+
+
+def test_a_sagas_end_is_a_span_beside_its_steps_and_a_cancelled_one_an_error():
+    _, happened = two_orders()
+    trade = next(event for event in happened[1].events if isinstance(event, Traded))
+    nobody, all_ = Look(Policy(share=0.0)), Look(Policy(share=1.0))
+    settled = Concluded(trade.trade_id, End.SETTLED, caused(happened[1], 0.0), 10, SECOND)
+    assert not list(saga_spans(settled, nobody)), "a saga may take long"
+    (span,) = saga_spans(replace(settled, trace=caused(happened[1], 1.0)), all_)
+    (step,) = step_spans([Stepped(trade.trade_id, Step.CLEAR, Verdict.DONE, caused(happened[1], 1.0), 10, 20)], all_)
+    assert (span.trace_id, span.parent_id) == (step.trace_id, step.parent_id)
+    assert (span.name, span.start, span.end, span.error) == ("saga", 10, SECOND, "")
+    assert span.span_id != step.span_id
+    (cancelled,) = saga_spans(replace(settled, end=End.CANCELLED), nobody)
+    assert (cancelled.error, cancelled.verdict.trace_id) == ("cancelled", order_trace_id("bob", "b"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from exchange.adapters.saga_journal import SagaJournal
 from exchange.messaging import Outgoing
 from exchange.saga import Rules
 from exchange.saga_messages import Style
+from exchange.tracing import Concluded, NoTracer
 from exchange.types import AccountId
 from tests.exchange.saga_plant import PARTS, Plant, Points, some_trades, trade
 
@@ -46,6 +48,26 @@ async def test_trades_are_settled_once_each(style, place):
     plant.judge()
     told = plant.telemetry["coordinator"]
     assert (told.begun_sagas, dict(told.ends), told.seq) == (40, {"settled": 40}, 40)
+
+
+class KeepingTracer(NoTracer):
+    """Keeps what is told of sagas' ends."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, Concluded] = {}
+
+    def concluded(self, one: Concluded) -> None:
+        assert one.trade_id not in self.ends, "told twice"
+        self.ends[one.trade_id] = one
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_who_begins_sagas_tells_the_tracer_of_each_end(style, place):
+    tracer = KeepingTracer()
+    plant = Plant(place, style, some_trades(12), rules=Rules(suspended=frozenset({AccountId("r")})), tracer=tracer)
+    states = await plant.run()
+    assert Counter(one.end.value for one in tracer.ends.values()) == states
+    assert all(0 < one.began_at <= one.ended_at for one in tracer.ends.values())
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -31,6 +31,7 @@ from monitor.traces import (
     publish_spans,
     received_spans,
     request_spans,
+    saga_spans,
     sent_spans,
     settle_spans,
     step_spans,
@@ -65,6 +66,9 @@ class KeepingTracer:
 
     def stepped(self, some):
         self.spans.extend(step_spans(some, ALL))
+
+    def concluded(self, one):
+        self.spans.extend(saga_spans(one, ALL))
 
     def settled(self, one):
         self.spans.extend(settle_spans(one, ALL))
