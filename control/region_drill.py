@@ -26,6 +26,7 @@ from control.distributed import FOLLOWING
 from control.drill import DISTRIBUTED, SETTINGS, UP_WITHIN_S, Result, Seen, spawn_estate, stop_estate
 from control.fault import Plant
 from control.layout import Layout
+from control.learned_links import DEADMAN
 from control.scenario import REGION_LOSS
 from exchange.accounting import LoadLine
 from exchange.adapters.journal_place import journal_records
@@ -46,6 +47,8 @@ STORY: Final = (
     "One region trades on three brokers and a pair of databases; another one follows its journal. Every process of the "
     "first is killed at once under load. The second takes over from what was copied, and what is missing is counted."
 )
+ALERT: Final = "MirrorSourceLost"
+"""What a person is told before this region takes over."""
 LOAD_S: Final = 10.0
 """How long the first region trades while it is followed."""
 RPO_MOST_S: Final = 5.0
@@ -132,6 +135,8 @@ class RegionDrill:
         self._tell("step", f"every process of the first region was killed; {seen['sequence']} commands were copied")
         await self._mirror_until(mirror, lambda told: not told["connected"])
         self._see("loss noticed", "the mirror says that the other region does not answer")
+        others = await self._alerted(second)
+        self._see("alert", f"{ALERT} reached Alertmanager{others}")
         url = f"{second.addresses.estate}/v1/take-over"
         body = {"by": "the drill", "even_so": False}
         taken = await asyncio.to_thread(call, "POST", url, token=second.admin, body=body, timeout_s=_WITHIN_S)
@@ -159,6 +164,20 @@ class RegionDrill:
                     return told
             await asyncio.sleep(_LOOK_S)
         raise TemporaryError(f"the mirror did not say so within {_WITHIN_S:g} s")
+
+    async def _alerted(self, second: Plant) -> str:
+        """Wait until the second region tells its people; return what else it tells them."""
+        deadline = time.monotonic() + _WITHIN_S
+        while time.monotonic() < deadline:
+            url = f"{second.addresses.alertmanager}/api/v2/alerts"
+            with contextlib.suppress(TapewatchError):
+                told: Any = await asyncio.to_thread(call, "GET", url)
+                names = {one["labels"]["alertname"] for one in told}
+                if ALERT in names:
+                    others = ", ".join(sorted(names - {ALERT, DEADMAN}))
+                    return f", beside {others}" if others else ""
+            await asyncio.sleep(_LOOK_S)
+        raise TemporaryError(f"{ALERT} did not fire within {_WITHIN_S:g} s")
 
     async def _first_acknowledged(self) -> LoadLine:
         deadline = time.monotonic() + _WITHIN_S

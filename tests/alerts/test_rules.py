@@ -40,6 +40,7 @@ SERVICES = {
     "postgres",
     "rabbitmq",
     "edge",
+    "mirror",
 }
 TEAMS = {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
 KINDS = ("fires", "does not fire", "boundary of for", "missing data")
