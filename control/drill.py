@@ -28,6 +28,7 @@ from control.drill_day import day_of
 from control.fault import Plant
 from control.layout import Layout
 from control.learned_links import DEADMAN, why_not
+from control.ledger_link import check_ledger
 from control.links import ASKING, THROUGHOUT, holds, see
 from control.scenario import Act, Link, Scenario, Warm, families
 from control.symptoms import post_symptoms
@@ -360,8 +361,10 @@ class Drill:
         at_s = round(self._since_fault(), 2)
         told = f"{orders['acknowledged']} acknowledged, {orders['lost']} lost, {orders['duplicated']} duplicated"
         links.append(Seen(name="orders", seen=not order_problems, evidence=f"journal and answers: {told}", at_s=at_s))
+        if self._scenario.estate == "distributed":
+            links.append(await asyncio.to_thread(self._ledger, at_s))
         links.append(Seen(name="report", seen=not report_problems, evidence=report, at_s=at_s))
-        for link in links[-2:]:
+        for link in links[len(self._scenario.links) :]:
             self._tell("seen" if link.seen else "missed", f"{link.name}: {link.evidence}")
         return Result(
             scenario=self._scenario.name,
@@ -390,6 +393,15 @@ class Drill:
         if not found.acknowledged:
             problems.append("no order was acknowledged at all")
         return orders, problems
+
+    def _ledger(self, at_s: float) -> Seen:
+        """Hold the ledger against the journal, trade by trade; the load is stopped."""
+        try:
+            found = check_ledger(self._layout)
+        except (TapewatchError, OSError) as error:
+            return Seen(name="ledger", seen=False, evidence=f"cannot be held against the journal: {error}", at_s=at_s)
+        wrong = "".join(f"; {one}" for one in found.examples[:3])
+        return Seen(name="ledger", seen=found.clean and found.journal > 0, evidence=found.told() + wrong, at_s=at_s)
 
     def _report(self, witness: Witness) -> tuple[str, list[str]]:
         """Fetch every incident's report and check its chain; the first one made by the fault is the drill's."""

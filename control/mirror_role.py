@@ -6,7 +6,7 @@ import asyncio
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,8 +17,10 @@ from starlette.routing import Route
 from control.config import RoleConfig, place_of
 from control.layout import Layout
 from control.process_facts import ProcessFacts
+from exchange.adapters.file_log import FencedError
 from exchange.adapters.http import HttpServer, common_routes, json_response, listen, read_secret
 from exchange.adapters.kafka_mirror import Mirror
+from exchange.ports import CopyEnd, Log
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError
 from monitor.adapters.exporter import Exporter
@@ -39,6 +41,10 @@ class MirrorStatus(msgspec.Struct, frozen=True):
     """Whether the other region's brokers answer."""
     lag: int | None
     """How many of its records are not here yet; None while that cannot be known."""
+    behind_s: float | None
+    """For how long at most one of these has waited, in seconds; None while that cannot be known."""
+    broken: str | None
+    """Why the copy cannot go on; None while it can."""
 
 
 class MirrorInstruments:
@@ -49,8 +55,12 @@ class MirrorInstruments:
         self._commands = exporter.count("exchange_mirror_commands_total")
         self._connected = exporter.level("exchange_mirror_source_connected")
         self._lag = exporter.level("exchange_mirror_lag_records")
-        self.status = MirrorStatus(0, connected=False, lag=None)
+        self._behind = exporter.level("exchange_mirror_lag_seconds")
+        self._broken = {why: exporter.level("exchange_mirror_broken", why) for why in CopyEnd}
+        self.status = MirrorStatus(0, connected=False, lag=None, behind_s=None, broken=None)
         self._connected.set(0)
+        for level in self._broken.values():
+            level.set(0)
 
     def mirrored(self, seq: int, records: int) -> None:
         """See `MirrorTelemetry`."""
@@ -58,21 +68,27 @@ class MirrorInstruments:
         self._commands.add(records)
         self.status = msgspec.structs.replace(self.status, sequence=seq)
 
-    def looked(self, *, connected: bool, lag: int | None) -> None:
+    def looked(self, *, connected: bool, lag: int | None, behind_s: float | None) -> None:
         """See `MirrorTelemetry`. Of a source that does not answer the lag is not known, and no number is told."""
         self._connected.set(connected)
-        if lag is None:
-            self._lag.unset()
-        else:
-            self._lag.set(lag)
-        self.status = msgspec.structs.replace(self.status, connected=connected, lag=lag)
+        for level, value in ((self._lag, lag), (self._behind, behind_s)):
+            if value is None:
+                level.unset()
+            else:
+                level.set(value)
+        self.status = msgspec.structs.replace(self.status, connected=connected, lag=lag, behind_s=behind_s)
+
+    def broke(self, error: PermanentError) -> None:
+        """The copy cannot go on, for good."""
+        self._broken[CopyEnd.FENCED if isinstance(error, FencedError) else CopyEnd.MISMATCH].set(1)
+        self.status = msgspec.structs.replace(self.status, broken=str(error))
 
 
 async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
     """Follow until `stop`; returns the exit code. Brokers that are away are waited for.
 
     Raises:
-        PermanentError: it follows nobody, or the copy cannot go on (`exchange.adapters.kafka_mirror`).
+        PermanentError: it follows nobody.
     """
     if config.follows is None or config.kafka is None:
         raise PermanentError("a mirror needs the brokers of the other region and those here (setting follows)")
@@ -93,20 +109,47 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         def ready() -> tuple[bool, str]:
             seen = told.status
             where = f"{seen.sequence} commands are here"
+            if seen.broken is not None:
+                return False, f"{where}, and the copy cannot go on: {seen.broken}"
             return True, f"{where}, the other region {'answers' if seen.connected else 'does not answer'}"
 
         routes = [*common_routes(exporter, ready), Route("/v1/mirror", status, methods=["GET"])]
         server = HttpServer(Starlette(routes=routes), listen(config.port, config.listen))
         await server.start()
         stack.push_async_callback(server.stop)
-        await _run(Mirror(place_of(config.follows), place_of(config.kafka), told, log), stop)
+        await follow(Mirror(place_of(config.follows), place_of(config.kafka), told, log), told, log, stop)
     return 0
 
 
-async def _run(mirror: Mirror, stop: asyncio.Event) -> None:
-    """Let the mirror work in a thread until told to stop, or until it fails."""
+class Follower(Protocol):
+    """What the role runs: `exchange.adapters.kafka_mirror.Mirror`."""
+
+    def run(self, stopped: threading.Event) -> None:
+        """Copy until told to stop."""
+        ...
+
+    def watch(self, stopped: threading.Event) -> None:
+        """Look at the source until told to stop, and copy nothing."""
+        ...
+
+
+async def follow(mirror: Follower, told: MirrorInstruments, log: Log, stop: asyncio.Event) -> None:
+    """Let the mirror work in a thread until told to stop.
+
+    One whose copy cannot go on stays and says so. It must not end and be started again: opening the copy would fence
+    the engine that fenced it.
+    """
     ending = threading.Event()
-    work = asyncio.create_task(asyncio.to_thread(mirror.run, ending))
+
+    def copy() -> None:
+        try:
+            mirror.run(ending)
+        except PermanentError as error:
+            told.broke(error)
+            log.event("mirror-broken", severity="error", why=str(error))
+            mirror.watch(ending)
+
+    work = asyncio.create_task(asyncio.to_thread(copy))
     waiting = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([waiting, work], return_when=asyncio.FIRST_COMPLETED)

@@ -26,16 +26,15 @@ from control.distributed import FOLLOWING
 from control.drill import DISTRIBUTED, SETTINGS, UP_WITHIN_S, Result, Seen, spawn_estate, stop_estate
 from control.fault import Plant
 from control.layout import Layout
+from control.learned_links import DEADMAN
+from control.ledger_link import check_ledger
 from control.scenario import REGION_LOSS
 from exchange.accounting import LoadLine
 from exchange.adapters.journal_place import journal_records
 from exchange.adapters.listing_file import read_listing
 from exchange.adapters.load_account import account
 from exchange.adapters.verify import verify
-from exchange.engine import Engine
-from exchange.events import Traded
 from exchange.journal import decode_command
-from exchange.listing import Listing
 from exchange.ports import ClientOutcome
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import Instant, to_seconds
@@ -46,6 +45,8 @@ STORY: Final = (
     "One region trades on three brokers and a pair of databases; another one follows its journal. Every process of the "
     "first is killed at once under load. The second takes over from what was copied, and what is missing is counted."
 )
+ALERT: Final = "MirrorSourceLost"
+"""What a person is told before this region takes over."""
 LOAD_S: Final = 10.0
 """How long the first region trades while it is followed."""
 RPO_MOST_S: Final = 5.0
@@ -132,6 +133,8 @@ class RegionDrill:
         self._tell("step", f"every process of the first region was killed; {seen['sequence']} commands were copied")
         await self._mirror_until(mirror, lambda told: not told["connected"])
         self._see("loss noticed", "the mirror says that the other region does not answer")
+        others = await self._alerted(second)
+        self._see("alert", f"{ALERT} reached Alertmanager{others}")
         url = f"{second.addresses.estate}/v1/take-over"
         body = {"by": "the drill", "even_so": False}
         taken = await asyncio.to_thread(call, "POST", url, token=second.admin, body=body, timeout_s=_WITHIN_S)
@@ -159,6 +162,20 @@ class RegionDrill:
                     return told
             await asyncio.sleep(_LOOK_S)
         raise TemporaryError(f"the mirror did not say so within {_WITHIN_S:g} s")
+
+    async def _alerted(self, second: Plant) -> str:
+        """Wait until the second region tells its people; return what else it tells them."""
+        deadline = time.monotonic() + _WITHIN_S
+        while time.monotonic() < deadline:
+            url = f"{second.addresses.alertmanager}/api/v2/alerts"
+            with contextlib.suppress(TapewatchError):
+                told: Any = await asyncio.to_thread(call, "GET", url)
+                names = {one["labels"]["alertname"] for one in told}
+                if ALERT in names:
+                    others = ", ".join(sorted(names - {ALERT, DEADMAN}))
+                    return f", beside {others}" if others else ""
+            await asyncio.sleep(_LOOK_S)
+        raise TemporaryError(f"{ALERT} did not fire within {_WITHIN_S:g} s")
 
     async def _first_acknowledged(self) -> LoadLine:
         deadline = time.monotonic() + _WITHIN_S
@@ -192,11 +209,11 @@ class RegionDrill:
         replayed = await asyncio.to_thread(verify, both, listing.instruments, live["seq"], listing.venue)
         ours, theirs = replayed.state_hash[:12], str(live["state_hash"])[:12]
         self._see("replay", f"the copy replays to {ours}, the engine has {theirs}", seen=ours == theirs)
-        trades = await asyncio.to_thread(_trades, both, listing)
-        ledger = await self._settled(second, trades)
+        books = await asyncio.to_thread(check_ledger, self._new)
+        ledger = await asyncio.to_thread(call, "GET", f"{second.addresses.settlement}/v1/ledger")
         self._see(
-            "ledger", f"{ledger['trades']} of {trades} trades posted, imbalance {ledger['imbalance']}",
-            seen=ledger["trades"] == trades and ledger["imbalance"] == 0,
+            "ledger", f"{books.told()}, imbalance {ledger['imbalance']}",
+            seen=books.clean and books.journal > 0 and ledger["imbalance"] == 0,
         )  # fmt: skip
         passed = all(link.seen for link in self._links)
         return Result(
@@ -210,15 +227,6 @@ class RegionDrill:
             actions=[], report=str(self._folder / "result.json"),
             outcome="the second region trades on the first one's books" if passed else "not as it should be",
         )  # fmt: skip
-
-    async def _settled(self, second: Plant, trades: int) -> dict[str, Any]:
-        """Return how the ledger stands once it holds so many trades, or the time is over."""
-        deadline = time.monotonic() + _WITHIN_S
-        while True:
-            ledger: dict[str, Any] = await asyncio.to_thread(call, "GET", f"{second.addresses.settlement}/v1/ledger")
-            if ledger["trades"] >= trades or time.monotonic() > deadline:
-                return ledger
-            await asyncio.sleep(0.5)
 
     def _rpo_s(self, journal: Path) -> float:
         """Return how old the youngest command of the first region is, at its death, that the second one has."""
@@ -234,13 +242,6 @@ class RegionDrill:
         at_s = round((time.time_ns() - self._dead_at) / 1e9, 2) if self._dead_at else 0.0
         self._links.append(Seen(name=name, seen=seen, evidence=evidence, at_s=at_s))
         self._tell("seen" if seen else "missed", f"{name} after {at_s:.1f} s: {evidence}")
-
-
-def _trades(journal: Path, listing: Listing) -> int:
-    """Return how many trades follow from a journal: an engine of its own is asked."""
-    engine = Engine(listing.instruments, listing.venue)
-    items = (decode_command(record.payload) for record in journal_records(journal))
-    return sum(isinstance(event, Traded) for item in items for event in engine.apply(item))
 
 
 def _refused(second: Plant) -> str | None:

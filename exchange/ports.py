@@ -88,6 +88,15 @@ class SocketEnd(StrEnum):
     """The gateway stops."""
 
 
+class CopyEnd(StrEnum):
+    """Why a copy of another region's journal cannot go on."""
+
+    FENCED = "fenced"
+    """An engine, or another mirror, writes to it."""
+    MISMATCH = "mismatch"
+    """What the other region has is damaged, lacks a record, or is another journal."""
+
+
 class DisconnectCancel(StrEnum):
     """What became of an attempt to cancel the orders of a session that ended."""
 

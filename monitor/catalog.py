@@ -72,6 +72,7 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("exchange_watchdog_alerts_posted_total", "result"): _values(*ports.PostResult),
         ("exchange_dead_letters_total", "reason"): _values(*ports.DeadReason),
         ("exchange_book_depth_lots", "side"): _values(*types.Side),
+        ("exchange_mirror_broken", "reason"): _values(*ports.CopyEnd),
         ("exchange_saga_ended_total", "end"): _values(*End),
         ("exchange_saga_stuck", "party"): (*_values(*Service), "unknown"),
         ("exchange_saga_stuck", "reason"): (*_values(*StuckReason), "no_end"),

@@ -24,6 +24,17 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     counter(Role.MIRROR, "exchange_mirror_commands_total", "Commands copied since the start."),
     gauge(Role.MIRROR, "exchange_mirror_source_connected", "1 while the other region's brokers answer."),
     gauge(Role.MIRROR, "exchange_mirror_lag_records", "Records of the other region that are not here yet."),
+    gauge(
+        Role.MIRROR,
+        "exchange_mirror_lag_seconds",
+        "For how long at most a record of the other region has waited to be here; no sample while nobody knows.",
+    ),
+    gauge(
+        Role.MIRROR,
+        "exchange_mirror_broken",
+        "1 when the copy cannot go on: fenced by another writer, or the other region's journal does not match it.",
+        "reason",
+    ),
     # --- engine: the single writer ------------------------------------------------------------------------------------
     counter(Role.ENGINE, "exchange_commands_total", "Commands sequenced, by kind.", "command"),
     counter(Role.ENGINE, "exchange_orders_accepted_total", "Orders that passed every check."),

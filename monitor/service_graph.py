@@ -13,6 +13,7 @@ DEPENDS_ON: Final[Graph] = {
     "market-data": ("engine",),
     "settlement": ("engine", "kafka"),
     "saga": ("engine", "rabbitmq", "postgres"),
+    "mirror": ("kafka",),
     "watchdog": ("market-data",),
     "edge": ("gateway",),
     "client": ("edge", "gateway"),

@@ -39,9 +39,16 @@ class MirrorTelemetry(Protocol):
         """Everything up to `seq` is durable here, `records` of it since the last call."""
         ...
 
-    def looked(self, *, connected: bool, lag: int | None) -> None:
-        """The source answers or not; `lag` records there are not here yet, None while that cannot be known."""
+    def looked(self, *, connected: bool, lag: int | None, behind_s: float | None) -> None:
+        """The source answers or not; `lag` records there are not here yet, None while that cannot be known.
+
+        `behind_s`: for how long at most one of these has waited, in seconds; None while that cannot be known.
+        """
         ...
+
+
+class SourceAwayError(TemporaryError):
+    """The other region's brokers do not answer; not said of the brokers here."""
 
 
 class Mirror:
@@ -53,6 +60,9 @@ class Mirror:
         self._telemetry: Final = telemetry
         self._log: Final = log
         self._connected: bool | None = None
+        self._sent_at_s: float | None = None  # when the last record that is here was sent there
+        self._level_at_s: float | None = None  # by the steady clock: when nothing was missing last
+        self._end = -1  # the offset up to which there is nothing to read, markers of transactions included
 
     def run(self, stopped: threading.Event) -> None:
         """Copy until told to stop; a source or brokers that are away are waited for.
@@ -68,10 +78,33 @@ class Mirror:
                     self._copy(copy, stopped)
             except FencedError:
                 raise
-            except (TemporaryError, LogFailedError) as error:
-                # What the brokers here did not take is read again from where the copy then ends.
+            except SourceAwayError as error:
                 self._look(connected=False, lag=None, why=str(error))
                 stopped.wait(_AGAIN_S)
+            except (TemporaryError, LogFailedError) as error:
+                # What the brokers here did not take is read again from where the copy then ends. Who answers for the
+                # other region is that region alone: a person who reads that it is gone takes over from it.
+                self._log.event("mirror-copy-waits", severity="warning", why=str(error))
+                self.look_over()
+                stopped.wait(_AGAIN_S)
+
+    def watch(self, stopped: threading.Event) -> None:
+        """Tell whether the source answers until told to stop, and copy nothing: for a copy that cannot go on."""
+        while not stopped.wait(_LOOK_S):
+            self.look_over()
+
+    def look_over(self) -> None:
+        """Tell whether the source answers, without knowing how much of it is not here."""
+        consumer = Consumer(self._source.client(_READER))
+        try:
+            where = TopicPartition(self._source.commands, self._source.partition)
+            consumer.get_watermark_offsets(where, timeout=_ASK_S, cached=False)
+        except KafkaException as error:
+            self._look(connected=False, lag=None, why=error.args[0].str())
+        else:
+            self._look(connected=True, lag=None)
+        finally:
+            consumer.close()
 
     def _copy(self, copy: KafkaLog, stopped: threading.Event) -> None:
         self._telemetry.mirrored(copy.last_seq, 0)
@@ -85,6 +118,7 @@ class Mirror:
         consumer = Consumer(self._source.client(_READER))
         try:
             start = self._start(consumer, where, from_seq)
+            self._sent_at_s, self._level_at_s, self._end = None, None, -1
             consumer.assign([TopicPartition(where.topic, where.partition, start)])
             expected, looked = from_seq, 0.0
             while not stopped.is_set():
@@ -96,7 +130,7 @@ class Mirror:
                     looked = time.monotonic()
                     self._measure(consumer, where)
         except KafkaException as error:
-            raise TemporaryError(f"the source {self._source.bootstrap}: {error.args[0].str()}") from error
+            raise SourceAwayError(f"the source {self._source.bootstrap}: {error.args[0].str()}") from error
         finally:
             consumer.close()
 
@@ -117,7 +151,7 @@ class Mirror:
             first = next((one.seq for one in self._records(consumer.consume(1, timeout=_POLL_S), None)), None)
         if first is None:
             if low < high:
-                raise TemporaryError(f"the source {self._source.bootstrap} sends nothing")
+                raise SourceAwayError(f"the source {self._source.bootstrap} sends nothing")
             if from_seq > 1:
                 raise PermanentError(f"{where.topic} is empty, and {from_seq - 1} records are here: another journal")
             return low
@@ -131,6 +165,7 @@ class Mirror:
             error, offset = message.error(), message.offset()
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's public name
+                    self._end = max(self._end, offset if offset is not None else -1)
                     continue
                 raise KafkaException(error)
             assert offset is not None, "a message that was received has its place"
@@ -145,6 +180,7 @@ class Mirror:
                 if seq < expected:
                     continue
                 expected += 1
+            self._sent_at_s = message.timestamp()[1] / 1_000
             yield Record(seq, payload, offset + 1)
 
     def _measure(self, consumer: Consumer, where: TopicPartition) -> None:
@@ -153,19 +189,36 @@ class Mirror:
         except KafkaException as error:
             self._look(connected=False, lag=None, why=error.args[0].str())
             return
-        position = consumer.position([where])[0].offset
-        self._look(connected=True, lag=max(0, high - position) if position >= 0 else None)
+        position = max(consumer.position([where])[0].offset, self._end)
+        lag = max(0, high - position) if position >= 0 else None
+        self._look(connected=True, lag=lag, behind_s=self._behind_s(lag))
 
-    def _look(self, *, connected: bool, lag: int | None, why: str = "") -> None:
+    def _behind_s(self, lag: int | None) -> float | None:
+        """Return for how long at most a record has waited; None while that cannot be known.
+
+        It is younger than the last record here, by the other region's clock, and than the last look at which none was
+        missing.
+        """
+        now_s = time.monotonic()
+        if lag == 0:
+            self._level_at_s = now_s
+        bounds = []
+        if self._level_at_s is not None:
+            bounds.append(now_s - self._level_at_s)
+        if self._sent_at_s is not None:
+            bounds.append(max(0.0, time.time() - self._sent_at_s))
+        return min(bounds) if lag is not None and bounds else None
+
+    def _look(self, *, connected: bool, lag: int | None, behind_s: float | None = None, why: str = "") -> None:
         if connected != self._connected:
             self._connected = connected
             name = "mirror-source-connected" if connected else "mirror-source-lost"
             self._log.event(name, severity="info" if connected else "warning", why=why)
-        self._telemetry.looked(connected=connected, lag=lag)
+        self._telemetry.looked(connected=connected, lag=lag, behind_s=behind_s)
 
 
 _READER: Final[dict[str, Any]] = {
     "group.id": "none",  # the library wants one; nothing is committed
     "enable.auto.commit": False, "enable.auto.offset.store": False, "auto.offset.reset": "error",
-    "isolation.level": "read_uncommitted", "check.crcs": True, "fetch.wait.max.ms": 20,
+    "isolation.level": "read_uncommitted", "check.crcs": True, "fetch.wait.max.ms": 20, "enable.partition.eof": True,
 }  # fmt: skip

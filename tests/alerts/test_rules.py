@@ -41,6 +41,7 @@ SERVICES = {
     "rabbitmq",
     "edge",
     "zipkin",
+    "mirror",
 }
 TEAMS = {"exchange-platform", "market-operations", "settlement-operations", "platform-operations"}
 KINDS = ("fires", "does not fire", "boundary of for", "missing data")

@@ -17,6 +17,7 @@ from monitor.adapters.boards.model import Board
 from monitor.adapters.boards.overview import OVERVIEW
 from monitor.adapters.boards.promises import ANOMALIES, SLO
 from monitor.adapters.boards.red_use import RED, USE
+from monitor.adapters.boards.region import REGION
 from monitor.adapters.boards.sagas import SAGAS
 from monitor.adapters.boards.services import ENGINE, GATEWAY, SETTLEMENT
 from monitor.adapters.boards.style import to_json
@@ -26,7 +27,7 @@ ROOM: Final = Path(__file__).parents[3] / "dashboards"
 GRAFANA: Final = ROOM / "grafana"
 BOARDS: Final[tuple[Board, ...]] = (
     OVERVIEW, RED, USE, EXCHANGE, PIPELINE, CONTROL, ANOMALIES, SLO, GATEWAY, ENGINE, MARKET_DATA, SETTLEMENT, SAGAS,
-    WATCHDOG, ESTATE, MONITORING, KUBERNETES, KAFKA, POSTGRES, RABBITMQ, EDGE,
+    WATCHDOG, ESTATE, MONITORING, KUBERNETES, KAFKA, POSTGRES, RABBITMQ, EDGE, REGION,
 )  # fmt: skip
 
 
