@@ -30,6 +30,8 @@ class Replica(msgspec.Struct, frozen=True):
     ready: bool
     url: str
     started_at: Instant | None
+    revision: str = ""
+    """A revision of its own that was deployed to this one replica (a canary, on a local estate); empty: its workload's."""
 
 
 class WorkloadStatus(msgspec.Struct, frozen=True):
