@@ -275,7 +275,7 @@ class Supervisor:
             return self._effects.done(key, after, now())
 
     async def deploy(self, workload: str, slot: Slot, *, key: str, by: str = "") -> Effect:
-        """Give one replica a revision of its own: `slot`, which it runs until it is rolled back; the others keep theirs.
+        """Give one replica a revision of its own, `slot`, until it is rolled back; the others keep theirs.
 
         Raises:
             RefusedError: a rail forbids it, or another canary of this workload is out; nothing was touched.

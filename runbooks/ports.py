@@ -31,7 +31,7 @@ class Replica(msgspec.Struct, frozen=True):
     url: str
     started_at: Instant | None
     revision: str = ""
-    """A revision of its own that was deployed to this one replica (a canary, on a local estate); empty: its workload's."""
+    """Of a canary on a local estate: what was deployed to this one replica; empty: it runs its workload's revision."""
 
 
 class WorkloadStatus(msgspec.Struct, frozen=True):
