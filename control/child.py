@@ -40,6 +40,8 @@ class Slot:
     argv: tuple[str, ...]
     output: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    revision: str = ""
+    """Of a canary: what was deployed to this replica alone; empty: it is as its workload."""
 
 
 def tied(argv: Sequence[str]) -> list[str]:
@@ -83,6 +85,8 @@ class Child:
 
     def __init__(self, slot: Slot, on_exit: Callable[[Child, int], None]) -> None:
         self.slot = slot
+        self.usual = slot
+        """What it runs when it is no canary."""
         self.uid = ""
         self.started_at: Instant | None = None
         self.ready = False

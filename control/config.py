@@ -154,6 +154,8 @@ class GatewayTuning(msgspec.Struct, frozen=True, kw_only=True):
     """0: no bound."""
     account_rate_per_s: float = 0.0
     cancel_factor: float = 2.0
+    engine_timeout_s: float = 5.0
+    """How long an order's durable answer is waited for; after that its sender is told that the outcome is unknown."""
 
 
 class Tracing(msgspec.Struct, frozen=True, kw_only=True):

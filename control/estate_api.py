@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from control.addresses import HOST
 from control.made_signals import MadeSignals
+from control.revision import revision_of
 from control.supervisor import Supervisor
 from kernel.errors import InputError, PermanentError, TapewatchError
 from monitor.adapters.exporter import Exporter
@@ -58,6 +59,24 @@ class FailOverRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of a fail-over; `replica` is who takes writes no longer."""
 
     replica: str
+    key: str
+    generation: int | None = None
+    by: str = ""
+
+
+class DeployRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of giving one replica a revision of its own: its name, and the settings in which it differs."""
+
+    replica: str
+    revision: str
+    settings: dict[str, Any]
+    key: str
+    by: str = ""
+
+
+class RollBackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of giving a workload's canary the revision of the replicas beside it."""
+
     key: str
     generation: int | None = None
     by: str = ""
@@ -123,6 +142,8 @@ class EstateApi:
                 Route("/v1/workloads/{name}/scale", self._guarded(self._scale), methods=["POST"]),
                 Route("/v1/workloads/{name}/fail-over", self._guarded(self._fail_over), methods=["POST"]),
                 Route("/v1/workloads/{name}/fail-over", self._guarded(self._may_fail_over), methods=["GET"]),
+                Route("/v1/workloads/{name}/deploy", self._guarded(self._deploy), methods=["POST"]),
+                Route("/v1/workloads/{name}/roll-back", self._guarded(self._roll_back), methods=["POST"]),
                 Route("/v1/effects/{key:path}", self._guarded(self._effect), methods=["GET"]),
                 Route("/v1/hold", self._guarded(self._hold), methods=["POST"]),
                 Route("/v1/signal", self._guarded(self._signal), methods=["POST"]),
@@ -166,6 +187,8 @@ class EstateApi:
         for workload in supervisor.all():
             exporter.level("tapewatch_replicas_desired", workload.name).set(workload.desired)
             exporter.level("tapewatch_replicas_ready", workload.name).set(workload.ready)
+            canaries = sum(bool(one.revision) for one in workload.replicas)
+            exporter.level("tapewatch_replicas_canary", workload.name).set(canaries)
             for name, counts in (
                 ("tapewatch_replica_starts_total", supervisor.starts),
                 ("tapewatch_replica_exits_total", supervisor.exits),
@@ -205,6 +228,23 @@ class EstateApi:
         """Rehearse it: the facts it would begin with, or the refusal; nothing is touched."""
         name, replica = request.path_params["name"], request.query_params.get("replica", "")
         return _json(await self.supervisor.may_fail_over(name, replica))
+
+    async def _deploy(self, request: Request) -> Response:
+        """Deploy a canary; only where faults are allowed, because nothing looks at its settings but their types."""
+        if not self.faults_allowed:
+            return _faults_forbidden()
+        body, name = await _body(request, DeployRequest), request.path_params["name"]
+        slot = next((one for one in self.supervisor.slots(name) if one.id == body.replica), None)
+        if slot is None:
+            raise RefusedError(RefusalReason.NO_TARGET, f"workload {name} has no replica {body.replica!r}")
+        revised = await asyncio.to_thread(revision_of, slot, body.revision, body.settings)
+        return _json(await self.supervisor.deploy(name, revised, key=_key(body.key), by=body.by))
+
+    async def _roll_back(self, request: Request) -> Response:
+        body = await _body(request, RollBackRequest)
+        name = request.path_params["name"]
+        effect = await self.supervisor.roll_back(name, key=_key(body.key), generation=body.generation, by=body.by)
+        return _json(effect)
 
     async def _effect(self, request: Request) -> Response:
         return _json(self.supervisor.effect(request.path_params["key"]))

@@ -148,6 +148,7 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
             tokens=_signed(config, layout, log),
             capacity_per_s=config.gateway_capacity_per_s,
             rates=Rates(tuning.key_rate_per_s, tuning.account_rate_per_s, tuning.cancel_factor),
+            engine_timeout_s=tuning.engine_timeout_s,
             sessions=layout.sessions,
             listing=Listing(config.instruments, config.venue),
             calendar=always_open if calendar is None else lambda: told(calendar, clock.now()),

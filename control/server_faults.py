@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Final
 
 from control.fault import Change, Fault, Plant
 from control.faults import kill_fault, number, role_fault
+from control.supervisor import PERSON
 
 _EDGE: Final = "edge-1"
 _CHURN: Final = "/admin/churn"
@@ -38,6 +40,18 @@ def _leave(plant: Plant, target: str, _: str) -> None:
     plant.role("DELETE", target, _CHURN)
 
 
+def _deploy(plant: Plant, target: str, value: str) -> None:
+    body = {
+        "replica": target, "revision": f"bad-{uuid.uuid4().hex[:6]}", "by": PERSON,
+        "settings": {"gateway": {"engine_timeout_s": number(value)}}, "key": f"deploy-{uuid.uuid4().hex}",
+    }  # fmt: skip
+    plant.estate("/v1/workloads/gateway/deploy", body)
+
+
+def _roll_back(plant: Plant, _: str, __: str) -> None:
+    plant.estate("/v1/workloads/gateway/roll-back", {"key": f"back-{uuid.uuid4().hex}", "by": PERSON})
+
+
 _RUNBOOK: Final = "its alert's runbook starts it again"
 _CATALOG: Final = (
     Fault("server-kill", "A service's server is killed by SIGKILL: a broker, a database, the balancer, ...", _RUNBOOK,
@@ -52,6 +66,8 @@ _CATALOG: Final = (
           "clearing; no runbook mends it", "kafka-2", "", **role_fault("server-slow")),
     Fault("certificate-ends", "HAProxy shows a certificate that ends in so many seconds; below 0 it has ended.",
           "clearing; no runbook mends it", _EDGE, "86400", _certificate, _kept_certificate),
+    Fault("bad-deploy", "One gateway is given a bad revision: it waits only so many seconds for an order's answer.",
+          "its alert's runbook rolls it back", "gateway-2", "0.004", _deploy, _roll_back),
     Fault("edge-leaves-out", "HAProxy is told to send a gateway nothing new, though it is well.",
           "clearing; no runbook mends it", "gateway-2", "", _drain("drain"), _drain("ready")),
     Fault("consumer-churn", "A consumer joins settlement's group, stays so many seconds, leaves, and joins again.",

@@ -169,6 +169,7 @@ class Supervisor:
                 child.ready,
                 url_of(child.slot.port),
                 child.started_at,
+                child.slot.revision,
             )
             for child in unit.active
         )
@@ -272,6 +273,60 @@ class Supervisor:
             self._log("info", f"{replica} restarted for {by or 'a runbook'}", replica=replica, key=key, pid=child.pid)
             after = {"replica": replica, "pid": str(child.pid or ""), "uid": child.uid}
             return self._effects.done(key, after, now())
+
+    async def deploy(self, workload: str, slot: Slot, *, key: str, by: str = "") -> Effect:
+        """Give one replica a revision of its own, `slot`, until it is rolled back; the others keep theirs.
+
+        Raises:
+            RefusedError: a rail forbids it, or another canary of this workload is out; nothing was touched.
+            PermanentError: no such workload or replica, or the new process could not be started.
+        """
+        unit = self._unit(workload)
+        request = f"deploy {slot.revision} to {slot.id} of {workload}"
+        async with unit.lock:
+            if (before := self._repeated(key, request)) is not None:
+                return before
+            child = unit.child(slot.id)
+            if out := [one.slot.id for one in unit.children if one.slot.revision]:
+                words = f"{', '.join(out)} is a canary already; roll it back first"
+                raise RefusedError(RefusalReason.CONFLICT, words)
+            self._check(unit, None, by)
+            self._begin(unit, key, request, by, {"replica": slot.id, "uid": child.uid, "revision": ""})
+            return await self._revise(unit, child, slot, key)
+
+    async def roll_back(self, workload: str, *, key: str, generation: int | None = None, by: str = "") -> Effect:
+        """Give a workload's canary the revision of the replicas beside it; returns once its new process runs.
+
+        Raises:
+            RefusedError: there is no canary, or a rail forbids it; nothing was touched.
+            PermanentError: no such workload, or the process could not be started.
+        """
+        unit = self._unit(workload)
+        request = f"roll back {workload}"
+        async with unit.lock:
+            if (before := self._repeated(key, request)) is not None:
+                return before
+            child = next((one for one in unit.active if one.slot.revision), None)
+            if child is None:
+                words = f"every replica of {workload} runs the same revision: there is no canary to roll back"
+                raise RefusedError(RefusalReason.NO_TARGET, words)
+            self._check(unit, generation, by)
+            facts = {"replica": child.slot.id, "uid": child.uid, "revision": child.slot.revision}
+            self._begin(unit, key, request, by, facts)
+            return await self._revise(unit, child, child.usual, key)
+
+    async def _revise(self, unit: _Unit, child: Child, slot: Slot, key: str) -> Effect:
+        """Start a replica anew with what `slot` says."""
+        child.slot = slot
+        try:
+            await child.stop(unit.spec.grace_s)
+            self._launch(unit, child)
+        except PermanentError as error:
+            self._effects.drop(key, str(error), now())
+            raise
+        told = slot.revision or f"the revision of {unit.spec.name}"
+        self._log("info", f"{slot.id} runs {told}", replica=slot.id, key=key, pid=child.pid)
+        return self._effects.done(key, {"replica": slot.id, "uid": child.uid, "revision": slot.revision}, now())
 
     async def may_fail_over(self, workload: str, replica: str, key: str = "") -> Mapping[str, str]:
         """Return the facts before a fail-over; nothing is touched.

@@ -54,6 +54,9 @@ CONTROL: Final[tuple[Metric, ...]] = (
     gauge(
         Role.ESTATE, "tapewatch_replicas_ready", "Replicas of a workload that answer their readiness probe.", "workload"
     ),
+    gauge(
+        Role.ESTATE, "tapewatch_replicas_canary", "Replicas of a workload that run a revision of their own.", "workload"
+    ),
     counter(Role.ESTATE, "tapewatch_replica_starts_total", "Processes started for a workload.", "workload"),
     counter(
         Role.ESTATE, "tapewatch_replica_exits_total", "Processes of a workload that ended on their own.", "workload"

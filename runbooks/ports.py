@@ -30,6 +30,8 @@ class Replica(msgspec.Struct, frozen=True):
     ready: bool
     url: str
     started_at: Instant | None
+    revision: str = ""
+    """Of a canary on a local estate: what was deployed to this one replica; empty: it runs its workload's revision."""
 
 
 class WorkloadStatus(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 from kernel.adapters.http_client import HttpClient
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import SECOND, Duration
-from runbooks.changes import Change, FailOver, describe_change
+from runbooks.changes import Change, FailOver, RollBack, describe_change
 from runbooks.model import Action, RefusalReason, RestartReplica, Scale
 from runbooks.ports import Effect, NodeStatus, RefusedError, WorkloadStatus
 from runbooks.words import describe
@@ -70,7 +70,10 @@ class LocalWorkloads(HttpClient):
         return found
 
     async def change(self, change: Change, *, key: str, generation: int | None = None) -> Effect:
-        """Fail over; refuse the rest: there are no rollouts, nodes, jobs, configurations or services of colours."""
+        """Fail over, or roll a canary back; refuse the rest: there are no nodes, jobs or services of colours."""
+        if isinstance(change, RollBack):
+            body = {"key": key, "generation": generation, "by": self._by}
+            return await self._ask("POST", f"/v1/workloads/{_word(change.workload)}/roll-back", Effect, body)
         if isinstance(change, FailOver):
             body = {"replica": change.replica, "key": key, "generation": generation, "by": self._by}
             return await self._ask("POST", f"/v1/workloads/{_word(change.workload)}/fail-over", Effect, body)
@@ -105,6 +108,11 @@ class LocalWorkloads(HttpClient):
             path = f"/v1/workloads/{_word(workload)}/fail-over?replica={quote(action.replica, safe='')}"
             facts = await self._ask("GET", path, dict[str, str])
             told += [f"{name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+        elif isinstance(action, RollBack):
+            canaries = [f"{each.id} ({each.revision})" for each in status.replicas if each.revision]
+            if not canaries:
+                raise RefusedError(RefusalReason.NO_TARGET, f"{workload} has no canary to roll back")
+            told.append(f"would start {', '.join(canaries)} anew with the revision of the replicas beside it")
         elif isinstance(action, Scale):
             wanted = min(max(status.desired + action.by, action.minimum), action.maximum)
             told.append(f"would go from {status.desired} to {wanted} processes")

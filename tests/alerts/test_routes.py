@@ -88,8 +88,8 @@ ROUTES = [
     # everything else: control alone
     ("Watchdog", {}, ["heartbeat", "control"], ["alertname"]),
     *((name, {"replica": "gateway-1"}, ["control"], BY_REPLICA) for name in (
-        "GatewayDown", "GatewayShedding", "OrderLatencyHigh", "FeedDown", "FeedStalled", "SettlementDown",
-        "WatchdogDown", "NodeNotReady", "ConfigPoisoned", "EstateDown",
+        "GatewayDown", "GatewayShedding", "GatewayCanaryFailing", "OrderLatencyHigh", "FeedDown", "FeedStalled",
+        "SettlementDown", "WatchdogDown", "NodeNotReady", "ConfigPoisoned", "EstateDown",
     )),
     *((name, {}, ["control"], BY_SERVICE) for name in (
         "GatewayOvercapacity", "GatewayEngineDisconnected", "MarketHalted", "SymbolHalted", "SymbolFeedStale",

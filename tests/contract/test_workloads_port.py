@@ -17,7 +17,7 @@ import pytest
 
 from kernel.errors import PermanentError, TemporaryError
 from runbooks.adapters.fake import FakeWorkloads, Trouble, plant
-from runbooks.changes import FailOver, PauseRollout, ResumeRollout, RollingRestart, SetFlag, TakeBack
+from runbooks.changes import FailOver, PauseRollout, ResumeRollout, RollBack, RollingRestart, SetFlag, TakeBack
 from runbooks.model import RefusalReason, RestartReplica, Scale
 from runbooks.ports import RefusedError, Workloads
 from tests.control.dummies import DummyEstate
@@ -334,3 +334,14 @@ async def test_the_kill_switch_stops_a_write_at_the_last_moment():
         await adapter.restart("gateway", "gateway-1", key="k")
     assert caught.value.reason is RefusalReason.KILL_SWITCH
     assert adapter.writes == []
+
+
+async def test_where_there_is_no_canary_a_roll_back_is_refused_and_touches_nothing(there, workloads):
+    if there.flags:
+        pytest.skip("a platform with rollouts rolls the whole workload back")
+    before = await workloads.status("gateway")
+    with pytest.raises(RefusedError) as refused:
+        await workloads.change(RollBack("gateway"), key="rb/none")
+    assert refused.value.reason is RefusalReason.NO_TARGET
+    assert await workloads.effect("rb/none") is None
+    assert uids(await workloads.status("gateway")) == uids(before)
