@@ -144,7 +144,7 @@ def test_runbooks_are_listed_and_shown():
 def test_an_unknown_runbook_names_those_there_are():
     code, _, err = run("runbook", "show", "nothing")
     assert code == 2
-    assert "'nothing' is not known; there are blue-green, canary-abort, certificate-expiry" in err
+    assert "'nothing' is not known; there are blue-green, canary-abort, canary-rollback, certificate-expiry" in err
 
 
 def test_a_broken_runbook_is_named_with_line_and_column_and_the_others_go_on(tmp_path):

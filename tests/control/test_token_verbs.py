@@ -103,5 +103,5 @@ def test_the_settings_of_the_door_reach_the_gateway(monkeypatch):
     told = msgspec.to_builtins(gateway_tuning(load_settings()))
     assert told == {
         "tokens": "both", "issuer": "idp", "audience": "order-entry", "key_rate_per_s": 7.5,
-        "account_rate_per_s": 0.0, "cancel_factor": 2.0,
+        "account_rate_per_s": 0.0, "cancel_factor": 2.0, "engine_timeout_s": 5.0,
     }  # fmt: skip

@@ -485,7 +485,9 @@ def test_every_alert_answered_exists_and_every_alert_answered_here_is_answered_t
     local = {alert for runbook in load_library(LIBRARY, "local")[0] for alert in runbook.answers}
     assert set(ALERTS) >= ANSWERED
     # The services of a distributed estate are its own; on a cluster they belong to whoever runs them there.
-    assert {alert for alert in local if ALERTS[alert] not in {*SERVICES, "sagas", "traces", "mirror"}} <= ANSWERED
+    assert {alert for alert in local if ALERTS[alert] not in {*SERVICES, "sagas", "traces", "mirror"}} <= ANSWERED | {
+        "GatewayCanaryFailing"  # one replica's own revision; a cluster has a rollout, and `canary-abort` for it
+    }
 
 
 @pytest.mark.parametrize("alert", [alert for alert, file in ALERTS.items() if file == "kubernetes"])
