@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -99,8 +99,10 @@ async def drive(
     return time.perf_counter() - began, latencies
 
 
-async def connected(ports: Sequence[int], instruments: Sequence[Instrument], count: int) -> tuple[float, list[float]]:
-    """Connect to every engine, wait until each takes orders, and drive them."""
+async def connected(
+    ports: Sequence[int], instruments: Sequence[Instrument], count: int, begin: Callable[[], None]
+) -> tuple[float, list[float]]:
+    """Connect to every engine, wait until each takes orders, say so by `begin`, and drive them."""
     there = asyncio.Queue[bool]()
     clients = [EngineClient(port, there.put_nowait) for port in ports]
     running = [asyncio.create_task(client.run()) for client in clients]
@@ -111,6 +113,7 @@ async def connected(ports: Sequence[int], instruments: Sequence[Instrument], cou
             for client in clients:
                 while isinstance(await client.look_up(AccountId("x"), ClientId("x"), PATIENCE_S), Refused):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)  # another process: there is no event to wait for
+            begin()
             return await drive(clients, instruments, count)
     finally:
         for task in running:
@@ -130,9 +133,15 @@ def run(cluster: Cluster, partitions: int, count: int) -> tuple[Step, list[float
             stack.callback(process.kill)
             engines.append((process.pid, port))
         pids, brokers = [pid for pid, _ in engines], list(cluster.pids.values())
-        before = processor_s(pids), processor_s(brokers), time.process_time()
-        seconds, latencies = uvloop.run(connected([port for _, port in engines], instruments, count))
-        used = processor_s(pids) - before[0], processor_s(brokers) - before[1], time.process_time() - before[2]
+        before: list[float] = []
+
+        def spent() -> list[float]:
+            return [processor_s(pids), processor_s(brokers), time.process_time()]
+
+        seconds, latencies = uvloop.run(
+            connected([port for _, port in engines], instruments, count, lambda: before.extend(spent()))
+        )
+        used = [now - then for now, then in zip(spent(), before, strict=True)]
     shares = {name: took / count * 1e6 for name, took in zip(("engines", "brokers", "driver"), used, strict=True)}
     return Step(partitions, count / seconds, shares), latencies
 
