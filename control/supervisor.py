@@ -264,12 +264,7 @@ class Supervisor:
             self._check(unit, generation, by)
             facts = {"replica": replica, "pid": str(child.pid or "none"), "uid": child.uid}
             self._begin(unit, key, request, by, facts)
-            try:
-                await child.stop(unit.spec.grace_s)
-                self._launch(unit, child)
-            except PermanentError as error:
-                self._effects.drop(key, str(error), now())
-                raise
+            await self._start_anew(unit, child, key)
             self._log("info", f"{replica} restarted for {by or 'a runbook'}", replica=replica, key=key, pid=child.pid)
             after = {"replica": replica, "pid": str(child.pid or ""), "uid": child.uid}
             return self._effects.done(key, after, now())
@@ -318,15 +313,19 @@ class Supervisor:
     async def _revise(self, unit: _Unit, child: Child, slot: Slot, key: str) -> Effect:
         """Start a replica anew with what `slot` says."""
         child.slot = slot
+        await self._start_anew(unit, child, key)
+        told = slot.revision or f"the revision of {unit.spec.name}"
+        self._log("info", f"{slot.id} runs {told}", replica=slot.id, key=key, pid=child.pid)
+        return self._effects.done(key, {"replica": slot.id, "uid": child.uid, "revision": slot.revision}, now())
+
+    async def _start_anew(self, unit: _Unit, child: Child, key: str) -> None:
+        """End a replica and start it; the effect is dropped when it cannot be started."""
         try:
             await child.stop(unit.spec.grace_s)
             self._launch(unit, child)
         except PermanentError as error:
             self._effects.drop(key, str(error), now())
             raise
-        told = slot.revision or f"the revision of {unit.spec.name}"
-        self._log("info", f"{slot.id} runs {told}", replica=slot.id, key=key, pid=child.pid)
-        return self._effects.done(key, {"replica": slot.id, "uid": child.uid, "revision": slot.revision}, now())
 
     async def may_fail_over(self, workload: str, replica: str, key: str = "") -> Mapping[str, str]:
         """Return the facts before a fail-over; nothing is touched.

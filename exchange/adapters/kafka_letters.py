@@ -8,7 +8,6 @@ letter that is put there again behind that record lies there again.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
@@ -17,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from exchange.adapters.dead_letters import WITHIN_S
 from exchange.adapters.kafka_events import last_event
-from exchange.adapters.kafka_log import reader
+from exchange.adapters.kafka_log import reader, stretch
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.kafka_topics import TIMEOUT_S
 from exchange.journal import Kind, decode_events
@@ -29,7 +28,6 @@ from kernel.time import Instant
 DONE: Final = "done"
 """Header of the record that says what was done with a letter."""
 _MILLISECOND: Final = 1_000_000
-_TOGETHER: Final = 500
 
 
 class _Lying(msgspec.Struct):
@@ -125,11 +123,10 @@ class KafkaLetters:
         return sorted(told.partitions)
 
     def _of(self, consumer: Consumer, partition: int) -> Iterator[tuple[str, _Lying]]:
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(self._place.dead, partition), timeout=TIMEOUT_S, cached=False
-        )
+        where = TopicPartition(self._place.dead, partition)
+        where.offset, high = consumer.get_watermark_offsets(where, timeout=TIMEOUT_S, cached=False)
         lying: dict[str, _Lying] = {}
-        for message in _records(consumer, TopicPartition(self._place.dead, partition, low), high):
+        for message in stretch(consumer, where, high, patience_s=TIMEOUT_S):
             said = _said(message)
             number, offset = said.get("partition", str(partition)), said.get("offset", "")
             name = f"kafka-{number}-{offset}"
@@ -153,27 +150,6 @@ class KafkaLetters:
             copies=copies,
         )  # fmt: skip
         return _Lying(letter, number, int(said["offset"]), _maybe(key), _maybe(message.value()))
-
-
-def _records(consumer: Consumer, where: TopicPartition, end: int) -> Iterator[Message]:
-    """Yield what stands from `where` to before offset `end`."""
-    if where.offset >= end:
-        return
-    consumer.assign([where])
-    heard = time.monotonic()
-    while True:
-        batch = consumer.consume(_TOGETHER, timeout=0.2)
-        if batch:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > TIMEOUT_S:
-            raise TemporaryError(f"{where.topic}, partition {where.partition}: the brokers send nothing")
-        for message in batch:
-            error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's public name
-                    return
-                raise KafkaException(error)
-            yield message
 
 
 def _write(

@@ -353,10 +353,18 @@ def _messages(consumer: Consumer, place: KafkaPlace, start: int, end: int) -> It
 
 
 def values(consumer: Consumer, where: TopicPartition, end: int) -> Iterator[tuple[int, bytes | None]]:
-    """Yield what stands from `where` to before offset `end`, each with its offset.
+    """Yield what stands from `where` to before offset `end`, each with its offset; see `stretch`."""
+    for message in stretch(consumer, where, end):
+        offset, value = message.offset(), message.value()
+        assert offset is not None
+        yield offset, value
+
+
+def stretch(consumer: Consumer, where: TopicPartition, end: int, *, patience_s: float = _IDLE_READ_S) -> Iterator[Sent]:
+    """Yield the messages from `where` to before offset `end`.
 
     Raises:
-        TemporaryError: the brokers send nothing.
+        TemporaryError: the brokers send nothing for `patience_s` seconds.
         KafkaException: they refuse.
     """
     if where.offset >= end:
@@ -367,7 +375,7 @@ def values(consumer: Consumer, where: TopicPartition, end: int) -> Iterator[tupl
         batch = consumer.consume(_READ_TOGETHER, timeout=0.2)
         if batch:
             heard = time.monotonic()
-        elif time.monotonic() - heard > _IDLE_READ_S:
+        elif time.monotonic() - heard > patience_s:
             raise TemporaryError(f"{where.topic}, partition {where.partition}: the brokers send nothing")
         for message in batch:
             error, offset = message.error(), message.offset()
@@ -377,7 +385,7 @@ def values(consumer: Consumer, where: TopicPartition, end: int) -> Iterator[tupl
                 raise KafkaException(error)
             if offset is None or offset >= end:
                 return
-            yield offset, message.value()
+            yield message
 
 
 def _bounds(place: KafkaPlace) -> tuple[int, int]:
