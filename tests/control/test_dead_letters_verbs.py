@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
+import os
 import stat
 
 import msgspec
@@ -146,6 +148,19 @@ def test_a_deed_that_cannot_be_kept_leaves_the_letter(layout, broker):
     (one,) = listed(layout)
     layout.letter_deeds.mkdir(parents=True)
     code, _, told = letters(layout, "drop", one["id"], "--yes")
+    assert (code, "it stays" in told) == (1, True)
+    assert listed(layout) == [one]
+
+
+def test_a_letter_stays_when_the_account_does_not_reach_the_disk(layout, broker, monkeypatch):
+    def failing(_descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    bury(broker, b"a")
+    (one,) = listed(layout)
+    with monkeypatch.context() as failing_disk:
+        failing_disk.setattr(letter_desk.os, "fsync", failing)
+        code, _, told = letters(layout, "drop", one["id"], "--yes")
     assert (code, "it stays" in told) == (1, True)
     assert listed(layout) == [one]
 

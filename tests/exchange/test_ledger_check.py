@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.adapters.file_log import FileLog
-from exchange.adapters.ledger_check import LedgerReader, compare, from_journal
+from exchange.adapters.ledger_check import LedgerCheck, LedgerReader, compare, from_journal
 from exchange.adapters.settlement_store import SettlementStore
 from exchange.commands import Sequenced
 from exchange.engine import Engine
@@ -92,6 +92,7 @@ def test_a_trade_that_is_posted_twice_is_found_and_so_are_the_sums_it_changed(le
     found = ledger("INSERT INTO postings SELECT * FROM postings WHERE trade_id = 7")
     assert counts(found) == (0, 1, 0, 0)
     assert found.accounts
+    assert not found.clean
     assert "trade 7 is doubled" in found.examples
 
 
@@ -117,7 +118,16 @@ def test_a_trade_that_stands_there_again_under_another_id_for_one_that_is_missin
     ],
 )
 def test_a_trade_that_was_altered_is_found(ledger, statement):
-    assert counts(ledger(statement)) == (0, 0, 1, 0)
+    found = ledger(statement)
+    assert counts(found) == (0, 0, 1, 0)
+    assert not found.clean
+
+
+@pytest.mark.parametrize("wrong", ["missing", "doubled", "differing", "strange", "accounts"])
+def test_one_difference_of_any_kind_alone_is_enough(wrong):
+    none = dict.fromkeys(("missing", "doubled", "differing", "strange", "accounts"), 0)
+    assert LedgerCheck(journal=3, ledger=3, **none).clean
+    assert not LedgerCheck(journal=3, ledger=3, **(none | {wrong: 1})).clean
 
 
 def test_a_balance_that_does_not_follow_from_the_postings_is_found_where_every_trade_is_right(ledger):
