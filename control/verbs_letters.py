@@ -109,7 +109,7 @@ def drop(
 ) -> None:
     """Remove letters for good; needs --yes. Who dropped what is kept in the state directory, with the letter."""
     if not yes:
-        err.print("[bold red]tapewatch:[/] dropped letters are carried out by nobody: say --yes")
+        err.print("[bold red]tapewatch:[/] no consumer ever has a dropped letter again: say --yes")
         raise typer.Exit(REFUSED)
     _settle(ids, Deed.DROPPED, by, state, as_json=as_json)
 
