@@ -19,6 +19,7 @@ from exchange.adapters.kafka_topics import prepare
 from exchange.consuming import Missing
 from tests.exchange.ledger_from_kafka import Kept, Member, event, producer_of, publish
 from tests.kafka_brokers import new_place
+from tests.standing import stop
 
 pytestmark = pytest.mark.kafka
 
@@ -155,7 +156,7 @@ async def test_one_of_three_is_killed_and_nothing_is_lost_or_there_twice(kafka, 
 def silent(kafka):
     """Brokers that are there and say nothing, none of them."""
     for pid in kafka.pids.values():
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
     try:
         yield
     finally:

@@ -21,6 +21,7 @@ from exchange.adapters.rabbit_link import DECLARED_AFTER_S, RabbitLink, declare
 from exchange.adapters.rabbit_topology import Queue, Topology
 from exchange.messaging import Delivery, Outgoing
 from kernel.errors import TemporaryError
+from tests.standing import stop
 
 PLAN = Topology(queues=(Queue(name="work", patterns=("work",), redeliveries=6),))
 
@@ -174,7 +175,7 @@ async def test_duplicates_have_one_effect(breakable, link):
 async def test_a_broker_that_stands_still_is_told_within_the_bound_and_used_again_when_it_moves(breakable, link):
     out = RabbitPublisher(link, topology=PLAN, confirm_within_s=0.5)
     await out.publish(letters(0, 1))
-    os.kill(breakable.server.pid, signal.SIGSTOP)
+    stop(breakable.server.pid)
     try:
         began = asyncio.get_running_loop().time()
         with pytest.raises(TemporaryError, match="message m1 is not confirmed"):
