@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 
 from exchange.auction import equilibrium
 from exchange.bands import edges
-from exchange.book import Account, Amount, Depth, Top
+from exchange.book import Account, Amount, Book, Depth, Top
 from exchange.checks import MAX_INSTANT, is_id, refuse_phase
 from exchange.commands import (
     AdminCommand,
@@ -82,7 +82,7 @@ from exchange.types import (
     TradingPhase,
     Venue,
 )
-from exchange.views import BookView, Indicative, OrderStatus, OrderView, levels_of, view_of
+from exchange.views import BookView, Indicative, OrderStatus, OrderView, UnknownSymbolError, levels_of, view_of
 from kernel.errors import PermanentError
 from kernel.time import Instant
 
@@ -217,22 +217,22 @@ class Engine:
         """Return a symbol's best bid and offer.
 
         Raises:
-            KeyError: the symbol is unknown (so with every question about a symbol).
+            UnknownSymbolError: the symbol is not listed (so with every question about a symbol); a `KeyError`, too.
         """
-        return self._floor.books[symbol].top()
+        return self._book(symbol).top()
 
     def depth(self, symbol: Symbol, levels: int) -> Depth:
         """Return the best `levels` levels of a symbol, as they are shown."""
-        return self._floor.books[symbol].depth(levels)
+        return self._book(symbol).depth(levels)
 
     def book(self, symbol: Symbol) -> BookView:
         """Return a symbol's shown book with the orders of each price in the order in which they trade."""
-        book = self._floor.books[symbol]
+        book = self._book(symbol)
         return BookView(symbol, levels_of(book.bids), levels_of(book.asks))
 
     def queue(self, symbol: Symbol, side: Side) -> tuple[Queued, ...]:
         """Return the shown orders of a side, best price first, in the order in which they trade."""
-        orders = self._floor.books[symbol].side(side).orders()
+        orders = self._book(symbol).side(side).orders()
         return tuple(Queued(Ticks(one.price), one.order_id, Lots(one.quantity)) for one in orders)
 
     def order(self, order_id: OrderId) -> OrderView | None:
@@ -276,8 +276,14 @@ class Engine:
         amount = self._amounts(asset).get(account)
         return 0 if amount is None else amount.held
 
+    def _book(self, symbol: Symbol) -> Book:
+        book = self._floor.books.get(symbol)
+        if book is None:
+            raise UnknownSymbolError(symbol, self._floor.books)
+        return book
+
     def _amounts(self, asset: str) -> dict[AccountId, Amount]:
-        return self._floor.cash if asset == CASH else self._floor.books[Symbol(asset)].positions
+        return self._floor.cash if asset == CASH else self._book(Symbol(asset)).positions
 
     def free(self, account: AccountId, asset: str) -> int:
         """Return what an account has less what is held (M5)."""
@@ -289,31 +295,31 @@ class Engine:
 
     def last_price(self, symbol: Symbol) -> Ticks | None:
         """Return the price of a symbol's last trade; None before the first."""
-        price = self._floor.books[symbol].last_price
+        price = self._book(symbol).last_price
         return Ticks(price) if price else None
 
     def indicative(self, symbol: Symbol) -> Indicative | None:
         """Return what a cross of a symbol would do now; None when nothing would trade."""
-        found = equilibrium(self._floor.books[symbol], self._floor.venue.cross_prices)
+        found = equilibrium(self._book(symbol), self._floor.venue.cross_prices)
         return None if found is None else Indicative(Ticks(found.price), Lots(found.volume), found.surplus)
 
     def phase(self, symbol: Symbol) -> TradingPhase:
         """Return a symbol's phase, its halts and pauses aside."""
-        return self._floor.books[symbol].phase
+        return self._book(symbol).phase
 
     def paused_until(self, symbol: Symbol) -> Instant:
         """Return when a symbol's own pause ends; 0 when there is none."""
-        return Instant(self._floor.books[symbol].paused_until)
+        return Instant(self._book(symbol).paused_until)
 
     def limit_state(self, symbol: Symbol) -> tuple[Ticks, Ticks] | None:
         """Return the moving band at whose end a symbol's best price stands (B4); None when it does not."""
-        book = self._floor.books[symbol]
+        book = self._book(symbol)
         lower, upper = edges(book) if book.limited else (0, 0)
         return (Ticks(lower), Ticks(upper)) if book.limited else None
 
     def gathers(self, symbol: Symbol) -> bool:
         """Tell whether a symbol's orders wait for a cross, so that its book may be crossed."""
-        book = self._floor.books[symbol]
+        book = self._book(symbol)
         return book.gathered or (
             not book.trading and (book.phase in GATHERING or book.paused_until > 0 or self._floor.paused_until > 0)
         )
@@ -328,7 +334,7 @@ class Engine:
 
     def symbol_seq(self, symbol: Symbol) -> int:
         """Return the number of the symbol's last event; 0 before the first."""
-        return self._floor.books[symbol].symbol_seq
+        return self._book(symbol).symbol_seq
 
     def known(self, account: AccountId, client_id: ClientId) -> Known | None:
         """Return what is remembered of a request; `account` is `ADMIN` for the keys of admin commands."""

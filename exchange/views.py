@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from exchange.book import LIMIT, STOP, STOP_LIMIT, BookSide, Order
 from exchange.types import AccountId, Lots, OrderId, Side, Symbol, Ticks, TimeInForce
+from kernel.errors import InputError
 from kernel.time import Instant
+
+_NAMED: Final = 20
+"""Symbols that an error lists; an exchange may have thousands."""
+
+
+class UnknownSymbolError(InputError, KeyError):
+    """A question was about a symbol that this engine does not list. A `KeyError` too: what is asked is a mapping."""
+
+    def __init__(self, symbol: object, listed: Iterable[str]) -> None:
+        names = sorted(listed)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        super().__init__(
+            f"symbol {str(symbol)[:70]!r}", "is not listed", right=f"there are {', '.join(names[:_NAMED])}{more}"
+        )
+
+    def __str__(self) -> str:
+        """Return the sentence; a `KeyError` would quote it."""
+        return str(self.args[0])
 
 
 class OrderStatus(StrEnum):
