@@ -25,6 +25,7 @@ from control.desk import Desk
 from control.errors import NotFoundError, RefusedByRailError
 from control.intake import Intake
 from control.telemetry import ControlInstruments
+from exchange.adapters.http import words_of_no_route
 from exchange.ports import Exposition
 from incidents.signals import BODY_BYTES_MAX, parse_webhook
 from kernel.errors import InputError, PermanentError, TemporaryError
@@ -160,8 +161,7 @@ def _wrapped(endpoint: Endpoint, secret: str) -> Endpoint:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    what = "cannot be asked so" if status == 405 else "is not known here"  # noqa: PLR2004 - HTTP: method not allowed
-    return _problem(status, f"{request.method} {request.url.path[:100]} {what}")
+    return _problem(status, words_of_no_route(request, status))
 
 
 async def _fault(request: Request, error: Exception) -> Response:

@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -37,8 +38,8 @@ from exchange.adapters.disconnect import DisconnectCancels
 from exchange.adapters.door import Door, Heads, RequestIds, heads_of
 from exchange.adapters.engine_client import Engines
 from exchange.adapters.gateway_openapi import order_paths, order_schemas, other_paths, security_schemes
-from exchange.adapters.http import MAX_BODY_BYTES, common_routes
-from exchange.adapters.order_desk import ENGINE_TIMEOUT_S, OrderDesk, Verdict, budget_of, problem
+from exchange.adapters.http import MAX_BODY_BYTES, common_routes, json_response, words_of_no_route
+from exchange.adapters.order_desk import ENGINE_TIMEOUT_S, OrderDesk, Problem, Verdict, budget_of, problem
 from exchange.adapters.order_socket import ORDER_SOCKET, OrderSockets
 from exchange.adapters.orders_json import BadOrderError, read_cancel, read_mass_cancel, read_place, read_replace
 from exchange.adapters.tokens import SharedSecret, SignedTokens, TokenError
@@ -69,6 +70,13 @@ class _Reply(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[_Header, ...] = ()
     command: ParticipantCommand | None = None
     """What was asked, when it was understood and is no look-up."""
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """Answer what no route takes as every other error is told."""
+    assert isinstance(error, HTTPException)
+    words = words_of_no_route(request, error.status_code)
+    return json_response(Problem(RequestOutcome.BAD_REQUEST, words), error.status_code, error.headers)
 
 
 class _GoneError(Exception):
@@ -102,6 +110,7 @@ class Gateway(FastAPI):
         what is traded, `calendar` when.
         """
         super().__init__(title="Order entry", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+        self.add_exception_handler(HTTPException, _no_route)
         self._engine: Final = engine
         self._meter: Final = telemetry
         self._door: Final = Door(SharedSecret(trade_secret) if trade_secret else None, tokens)

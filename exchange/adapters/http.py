@@ -13,6 +13,8 @@ from typing import Final, Protocol
 
 import msgspec
 import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -103,7 +105,12 @@ class HttpServer:
     def __init__(
         self, app: ASGIApp, listener: socket.socket, *, sockets: bool = False, ping_s: float | None = None
     ) -> None:
-        """Serve `app`; with `sockets` WebSockets too, each pinged every `ping_s` and cut off when it misses one."""
+        """Serve `app`; with `sockets` WebSockets too, each pinged every `ping_s` and cut off when it misses one.
+
+        An application that says nothing of its own about routes it does not have tells it as every other error.
+        """
+        if type(app) is Starlette:
+            app.exception_handlers.setdefault(HTTPException, no_route)
         self.port: int = listener.getsockname()[1]
         self._listener = listener
         config = uvicorn.Config(
@@ -167,6 +174,18 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
 def problem(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer that says what is wrong."""
     return json_response({"error": error}, status, headers)
+
+
+async def no_route(request: Request, error: Exception) -> Response:
+    """Answer a request that no route takes: 404, or 405 where another method is taken."""
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, words_of_no_route(request, error.status_code), error.headers)
+
+
+def words_of_no_route(request: Request, status: int) -> str:
+    """Return the sentence of a 404 or 405."""
+    what = "cannot be asked so" if status == 405 else "is not known here"  # noqa: PLR2004 - HTTP: method not allowed
+    return f"{request.method} {request.url.path[:100]} {what}"
 
 
 async def read_body(request: Request) -> bytes:

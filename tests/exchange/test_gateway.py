@@ -222,3 +222,18 @@ async def test_the_document_names_every_order_route():
             "/v1/orders/by-client-id/{account}/{client_id}",
         }
         assert "PlaceBody" in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/nothing/here", 404, "GET /nothing/here is not known here"),
+        ("POST", "/v1/calendar", 405, "POST /v1/calendar cannot be asked so"),
+    ],
+)
+async def test_what_no_route_takes_is_told_as_every_other_error(tmp_path, method, path, status, words):
+    async with plant(tmp_path) as (_, front):
+        told, body, headers = await front.call(method, path)
+    assert (told, body) == (status, {"status": "bad_request", "error": words})
+    assert headers["X-Request-Id"]
+    assert ("GET" in headers.get("Allow", "")) == (status == 405)
