@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +48,23 @@ def matcher_of(text: str) -> dict[str, Any]:
         except re.error as error:
             raise InputError(f"matcher {text[:60]!r}", f"is no regular expression: {error.msg}") from None
     return {"name": name, "value": value, "isRegex": "~" in relation, "isEqual": not relation.startswith("!")}
+
+
+def refuse_unknown(matchers: Sequence[str], alerts: Collection[str]) -> None:
+    """Refuse a silence for an alert that no rule has: a slip of the pen would keep nothing quiet, and say that it does.
+
+    Raises:
+        InputError: a matcher asks for an `alertname` that none of `alerts` has; names a near one.
+    """
+    for text in matchers:
+        asked = matcher_of(text)
+        if asked["name"] != "alertname" or not asked["isEqual"]:
+            continue
+        wanted = re.compile(asked["value"] if asked["isRegex"] else re.escape(asked["value"]))
+        if not any(wanted.fullmatch(name) for name in alerts):
+            near = difflib.get_close_matches(asked["value"], sorted(alerts), n=1)
+            right = f"did you mean {near[0]}?" if near else "`tapewatch alerts check` knows the rules"
+            raise InputError(f"matcher {text[:60]!r}", "fits no alert of the rules", right=f"{right} --even-so sets it")
 
 
 def add(

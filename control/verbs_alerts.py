@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -43,9 +44,15 @@ _NOBODY_SAID: Final = "nobody: control's page shows it"
 
 def complete_alert(incomplete: str) -> list[str]:
     """Offer the names of the alerts."""
-    from control.routing import rule_labels
+    return starting(_alerts(), incomplete)
 
-    return starting([*rule_labels(), "IncidentNeedsPerson"], incomplete)
+
+def _alerts() -> list[str]:
+    """Return the names of all alerts that can fire here: the rules', and control's own."""
+    from control.routing import rule_labels
+    from monitor.routing.model import NEEDS_PERSON
+
+    return [*rule_labels(), NEEDS_PERSON]
 
 
 class Told(msgspec.Struct, kw_only=True):
@@ -225,8 +232,10 @@ def _labels(alert: str, given: Sequence[str], known: Mapping[str, Mapping[str, s
     if alert and labels.get("alertname", alert) != alert:
         raise InputError("--label alertname", f"is not {alert}", right="name the alert once")
     if alert and alert not in known and "team" not in labels:
+        near = difflib.get_close_matches(alert, sorted(known), n=1)
+        right = "name its labels: --label team=... --label level=1"
         raise InputError(
-            alert[:60], "no rule has such an alert", right="name its labels: --label team=... --label level=1"
+            alert[:60], "no rule has such an alert", right=f"did you mean {near[0]}? Else {right}" if near else right
         )
     if not name and not labels:
         return {}
@@ -354,6 +363,8 @@ def silence_add(
     edit: Annotated[str, typer.Option(help="Id of a silence to give another end; its matchers stay.")] = "",
     by: By = "",
     state: State = None,
+    *,
+    even_so: Annotated[bool, typer.Option("--even-so", help="Also for an alert that no rule of ours has.")] = False,
 ) -> None:
     """Silence what fits every matcher, for a while; prints the id, which an edited silence may get a new one of."""
     from control import silences
@@ -366,7 +377,11 @@ def silence_add(
             "longest": _duration("--max", longest),
         }  # fmt: skip
         url = _alertmanager(state)
-        return silences.edit(url, edit, **given) if edit else silences.add(url, matchers, **given)
+        if edit:
+            return silences.edit(url, edit, **given)
+        if not even_so:
+            silences.refuse_unknown(matchers, _alerts())
+        return silences.add(url, matchers, **given)
 
     out.print(markup(guarded(work)))
 

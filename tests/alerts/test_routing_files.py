@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from control import routing
+from control import routing, silences
 from control.settings import load_settings
 from exchange.calendar import PhaseName
 from kernel.errors import InputError
@@ -391,7 +391,7 @@ def test_the_terminal_says_who_is_told_and_why_others_are_silent(tmp_path, monke
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("routes", "EngineDwn"), "no rule has such an alert"),
+        (("routes", "EngineDwn"), "no rule has such an alert; did you mean EngineDown? Else name its labels"),
         (("routes", "--label", "x"), "write key=value"),
         (("routes", "--label", "a=b", "--label", "a=c"), "a is given twice"),
         (("routes", "EngineDown", "--at", "noon"), "--at"),
@@ -420,6 +420,25 @@ def test_every_verb_of_the_group_shows_an_example(verb):
     code, said, _ = run("alerts", *verb.split(), "--help")
     assert code == 0
     assert "Example: tapewatch alerts" in said
+
+
+@pytest.mark.parametrize(
+    ("matcher", "right"),
+    [
+        ("alertname=EngineDwn", "did you mean EngineDown? --even-so sets it"),
+        ("alertname=~Enginne.*", "fits no alert of the rules"),
+        ("alertname=xyzzy", "`tapewatch alerts check` knows the rules"),
+    ],
+)
+def test_a_silence_for_an_alert_that_no_rule_has_is_refused_with_a_near_name(matcher, right):
+    with pytest.raises(InputError, match="fits no alert of the rules") as told:
+        silences.refuse_unknown(["team=x", matcher], ["EngineDown", "GatewayDown"])
+    assert right in str(told.value)
+
+
+@pytest.mark.parametrize("matcher", ["alertname=EngineDown", "alertname=~Eng.*", "alertname!=Nothing", "symbol=ACME"])
+def test_a_silence_for_what_the_rules_have_or_for_other_labels_is_taken(matcher):
+    silences.refuse_unknown([matcher], ["EngineDown"])
 
 
 def test_silences_need_an_estate_that_runs(tmp_path):
