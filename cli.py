@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -60,6 +61,7 @@ from control.terminal import (
     status_of,
     who,
 )
+from kernel.errors import TapewatchError
 
 if TYPE_CHECKING:
     from control.estate import Estate
@@ -219,13 +221,19 @@ def doctor(state: State = None, estate: Kept = None, *, as_json: AsJson = False)
 
 
 @fault_app.command("list")
-def fault_list(on: On = None, estate: Kept = None, *, as_json: AsJson = False) -> None:
-    """Show what can be broken."""
-    known = faults.catalog(guarded(lambda: load_settings(on=on, estate=estate)).place)
+def fault_list(on: On = None, estate: Kept = None, state: State = None, *, as_json: AsJson = False) -> None:
+    """Show what can be broken, and in a running estate what its processes suffer now."""
+    settings = guarded(lambda: load_settings(on=on, estate=estate, state=state))
+    place, active = settings.place, dict[str, dict[str, str]]()
+    with contextlib.suppress(TapewatchError):  # where no estate runs nothing is broken
+        plant = faults.connect(settings.state)
+        active = faults.active(plant)
+        place = place if on or estate else plant.addresses.place
+    known = faults.catalog(place)
     if as_json:
-        print_json([faults.described(fault) for fault in known.values()])
+        print_json([{**faults.described(fault), "now": active.get(fault.name, {})} for fault in known.values()])
     else:
-        print_faults(list(known.values()))
+        print_faults(list(known.values()), active)
 
 
 @fault_app.command("inject")

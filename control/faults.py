@@ -5,6 +5,7 @@ Three ways: a signal through the estate, a fault inside a role (it forgets it wh
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final
 import msgspec
 
 from control.addresses import load_addresses, write_atomically
+from control.calls import call
 from control.child import now
 from control.config import load_config
 from control.errors import RefusedByRailError
@@ -20,7 +22,7 @@ from control.failpoints import Failpoint
 from control.fault import Change, Fault, Plant
 from control.layout import Layout
 from control.state_dir import is_held, read_secret
-from kernel.errors import InputError, TemporaryError
+from kernel.errors import InputError, TapewatchError, TemporaryError
 from kernel.time import Instant
 
 
@@ -159,6 +161,7 @@ _CATALOG: Final = (
     Fault("control-crash", "Control kills itself at that point of its next action (before-effect, after-effect).",
           "it happens once; the estate starts control again", "control-1", "before-effect", _arm, _disarm),
 )  # fmt: skip
+_LOOK_S: Final = 1.0
 _NUMBERS: Final = {
     "load-surge": 1_000.0, "settlement-slow": 3_600.0, "engine-slow-sync": 60.0,
     "engine-sync-creep": 1_000.0, "memory-leak": 10_000.0, "feed-conflation": 1.0,
@@ -281,6 +284,21 @@ def clear(plant: Plant, name: str, *, target: str = "") -> str:
 def _symbols(layout: Layout) -> list[str]:
     known = msgspec.json.decode((layout.root / "instruments.json").read_bytes())
     return [str(instrument["symbol"]) for instrument in (known["instruments"] if isinstance(known, dict) else known)]
+
+
+def active(plant: Plant) -> dict[str, dict[str, str]]:
+    """Return what the processes of a running estate say they suffer now: target to value, by the fault's name.
+
+    A signal and a held process are no switch that a process could tell of; a process that does not answer says nothing.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for replicas in plant.addresses.workloads.values():
+        for replica in replicas:
+            with contextlib.suppress(TapewatchError):
+                told = call("GET", f"{replica.url}/admin/faults", token=plant.admin, timeout_s=_LOOK_S)
+                for name, value in told["active"].items() if isinstance(told, dict) else ():
+                    found.setdefault(name, {})[replica.id] = "" if value is None else f"{value}"
+    return found
 
 
 def described(fault: Fault) -> dict[str, str]:

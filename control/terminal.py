@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -233,11 +233,13 @@ def print_checks(checks: Sequence[Check]) -> None:
     out.print(table)
 
 
-def print_faults(faults: Sequence[Fault]) -> None:
-    """Print what can be broken."""
+def print_faults(faults: Sequence[Fault], active: Mapping[str, Mapping[str, str]]) -> None:
+    """Print what can be broken, and what is: `active` tells it by a fault's name."""
     table = Table()
-    for column in ("fault", "what it does", "at", "size", "ends by"):
+    for column in ("fault", "what it does", "at", "size", "ends by", *(["now at"] if active else [])):
         table.add_column(column)
     for fault in faults:
-        table.add_row(fault.name, fault.what, fault.target, fault.value, fault.cleared_by)
+        struck = ", ".join(f"{at} ({value})" if value else at for at, value in active.get(fault.name, {}).items())
+        words = (fault.name, fault.what, fault.target, fault.value, fault.cleared_by, *([struck] if active else []))
+        table.add_row(*map(escape, words), style="yellow" if struck else "")
     out.print(table)

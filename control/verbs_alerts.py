@@ -355,7 +355,7 @@ def _refuse(where: str, problem: str, right: str) -> None:
 
 
 @silence_app.command("add", epilog='Example: tapewatch alerts silence add alertname=FeedDown --why "planned" --for 30m')
-def silence_add(
+def silence_add(  # noqa: PLR0913 - a verb's options
     matchers: Annotated[list[str], typer.Argument(help="Such as alertname=FeedDown or symbol=~A.+.")],
     why: Annotated[str, typer.Option(help="Why; kept with the silence.")],
     length: Annotated[str, typer.Option("--for", help="How long, such as 30m.")] = "1h",

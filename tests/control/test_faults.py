@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
+from msgspec import structs
+from starlette.applications import Starlette
 
 from control import faults
 from control.addresses import Addresses, ReplicaAddress, url_of
@@ -11,6 +14,7 @@ from control.errors import RefusedByRailError
 from control.fault import Plant
 from control.layout import Layout
 from exchange.adapters.engine_server import ENGINE_FAULTS
+from exchange.adapters.http import Faults, HttpServer, listen
 from exchange.adapters.market_data_server import FEED_FAULTS
 from exchange.adapters.settlement_server import SETTLEMENT_FAULTS
 from kernel.errors import InputError, TemporaryError
@@ -90,3 +94,24 @@ def test_a_fault_that_could_not_be_injected_is_not_recorded(tmp_path):
     with pytest.raises(TemporaryError, match="does not answer"):
         faults.inject(made, "settlement-slow")
     assert not faults.record(made.layout).exists()
+
+
+async def test_a_running_estate_is_asked_what_its_processes_suffer_and_who_is_silent_is_left_out(tmp_path):
+    suffering = Faults(frozenset({"settlement-slow", "memory-leak"}), allowed=True)
+    server = HttpServer(Starlette(routes=suffering.routes("admin-secret")), listen(0))
+    await server.start()
+    try:
+        calm = plant(tmp_path)
+        silent = ReplicaAddress("settlement-2", calm.addresses.estate)
+        replicas = (ReplicaAddress("settlement-1", url_of(server.port)), silent)
+        made = Plant(calm.layout, structs.replace(calm.addresses, workloads={"settlement": replicas}), "admin-secret")
+        assert await asyncio.to_thread(faults.active, made) == {}
+        await asyncio.to_thread(faults.inject, made, "settlement-slow", value="2.5")
+        await asyncio.to_thread(faults.inject, made, "memory-leak")
+        assert await asyncio.to_thread(faults.active, made) == {
+            "settlement-slow": {"settlement-1": "2.5"}, "memory-leak": {"settlement-1": "12.0"},
+        }  # fmt: skip
+        await asyncio.to_thread(faults.clear, made, "settlement-slow")
+        assert await asyncio.to_thread(faults.active, made) == {"memory-leak": {"settlement-1": "12.0"}}
+    finally:
+        await server.stop()
