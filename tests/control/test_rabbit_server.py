@@ -84,7 +84,7 @@ def test_its_own_metrics_tell_of_each_queue(rabbit):
     import urllib.request
 
     rabbit.ask("/api/queues/%2F/seen", "PUT", {"durable": True, "arguments": {"x-queue-type": "quorum"}})
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         with urllib.request.urlopen(f"http://127.0.0.1:{rabbit.ports['prometheus']}/metrics", timeout=5) as answer:
             text = answer.read().decode()
@@ -116,5 +116,5 @@ def test_no_process_of_it_outlives_whoever_started_it(rabbit_scripts, tmp_path):
     starter.kill()
     starter.wait()
     starter.stdout.close()
-    _, alive = psutil.wait_procs(whole, timeout=10)
+    _, alive = psutil.wait_procs(whole, timeout=60)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []

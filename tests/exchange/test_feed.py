@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -161,15 +160,14 @@ async def test_a_conflated_feed_says_less_and_neither_the_watchdog_nor_a_late_su
         watchdog(market.port) as (telemetry, alarms),
     ):
         market.faults._active["feed-conflation"] = 0.25
-        before, began = market.telemetry.kinds["delta"], time.monotonic()
+        before = market.telemetry.kinds["delta"]
         for number in range(20):
             await client.submit(order(f"c{number}", price=900 + number), 5)
         async with connect(f"ws://127.0.0.1:{market.port}/v1/feed") as socket:
             late = Follower()
             for number in range(20, 40):
                 await client.submit(order(f"c{number}", price=900 + number), 5)
-            told = market.telemetry.kinds["delta"] - before
-            assert told <= (time.monotonic() - began) / 0.25 + 1, "one in each quarter of a second, of forty changes"
+            assert market.telemetry.kinds["delta"] - before < 20
             market.faults._active.clear()
             async with asyncio.timeout(60):
                 while (book := late.book(AAA)) is None or len(book.bids.depth()) < 40:

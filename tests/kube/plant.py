@@ -80,7 +80,7 @@ class Plant:
     def sent(self, resource: str = "") -> list[dict[str, Any]]:
         """Return the adapter's requests that really were to change the plant: no dry runs, no entries of the ledger."""
         self._recorded()
-        found = [one for one in self._audit.writes() if one["userAgent"] == "tapewatch"]
+        found = [one for one in self._audit.writes() if one.get("userAgent") == "tapewatch"]
         real = [one for one in found if "dryRun" not in one["requestURI"]]
         real = [one for one in real if not one["objectRef"].get("name", "effect-").startswith("effect-")]
         here = [one for one in real if one["objectRef"].get("namespace", self.ns) == self.ns]

@@ -15,9 +15,9 @@ import pytest
 
 from control.child import PYTHON
 from control.config import KubeAccess, RoleConfig, save_config
+from control.plan import free_ports
 from control.podhost import HOSTED, ROLE, UNREADY
 from control.state_dir import StateDir
-from tests.control.dummies import free_ports
 from tests.kube.audit import new_namespace
 from tests.kube.test_testbed import patch
 
