@@ -149,7 +149,9 @@ class Plant:
             status, wanted = found.get("status", {}), found["spec"]["replicas"]
             seen = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
             ready = status.get("readyReplicas", 0) == wanted == status.get("replicas", 0)
-            return bool(seen and ready) and len(self.pods(name)) == wanted
+            # A new generation is seen before the first of its pods is made.
+            renewed = status.get("updatedReplicas", 0) == wanted
+            return bool(seen and ready and renewed) and len(self.pods(name)) == wanted
 
         self.cluster.wait(f"{name} settles", settled)
 
