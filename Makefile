@@ -30,6 +30,7 @@ servers: setup ## Have the real servers that tests need: Elasticsearch, Kafka, F
 estate: ## Have all that `tapewatch up --estate distributed` stands on: Kafka, PostgreSQL, RabbitMQ, HAProxy, Zipkin
 	@ESTATE_REQUIRED=1 ./scripts/setup.sh
 	@$(BIN)/tapewatch servers build kafka zipkin
+	@$(BIN)/tapewatch doctor --estate distributed
 
 elastic: setup ## Start a real Elasticsearch here, set up for the logs; the first time it is fetched
 	@$(BIN)/tapewatch elk up

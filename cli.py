@@ -212,11 +212,12 @@ def status(state: State = None, *, as_json: AsJson = False) -> None:
 @app.command(epilog=EXIT_CODES)
 def doctor(state: State = None, estate: Kept = None, *, as_json: AsJson = False) -> NoReturn:
     """Say what is missing on this machine and how to get it."""
-    checks = doctor_room.examine(guarded(lambda: load_settings(state=state, estate=estate)))
+    settings = guarded(lambda: load_settings(state=state, estate=estate))
+    checks = doctor_room.examine(settings)
     if as_json:
         print_json(checks)
     else:
-        print_checks(checks)
+        print_checks(checks, estate=settings.estate)
     raise typer.Exit(DONE if all(check.ok for check in checks) else FAILED)
 
 

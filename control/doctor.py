@@ -5,37 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
-import psutil
-
+from control.doctor_services import Check, examine_services
 from control.layout import Layout
 from control.plan import choose_ports
-from control.server_plan import services
 from control.settings import Settings
 from control.state_dir import describe_holder
 from exchange import __path__ as exchange_path
 from exchange.adapters.compiled import running
-from kernel.errors import PermanentError, TapewatchError
+from kernel.errors import PermanentError
 
 DISK_BYTES: Final = 1_000_000_000
 """Six hours of samples, journals and logs at the default load stay below a gigabyte."""
-
-SERVICES_MB: Final = 3_000
-"""Three brokers, two databases, RabbitMQ, Zipkin and their hosts, with half as much again for the exchange."""
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One finding."""
-
-    name: str
-    ok: bool
-    found: str
-    get: str = ""
-    """How to get what is missing."""
 
 
 def examine(settings: Settings) -> list[Check]:
@@ -54,7 +37,7 @@ def examine(settings: Settings) -> list[Check]:
             "apt-get install prometheus-node-exporter (boards and alerts of the machine have no data without it)",
         ),
         _program("setpriv", "setpriv", "apt-get install util-linux"),
-        *_services(settings),
+        *examine_services(settings),
         _ports(settings),
         _state(settings.state),
         _disk(settings.state),
@@ -79,44 +62,6 @@ def _matching() -> Check:
 def _program(name: str, program: str, get: str) -> Check:
     path = shutil.which(program)
     return Check(name, path is not None, path or f"{program} is not on PATH", get)
-
-
-def _services(settings: Settings) -> list[Check]:
-    """Look for what a distributed estate stands on; nothing is looked for when it is embedded."""
-    asked = {one.name for one in services(settings)}
-    if not asked:
-        return []
-    from control.servers import kafka, postgres, zipkin
-
-    free_mb = psutil.virtual_memory().available // 1_000_000
-    found: list[tuple[str, Callable[[], Path | None], str]] = [
-        ("kafka", lambda: kafka.find(settings.kafka_home), "make estate, or tapewatch servers build kafka"),
-        ("postgres", lambda: postgres.find(settings.postgres), "make estate, or apt-get install postgresql"),
-        ("rabbitmq", lambda: _debian("rabbitmq-server"), "make estate, or apt-get install rabbitmq-server"),
-        ("zipkin", lambda: zipkin.find(settings.zipkin), "make estate, or tapewatch servers build zipkin"),
-        ("edge", lambda: _debian(settings.edge), f"make estate, or apt-get install {settings.edge}"),
-    ]
-    checks = [_service(name, look, get) for name, look, get in found if name in asked]
-    if asked & {"kafka", "zipkin"}:
-        checks.append(_program("java", "java", "make estate, or apt-get install openjdk-17-jre-headless"))
-    return [
-        *checks,
-        Check("memory", free_mb >= SERVICES_MB, f"{free_mb} MB available", f"free {SERVICES_MB} MB for the services"),
-    ]
-
-
-def _service(name: str, look: Callable[[], Path | None], get: str) -> Check:
-    try:
-        path = look()
-    except TapewatchError as error:  # the one that a setting names is none
-        return Check(name, ok=False, found=str(error), get=get)
-    return Check(name, path is not None, str(path or "not there"), get)
-
-
-def _debian(program: str) -> Path | None:
-    """Return where a program lies that Debian keeps off the PATH of most users."""
-    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
-    return Path(path) if path else None
 
 
 def _ports(settings: Settings) -> Check:

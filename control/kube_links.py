@@ -9,6 +9,7 @@ import psutil
 
 from control.kube_witness import KubeWitness, Write, is_ready
 from control.scenario import Link
+from control.witness import Witness
 
 See = Callable[[KubeWitness, Link], str | None]
 
@@ -61,14 +62,23 @@ def _resumed_or_asked(witness: KubeWitness, link: Link) -> str | None:
     return f"handed over: {asked[0]['text']}" if ended and asked else None
 
 
+def keys_of_actions(witness: Witness, link: Link) -> tuple[set[str], list[str]]:
+    """Return the keys of what was asked of a link's workload, and those of what was done, one for each time.
+
+    A busy machine brings other incidents, whose runbooks act elsewhere: what they do is no second effect.
+    """
+    asked = {str(entry["data"]["key"]) for entry in witness.actions("action_asked", link.workload, link.replica)}
+    told = witness.actions("action_done", link.workload, link.replica)
+    return asked, [str(entry["data"]["key"]) for entry in told if entry["data"]["ok"]]
+
+
 def _effects(witness: KubeWitness, link: Link) -> str | None:
     """As many pods came as actions were done, and the audit log has as many writes."""
     before = witness.workloads_first.get(link.workload)
     if before is None:
         return None
     come = len(witness.uids_seen[link.workload]) - len(before.replicas)
-    asked = {entry["data"]["key"] for entry in witness.entries("action_asked")}
-    done = [entry for entry in witness.entries("action_done") if entry["data"]["ok"]]
+    asked, done = keys_of_actions(witness, link)
     wrote = _writes(witness, link)
     if not come == len(asked) == len(done) == len(wrote) == link.count:
         return None

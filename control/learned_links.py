@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from control.kube_links import keys_of_actions
 from control.scenario import Link, families
 from control.witness import Witness
 from kernel.time import from_rfc3339
@@ -65,6 +66,9 @@ def why_not(witness: Witness, link: Link) -> str:
         case "cause":
             named = [f"{one['service'] or 'outside'} ({one.get('metric', '')})" for _, one in _leaders(witness)]
             return f"first was {', '.join(named)}" if named else ""
+        case "effects":
+            asked, done = keys_of_actions(witness, link)
+            return f"{len(done)} done of {len(asked)} asked; processes seen {witness.pids_seen.get(link.replica, [])}"
         case _:
             return ""
 

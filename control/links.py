@@ -9,6 +9,7 @@ from typing import Any, Final
 import psutil
 
 from control import kube_links, learned_links
+from control.kube_links import keys_of_actions
 from control.kube_witness import KubeWitness
 from control.scenario import Link
 from control.witness import Witness
@@ -201,9 +202,8 @@ def _effects(witness: Witness, link: Link) -> str | None:
         return None
     replicas = [replica.id for replica in before.replicas if not link.replica or replica.id == link.replica]
     starts = sum(len(witness.pids_seen.get(replica, ())) - 1 for replica in replicas)
-    asked = {entry["data"]["key"] for entry in witness.entries("action_asked")}
-    done = [entry for entry in witness.entries("action_done") if entry["data"]["ok"]]
-    if starts != link.count or len(done) != link.count or len(asked) != link.count:
+    asked, done = keys_of_actions(witness, link)
+    if not starts == len(asked) == len(done) == link.count:
         return None
     return f"{starts} new process of {', '.join(replicas)}, {len(done)} action done for {len(asked)} asked"
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from control import killswitch
 from control.calls import call
-from control.doctor import Check
+from control.doctor_services import Check
 from control.errors import BadRequestError, NotFoundError, RefusedByRailError
 from control.fault import Fault, Plant
 from control.layout import Layout
@@ -222,8 +222,8 @@ def _headlines(status: dict[str, Any]) -> Iterable[tuple[str, str]]:
         yield "incidents", f"{incidents['open']} unresolved{wait}"
 
 
-def print_checks(checks: Sequence[Check]) -> None:
-    """Print what the doctor found."""
+def print_checks(checks: Sequence[Check], *, estate: str) -> None:
+    """Print what the doctor found that such an estate needs."""
     table = Table()
     for column in ("needed", "", "found", "how to get it"):
         table.add_column(column)
@@ -231,6 +231,8 @@ def print_checks(checks: Sequence[Check]) -> None:
         mark = "[green]ok[/]" if check.ok else "[red]missing[/]"
         table.add_row(check.name, mark, escape(check.found), "" if check.ok else check.get)
     out.print(table)
+    if estate != "distributed":
+        out.print("a distributed estate needs servers besides: tapewatch doctor --estate distributed")
 
 
 def print_faults(faults: Sequence[Fault], active: Mapping[str, Mapping[str, str]]) -> None:

@@ -142,3 +142,12 @@ class Witness:
         """Return every entry of a kind of every incident, in the order of their times."""
         found = [entry for timeline in self.timelines.values() for entry in timeline if entry["kind"] == kind]
         return sorted(found, key=lambda entry: int(entry["at"]))
+
+    def actions(self, kind: str, workload: str, replica: str = "") -> list[Mapping[str, Any]]:
+        """Return the entries of actions on a workload, or on one replica of it."""
+        return [
+            entry
+            for entry in self.entries(kind)
+            if entry["data"]["action"].get("workload") == workload
+            and (not replica or entry["data"]["action"].get("replica") == replica)
+        ]

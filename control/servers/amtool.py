@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
-import time
 from pathlib import Path
 from typing import Final
 
-from control.servers.go_module import GoModule, build, check_go
-from control.servers.store import Tell, cache, elapsed, publish, tell, work_place
+from control.servers.go_module import GoModule, built, kept
+from control.servers.store import Tell
 
 MODULE: Final = "github.com/prometheus/alertmanager"
 VERSION: Final = "v0.34.2"
@@ -23,17 +21,14 @@ _MODULE: Final = GoModule(
     package="./cmd/amtool",
     go=(1, 26),
     ldflags=f"-s -w -X github.com/prometheus/common/version.Version={VERSION.removeprefix('v')}",
+    need_bytes=1_500_000_000,
+    takes="one to three minutes on two cores, 30 MB in the end",
 )
-_NEED_BYTES: Final = 1_500_000_000
-
-
-def _target() -> Path:
-    return cache() / f"amtool-{VERSION.removeprefix('v')}-{re.sub(r'[^A-Za-z0-9]', '', SUM)[2:12]}"
 
 
 def find() -> Path | None:
     """Return the program in the cache; None when it is not built. The one on PATH is Debian's, and too old."""
-    return _target() if os.access(_target(), os.X_OK) else None
+    return kept(_MODULE) if os.access(kept(_MODULE), os.X_OK) else None
 
 
 def find_or_build(say: Tell | None = None) -> Path:
@@ -42,17 +37,4 @@ def find_or_build(say: Tell | None = None) -> Path:
     Raises:
         PermanentError: it cannot be built; says what to install, or the build's last words.
     """
-    found = find()
-    if found is not None:
-        return found
-    say = say or tell
-    check_go(_MODULE)
-    target = _target()
-    with work_place("amtool", _NEED_BYTES, say) as work:
-        if os.access(target, os.X_OK):
-            return target
-        say(f"building amtool {VERSION} from sources, once: one to three minutes on two cores, 30 MB in the end")
-        began = time.monotonic()
-        publish(build(_MODULE, work), target)
-    say(f"built {target} in {elapsed(began)}")
-    return target
+    return built(_MODULE, say)

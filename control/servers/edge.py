@@ -18,8 +18,8 @@ from typing import Final, Literal, cast
 import psutil
 
 from control.addresses import HOST
-from control.child import tied
 from control.plan import holder_of, is_free
+from control.servers.local_server import finish, last_words_of, spawn, wait_until_it_serves
 from kernel.errors import InputError, PermanentError, TemporaryError
 
 DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"
@@ -29,7 +29,6 @@ READY_WITHIN_S: Final = 20.0
 SELF: Final = "/health/edge"
 """Answered by the edge itself, whatever the gateways do."""
 _SBIN: Final = "/usr/sbin"
-_STEP_S: Final = 0.05
 _GRACE_S: Final = 5.0
 _SOCKET_S: Final = 0.8
 _ANSWER: Final = 65_536
@@ -193,11 +192,10 @@ class Edge:
             argv = [str(self._program), "-p", str(place.directory), "-e", "stderr", "-c", str(path)]
         try:
             with self._output.open("wb") as output:
-                self._process = subprocess.Popen(
-                    tied(argv), cwd=place.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                    start_new_session=True,
-                )  # fmt: skip
-            self._wait(time.monotonic() + within_s)
+                self._process = spawn(place.balancer, argv, output, place.directory)
+            wait_until_it_serves(
+                place.balancer, self._process, self._why_not, self.last_words, until_s=time.monotonic() + within_s
+            )
         except BaseException:
             self.close()
             raise
@@ -206,11 +204,7 @@ class Edge:
         """End it: connections that have something under way may finish it."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM if self.place.balancer == "haproxy" else signal.SIGQUIT)
-            try:
-                self._process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            finish(self._process, _GRACE_S)
             self._process = None
             self._end_workers()
         if self._short.name:
@@ -240,12 +234,7 @@ class Edge:
 
     def last_words(self) -> str:
         """Return what it wrote last, for error messages."""
-        try:
-            lines = self._output.read_text(errors="replace").splitlines()
-        except OSError:
-            return "(its output cannot be read)"
-        telling = [line for line in lines if "ALERT" in line or "emerg" in line or "error" in line.lower()] or lines
-        return " / ".join(telling[-4:])[:600] or "(it wrote nothing)"
+        return last_words_of([self._output], ("ALERT", "emerg", "error", "Error", "ERROR"))
 
     def _end_workers(self) -> None:
         """End workers of an nginx whose master was killed: they would go on serving, and hold the port."""
@@ -260,20 +249,12 @@ class Edge:
     def _output(self) -> Path:
         return self.place.directory / f"{self.place.balancer}.out"
 
-    def _wait(self, until_s: float) -> None:
-        assert self._process is not None
-        while time.monotonic() < until_s:
-            if self._process.poll() is not None:
-                raise PermanentError(
-                    f"{self.place.balancer} ended with exit code {self._process.returncode}: {self.last_words()}"
-                )
-            try:
-                socket.create_connection((HOST, self.place.https), timeout=_SOCKET_S).close()
-            except OSError:
-                time.sleep(_STEP_S)
-            else:
-                return
-        raise TemporaryError(f"{self.place.balancer} was not ready in time: {self.last_words()}")
+    def _why_not(self) -> str:
+        try:
+            socket.create_connection((HOST, self.place.https), timeout=_SOCKET_S).close()
+        except OSError as error:
+            return str(error)
+        return ""
 
 
 def balancer_of(word: str) -> Balancer:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from control.servers.store import SOURCE, Tell, cache, elapsed, publish, run, size_of, tell, work_place
+from control.servers.java import java
+from control.servers.maven import check_maven, fetch
+from control.servers.store import SOURCE, Tell, cache, elapsed, publish, tell, work_place
 from kernel.errors import InputError, PermanentError
 
 _LAUNCHER: Final = '#!/bin/bash\nCLI_NAME={cli}\nCLI_LIBS={libs}\nsource "`dirname "$0"`"/elasticsearch-cli\n'
@@ -102,11 +102,7 @@ def find_or_fetch(release: Release = CURRENT, named: str = "", say: Tell | None 
         return found
     say = say or tell
     java_home(release)
-    if shutil.which("mvn") is None:
-        raise PermanentError(
-            f"there is no program mvn, which fetches Elasticsearch {release.version}: install Maven (Debian: maven), "
-            "or name an unpacked Elasticsearch with TAPEWATCH_ELASTICSEARCH_HOME"
-        )
+    check_maven(f"Elasticsearch {release.version}", "name an unpacked Elasticsearch with TAPEWATCH_ELASTICSEARCH_HOME")
     target = cache() / release.name
     with work_place(f"elasticsearch-{release.version}", release.fetched_bytes + 2 * release.kept_bytes, say) as work:
         if target.is_dir():
@@ -124,14 +120,7 @@ def find_or_fetch(release: Release = CURRENT, named: str = "", say: Tell | None 
 
 def _unpack(release: Release, work: Path) -> None:
     """Fetch into a Maven repository of our own below `work`, so that the archive does not stay in the user's."""
-    shutil.copy(SOURCE / release.pom, work / "pom.xml")
-    repository, out = work / "maven", work / "out"
-    argv = ["mvn", "-B", "-q", "-C", "-f", "pom.xml", f"-Dmaven.repo.local={repository}", f"-Dout={out}"]
-    whole = release.fetched_bytes / 1e6
-    run(
-        f"fetching Elasticsearch {release.version}", [*argv, "generate-resources"], cwd=work, log=work / "maven.log",
-        progress=lambda: f"{min(size_of(repository) / 1e6, whole):.0f} of {whole:.0f} MB",
-    )  # fmt: skip
+    out = fetch(f"Elasticsearch {release.version}", release.pom, work, release.fetched_bytes)
     jar = out / "lib" / f"elasticsearch-{release.version}.jar"
     if not jar.is_file() or (release.jar_sha256 and _sha256(jar) != release.jar_sha256):
         raise PermanentError(
@@ -163,19 +152,6 @@ def java_home(release: Release = CURRENT) -> Path:
         PermanentError: there is none, or it is too old or too new.
     """
     oldest, newest = release.java
-    need = f"Java {oldest} or newer" if newest > 50 else f"Java {oldest} to {newest}"  # noqa: PLR2004 - no such yet
-    get = f"install it (Debian: openjdk-17-jre-headless), or name its directory with ES_JAVA_HOME; {need} is needed"
-    named = os.environ.get("ES_JAVA_HOME") or os.environ.get("JAVA_HOME")
-    program = str(Path(named) / "bin" / "java") if named else shutil.which("java")
-    if program is None or not os.access(program, os.X_OK):
-        raise PermanentError(f"there is no program {program or 'java'}, which runs Elasticsearch: {get}")
-    home = Path(program).resolve().parent.parent
-    said = subprocess.run([program, "-version"], check=False, capture_output=True, text=True).stderr
-    version = re.search(r'version "(?:1\.)?(\d+)', said)
-    if version is None:
-        raise PermanentError(f"{program} does not tell its version ({said.strip()[:80]}): {get}")
-    if not oldest <= int(version[1]) <= newest:
-        raise PermanentError(
-            f"{program} is Java {version[1]}, which Elasticsearch {release.version} does not run on: {get}"
-        )
-    return home
+    title = f"Elasticsearch {release.version}"
+    program = java(title, oldest=oldest, newest=newest, named_by=("ES_JAVA_HOME", "JAVA_HOME"))
+    return Path(program).resolve().parent.parent

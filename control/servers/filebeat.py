@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import time
 from pathlib import Path
 from typing import Final
 
-from control.servers.go_module import GoModule, build, check_go
-from control.servers.store import Tell, cache, elapsed, publish, tell, work_place
+from control.servers.go_module import GoModule, built, kept
+from control.servers.store import Tell
 from kernel.errors import InputError
 
 MODULE: Final = "github.com/elastic/beats/v7"
@@ -26,8 +24,9 @@ _MODULE: Final = GoModule(
     go=(1, 17),
     copied=True,
     get=", or name a program with TAPEWATCH_FILEBEAT",
+    need_bytes=3_000_000_000,
+    takes="two to four minutes on two cores, 55 MB in the end",
 )
-_NEED_BYTES: Final = 3_000_000_000
 
 
 def find(named: str = "") -> Path | None:
@@ -48,12 +47,8 @@ def find(named: str = "") -> Path | None:
     program = shutil.which("filebeat")
     if program is not None:
         return Path(program)
-    path = _target()
+    path = kept(_MODULE)
     return path if os.access(path, os.X_OK) else None
-
-
-def _target() -> Path:
-    return cache() / f"filebeat-{VERSION.removeprefix('v')}-{re.sub(r'[^A-Za-z0-9]', '', SUM)[2:12]}"
 
 
 def find_or_build(named: str = "", say: Tell | None = None) -> Path:
@@ -63,17 +58,4 @@ def find_or_build(named: str = "", say: Tell | None = None) -> Path:
         InputError: the one named is no program.
         PermanentError: it cannot be built; says what to install, or the build's last words.
     """
-    found = find(named)
-    if found is not None:
-        return found
-    say = say or tell
-    check_go(_MODULE)
-    target = _target()
-    with work_place("filebeat", _NEED_BYTES, say) as work:
-        if os.access(target, os.X_OK):
-            return target
-        say(f"building Filebeat {VERSION} from sources, once: two to four minutes on two cores, 55 MB in the end")
-        began = time.monotonic()
-        publish(build(_MODULE, work), target)
-    say(f"built {target} in {elapsed(began)}")
-    return target
+    return find(named) or built(_MODULE, say)

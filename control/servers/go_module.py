@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from control.servers.store import run
+from control.servers.store import Tell, cache, elapsed, publish, run, tell, work_place
 from kernel.errors import PermanentError
 
 
@@ -33,11 +35,42 @@ class GoModule:
     """Whether it is built in a copy: what its go.mod replaces counts in the main module only."""
     get: str = ""
     """How else it can be had, for errors."""
+    need_bytes: int = 0
+    """What its build takes of the disk."""
+    takes: str = ""
+    """How long its build takes and what is left of it, in words."""
 
 
 class _Downloaded(msgspec.Struct, rename="pascal"):
     dir: str
     sum: str
+
+
+def kept(wanted: GoModule) -> Path:
+    """Return where the program is kept; other sources have another name."""
+    marks = re.sub(r"[^A-Za-z0-9]", "", wanted.sum)[2:12]
+    return cache() / f"{wanted.title.lower()}-{wanted.version.removeprefix('v')}-{marks}"
+
+
+def built(wanted: GoModule, say: Tell | None = None) -> Path:
+    """Return the program, building it first when it is not kept yet.
+
+    Raises:
+        PermanentError: it cannot be built; says what to install, or the build's last words.
+    """
+    target = kept(wanted)
+    if os.access(target, os.X_OK):
+        return target
+    say = say or tell
+    check_go(wanted)
+    with work_place(wanted.title.lower(), wanted.need_bytes, say) as work:
+        if os.access(target, os.X_OK):
+            return target
+        say(f"building {wanted.title} {wanted.version} from sources, once: {wanted.takes}")
+        began = time.monotonic()
+        publish(build(wanted, work), target)
+    say(f"built {target} in {elapsed(began)}")
+    return target
 
 
 def check_go(wanted: GoModule) -> None:

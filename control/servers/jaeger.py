@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from control.addresses import HOST
 from control.plan import free_ports
-from control.servers.go_module import GoModule, build, check_go
-from control.servers.store import Tell, cache, elapsed, publish, tell, work_place
+from control.servers.go_module import GoModule, built, kept
+from control.servers.store import Tell
 from control.servers.trace_server import TraceServer
 from kernel.errors import InputError
 
@@ -30,8 +28,9 @@ _MODULE: Final = GoModule(
     go=(1, 25),
     copied=True,
     get=", or name a program with TAPEWATCH_JAEGER",
+    need_bytes=6_000_000_000,
+    takes="about eight minutes on two cores, 100 MB in the end",
 )
-_NEED_BYTES: Final = 6_000_000_000
 _CONFIG: Final = """\
 service:
   extensions: [jaeger_storage, jaeger_query, healthcheckv2]
@@ -83,11 +82,7 @@ def find(named: str = "") -> Path | None:
                 f"setting jaeger (TAPEWATCH_JAEGER): {named}", "is no program", right="leave it out to have one built"
             )
         return path
-    return _target() if os.access(_target(), os.X_OK) else None
-
-
-def _target() -> Path:
-    return cache() / f"jaeger-{VERSION.removeprefix('v')}-{re.sub(r'[^A-Za-z0-9]', '', SUM)[2:12]}"
+    return kept(_MODULE) if os.access(kept(_MODULE), os.X_OK) else None
 
 
 def find_or_build(named: str = "", say: Tell | None = None) -> Path:
@@ -97,26 +92,14 @@ def find_or_build(named: str = "", say: Tell | None = None) -> Path:
         InputError: the one named is no program.
         PermanentError: it cannot be built; says what to install, or the build's last words.
     """
-    found = find(named)
-    if found is not None:
-        return found
-    say = say or tell
-    check_go(_MODULE)
-    target = _target()
-    with work_place("jaeger", _NEED_BYTES, say) as work:
-        if os.access(target, os.X_OK):
-            return target
-        say(f"building Jaeger {VERSION} from sources, once: about eight minutes on two cores, 100 MB in the end")
-        began = time.monotonic()
-        publish(build(_MODULE, work), target)
-    say(f"built {target} in {elapsed(began)}")
-    return target
+    return find(named) or built(_MODULE, say)
 
 
 class Jaeger(TraceServer):
     """One Jaeger, without its page."""
 
     title = "Jaeger"
+    house = "jaeger"
     ready_within_s = READY_WITHIN_S
     health_path = "/status"
 

@@ -6,14 +6,11 @@ Each is broker and controller in one, so that three make a cluster that survives
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import psutil
@@ -21,9 +18,9 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from control.addresses import HOST
-from control.child import tied
 from control.plan import free_ports
-from control.servers.kafka import java
+from control.servers.java import java
+from control.servers.local_server import STEP_S, Housed, finish, last_words_of, spawn
 from kernel.errors import PermanentError, TemporaryError
 
 READY_WITHIN_S: Final = 90.0
@@ -32,16 +29,16 @@ CLUSTER_ID: Final = "zeaLaLg7RgCR0GIvBPbL4w"
 """Who a cluster of ours says it is, unless it is told another; sixteen bytes as Kafka writes them."""
 REPLICATED: Final = 3
 """From so many brokers on each partition has three copies, of which two must have a record before it counts."""
-_STEP_S: Final = 0.1
 _GRACE_S: Final = 20.0
-_TAIL_LINES: Final = 6
 _JAVA_FLAGS: Final = (
     "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 )  # fmt: skip
 
 
-class Cluster:
+class Cluster(Housed):
     """Brokers numbered from 1. A context manager; its processes end with the thread that started them."""
+
+    house = "kafka"
 
     def __init__(
         self,
@@ -66,10 +63,9 @@ class Cluster:
             settings: further settings of each broker by name; they come before ours.
         """
         assert brokers in {1, REPLICATED}, "two brokers have no majority to lose one of"
+        super().__init__(directory)
         self.home = home
         self.cluster_id = cluster_id
-        self._lasting = directory is not None
-        self.directory = directory.absolute() if directory is not None else Path()
         self.ids = tuple(range(1, brokers + 1))
         taken = list(ports) or free_ports(2 * brokers)
         assert len(taken) == 2 * brokers, f"{brokers} brokers need {2 * brokers} ports"
@@ -77,8 +73,6 @@ class Cluster:
         self._controllers = dict(zip(self.ids, taken[brokers:], strict=True))
         self._heap, self._settings = heap, dict(settings or {})
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self.ready_s = 0.0
-        """Seconds from the start to ready."""
 
     @property
     def bootstrap(self) -> str:
@@ -100,16 +94,6 @@ class Cluster:
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        """Start it and wait until it is ready."""
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it and remove a directory of its own."""
-        self.close()
-
     def start(self, within_s: float = READY_WITHIN_S) -> Self:
         """Start all brokers that do not run, on the data they had; returns when all are registered.
 
@@ -118,9 +102,8 @@ class Cluster:
             TemporaryError: they were not ready in time.
         """
         began = time.monotonic()
-        program = java()
-        if not self._lasting and not self.directory.name:
-            self.directory = Path(tempfile.mkdtemp(prefix="tapewatch-kafka-"))
+        program = java("Kafka")
+        self._move_in()
         try:
             self._format(program, self.ids)
             for one in self.ids:
@@ -143,7 +126,7 @@ class Cluster:
             TemporaryError: it was not ready in time.
         """
         assert broker not in self.pids, f"broker {broker} runs already"
-        program = java()
+        program = java("Kafka")
         self._format(program, (broker,))
         self._spawn(broker, program)
         if wait:
@@ -166,7 +149,7 @@ class Cluster:
             missing = {one for one in missing if not self._counts(one, wanted)}
             if not missing:
                 return
-            time.sleep(_STEP_S)
+            time.sleep(STEP_S)
         words = "; ".join(f"broker {one}: {self.last_words(one)}" for one in sorted(missing))
         raise TemporaryError(f"Kafka was not ready in {within_s:.0f} s: {words}")
 
@@ -178,25 +161,13 @@ class Cluster:
         """End brokers as a power cut would, all when none is named; their data stay."""
         self._end(signal.SIGKILL, brokers or self.ids)
 
-    def close(self) -> None:
-        """End it at once and remove its directory, if that is one of its own."""
-        self.kill()
-        if not self._lasting and self.directory.name:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory = Path()
-
     def code(self, broker: int) -> int | None:
         """Return with what exit code a broker ended by itself, less than 0 for a signal; None while it runs."""
         return self._processes[broker].poll()
 
     def last_words(self, broker: int) -> str:
         """Return what a broker wrote last, for error messages."""
-        try:
-            lines = (self.directory / f"broker-{broker}.log").read_text(errors="replace").splitlines()
-        except OSError:
-            return "(its output cannot be read)"
-        telling = [line for line in lines if "ERROR" in line or "xception" in line] or lines
-        return " / ".join(telling[-_TAIL_LINES:])[:800] or "(it wrote nothing)"
+        return last_words_of([self.directory / f"broker-{broker}.log"], ("ERROR", "xception"))
 
     # --- within -----------------------------------------------------------------------------------------------------
 
@@ -206,11 +177,7 @@ class Cluster:
             process.send_signal(number)
         until = time.monotonic() + _GRACE_S
         for process in ending:
-            try:
-                process.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            finish(process, max(0.1, until - time.monotonic()))
 
     def _counts(self, broker: int, wanted: Collection[int]) -> bool:
         """Ask a broker itself: others name one that was killed for three seconds more."""
@@ -228,7 +195,7 @@ class Cluster:
                 raise PermanentError(f"broker {one} ended with exit code {code}: {self.last_words(one)}")
 
     def _argv(self, program: str, *main: str) -> list[str]:
-        return tied([program, *_JAVA_FLAGS, f"-Xmx{self._heap}", "-cp", f"{self.home / 'libs'}/*", *main])
+        return [program, *_JAVA_FLAGS, f"-Xmx{self._heap}", "-cp", f"{self.home / 'libs'}/*", *main]
 
     def _format(self, program: str, brokers: Collection[int]) -> None:
         """Write brokers' settings, and prepare the directory of each that has none: two seconds, all at once."""
@@ -253,13 +220,7 @@ class Cluster:
 
     def _popen(self, broker: int, argv: list[str]) -> subprocess.Popen[bytes]:
         with (self.directory / f"broker-{broker}.log").open("ab") as output:
-            try:
-                return subprocess.Popen(
-                    argv, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                    start_new_session=True,
-                )  # fmt: skip
-            except OSError as error:
-                raise PermanentError(f"Kafka cannot be started: setpriv: {error.strerror}") from error
+            return spawn("Kafka", argv, output, self.directory)
 
     def _properties(self, broker: int) -> dict[str, object]:
         copies, needed = (3, 2) if len(self.ids) >= REPLICATED else (1, 1)

@@ -12,12 +12,10 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final
 
 import psutil
 import psycopg
@@ -26,6 +24,8 @@ from psycopg import sql
 from control.addresses import HOST
 from control.child import tied
 from control.plan import free_ports
+from control.servers.local_server import LocalServer
+from control.servers.unprivileged import as_nobody, check_open, give
 from kernel.errors import InputError, PermanentError, TemporaryError
 
 DEBIAN: Final = Path("/usr/lib/postgresql")
@@ -36,13 +36,10 @@ PROGRAMS: Final = ("postgres", "initdb", "pg_basebackup", "pg_rewind")
 READY_WITHIN_S: Final = 60.0
 USER: Final = "tapewatch"
 """The server's superuser; its password is made anew for each server."""
-NOBODY: Final = 65_534
-"""Who runs it when we are root: the server refuses to."""
 _SOCKET_MAX: Final = 90
 """A socket's path may have 107 bytes, of which the server takes its own name."""
 _STEP_S: Final = 0.05
 _GRACE_S: Final = 10.0
-_TAIL_LINES: Final = 6
 _SMALL: Final[Mapping[str, object]] = {
     "max_connections": 40, "shared_buffers": "32MB", "max_wal_senders": 6, "max_replication_slots": 6,
     "wal_level": "replica", "hot_standby": "on", "wal_keep_size": "256MB", "timezone": "UTC", "log_timezone": "UTC",
@@ -112,8 +109,15 @@ def _leading_number(text: str) -> int:
     return int(digits[0]) if digits else 0
 
 
-class Server:
+class Server(LocalServer):
     """One PostgreSQL server. A context manager; its processes end with the thread that started them."""
+
+    title = "PostgreSQL"
+    house = "postgres"
+    ready_within_s = READY_WITHIN_S
+    step_s = _STEP_S
+    ends_by = signal.SIGINT  # its "fast" shutdown
+    telling = ("FATAL", "ERROR", "PANIC")
 
     def __init__(
         self,
@@ -134,93 +138,16 @@ class Server:
             password: of the superuser `tapewatch`; empty for a new one.
             settings: of postgresql.conf; they come before ours.
         """
+        super().__init__(directory)
         self.programs = programs
-        self._lasting = directory is not None
-        self.directory = directory.absolute() if directory is not None else Path()
         self.port = port or free_ports(1)[0]
         self.password = password or secrets.token_urlsafe(18)
         self._settings = dict(settings or {})
-        self._process: subprocess.Popen[bytes] | None = None
-        self.ready_s = 0.0
-        """Seconds from the start to ready."""
-
-    # --- its life ---------------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        """Start it and wait until it is ready."""
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it and remove a directory of its own."""
-        self.close()
-
-    def start(self, within_s: float = READY_WITHIN_S) -> Self:
-        """Start it, anew on the same data if it ran before; returns when it takes connections.
-
-        Raises:
-            PermanentError: it ended; carries its last words.
-            TemporaryError: it was not ready in time.
-        """
-        assert self._process is None, "the server runs already"
-        began = time.monotonic()
-        try:
-            self._make_directory()
-            if not (self.data / "PG_VERSION").exists():
-                self._lay()
-            self._spawn()
-            self._wait(began + within_s)
-        except BaseException:
-            self.close()
-            raise
-        self.ready_s = time.monotonic() - began
-        return self
-
-    def stop(self) -> None:
-        """End it in order (its "fast" shutdown); its data stay."""
-        self._end(signal.SIGINT)
-
-    def kill(self) -> None:
-        """End every process of it as a power cut would; its data stay."""
-        self._end(signal.SIGKILL)
-
-    def close(self) -> None:
-        """End it at once and remove its directory, if that is one of its own."""
-        self.kill()
-        if not self._lasting and self.directory.name:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory = Path()
 
     @property
     def data(self) -> Path:
         """Its data directory."""
         return self.directory / "data"
-
-    @property
-    def pid(self) -> int | None:
-        """Its first process; None when it does not run."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is None:
-            return
-        whole = list(_family(self._process.pid))
-        for one in whole if number == signal.SIGKILL else whole[:1]:
-            with contextlib.suppress(psutil.Error):
-                one.send_signal(number)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        until = time.monotonic() + _GRACE_S
-        while any(_runs(one) for one in whole) and time.monotonic() < until:
-            time.sleep(_STEP_S / 10)
-        for one in whole:
-            with contextlib.suppress(psutil.Error):
-                one.kill()
-        self._process = None
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +210,7 @@ class Server:
             PermanentError: the copy failed; carries the program's last words.
         """
         assert self._process is None, "a server that runs is not copied over"
-        self._make_directory()
+        self._move_in()
         part = self._part()
         shutil.rmtree(self.data, ignore_errors=True)
         source = f"host={HOST} port={port} user={USER} password={self.password} application_name={name}"
@@ -342,14 +269,16 @@ class Server:
 
     # --- starting ---------------------------------------------------------------------------------------------------
 
-    def _make_directory(self) -> None:
-        if not self._lasting and not self.directory.name:
-            self.directory = Path(tempfile.mkdtemp(prefix="tapewatch-postgres-"))
-        self.directory.mkdir(parents=True, exist_ok=True)
+    def _move_in(self) -> None:
+        super()._move_in()
         if os.getuid() == 0:
             self.directory.chmod(0o755)
-            os.chown(self.directory, NOBODY, NOBODY)
-            _check_open(self.directory)
+            give(self.directory)
+            check_open(self.directory, self.title)
+
+    def _prepare(self) -> None:
+        if not (self.data / "PG_VERSION").exists():
+            self._lay()
 
     def _lay(self) -> None:
         word, part = self.directory / "password", self._part()
@@ -385,44 +314,22 @@ class Server:
         _write_as_its_own(path, text)
 
     def _run(self, program: str, *args: str) -> None:
-        argv = [*tied(_as_other()), str(self.programs / program), *args]
+        argv = tied([*as_nobody(), str(self.programs / program), *args])
         done = subprocess.run(argv, check=False, capture_output=True, text=True, cwd="/", env=_environment())
         if done.returncode:
             words = (done.stderr or done.stdout).replace(self.password, "***").strip()
             raise PermanentError(f"{program} failed (exit code {done.returncode}): {words[-600:]}")
 
-    def _spawn(self) -> None:
-        argv = [*tied(_as_other()), str(self.programs / "postgres"), "-D", str(self.data)]
-        with (self.directory / "out.log").open("ab") as output:
-            try:
-                self._process = subprocess.Popen(
-                    argv, cwd=self.directory, env=_environment(), stdin=subprocess.DEVNULL, stdout=output,
-                    stderr=output, start_new_session=True,
-                )  # fmt: skip
-            except OSError as error:
-                raise PermanentError(f"PostgreSQL cannot be started: setpriv: {error.strerror}") from error
+    def _launch(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        argv = [*as_nobody(), str(self.programs / "postgres"), "-D", str(self.data)]
+        return self._child(argv, output, _environment())
 
-    def _wait(self, until: float) -> None:
-        assert self._process is not None
-        while time.monotonic() < until:
-            if self._process.poll() is not None:
-                raise PermanentError(f"PostgreSQL ended with exit code {self._process.returncode}: {self.last_words()}")
-            try:
-                self.connect().close()
-            except psycopg.OperationalError:
-                time.sleep(_STEP_S)
-            else:
-                return
-        raise TemporaryError(f"PostgreSQL was not ready in time: {self.last_words()}")
-
-    def last_words(self) -> str:
-        """Return what the server wrote last, for error messages."""
+    def _why_not(self) -> str:
         try:
-            lines = (self.directory / "out.log").read_text(errors="replace").splitlines()
-        except OSError:
-            return "(its output cannot be read)"
-        telling = [line for line in lines if "FATAL" in line or "ERROR" in line or "PANIC" in line] or lines
-        return " / ".join(telling[-_TAIL_LINES:])[:800] or "(it wrote nothing)"
+            self.connect().close()
+        except psycopg.OperationalError:
+            return "it takes no connections"
+        return ""
 
 
 def end_all(data: Path, within_s: float = _GRACE_S) -> None:
@@ -460,41 +367,10 @@ def _working_in(data: Path) -> Iterator[psutil.Process]:
 def _write_as_its_own(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.write_text(text)
-    if os.getuid() == 0:
-        os.chown(path, NOBODY, NOBODY)
+    give(path)
 
 
 def _environment() -> dict[str, str]:
     """What the server is started with: no PG* variable of ours may change it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return {**kept, "LC_ALL": "C", "HOME": "/"}
-
-
-def _as_other() -> list[str]:
-    if os.getuid() != 0:
-        return []
-    ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    return ["setpriv", *ids, "--pdeathsig", "KILL", "--"]
-
-
-def _family(pid: int) -> Iterator[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        first = psutil.Process(pid)
-        yield first
-        yield from first.children(recursive=True)
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Tell whether a process still runs; one that only waits for its new parent to notice its end does not."""
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
-
-
-def _check_open(directory: Path) -> None:
-    for above in (directory, *directory.parents):
-        if not above.stat().st_mode & 0o001:
-            raise PermanentError(
-                f"{above} is closed to others, and PostgreSQL does not run as root: take another directory"
-            )

@@ -5,30 +5,24 @@ Nothing is fetched: it is Debian's (`scripts/setup.sh` installs it in CI), or an
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.parse
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
-
-import psutil
+from typing import IO, Any, Final
 
 from control.addresses import HOST
-from control.child import tied
 from control.plan import free_ports
+from control.servers.local_server import OUTPUT, STEP_S, LocalServer
 from control.servers.rabbit_handshake import log_in
 from kernel.errors import InputError, PermanentError, TemporaryError
 
@@ -42,10 +36,7 @@ PORTS: Final = ("amqp", "management", "prometheus", "distribution", "epmd")
 READY_WITHIN_S: Final = 90.0
 USER: Final = "tapewatch"
 """Its only user; the password is made anew for each server that is given none."""
-_STEP_S: Final = 0.1
-_GRACE_S: Final = 15.0
-_TAIL_LINES: Final = 6
-_ENDED_WITHIN_S: Final = 5.0
+_MAPPED_WITHIN_S: Final = 5.0
 _CREATED: Final = (200, 201, 204)
 _ELECT: Final = """\
 % Once a second: a queue of this node without a leader elects one.
@@ -128,8 +119,15 @@ def _dotted(number: tuple[int, ...]) -> str:
     return ".".join(map(str, number))
 
 
-class Rabbit:
+class Rabbit(LocalServer):
     """One RabbitMQ. A context manager; its processes end with the thread that started them."""
+
+    title = "RabbitMQ"
+    house = "rabbit"
+    ready_within_s = READY_WITHIN_S
+    grace_s = 15.0
+    outputs = (OUTPUT, "log/rabbit.log")
+    telling = ("[error]", "rror:", "BOOT FAILED")
 
     def __init__(
         self,
@@ -149,93 +147,12 @@ class Rabbit:
             password: of the user `tapewatch`; empty for a new one. Data that exist keep the one they were laid with.
             settings: of rabbitmq.conf; they come before ours.
         """
+        super().__init__(directory)
         self.scripts = scripts
-        self._lasting = directory is not None
-        self.directory = directory.absolute() if directory is not None else Path()
         free = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.ports: Final[Mapping[str, int]] = {**free, **(ports or {})}
         self.password = password or secrets.token_urlsafe(18)
         self._settings = dict(settings or {})
-        self._process: subprocess.Popen[bytes] | None = None
-        self._epmd: subprocess.Popen[bytes] | None = None
-        self.ready_s = 0.0
-        """Seconds from the start to ready."""
-
-    # --- its life ---------------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        """Start it and wait until it is ready."""
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End it and remove a directory of its own."""
-        self.close()
-
-    def start(self, within_s: float = READY_WITHIN_S) -> Self:
-        """Start it, anew on the same data if it ran before; returns when it takes its user's connections.
-
-        Raises:
-            PermanentError: it ended; carries its last words.
-            TemporaryError: it was not ready in time.
-        """
-        assert self._process is None, "the server runs already"
-        began = time.monotonic()
-        try:
-            self._lay()
-            self._spawn()
-            self._wait(began + within_s)
-        except BaseException:
-            self.close()
-            raise
-        self.ready_s = time.monotonic() - began
-        return self
-
-    def stop(self) -> None:
-        """End it in order; its data stay."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End every process of it as a power cut would; its data stay."""
-        self._end(signal.SIGKILL)
-
-    def close(self) -> None:
-        """End it at once and remove its directory, if that is one of its own."""
-        self.kill()
-        if not self._lasting and self.directory.name:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory = Path()
-
-    @property
-    def pid(self) -> int | None:
-        """The process of the broker; None when it does not run."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def _end(self, number: signal.Signals) -> None:
-        whole = [one for each in (self._process, self._epmd) if each is not None for one in _family(each.pid)]
-        if self._process is not None:
-            self._finish(self._process, number, whole)
-        until = time.monotonic() + _ENDED_WITHIN_S
-        for one in whole:
-            with contextlib.suppress(psutil.Error):
-                one.kill()
-        for each in (self._process, self._epmd):
-            if each is not None:
-                each.wait()
-        while any(_runs(one) for one in whole) and time.monotonic() < until:
-            time.sleep(_STEP_S / 10)
-        self._process = self._epmd = None
-
-    @staticmethod
-    def _finish(process: subprocess.Popen[bytes], number: signal.Signals, whole: list[psutil.Process]) -> None:
-        for one in whole if number == signal.SIGKILL else whole[:1]:
-            with contextlib.suppress(psutil.Error):
-                one.send_signal(number)
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -288,9 +205,7 @@ class Rabbit:
 
     # --- starting ---------------------------------------------------------------------------------------------------
 
-    def _lay(self) -> None:
-        if not self._lasting and not self.directory.name:
-            self.directory = Path(tempfile.mkdtemp(prefix="tapewatch-rabbit-"))
+    def _prepare(self) -> None:
         for name in ("", "db", "log"):
             (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         cookie = self.directory / ".erlang.cookie"
@@ -330,48 +245,22 @@ class Rabbit:
                 "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
         }  # fmt: skip
 
-    def _spawn(self) -> None:
+    def _launch(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start the port mapper as a child of ours, for Erlang's own would outlive everybody, and then the broker."""
         environment = self._environment()
-        with (self.directory / "out.log").open("ab") as output:
-            self._epmd = self._child(["epmd", "-port", str(self.ports["epmd"])], environment, output.fileno())
-            until = time.monotonic() + _ENDED_WITHIN_S
-            while not _listens(self.ports["epmd"]) and time.monotonic() < until and self._epmd.poll() is None:
-                time.sleep(_STEP_S / 10)
-            self._process = self._child([str(self.scripts / "rabbitmq-server")], environment, output.fileno())
+        epmd = self._child(["epmd", "-port", str(self.ports["epmd"])], output, environment)
+        self._companions.append(epmd)
+        until = time.monotonic() + _MAPPED_WITHIN_S
+        while not _listens(self.ports["epmd"]) and time.monotonic() < until and epmd.poll() is None:
+            time.sleep(STEP_S / 10)
+        return self._child([str(self.scripts / "rabbitmq-server")], output, environment)
 
-    def _child(self, argv: list[str], environment: dict[str, str], output: int) -> subprocess.Popen[bytes]:
+    def _why_not(self) -> str:
         try:
-            return subprocess.Popen(
-                tied(argv), cwd=self.directory, env=environment, stdin=subprocess.DEVNULL, stdout=output,
-                stderr=output, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise PermanentError(f"RabbitMQ cannot be started: setpriv: {error.strerror}") from error
-
-    def _wait(self, until: float) -> None:
-        assert self._process is not None
-        why = "it does not listen"
-        while time.monotonic() < until:
-            if self._process.poll() is not None:
-                raise PermanentError(f"RabbitMQ ended with exit code {self._process.returncode}: {self.last_words()}")
-            try:
-                self.shake_hands()
-            except TemporaryError as error:
-                why = str(error)
-                time.sleep(_STEP_S)
-            else:
-                return
-        raise TemporaryError(f"RabbitMQ was not ready in time ({why}): {self.last_words()}")
-
-    def last_words(self) -> str:
-        """Return what the server wrote last, for error messages."""
-        lines: list[str] = []
-        for name in ("out.log", "log/rabbit.log"):
-            with contextlib.suppress(OSError):
-                lines += (self.directory / name).read_text(errors="replace").replace(self.password, "***").splitlines()
-        telling = [line for line in lines if "[error]" in line or "rror:" in line or "BOOT FAILED" in line]
-        return " / ".join((telling or lines)[-_TAIL_LINES:])[:800] or "(it wrote nothing)"
+            self.shake_hands()
+        except TemporaryError as error:
+            return str(error)
+        return ""
 
 
 def _write(path: Path, text: str, *, mode: int = 0o600) -> None:
@@ -384,17 +273,3 @@ def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0
-
-
-def _family(pid: int) -> Iterator[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        first = psutil.Process(pid)
-        yield first
-        yield from first.children(recursive=True)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False

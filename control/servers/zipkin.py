@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,9 @@ from typing import Final
 
 from control.addresses import HOST
 from control.plan import free_ports
-from control.servers.store import SOURCE, Tell, cache, elapsed, publish, run, size_of, tell, work_place
+from control.servers.java import java
+from control.servers.maven import check_maven, fetch
+from control.servers.store import Tell, cache, elapsed, publish, tell, work_place
 from control.servers.trace_server import TraceServer
 from kernel.errors import InputError, PermanentError
 
@@ -54,26 +54,14 @@ def find_or_fetch(named: str = "", say: Tell | None = None) -> Path:
     if found is not None:
         return found
     say = say or tell
-    if shutil.which("mvn") is None:
-        raise PermanentError(
-            f"there is no program mvn, which fetches Zipkin {VERSION}: install Maven (Debian: maven), or name its jar "
-            "with TAPEWATCH_ZIPKIN"
-        )
+    check_maven(f"Zipkin {VERSION}", "name its jar with TAPEWATCH_ZIPKIN")
     target = cache() / f"zipkin-{VERSION}-{SHA256[:12]}"
     with work_place(f"zipkin-{VERSION}", 2 * _FETCHED_BYTES, say) as work:
         if target.is_dir():
             return target / "zipkin.jar"
         say(f"fetching Zipkin {VERSION}, once: {_FETCHED_BYTES / 1e6:.0f} MB")
         began = time.monotonic()
-        shutil.copy(SOURCE / POM, work / "pom.xml")
-        repository, out = work / "maven", work / "out"
-        run(
-            f"fetching Zipkin {VERSION}",
-            ["mvn", "-B", "-q", "-C", "-f", "pom.xml", f"-Dmaven.repo.local={repository}", f"-Dout={out}",
-             "generate-resources"],
-            cwd=work, log=work / "maven.log",
-            progress=lambda: f"{size_of(repository) / 1e6:.0f} of {_FETCHED_BYTES / 1e6:.0f} MB",
-        )  # fmt: skip
+        out = fetch(f"Zipkin {VERSION}", POM, work, _FETCHED_BYTES)
         if hashlib.sha256((out / "zipkin.jar").read_bytes()).hexdigest() != SHA256:
             raise PermanentError(f"what was fetched as Zipkin {VERSION} is something else: zipkin.jar differs")
         publish(out, target)
@@ -81,22 +69,13 @@ def find_or_fetch(named: str = "", say: Tell | None = None) -> Path:
     return target / "zipkin.jar"
 
 
-def _java() -> str:
-    named = os.environ.get("JAVA_HOME")
-    program = str(Path(named) / "bin" / "java") if named else shutil.which("java")
-    if program is None or not os.access(program, os.X_OK):
-        raise PermanentError(
-            f"there is no program {program or 'java'}, which runs Zipkin: install Java 17 or newer (Debian: "
-            "openjdk-17-jre-headless), or name its directory with JAVA_HOME"
-        )
-    return program
-
-
 class Zipkin(TraceServer):
     """One Zipkin, with its page."""
 
     title = "Zipkin"
+    house = "zipkin"
     ready_within_s = READY_WITHIN_S
+    telling = ("ERROR", "xception", "rror:")
     health_path = "/health"
 
     def __init__(self, jar: Path, *, port: int = 0) -> None:
@@ -109,12 +88,9 @@ class Zipkin(TraceServer):
     def _argv(self, directory: Path) -> Sequence[str]:
         # By default it listens on every interface; all that is said to it here keeps it on loopback.
         return (
-            _java(), "-Xms64m", "-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+            java("Zipkin"), "-Xms64m", "-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             f"-Djava.io.tmpdir={directory}", "-jar", str(self._jar),
             f"--armeria.ports[0].ip={HOST}", f"--armeria.ports[0].port={self.port}",
             "--armeria.ports[0].protocols[0]=http",
             "--zipkin.storage.type=mem", f"--zipkin.storage.mem.max-spans={MAX_SPANS}",
         )  # fmt: skip
-
-    def _telling(self, lines: list[str]) -> list[str]:
-        return [line for line in lines if "ERROR" in line or "xception" in line or "rror:" in line]

@@ -53,17 +53,18 @@ async def test_a_fault_reaches_the_webhook_and_merges_with_the_direct_alert(path
 
     posted = time.monotonic()
     await api.post([direct])
-    await until(lambda: holds(lambda: bool(toy.alerts("SequenceGap"))), 2.0)
-    assert time.monotonic() - posted < 1.0, "the direct way is the fast one"
+    await until(lambda: holds(lambda: bool(toy.alerts("SequenceGap"))))
+    direct_s = time.monotonic() - posted
     assert toy.alerts("SequenceGap")[0]["labels"] == dict(direct.labels)
 
-    toy.page = GAP.format(1)
+    toy.page, shown = GAP.format(1), time.monotonic()
 
     async def the_rule_has_spoken() -> bool:
         found = await api.active('alertname="SequenceGap"')
         return any(one.get("generatorURL") for one in found)
 
     await until(the_rule_has_spoken)
+    assert direct_s < time.monotonic() - shown, "the direct way is the fast one"
     (one,) = await api.active('alertname="SequenceGap"')
     assert one["labels"] == dict(direct.labels)
     assert one["annotations"] == dict(direct.annotations)
@@ -75,8 +76,9 @@ async def test_a_fault_reaches_the_webhook_and_merges_with_the_direct_alert(path
 async def test_a_dead_process_is_reported_within_seconds_and_resolved_when_it_is_back(path):
     toy, _ = path
     await until(lambda: holds(lambda: toy.scrapes >= 3))
-    toy.dead = True
-    took = await until(lambda: holds(lambda: bool(toy.alerts("WatchdogDown"))))
+    toy.dead, scraped = True, toy.scrapes
+    await until(lambda: holds(lambda: bool(toy.alerts("WatchdogDown"))))
+    missed = toy.scrapes - scraped
     (alert,) = toy.alerts("WatchdogDown")[:1]
     assert alert["labels"] == {
         "alertname": "WatchdogDown",
@@ -85,6 +87,6 @@ async def test_a_dead_process_is_reported_within_seconds_and_resolved_when_it_is
         "team": "market-operations",
         "service": "watchdog",
     }
-    assert took < 8.0
+    assert missed <= 8, "one scrape a second was in vain"
     toy.dead = False
     await until(lambda: holds(lambda: toy.alerts("WatchdogDown")[-1]["status"] == "resolved"))

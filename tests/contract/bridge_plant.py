@@ -145,7 +145,7 @@ class BridgePlant:
         self, delivery: str, condition: Callable[[Delivery], bool] = lambda one: one.phase in OVER
     ) -> Delivery:
         """Return the delivery once the condition holds."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition(one := await self.delivery(delivery)):  # noqa: ASYNC110 - what is waited for sets no event
                 await asyncio.sleep(0.02)
         return one

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,17 +14,17 @@ from pathlib import Path
 import aiohttp
 import yaml
 
+from control.plan import free_ports
+
 PROMETHEUS = os.environ.get("TAPEWATCH_PROMETHEUS") or shutil.which("prometheus")
 ALERTMANAGER = os.environ.get("TAPEWATCH_ALERTMANAGER") or shutil.which("prometheus-alertmanager")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
 
 
-async def until(condition: Callable[[], Awaitable[bool]], deadline_s: float = 15.0) -> float:
+async def until(condition: Callable[[], Awaitable[bool]], deadline_s: float = 60.0) -> float:
     """Poll until `condition` holds; return how long that took."""
     start = time.monotonic()
     while not await condition():

@@ -99,7 +99,7 @@ async def reading(consumer: Consumer, handle: Handle) -> AsyncIterator[asyncio.T
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
+async def until(condition: Callable[[], Any], within_s: float = 60) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - what is waited for is no event
             await asyncio.sleep(0.005)
@@ -119,7 +119,7 @@ async def seen(side: Side, queue: str, count: int, **more: Any) -> list[Delivery
 
 async def buried(side: Side, queue: str, count: int) -> list[DeadLetter]:
     """Wait for so many dead letters."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(found := await side.dead(queue)) < count:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(0.02)
     return found
@@ -210,7 +210,7 @@ async def test_what_was_not_carried_out_when_its_reader_ended_comes_again_and_sa
         await asyncio.Event().wait()
 
     async with reading(side.consumer("cash"), hang):
-        await asyncio.wait_for(reached.wait(), 10)
+        await asyncio.wait_for(reached.wait(), 60)
     again = await seen(side, "cash", 2)
     assert ids(again) == ["a", "b"]
     assert again[0].attempt == 2
@@ -223,7 +223,7 @@ async def test_a_fault_of_the_reader_ends_it_and_its_batch_comes_again(side):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(side.consumer("cash").run(stumble), 10)
+        await asyncio.wait_for(side.consumer("cash").run(stumble), 60)
     assert [each.attempt for each in await seen(side, "cash", 1)] == [2]
 
 
@@ -287,7 +287,7 @@ async def test_what_ends_its_reader_each_time_is_a_dead_letter_at_last(side):
 
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(side.consumer("cash").run(stumble), 10)
+            await asyncio.wait_for(side.consumer("cash").run(stumble), 60)
     (grave,) = await buried(side, "cash", 1)
     assert "it came too often" in grave.why
     assert (grave.delivery.message_id, grave.delivery.routing_key) == ("deadly", "ask.cash")

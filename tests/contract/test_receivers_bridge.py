@@ -227,12 +227,12 @@ async def test_an_accepted_page_that_fails_later_is_a_failure(plant, channel):
 @each(RECEIPTED)
 async def test_a_receipt_that_never_comes_is_overdue_and_in_the_end_a_lost_page(tmp_path, sink, channel):
     (tmp_path / channel).mkdir()
-    async with bridge_plant(tmp_path / channel, sink, patience={"unconfirmed_s": 1.5}) as plant:
+    async with bridge_plant(tmp_path / channel, sink, patience={"unconfirmed_s": 2.5}) as plant:
         bound = plant.bridge._parts.config.channels[channel]
         object.__setattr__(bound, "receipt_s", 0.2)
         sink.script(channel, Later(None))
         delivery = await plant.page(channel)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while plant.numbers[f"tapewatch_page_receipts_overdue {channel}"] != 1:  # noqa: ASYNC110 - what is waited for sets no event
                 await asyncio.sleep(0.02)
         ended = await plant.until(delivery)
@@ -312,7 +312,7 @@ async def test_an_undelivered_level_1_page_goes_to_the_next_channel(tmp_path, si
         sink.script("teams", *[Say(503)] * 1000)
         sink.script("sms", Later("undelivered"))
         first = await plant.page("teams")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not sink.kept["call"]:  # noqa: ASYNC110 - what is waited for sets no event
                 await asyncio.sleep(0.05)
         assert sink.kept["call"][0].body["To"] == PERSON

@@ -14,10 +14,10 @@ from control.addresses import Addresses, save_addresses, url_of
 from control.child import now
 from control.config import ControlTuning, RoleConfig
 from control.layout import STATE_VERSION, Layout
+from control.plan import free_ports
 from control.service import wire
 from control.state_dir import StateDir
 from exchange.adapters.http import HttpServer, listen
-from tests.control.dummies import free_ports
 
 FIRES = "2026-03-02T09:30:00Z"
 NEVER = "0001-01-01T00:00:00Z"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import sys
 from pathlib import Path
 
 from control.child import Slot, now
 from control.effects import EffectLog
 from control.estate_api import EstateApi, serve
+from control.plan import free_ports
 from control.supervisor import ESTATE, Supervisor, WorkloadSpec
 from monitor.adapters.exporter import Exporter
 from monitor.catalog import Role
@@ -27,24 +26,16 @@ Server(("127.0.0.1", int(sys.argv[1])), Ready).serve_forever()
 """
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def slot(tmp_path: Path, name: str, port: int, code: str = SERVER) -> Slot:
     return Slot(name, port, (sys.executable, "-S", "-c", code, str(port)), tmp_path / "logs" / f"{name}.out")
 
 
-def specs(tmp_path: Path) -> list[WorkloadSpec]:
+def specs(tmp_path: Path, *, grace_s: float = 1.0) -> list[WorkloadSpec]:
     ports = free_ports(6)
     gateways = tuple(slot(tmp_path, f"gateway-{i + 1}", ports[i]) for i in range(4))
     return [
-        WorkloadSpec("engine", (slot(tmp_path, "engine-1", ports[4]),), 1, singleton=True, grace_s=1.0),
-        WorkloadSpec("gateway", gateways, 2, grace_s=1.0),
+        WorkloadSpec("engine", (slot(tmp_path, "engine-1", ports[4]),), 1, singleton=True, grace_s=grace_s),
+        WorkloadSpec("gateway", gateways, 2, grace_s=grace_s),
         WorkloadSpec("control", (slot(tmp_path, "control-1", ports[5]),), 1, owned_by=ESTATE),
     ]
 

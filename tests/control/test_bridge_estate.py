@@ -51,7 +51,7 @@ async def test_an_alert_reaches_a_telephone_over_a_bridge_that_was_killed(tmp_pa
                 book = addresses(layout)
                 return book is not None and book.phase == "up"
 
-            await until(up, 60)
+            await until(up, 180)
             (bridge,) = addresses(layout).workloads["bridge"]
             os.kill(bridge.pid, signal.SIGKILL)
             labels = {
@@ -69,7 +69,7 @@ async def test_an_alert_reaches_a_telephone_over_a_bridge_that_was_killed(tmp_pa
                     for channel in ("sms", "call")
                 )
 
-            await until(rung, 30)
+            await until(rung, 90)
             assert sink.problems == []
             query = f"{addresses(layout).prometheus}/api/v1/query"
 

@@ -214,9 +214,11 @@ def test_what_matters_to_nobody_by_the_list_is_said_with_the_series():
 
 
 async def test_half_a_minute_later_it_is_looked_again_and_written_only_when_it_says_something_else(tmp_path):
-    bench = Bench(tmp_path, Prometheus(SLOW_DISK[1:2], ALIVE), settle_s=0.0, second_look_s=0.05)
+    bench = Bench(tmp_path, Prometheus(SLOW_DISK[1:2], ALIVE), settle_s=0.0, second_look_s=0.5)
     bench.investigator.begin("INC-1")
-    await asyncio.sleep(0.02)
+    async with asyncio.timeout(60):
+        while not bench.ranked:  # noqa: ASYNC110 - a thread sets no event
+            await asyncio.sleep(0.005)
     bench.metrics.curves = SLOW_DISK
     await asyncio.gather(*bench.investigator._waiting.values())
     assert [ranked.leader for ranked in bench.ranked] == ["", "engine"]

@@ -51,7 +51,7 @@ async def open_incident(plant: DeskPlant) -> str:
         url, body = f"{plant.url}/api/v1/alerts", notification(alert())
         async with session.post(url, json=body, headers=plant.bearer("webhook")) as answer:
             assert answer.status == 202
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 async with session.get(f"{plant.url}/api/v1/incidents", headers=plant.bearer("admin")) as answer:
                     for one in await answer.json():
@@ -241,7 +241,7 @@ async def test_of_a_storm_people_see_the_beginning_and_the_end_and_scripts_see_a
             url, body = f"{plant.url}/api/v1/alerts", notification(*storm)
             async with session.post(url, json=body, headers=plant.bearer("webhook")) as answer:
                 assert answer.status == 202
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             told: dict[str, object] = {}
             while len(told) < 501:
                 _, text, _ = await run_beside("incident", "show", incident, "--json", "--state", tmp_path)
@@ -397,7 +397,7 @@ def test_a_load_that_is_interrupted_ends_its_wait_and_puts_the_handlers_back():
         signal.raise_signal(signal.SIGINT)
         started = time.monotonic()
         verbs_exchange._wait(60.0, interrupted)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -14,6 +14,7 @@ from control.child import now
 from control.desk import Desk
 from control.layout import STATE_VERSION
 from control.market import Market
+from control.plan import free_ports
 from control.state_dir import StateDir
 from control.telemetry import ControlInstruments
 from exchange.adapters.http import HttpServer, listen
@@ -21,7 +22,6 @@ from exchange.recording import RecordingExposition
 from kernel.time import Instant
 from runbooks.model import Consent
 from tests.control.desk_plant import desk_plant
-from tests.control.dummies import free_ports
 from tests.control.test_cli import run, run_beside
 from tests.sim.library import GATEWAY, LATENCY
 from tests.sim.world import METER, World
@@ -80,7 +80,7 @@ async def _tick(world):
 
 
 async def _eventually(holds):
-    for _ in range(200):
+    for _ in range(1200):
         if holds():
             return
         await asyncio.sleep(0.05)
@@ -88,7 +88,7 @@ async def _eventually(holds):
 
 
 async def _asking(tell):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found = json.loads((await tell("runbook", "asking", "--json"))[1])
             if found:

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
+from control.plan import free_ports
 from control.testbed import background, build
 from control.testbed.build import Recipe
 from control.testbed.cluster import Cluster, _sweep
 from kernel.errors import InputError, PermanentError
-from tests.control.dummies import free_ports
 from tests.control.test_cli import run
 
 VERBS = ["kube up", "kube down", "kube status", "kube build"]

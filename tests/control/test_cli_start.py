@@ -12,11 +12,11 @@ import aiohttp
 import pytest
 
 from control import plan
+from control.plan import free_ports
 from control.servers.catalogue import port_names
 from control.settings import Settings
 from kernel.errors import PermanentError
 from tests.control.desk_plant import alert, desk_plant, notification
-from tests.control.dummies import free_ports
 from tests.control.test_cli import run
 
 PORTS = [name for name in Settings.model_fields if name.startswith("port_")]

@@ -45,7 +45,7 @@ class Terminal:
         return done.returncode, done.stdout
 
     def eventually(self, *words, holds):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not holds(found := json.loads(self(*words)[1])):
             assert time.monotonic() < deadline, found
             time.sleep(0.5)

@@ -86,5 +86,5 @@ async def test_settlement_outlives_its_server_and_ends_when_the_ledger_went_back
         await asyncio.to_thread(server.ask, "UPDATE progress SET seq = 1", "ledger")
         await trade(3)
         with pytest.raises(PermanentError, match="went back from command 4 to 1"):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 60)
     store.close()

@@ -13,12 +13,12 @@ from control.child import now
 from control.errors import RefusedByRailError
 from control.fault import Plant
 from control.layout import Layout
+from control.plan import free_ports
 from exchange.adapters.engine_server import ENGINE_FAULTS
 from exchange.adapters.http import Faults, HttpServer, listen
 from exchange.adapters.market_data_server import FEED_FAULTS
 from exchange.adapters.settlement_server import SETTLEMENT_FAULTS
 from kernel.errors import InputError, TemporaryError
-from tests.control.dummies import free_ports
 
 
 def test_every_fault_inside_a_role_is_known_to_that_role_and_offered():

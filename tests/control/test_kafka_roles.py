@@ -74,7 +74,7 @@ class Engine:
 
     def stop(self, words=""):
         self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=90)
         assert words in errors if words else not errors
         return self.process.returncode
 

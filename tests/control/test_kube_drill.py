@@ -105,8 +105,10 @@ def test_exactly_one_effect_is_one_pod_one_write_and_one_action(witness):
     witness.workloads_first = pods("a", "b")
     witness.uids_seen = {"gateway": ["a", "b", "c"]}
     witness.writes = [write()]
-    done = {"kind": "action_done", "at": 2, "data": {"key": "k", "ok": True}}
-    witness.timelines = {"INC-1": [{"kind": "action_asked", "at": 1, "data": {"key": "k"}}, done]}
+    action = {"type": "restart_replica", "workload": "gateway", "replica": "a"}
+    done = {"kind": "action_done", "at": 2, "data": {"key": "k", "ok": True, "action": action}}
+    asked = {"kind": "action_asked", "at": 1, "data": {"key": "k", "action": action}}
+    witness.timelines = {"INC-1": [asked, done]}
     wanted = link("effects", resource="pods/eviction", count=1)
     assert see(witness, wanted)
     witness.uids_seen["gateway"].append("d")

@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from control.layout import Layout
+from control.learned_links import why_not
 from control.links import see
 from control.scenario import Link, LinkKind
 from control.witness import Witness
@@ -90,4 +91,32 @@ def test_an_action_after_the_kill_switch_is_noticed(witness):
     witness.timelines["INC-1"] = [refused]
     assert see(witness, link) is not None
     witness.timelines["INC-1"] = [refused, done]
+    assert see(witness, link) is None
+
+
+def acted(key, **action):
+    data = {"key": key, "action": action}
+    return [
+        {"kind": "action_asked", "at": 1, "data": data},
+        {"kind": "action_done", "at": 2, "data": {**data, "ok": True}},
+    ]
+
+
+def test_what_another_incident_has_done_elsewhere_is_no_second_effect(witness):
+    link = Link(name="x", see="effects", workload="gateway", replica="gateway-1", count=1)
+    witness.workloads_first, witness.pids_seen = gateway(1), {"gateway-1": [1, 2]}
+    restart = {"type": "restart_replica", "workload": "gateway", "replica": "gateway-1"}
+    witness.timelines = {"INC-1": acted("k", **restart)}
+    assert see(witness, link)
+    witness.timelines["INC-2"] = acted("l", type="scale", workload="gateway") + acted("m", type="halt", symbol="TWA")
+    assert see(witness, link), "the machine was busy, and somebody scaled out"
+    witness.timelines["INC-2"] += acted("n", **restart)
+    assert see(witness, link) is None
+    assert why_not(witness, link) == "2 done of 2 asked; processes seen [1, 2]"
+
+
+def test_a_second_process_of_the_replica_is_a_second_effect_whatever_was_told(witness):
+    link = Link(name="x", see="effects", workload="gateway", replica="gateway-1", count=1)
+    witness.workloads_first, witness.pids_seen = gateway(1), {"gateway-1": [1, 2, 3]}
+    witness.timelines = {"INC-1": acted("k", type="restart_replica", workload="gateway", replica="gateway-1")}
     assert see(witness, link) is None

@@ -46,10 +46,10 @@ async def test_a_copy_that_cannot_go_on_is_told_and_never_begun_again_while_its_
     told = MirrorInstruments(exporter)
     mirror = Broken(error, told)
     running = asyncio.create_task(follow(mirror, told, log, stop))
-    await asyncio.wait_for(mirror.watched.wait(), 10)
+    await asyncio.wait_for(mirror.watched.wait(), 60)
     assert not running.done()
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 60)
     assert mirror.runs == 1, "begun again it would fence whoever fenced it"
     other = {"fenced": "mismatch", "mismatch": "fenced"}[reason]
     assert page(exporter) == {

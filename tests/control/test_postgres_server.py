@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from control.servers import postgres as room
+from control.servers.local_server import family_of, runs
 from control.servers.postgres import Server, find
 from kernel.errors import InputError, PermanentError
 
@@ -89,11 +90,11 @@ def test_it_ends_when_whoever_started_it_is_killed(postgres_programs):
         assert parent.stdout is not None
         pid, directory = parent.stdout.readline().split()
         parent.kill()
-    until = time.monotonic() + 10
-    whole = list(room._family(int(pid)))
-    while any(room._runs(one) for one in whole) and time.monotonic() < until:
+    until = time.monotonic() + 60
+    whole = list(family_of(int(pid)))
+    while any(runs(one) for one in whole) and time.monotonic() < until:
         time.sleep(0.02)
-    assert not any(room._runs(one) for one in room._family(int(pid)))
+    assert not any(runs(one) for one in family_of(int(pid)))
     room.shutil.rmtree(directory)
 
 

@@ -49,7 +49,7 @@ def started(home, more):
     code = "import sys; sys.argv = ['tapewatch', 'up']; import cli; cli.main()"
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL)
     status = [sys.executable, "-c", code.replace("'up'", "'status', '--json'")]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         told = subprocess.run(status, env=environment, capture_output=True, check=False)
         found = json.loads(told.stdout) if told.returncode == 0 and told.stdout else {}
@@ -57,7 +57,6 @@ def started(home, more):
             break
         assert time.monotonic() < deadline, told.stderr.decode()
         time.sleep(0.5)
-    time.sleep(8)  # trades, heartbeats, a look at the disk, two turns of everything
     yield found | more | {"state": str(home / "up")}
     process.send_signal(signal.SIGTERM)
     process.wait(40)
@@ -96,7 +95,15 @@ def test_each_process_exports_what_the_catalogue_says_with_its_type_help_and_lab
 
 
 def test_nothing_of_the_catalogue_stays_silent_under_load(estate):
-    """A metric that nobody ever sets is a promise without a deed."""
+    """A metric that nobody ever sets is a promise without a deed; some are set by what comes every few seconds."""
+    deadline = time.monotonic() + 60
+    while silent := silent_of(estate):
+        assert time.monotonic() < deadline, f"never set: {', '.join(silent)}"
+        time.sleep(1)
+
+
+def silent_of(estate):
+    found = []
     spoken = {name for _, url in pages(estate) for name, _, _ in samples(get(f"{url}/metrics")[0])}
     for role, _ in {(role, None) for role, _ in pages(estate)}:
         for metric in of(role):
@@ -105,7 +112,9 @@ def test_nothing_of_the_catalogue_stays_silent_under_load(estate):
                 continue  # a labelled series begins with its first event
             if metric.name in EVENTS or metric.name.startswith(FAR):
                 continue
-            assert set(parts) & spoken, f"{metric.name} of {role} was never set"
+            if not set(parts) & spoken:
+                found.append(f"{metric.name} of {role}")
+    return found
 
 
 EVENTS = {
@@ -137,9 +146,9 @@ def test_prometheus_keeps_examples_of_orders_with_their_trace(estate):
     query = (
         f"{estate['prometheus']}/api/v1/query_exemplars?query=exchange_order_ack_seconds_bucket&start=0&end=9999999999"
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (found := json.loads(get(query)[0])["data"]):
-        assert time.monotonic() < deadline, "no example within 20 s although every order is picked"
+        assert time.monotonic() < deadline, "no example within a minute although every order is picked"
         time.sleep(1)
     traces = [one["labels"]["trace_id"] for series in found for one in series["exemplars"]]
     assert all(re.fullmatch(r"[0-9a-f]{32}", trace) for trace in traces)
@@ -147,7 +156,7 @@ def test_prometheus_keeps_examples_of_orders_with_their_trace(estate):
 
 def test_the_machine_is_scraped_beside_the_processes(estate):
     query = f"{estate['prometheus']}/api/v1/query?query=node_timex_offset_seconds"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not json.loads(get(query)[0])["data"]["result"]:
         assert time.monotonic() < deadline, "node_exporter is not scraped"
         time.sleep(1)
@@ -196,7 +205,7 @@ def test_zipkin_shows_one_order_from_the_gateway_to_settlement(estate):
     url = estate.get("TAPEWATCH_ZIPKIN_URL")
     if url is None:
         there(None, "Zipkin")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (spans := settled_trace(url)) is None:
         assert time.monotonic() < deadline, "no order was traced from the gateway to settlement"
         time.sleep(0.5)

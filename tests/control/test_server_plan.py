@@ -104,8 +104,35 @@ def test_a_distributed_estate_on_kubernetes_is_refused(monkeypatch):
 def test_doctor_names_a_missing_service_and_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setattr("control.servers.postgres.DEBIAN", tmp_path)
     checks = {one.name: one for one in doctor.examine(Settings(ports="auto", estate="distributed"))}
-    assert not checks["zipkin"].ok
+    assert {service.name for service in SERVICES} <= set(checks)
+    for name, version, size in (("kafka", "4.0 or newer", "60 MB"), ("zipkin", "3.6.1", "90 MB")):
+        assert (checks[name].ok, version in checks[name].get, size in checks[name].get) == (False, True, True), name
+    assert checks["postgres"].found == "not there"
+    assert "apt-get install --no-install-recommends postgresql" in checks["postgres"].get
+    assert "name one with TAPEWATCH_POSTGRES (14 or newer" in checks["postgres"].get
     assert "tapewatch servers build zipkin" in checks["zipkin"].get
     assert "MB available" in checks["memory"].found
     assert not {"kafka", "memory"} & {one.name for one in doctor.examine(Settings(ports="auto"))}
+
+
+def test_doctor_tells_the_version_of_each_server_that_is_there_and_of_one_that_is_too_old(tmp_path, monkeypatch):
+    program(tmp_path / "haproxy", "echo 'HAProxy version 2.8.3-1 2023/09/07'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    kafka = tmp_path / "kafka-home"
+    (kafka / "libs").mkdir(parents=True)
+    (kafka / "libs" / "kafka_2.13-4.1.0.jar").touch()
+    given = Settings(ports="auto", estate="distributed", services=("kafka", "edge"), kafka_home=str(kafka))
+    checks = {one.name: one for one in doctor.examine(given)}
+    assert checks["kafka"].found == f"4.1.0: {kafka}"
+    assert checks["edge"].found == f"2.8.3: {tmp_path / 'haproxy'}"
+    assert "postgres" not in checks, "it is not asked for"
+    (kafka / "libs" / "kafka_2.13-4.1.0.jar").rename(kafka / "libs" / "kafka_2.13-3.9.1.jar")
+    old = next(one for one in doctor.examine(given) if one.name == "kafka")
+    assert (old.ok, "but 3.9.1" in old.found) == (False, True)
+
+
+def program(path, body):
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)

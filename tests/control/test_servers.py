@@ -132,7 +132,7 @@ def test_java_is_new_enough_and_not_too_new(place, version, release, good):
     if good:
         assert elastic.java_home(release) == place
     else:
-        with pytest.raises(PermanentError, match="is needed"):
+        with pytest.raises(PermanentError, match=r"install Java (17 or newer|8 to 23) \(Debian"):
             elastic.java_home(release)
 
 

@@ -15,15 +15,17 @@ import pytest
 from control import killswitch
 from control.child import now
 from control.effects import EffectLog
+from control.plan import free_ports
 from control.supervisor import Supervisor, WorkloadSpec
 from kernel.errors import PermanentError
 from runbooks.adapters.local import LocalWorkloads
 from runbooks.model import RefusalReason
 from runbooks.ports import RefusedError
-from tests.control.dummies import DummyEstate, free_ports, slot, specs
+from tests.control.dummies import DummyEstate, slot, specs
+from tests.standing import stop
 
 
-async def until(claim, seconds=10.0):
+async def until(claim, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not claim():
         assert time.monotonic() < deadline, "did not come true in time"
@@ -36,17 +38,17 @@ async def estate(tmp_path):
         yield dummy
 
 
-async def test_a_hung_replica_is_restarted_on_its_port_with_a_new_process(estate):
-    before = (await estate.workloads.status("gateway")).replicas[0]
-    os.kill(before.pid, signal.SIGSTOP)
-    began = time.monotonic()
-    effect = await estate.workloads.restart("gateway", "gateway-1", key="k1")
-    assert time.monotonic() - began < 0.9, "a stopped process is killed at once, without the grace time"
-    after = (await estate.workloads.status("gateway")).replicas[0]
-    assert (after.url, after.running) == (before.url, True)
-    assert after.pid != before.pid
-    assert (effect.before["pid"], effect.after["pid"]) == (str(before.pid), str(after.pid))
-    await until(lambda: estate.supervisor.status("gateway").ready == 2)
+async def test_a_hung_replica_is_restarted_on_its_port_with_a_new_process(tmp_path):
+    async with DummyEstate(tmp_path, specs(tmp_path, grace_s=600.0)) as estate:
+        before = (await estate.workloads.status("gateway")).replicas[0]
+        stop(before.pid)
+        async with asyncio.timeout(60):  # a stopped process is killed at once, without the grace time
+            effect = await estate.workloads.restart("gateway", "gateway-1", key="k1")
+        after = (await estate.workloads.status("gateway")).replicas[0]
+        assert (after.url, after.running) == (before.url, True)
+        assert after.pid != before.pid
+        assert (effect.before["pid"], effect.after["pid"]) == (str(before.pid), str(after.pid))
+        await until(lambda: estate.supervisor.status("gateway").ready == 2)
 
 
 async def test_a_repeated_key_answers_the_first_effect_and_does_nothing(estate):
@@ -227,7 +229,7 @@ def test_kill_9_of_the_supervisor_leaves_no_orphan_not_even_a_stopped_one(tmp_pa
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(_lives(pid) for pid in pids):
         assert time.monotonic() < deadline, f"orphans: {[pid for pid in pids if _lives(pid)]}"
         time.sleep(0.02)

@@ -89,7 +89,7 @@ def wait_for_policies(cluster: Cluster, account: Account) -> None:
         ("lease", LEASE, {"spec": {"leaseTransitions": 1}}),
     ):
         words = f"'tapewatch-{policy}'"
-        cluster.wait(words, lambda p=path, b=body, w=words: w in account.patch(p, b, dry=True), timeout_s=20)  # type: ignore[misc]
+        cluster.wait(words, lambda p=path, b=body, w=words: w in account.patch(p, b, dry=True))  # type: ignore[misc]
 
 
 def lead(cluster: Cluster, epoch: int, holder: str = "control-0") -> None:

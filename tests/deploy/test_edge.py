@@ -21,7 +21,8 @@ import aiohttp
 import pytest
 
 from deploy.trial_certificate import make
-from tests.control.test_roles import Estate, free_port, ready
+from tests.contract.servers import free_port
+from tests.control.test_roles import Estate, ready
 from tests.elastic_node import REQUIRED
 
 pytestmark = pytest.mark.lb
@@ -177,12 +178,10 @@ class Load:
 SYMBOL = "AAA"
 
 
-# nginx leaves a gateway out for a second and counts in whole ones; HAProxy asks twice a second, for two good answers.
 @pytest.mark.parametrize(
-    ("kind", "tries", "until_back_s"),
-    [("nginx", 1, 2.5), ("haproxy", 1, 1.6), pytest.param("haproxy-tcp", 5, 1.6, marks=pytest.mark.long)],
+    ("kind", "tries"), [("nginx", 1), ("haproxy", 1), pytest.param("haproxy-tcp", 5, marks=pytest.mark.long)]
 )
-async def test_a_killed_gateway_costs_no_order_and_none_is_carried_out_twice(estate, place, kind, tries, until_back_s):
+async def test_a_killed_gateway_costs_no_order_and_none_is_carried_out_twice(estate, place, kind, tries):
     """At layer 7 the edge itself sends again; at layer 4 it cannot, and the client does, under the same client id."""
     async with edge(kind, place, estate) as (session, url):
         load, before = Load(session, url, tries), await sequence(session, estate)
@@ -193,12 +192,23 @@ async def test_a_killed_gateway_costs_no_order_and_none_is_carried_out_twice(est
             await asyncio.sleep(0.8)
             estate.start(killed)
             await ready(session, estate.url(killed, "/health/ready"))
-            await asyncio.sleep(until_back_s)
+            # nginx leaves it out for a second and counts in whole ones; HAProxy asks twice, for two good answers.
+            await until(lambda g=killed: requests_of(session, estate, g))
+        await until(lambda: enough(load, 100))
         load.stop = True
         await asyncio.gather(*lanes)
         assert load.failed == []
-        assert load.statuses[201] > 100
         assert await sequence(session, estate) - before == load.statuses[201]
+
+
+async def until(holds, within_s=60):
+    async with asyncio.timeout(within_s):
+        while not await holds():  # noqa: ASYNC110 - other processes set no event
+            await asyncio.sleep(0.05)
+
+
+async def enough(load, orders):
+    return load.statuses[201] > orders
 
 
 async def sequence(session, estate):
@@ -250,18 +260,16 @@ async def test_a_slow_client_is_cut_off_at_the_edge_and_never_seen_by_a_gateway(
         before = await requests_of(session, estate)
         reader, writer = await asyncio.open_connection("localhost", port, ssl=trusting(place))
         writer.write(b"POST /v1/orders HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\nContent-Length: 50\r\n\r\n{")
-        started = time.monotonic()
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 await reader.read()
-        assert time.monotonic() - started < 4
         writer.close()
         assert await requests_of(session, estate) == before
 
 
-async def requests_of(session, estate):
+async def requests_of(session, estate, *replicas):
     total = 0.0
-    for replica in GATEWAYS:
+    for replica in replicas or GATEWAYS:
         async with session.get(estate.url(replica, "/metrics")) as answer:
             for line in (await answer.text()).splitlines():
                 if line.startswith("exchange_gateway_requests_total{"):
@@ -275,17 +283,23 @@ async def test_a_gateway_that_is_drained_under_load_costs_nothing_and_gets_no_ne
     async with edge(kind, place, estate) as (session, url):
         load = Load(session, url, tries)
         lanes = [asyncio.create_task(load.lane()) for _ in range(4)]
-        await asyncio.sleep(0.3)
+        await until(lambda: requests_of(session, estate, "gateway-1"))
         await drain(kind, place, estate.ports["gateway-1"])
-        await asyncio.sleep(0.7)
-        async with session.get(estate.url("gateway-1", "/metrics")) as answer:
-            before = ordered(await answer.text())
-        await asyncio.sleep(0.5)
+        await until(lambda: left_out(session, estate, load))
+        before = await requests_of(session, estate, "gateway-1")
+        done = load.statuses[201]
+        await until(lambda: enough(load, done + 50))
         load.stop = True
         await asyncio.gather(*lanes)
         assert load.failed == []
-        async with session.get(estate.url("gateway-1", "/metrics")) as answer:
-            assert ordered(await answer.text()) == before
+        assert await requests_of(session, estate, "gateway-1") == before
+
+
+async def left_out(session, estate, load):
+    """Tell whether thirty orders went by gateway-1: the edge's old workers end what they had begun."""
+    before, done = await requests_of(session, estate, "gateway-1"), load.statuses[201]
+    await until(lambda: enough(load, done + 30))
+    return await requests_of(session, estate, "gateway-1") == before
 
 
 async def drain(kind, place, port):
@@ -301,10 +315,6 @@ async def drain(kind, place, port):
     assert one in path.read_text()
     path.write_text(path.read_text().replace(one, one + "down "))
     os.kill(int((place / "nginx.pid").read_text()), signal.SIGHUP)  # what `nginx -s reload` sends
-
-
-def ordered(metrics):
-    return [line for line in metrics.splitlines() if line.startswith("exchange_gateway_requests_total{")]
 
 
 def test_the_configurations_are_what_their_own_programs_take(place, tmp_path):

@@ -128,7 +128,7 @@ def told(config):
         connection.close()
 
 
-def until(holds, within_s=8.0):
+def until(holds, within_s=60.0):
     deadline = time.monotonic() + within_s
     while not (seen := holds()):
         assert time.monotonic() < deadline, seen

@@ -403,7 +403,7 @@ def test_pods_of_the_test_bed_are_scheduled(plant):
         }
         return names >= {"engine", "gateway", "market-data", "settlement", "watchdog"}
 
-    plant.wait("a running pod of every workload", running, timeout_s=30)
+    plant.wait("a running pod of every workload", running)
 
 
 def test_the_canary_is_a_gateway_in_all_but_name(rendered):

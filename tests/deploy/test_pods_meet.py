@@ -112,7 +112,7 @@ class Pods:
     def end(self, pod, number):
         process = self.processes.pop(pod)
         process.send_signal(number)
-        return process.communicate(timeout=20)[1], process.returncode
+        return process.communicate(timeout=60)[1], process.returncode
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def pods(tmp_path):
         made.end(pod, signal.SIGKILL)
 
 
-async def ready(session, url, within_s=20.0):
+async def ready(session, url, within_s=60.0):
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:
@@ -138,7 +138,7 @@ async def ready(session, url, within_s=20.0):
 
 async def moved(pods, pod, first, last):
     """Wait until a pod was told the engine's new address; the watchdog asks for it once a second only."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         told = [line.split()[1] for line in pods.resolved(pod) if line.startswith(ENGINE)]
         if (told[0], told[-1]) == (first, last):
@@ -159,7 +159,7 @@ async def trade(session, pods, symbol, price, name):
 
 
 async def settled(session, pods, trades):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with session.get(pods.url("settlement", "/v1/ledger")) as answer:
                 ledger = await answer.json()
@@ -171,7 +171,7 @@ async def settled(session, pods, trades):
 
 async def traded(feed, symbol):
     """Read the feed until it tells of a trade."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             for message in json.loads((await feed.receive()).data):
                 if message["type"] == "delta" and message["symbol"] == symbol and message["trades"]:

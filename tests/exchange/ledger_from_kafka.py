@@ -105,7 +105,7 @@ class Member:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
-    async def until(self, holds: object, within_s: float = 30.0) -> None:
+    async def until(self, holds: object, within_s: float = 90.0) -> None:
         assert callable(holds)
         async with asyncio.timeout(within_s):
             while not holds():

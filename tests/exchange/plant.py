@@ -93,7 +93,7 @@ async def engine(
         listener.close()
 
 
-async def eventually(holds: Callable[[], object], within_s: float = 5.0) -> None:
+async def eventually(holds: Callable[[], object], within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -106,7 +106,7 @@ async def client_of(port: int) -> AsyncIterator[EngineClient]:
     client = EngineClient(port, lambda connected: there.set() if connected else there.clear())
     task = asyncio.create_task(client.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await there.wait()
         yield client
     finally:

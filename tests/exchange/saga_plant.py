@@ -197,7 +197,7 @@ class Plant:
             finally:
                 close()
 
-    async def run(self, within_s: float = 20.0) -> dict[str, int]:
+    async def run(self, within_s: float = 90.0) -> dict[str, int]:
         """Settle everything; return how many sagas ended in which way."""
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(self.keep_running(name)) for name in PARTS]

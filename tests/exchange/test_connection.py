@@ -82,7 +82,7 @@ async def test_a_follower_finds_the_engine_at_its_new_address(tmp_path, names, m
             first = asyncio.create_task(anext(stream))
             await eventually(lambda: len(names.asked) > 1)
             names.known[NAME] = "127.0.0.1"
-            assert isinstance(await asyncio.wait_for(first, 5), Books)
+            assert isinstance(await asyncio.wait_for(first, 60), Books)
             await stream.aclose()
 
 

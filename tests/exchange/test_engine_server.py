@@ -21,6 +21,7 @@ from exchange.protocol import Answer, Books, NotFound, Refused, Stream, Subscrib
 from exchange.recording import RecordingLog
 from exchange.types import AccountId, ClientId, HaltReason, Side, Venue
 from kernel.errors import PermanentError
+from tests.exchange.held_disk import HeldDisk
 from tests.exchange.plant import AAA, INSTRUMENTS, FailingDisk, client_of, engine, eventually, order, paths
 
 
@@ -52,15 +53,17 @@ async def test_another_request_under_a_used_client_id_is_a_mismatch(tmp_path):
 
 
 async def test_a_request_whose_sync_is_under_way_is_in_flight(tmp_path):
-    async with engine(tmp_path) as running, client_of(running.port) as client:
-        running.faults._active["engine-slow-sync"] = 0.3
-        first = asyncio.create_task(client.submit(order("a"), 5))
-        await asyncio.sleep(0.1)
+    disk = HeldDisk()
+    async with engine(tmp_path, disk) as running, client_of(running.port) as client:
+        disk.hold()
+        first = asyncio.create_task(client.submit(order("a"), 60))
+        await eventually(lambda: disk.begun)
         again = await client.submit(order("a"), 5)
         looked_up = await client.look_up(AccountId("ann"), ClientId("a"), 5)
         assert isinstance(again, Refused)
         assert again.reason is Refusal.IN_FLIGHT
         assert isinstance(looked_up, Refused)
+        disk.let_go()
         assert isinstance(await first, Answer)
 
 
@@ -100,7 +103,7 @@ async def test_nothing_is_acknowledged_after_a_sync_failed_and_none_is_tried_aga
 
 async def test_the_stream_waits_for_the_sync_and_never_tells_what_was_not_synced(tmp_path):
     """Trades and market data are made from this stream: matching runs ahead, and nobody hears of it."""
-    disk, heard = FailingDisk(), [0]
+    disk, heard = HeldDisk(), [0]
 
     async def listen_on(port: int) -> None:
         async for message in follow_events(port, lambda: Subscribe(1), lambda _connected: None):
@@ -113,16 +116,17 @@ async def test_the_stream_waits_for_the_sync_and_never_tells_what_was_not_synced
         listening = asyncio.create_task(listen_on(running.port))
         assert isinstance(await client.submit(order("a"), 5), Answer)
         await eventually(lambda: heard[-1] == 1)
-        running.faults._active["engine-slow-sync"] = 0.6
-        asking = asyncio.create_task(client.submit(order("b"), 5))
+        disk.hold()
+        asking = asyncio.create_task(client.submit(order("b"), 60))
         server = running.server
         await eventually(lambda: server._sequencer.engine.sequence == 2)
         count = len(heard)
         await eventually(lambda: len(heard) > count)  # a heartbeat while it is matched and not yet durable
         assert (heard[-1], asking.done()) == (1, False)
+        disk.let_go()
         assert isinstance(await asking, Answer)
         await eventually(lambda: heard[-1] == 2)
-        disk.broken = True
+        disk.fails = True
         assert isinstance(await client.submit(order("c"), 5), Refused)
         assert server._sequencer.engine.sequence == 3
         count = len(heard)
@@ -249,7 +253,7 @@ async def test_an_engine_waits_for_the_journal_that_another_holds_and_says_so(tm
     starting = asyncio.create_task(server.start(listen(0)))
     await eventually(lambda: "writes to this log" in server.ready()[1])
     holder.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await starting
     assert server.ready()[0]
     await server.stop()
@@ -276,7 +280,7 @@ async def test_a_consumer_gets_everything_in_order_from_file_and_memory_and_goes
     async with engine(tmp_path, port=port) as running, client_of(port) as client:
         for number in range(8, 12):
             await client.submit(order(f"a{number}"), 5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await consuming
     assert seen == list(range(1, 13))
 
@@ -289,7 +293,7 @@ async def test_books_come_at_one_number_and_the_stream_goes_on_behind_it(tmp_pat
         assert isinstance(books, Books)
         assert (books.seq, books.books[0].bids) == (1, ((1000, 7),))
         await client.submit(order("b"), 5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not isinstance(message := await anext(messages), Stream):
                 pass
         assert message.happened[0].seq == 2
@@ -297,14 +301,16 @@ async def test_books_come_at_one_number_and_the_stream_goes_on_behind_it(tmp_pat
 
 
 async def test_a_broken_connection_leaves_the_answer_unknown_not_refused(tmp_path):
-    async with engine(tmp_path) as running, client_of(running.port) as client:
-        running.faults._active["engine-slow-sync"] = 0.2
-        asking = asyncio.create_task(client.submit(order("a"), 5))
-        await asyncio.sleep(0.05)
+    disk = HeldDisk()
+    async with engine(tmp_path, disk) as running, client_of(running.port) as client:
+        disk.hold()
+        asking = asyncio.create_task(client.submit(order("a"), 60))
+        await eventually(lambda: disk.begun)
         for connection in list(running.server._connections):
             connection.cancel()
         with pytest.raises(AnswerLostError):
             await asking
+        disk.let_go()
 
 
 async def test_a_rejection_is_durable_and_answered_with_its_reason(tmp_path):

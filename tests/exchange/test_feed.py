@@ -73,7 +73,7 @@ async def test_a_follower_of_the_feed_has_the_engines_book_also_after_an_engine_
             await running.stop()
             async with engine(tmp_path, port=port), client_of(port) as again:
                 await again.submit(order("c", Side.SELL, 1000, 3), 5)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     while (book := follower.book(AAA)) is None or book.bids.depth() != ((1000, 4),):
                         for message in msgspec.json.decode(await socket.recv(), type=list[FeedMessage]):
                             assert follower.take(message) == ()
@@ -132,7 +132,7 @@ async def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_go_on(t
         url = f"ws://127.0.0.1:{market.port}/v1/feed"
         async with connect(url, max_queue=1, close_timeout=0.1) as lazy, connect(url, close_timeout=0.2) as other:
             big = b"[]" + b" " * 100_000  # as large as a frame of full books
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not market.telemetry.slow:
                     for _ in range(MAX_WAITING_FRAMES // 16):
                         for subscriber in market.server._subscribers:
@@ -145,7 +145,7 @@ async def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_go_on(t
                         except TimeoutError:
                             break
             assert market.telemetry.slow == 1
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not (messages := msgspec.json.decode(await other.recv(), type=list[FeedMessage])):
                     pass
             assert isinstance(messages[-1], Heartbeat)
@@ -169,7 +169,7 @@ async def test_a_conflated_feed_says_less_and_neither_the_watchdog_nor_a_late_su
                 await client.submit(order(f"c{number}", price=900 + number), 5)
             assert market.telemetry.kinds["delta"] - before < 20
             market.faults._active.clear()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while (book := late.book(AAA)) is None or len(book.bids.depth()) < 40:
                     for message in msgspec.json.decode(await socket.recv(), type=list[FeedMessage]):
                         assert late.take(message) == ()

@@ -20,7 +20,8 @@ from exchange.commands import Resume
 from exchange.ports import RequestOutcome
 from exchange.recording import RecordingExposition, RecordingGateway
 from exchange.types import ClientId
-from tests.exchange.plant import client_of, engine
+from tests.exchange.held_disk import HeldDisk
+from tests.exchange.plant import client_of, engine, eventually
 
 TOKEN = {"Authorization": "Bearer trade-secret"}
 ORDER = {"account": "ann", "client_id": "a", "symbol": "AAA", "side": "buy", "quantity": 5, "price": 1000}
@@ -61,8 +62,8 @@ async def gateway(client: EngineClient, capacity: float = 1000.0, timeout_s: flo
 
 
 @asynccontextmanager
-async def plant(root, **options):
-    async with engine(root) as running, client_of(running.port) as client, gateway(client, **options) as front:
+async def plant(root, disk=None, **options):
+    async with engine(root, disk) as running, client_of(running.port) as client, gateway(client, **options) as front:
         yield running, front
 
 
@@ -101,22 +102,25 @@ async def test_a_repeated_rejection_stays_a_rejection(tmp_path):
 
 
 async def test_a_request_in_flight_is_a_conflict(tmp_path):
-    async with plant(tmp_path) as (running, front):
-        running.faults._active["engine-slow-sync"] = 0.3
+    disk = HeldDisk()
+    async with plant(tmp_path, disk) as (_, front):
+        disk.hold()
         first = asyncio.create_task(front.place())
-        await asyncio.sleep(0.1)
+        await eventually(lambda: disk.begun)
         status, problem, headers = await front.place()
         assert (status, problem["status"]) == (409, "in_flight")
         assert headers["Retry-After"]
+        disk.let_go()
         assert (await first)[0] == 201
 
 
 async def test_an_answer_too_late_is_unknown_and_can_be_looked_up(tmp_path):
-    async with plant(tmp_path, timeout_s=0.1) as (running, front):
-        running.faults._active["engine-slow-sync"] = 0.3
+    disk = HeldDisk()
+    async with plant(tmp_path, disk, timeout_s=0.1) as (_, front):
+        disk.hold()
         assert (await front.place())[0] == 504
-        running.faults._active.clear()
-        async with asyncio.timeout(5):
+        disk.let_go()
+        async with asyncio.timeout(60):
             while (found := await front.call("GET", "/v1/orders/by-client-id/ann/a"))[0] != 200:  # noqa: ASYNC110 - asks
                 await asyncio.sleep(0.05)
         assert found[1]["status"] == "accepted"

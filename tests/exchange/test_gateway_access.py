@@ -18,6 +18,7 @@ from exchange.bearer import TokenFault
 from exchange.limits import NO_RATES, Rates
 from exchange.ports import RequestOutcome
 from exchange.recording import RecordingExposition, RecordingGateway, RecordingLog
+from tests.exchange.held_disk import HeldDisk
 from tests.exchange.plant import client_of, engine
 
 ORDER = {"account": "ann", "client_id": "a", "symbol": "AAA", "side": "buy", "quantity": 5, "price": 1000}
@@ -67,8 +68,8 @@ async def front(root, client=None, rates=NO_RATES, secret="", ping_s=None, **opt
 
 
 @asynccontextmanager
-async def plant(root, **options):
-    async with engine(root) as running, client_of(running.port) as client, front(root, client, **options) as http:
+async def plant(root, disk=None, **options):
+    async with engine(root, disk) as running, client_of(running.port) as client, front(root, client, **options) as http:
         yield running, http
 
 
@@ -234,11 +235,12 @@ async def test_the_log_and_the_span_know_the_request_by_the_clients_name(tmp_pat
         def answered(self, one):
             told.append(one)
 
-    async with plant(tmp_path, tracer=Tracer(), engine_timeout_s=0.1) as (running, http):
+    disk = HeldDisk()
+    async with plant(tmp_path, disk, tracer=Tracer(), engine_timeout_s=1.0) as (_, http):
         await http.call("POST", "/v1/orders", token(), ORDER, X_Request_ID="from-the-client")
-        running.faults._active["engine-slow-sync"] = 0.3
+        disk.hold()
         await http.call("POST", "/v1/orders", token(), ORDER | {"client_id": "b"}, X_Request_ID="the-slow-one")
-        running.faults._active.clear()
+        disk.let_go()
         assert [one.request_id for one in told] == ["from-the-client", "the-slow-one"]
         lines = [fields for name, _, fields in http.log.events if name == "order-unanswered"]
         assert [fields["request_id"] for fields in lines] == ["the-slow-one"]

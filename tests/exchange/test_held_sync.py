@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,41 +19,8 @@ from exchange.ports import Refusal
 from exchange.recording import RecordingEngine, RecordingLog
 from exchange.types import Lots
 from kernel.adapters.clock import SystemClock
+from tests.exchange.held_disk import HeldDisk
 from tests.exchange.plant import INSTRUMENTS, eventually, order
-
-
-class HeldDisk:
-    """The real disk; once `hold` was called, each fsync waits until it is let through."""
-
-    def __init__(self) -> None:
-        self._through, self._held = threading.Semaphore(0), False
-        self.begun = self.ended = 0
-        self.fails = False
-
-    def hold(self) -> None:
-        self._held, self.begun, self.ended = True, 0, 0
-
-    def let_one_through(self) -> None:
-        self._through.release()
-
-    def let_go(self) -> None:
-        self._held = False
-        self._through.release()
-
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        return os.write(fd, data)
-
-    def fsync(self, fd: int) -> None:
-        self.begun += 1
-        if self._held:
-            assert self._through.acquire(timeout=10), "nobody let the sync through"
-        if self.fails:
-            raise OSError(5, "Input/output error")
-        os.fsync(fd)
-        self.ended += 1
-
-    def truncate(self, fd: int, size: int) -> None:
-        os.ftruncate(fd, size)
 
 
 class Heard:

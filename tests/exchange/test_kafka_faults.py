@@ -52,7 +52,7 @@ class Load:
                 return
             self.longest_s = max(self.longest_s, time.monotonic() - began)
 
-    def wait_for_more(self, records, within_s=30):
+    def wait_for_more(self, records, within_s=90):
         until, from_seq = time.monotonic() + within_s, self.acknowledged
         while self.acknowledged < from_seq + records and self.error is None:
             assert time.monotonic() < until, "nothing is acknowledged any more"
@@ -93,7 +93,7 @@ def test_without_a_majority_nothing_is_acknowledged_and_nothing_is_lost_when_it_
     try:
         killed_at, before = time.monotonic(), load.acknowledged
         while load.error is None:
-            assert time.monotonic() < killed_at + 20, "a failure should be told"
+            assert time.monotonic() < killed_at + 60, "a failure should be told"
             time.sleep(0.05)
         # What was under way when they died may have been taken; after that nothing.
         assert load.acknowledged <= before + 50
@@ -113,7 +113,7 @@ def test_without_a_majority_nothing_is_acknowledged_and_nothing_is_lost_when_it_
     again.close()
 
 
-def opened(place, within_s=30):
+def opened(place, within_s=90):
     """Open a log as an engine's supervisor would: again and again until the brokers are ready for it."""
     until = time.monotonic() + within_s
     while True:
@@ -174,8 +174,10 @@ def test_a_transaction_that_is_held_too_long_is_ended_and_begun_anew_and_nobody_
         log.append(records(10, first))
         log.sync()
         time.sleep(0.05)
-    time.sleep(0.6)
-    assert log._began_at is None
+    until = time.monotonic() + 60
+    while log._began_at is not None:
+        assert time.monotonic() < until, "it is held for ever"
+        time.sleep(0.05)
     log.append(records(1, 201))
     assert log.sync() == 201
     log.close()

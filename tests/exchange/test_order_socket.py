@@ -24,6 +24,7 @@ from exchange.commands import Halt, PlaceOrder
 from exchange.limits import Rates
 from exchange.ports import DisconnectCancel, RequestOutcome, SocketEnd
 from exchange.types import ClientId, HaltReason
+from tests.exchange.held_disk import HeldDisk
 from tests.exchange.plant import client_of, engine, eventually
 from tests.exchange.test_gateway_access import HS, ORDER, front, plant, token
 
@@ -40,7 +41,7 @@ class Line:
         await self.ws.send_str(json.dumps(messages[0] if len(messages) == 1 else messages))
 
     async def answers(self, count):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.got) < count:
                 frame = await self.ws.receive()
                 assert frame.type is aiohttp.WSMsgType.TEXT, frame
@@ -53,7 +54,7 @@ class Line:
         return (await self.answers(1))[0]
 
     async def close_code(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (frame := await self.ws.receive()).type is aiohttp.WSMsgType.TEXT:
                 pass
         return self.ws.close_code, frame
@@ -199,11 +200,12 @@ async def test_without_an_engine_every_request_is_answered_at_once(tmp_path):
 
 
 async def test_what_the_engine_does_not_answer_is_unknown_in_time(tmp_path):
-    async with plant(tmp_path, engine_timeout_s=0.2) as (running, http), line(http) as ws:
-        running.faults._active["engine-slow-sync"] = 0.8
+    disk = HeldDisk()
+    async with plant(tmp_path, disk, engine_timeout_s=0.2) as (_, http), line(http) as ws:
+        disk.hold()
         answer = await ws.ask(**PLACE)
         assert (answer["status"], answer["problem"]["status"]) == (504, "unknown")
-        running.faults._active.clear()
+        disk.let_go()
 
 
 def opening(query=""):
@@ -231,7 +233,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_holds_nothing(tmp_path
             await loop.sock_connect(deaf, ("127.0.0.1", int(http.url.rsplit(":", 1)[1])))
             await loop.sock_sendall(deaf, opening())
             bad = as_frame(json.dumps([{"op": "nonsense" * 20, "id": n} for n in range(250)]).encode())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not http.telemetry.ends:
                     with contextlib.suppress(TimeoutError, ConnectionError):
                         async with asyncio.timeout(0.2):
@@ -244,19 +246,21 @@ async def test_a_client_that_does_not_read_is_cut_off_and_holds_nothing(tmp_path
 
 async def test_requests_beyond_the_bound_wait_in_the_clients_own_buffers(tmp_path, monkeypatch):
     monkeypatch.setattr(order_socket, "MAX_OPEN", 50)
-    async with plant(tmp_path) as (running, http), line(http) as ws:
-        running.faults._active["engine-slow-sync"] = 0.2
+    disk = HeldDisk()
+    async with plant(tmp_path, disk, engine_timeout_s=60.0) as (_, http), line(http) as ws:
+        disk.hold()
         for start in range(0, 400, 20):
             await ws.send(*(PLACE | {"id": n, "client_id": f"a{n}"} for n in range(start, start + 20)))
+        await eventually(lambda: http.app._engine.in_flight >= 50)
         await asyncio.sleep(0.1)
         assert http.app._engine.in_flight <= 70, "one frame more than the bound, no more"
-        running.faults._active.clear()
+        disk.let_go()
         assert {one["status"] for one in await ws.answers(400)} == {201}
 
 
 async def test_the_connection_ends_with_its_token(tmp_path):
     async with front(tmp_path) as http:
-        async with line(http, bearer=token(exp=time.time() - 4.0)) as ws:
+        async with line(http, bearer=token(exp=time.time() - 2.0)) as ws:
             assert (await ws.close_code())[0] == 4401
         async with line(http) as ws:
             http.keys.write_bytes(msgspec.json.encode(KeyFile((HS,))))
@@ -380,17 +384,17 @@ async def test_a_heartbeat_that_is_missed_ends_the_session_and_its_orders(tmp_pa
             http.url + "/v1/ws/orders" + COD, headers={"Authorization": f"Bearer {token()}"}, autoping=False
         )
         await ws.send_str(json.dumps(PLACE))
-        await eventually(lambda: resting(running) == 1)
-        await eventually(lambda: resting(running) == 0)
+        await eventually(lambda: running.telemetry.commands)
+        await eventually(lambda: running.telemetry.commands > 1 and resting(running) == 0)
         assert http.telemetry.ends == {SocketEnd.HEARTBEAT_MISSED: 1}
         await session.close()
 
 
 async def test_a_client_that_answers_pings_may_be_silent(tmp_path):
-    async with plant(tmp_path, ping_s=0.1) as (running, http), line(http, COD) as ws:
+    async with plant(tmp_path, ping_s=1.0) as (running, http), line(http, COD) as ws:
         await ws.ask(**PLACE)
         reading = asyncio.create_task(ws.ws.receive())
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(2.2)
         assert (resting(running), http.telemetry.open_sockets) == (1, 1)
         reading.cancel()
 
@@ -411,12 +415,12 @@ async def test_frames_that_are_none_end_the_connection_with_its_code_and_the_ses
     async with plant(tmp_path) as (running, http):
         reader, writer = await asyncio.open_connection("127.0.0.1", int(http.url.rsplit(":", 1)[1]))
         writer.write(opening(COD))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
         writer.write(as_frame(json.dumps(PLACE).encode()))
         await eventually(lambda: resting(running) == 1)
         writer.write(words)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             told = await reader.read()
         assert b"\x88" in told
         assert code.to_bytes(2, "big") in told[told.rindex(b"\x88") :]

@@ -64,7 +64,7 @@ async def test_declaring_again_changes_nothing(rabbit_link):
         got.extend(each.message_id for each in batch)
 
     reading = asyncio.create_task(RabbitConsumer(rabbit_link, "notices").run(keep))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not got:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.01)
     reading.cancel()
@@ -106,13 +106,13 @@ async def test_a_reader_is_told_when_its_queue_is_taken_away(rabbit_link, rabbit
     await declare(rabbit_link, ONE)
     consumer = RabbitConsumer(rabbit_link, "one", topology=ONE)
     reading = asyncio.create_task(consumer.run(nothing))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not consumer.connected:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.01)
     vhost = rabbit_link._url.path.strip("/")
     await asyncio.to_thread(rabbit.ask, f"/api/queues/{vhost}/one", "DELETE")
     with pytest.raises(PermanentError, match="no queue 'one'"):
-        await asyncio.wait_for(reading, 10)
+        await asyncio.wait_for(reading, 60)
     assert not consumer.connected
 
 

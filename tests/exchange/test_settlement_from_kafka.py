@@ -54,7 +54,7 @@ class Settling:
         )
         self.task = asyncio.create_task(self.server.run())
 
-    async def until(self, holds, within_s=30.0):
+    async def until(self, holds, within_s=90.0):
         async with asyncio.timeout(within_s):
             while not holds():
                 if self.task.done():

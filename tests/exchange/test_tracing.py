@@ -87,7 +87,7 @@ async def plant(root, tracer, log):
             store, EngineSource(running.port), telemetry=RecordingSettlement(), faults=faults, **common
         )
         gateway = Gateway(client, RecordingGateway(), RecordingExposition(), replica="gateway-1", trade_secret="secret",
-                          capacity_per_s=1000.0, engine_timeout_s=0.6, tracer=tracer, log=log)  # fmt: skip
+                          capacity_per_s=1000.0, engine_timeout_s=1.5, tracer=tracer, log=log)  # fmt: skip
         server = HttpServer(gateway, listen(0))
         await server.start()
         tasks = [asyncio.create_task(feed.run()), asyncio.create_task(ledger.run())]
@@ -156,7 +156,7 @@ async def test_a_slow_and_an_unanswered_order_stand_in_the_log_with_their_trace(
         running.faults._active["engine-slow-sync"] = 0.4
         status, _ = await place({"traceparent": HEADER}, account="ann", client_id="a", side="sell")
         assert status == 201
-        running.faults._active["engine-slow-sync"] = 1.0
+        running.faults._active["engine-slow-sync"] = 2.5
         status, _ = await place(account="ann", client_id="b", side="sell")
         assert status == 504
         running.faults._active.clear()

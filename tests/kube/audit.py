@@ -48,5 +48,5 @@ def new_namespace(cluster: Cluster, name: str = "") -> str:
     name = name or f"t-{uuid.uuid4().hex[:8]}"
     cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-    cluster.wait("the default service account", lambda: cluster.request("GET", account), timeout_s=30)
+    cluster.wait("the default service account", lambda: cluster.request("GET", account))
     return name

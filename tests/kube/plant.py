@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
 
-from control.testbed.cluster import Cluster
+from control.testbed.cluster import ApiStatusError, Cluster
 from kernel.adapters.clock import SystemClock
 from runbooks.adapters.kubernetes.api import Api, connect
 from runbooks.adapters.kubernetes.fence import Fence, Fencing
@@ -78,12 +79,20 @@ class Plant:
 
     def sent(self, resource: str = "") -> list[dict[str, Any]]:
         """Return the adapter's requests that really were to change the plant: no dry runs, no entries of the ledger."""
-        time.sleep(0.2)  # a record may come a moment after its answer
-        found = [one for one in self._audit.writes() if one["userAgent"] == "tapewatch"]
+        self._recorded()
+        found = [one for one in self._audit.writes() if one.get("userAgent") == "tapewatch"]
         real = [one for one in found if "dryRun" not in one["requestURI"]]
         real = [one for one in real if not one["objectRef"].get("name", "effect-").startswith("effect-")]
         here = [one for one in real if one["objectRef"].get("namespace", self.ns) == self.ns]
         return [one for one in here if not resource or one["objectRef"]["resource"] == resource]
+
+    def _recorded(self) -> None:
+        """Return once what was answered before is on record: a record may come a moment after its answer."""
+        mark = f"mark-{uuid.uuid4().hex[:8]}"
+        with contextlib.suppress(ApiStatusError):  # there is none, and the attempt is on record
+            self.cluster.request("DELETE", self.core("configmaps", mark), token=admin(self.cluster))
+        self.cluster.wait("the record of a mark", lambda: self._audit.writes(name=mark))
+        time.sleep(0.1)
 
     def apps(self, kind: str, name: str = "") -> str:
         return f"/apis/apps/v1/namespaces/{self.ns}/{kind}" + (f"/{name}" if name else "")
@@ -140,9 +149,11 @@ class Plant:
             status, wanted = found.get("status", {}), found["spec"]["replicas"]
             seen = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
             ready = status.get("readyReplicas", 0) == wanted == status.get("replicas", 0)
-            return bool(seen and ready) and len(self.pods(name)) == wanted
+            # A new generation is seen before the first of its pods is made.
+            renewed = status.get("updatedReplicas", 0) == wanted
+            return bool(seen and ready and renewed) and len(self.pods(name)) == wanted
 
-        self.cluster.wait(f"{name} settles", settled, timeout_s=30)
+        self.cluster.wait(f"{name} settles", settled)
 
     def budget(self, **spec: Any) -> None:
         """Give the gateways a disruption budget and wait until it is reckoned."""
@@ -152,7 +163,6 @@ class Plant:
         self.cluster.wait(
             "the budget is reckoned",
             lambda: self.get(f"{path}/gateway")["status"]["currentHealthy"] == len(self.pods()),
-            timeout_s=30,
         )
 
 
@@ -198,9 +208,8 @@ async def lost(proxy: Proxy, attempt: Awaitable[T]) -> T:
     proxy.mode = "drop-response"
     task = asyncio.ensure_future(attempt)
     swallowed = proxy.swallowed_bytes
-    for _ in range(500):
-        if proxy.swallowed_bytes != swallowed:
-            break
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while proxy.swallowed_bytes == swallowed and not task.done():  # noqa: ASYNC110 - threads swallow
+            await asyncio.sleep(0.01)
     proxy.mode = "pass"
     return await task

@@ -72,7 +72,7 @@ async def test_a_roll_back_gives_the_previous_revision_and_a_second_one_does_not
     plant.build()
     before = plant.gateway()["spec"]["template"]
     plant.set_image("broken:2")
-    plant.cluster.wait("revision 2", lambda: revision(plant) == "2", timeout_s=30)
+    plant.cluster.wait("revision 2", lambda: revision(plant) == "2")
     async with adapter(kube, ns) as one:
         told = await one.rehearse(RollBack("gateway"))
         effect = await one.change(RollBack("gateway"), key="rb")
@@ -139,7 +139,7 @@ async def test_a_rollout_is_paused_and_resumed_and_a_paused_one_is_not_rolled_ba
 
 
 async def test_only_a_pod_that_is_well_past_its_grace_is_deleted_by_force(kube, ns, plant, monkeypatch):
-    monkeypatch.setattr("runbooks.adapters.kubernetes.reader.OVERDUE", 2_000_000_000)
+    monkeypatch.setattr("runbooks.adapters.kubernetes.reader.OVERDUE", 600_000_000_000)  # however slow this machine is
     plant.make(workload("gateway", notes={"testbed/delete-delay": "300s"}))
     plant.make(workload("engine", "StatefulSet", replicas=1))
     name = next(iter(plant.pods()))
@@ -152,6 +152,7 @@ async def test_only_a_pod_that_is_well_past_its_grace_is_deleted_by_force(kube, 
             one.change(DeleteReplica("gateway", name), key="b"), RefusalReason.NOT_ALLOWED, "well past its grace"
         )
         assert plant.sent() == []
+        monkeypatch.setattr("runbooks.adapters.kubernetes.reader.OVERDUE", 2_000_000_000)
         await asyncio.sleep(4)
         await one.rehearse(DeleteReplica("gateway", name))
         assert name in [pod["metadata"]["name"] for pod in plant.get(plant.core("pods"))["items"]]
@@ -212,7 +213,7 @@ async def test_a_drain_that_no_budget_allows_has_done_nothing(kube, ns, plant, n
         assert await one.effect("d") is None
         assert len(plant.pods()) == 4
         plant.patch(f"/apis/policy/v1/namespaces/{ns}/poddisruptionbudgets/gateway", {"spec": {"maxUnavailable": 4}})
-        for _ in range(50):
+        for _ in range(600):
             try:
                 effect = await one.change(Drain(node), key="d")
                 break
@@ -232,7 +233,7 @@ async def test_a_drain_goes_on_where_its_time_ran_out_and_evicts_each_pod_once(k
     troubles = []
     async with adapter(kube, ns, entries=("Deployment/gateway", "Node/*")) as one:
         await one.change(Cordon(node), key="c")
-        for _ in range(200):
+        for _ in range(600):
             try:
                 effect = await one.change(Drain(node), key="d")
                 break

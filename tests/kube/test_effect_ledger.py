@@ -24,7 +24,7 @@ PLAN = Plan(mode="merge", path="/x", fields=(Field(path=("spec", "n"), before=1,
 @contextlib.asynccontextmanager
 async def ledger(kube, ns, url="", clock=None):
     where = kube.write_kubeconfig(f"{ns}-ledger", admin(kube), url=url) if url else kube.kubeconfig
-    async with Api(connect(where), read_s=2.0) as api:
+    async with Api(connect(where), read_s=20.0) as api:
         yield Ledger(api, clock or SystemClock(), namespace=ns)
 
 

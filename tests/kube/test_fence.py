@@ -63,7 +63,7 @@ def guarded(testbed_binary):
 
 
 @contextlib.asynccontextmanager
-async def controller(plant, *, fencing=Fencing.REQUIRED, within_s=3.0):
+async def controller(plant, *, fencing=Fencing.REQUIRED, within_s=60.0):
     """One controller with the account's own rights."""
     cluster = plant.cluster
     where = cluster.write_kubeconfig("tapewatch", cluster.token_for("tapewatch", "tapewatch"))

@@ -28,7 +28,7 @@ FIRST = LeaseRecord(
 @contextlib.asynccontextmanager
 async def leases(kube, ns, url=""):
     where = kube.write_kubeconfig(f"{ns}-lease", admin(kube), url=url) if url else kube.kubeconfig
-    async with Api(connect(where), read_s=2.0) as api:
+    async with Api(connect(where), read_s=20.0) as api:
         yield KubernetesLeases(api, namespace=ns)
 
 

@@ -15,6 +15,7 @@ from runbooks.adapters.kubernetes.api import Api, connect
 from runbooks.adapters.kubernetes.reader import Reader
 from runbooks.adapters.kubernetes.targets import Targets
 from runbooks.ports import RefusedError
+from tests.standing import stop
 
 
 def workload(name, kind="Deployment", replicas=2, image="app:1", annotations=None, **spec):
@@ -164,7 +165,7 @@ async def test_a_stopped_api_server_is_an_answer_that_does_not_come(own_kube):
 
     async with Api(connect(own_kube.kubeconfig), read_s=1.0) as api:
         one = Reader(api, Targets(["default/Deployment/gateway"]), SystemClock())
-        own_kube.send("kube-apiserver", signal.SIGSTOP)
+        stop(own_kube.alive()["kube-apiserver"])
         with pytest.raises(TemporaryError):
             await one.status("gateway")
         own_kube.send("kube-apiserver", signal.SIGCONT)

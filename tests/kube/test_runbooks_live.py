@@ -37,6 +37,7 @@ from runbooks.policy import permit
 from runbooks.rehearse import _value
 from runbooks.run import advance, run
 from tests.kube.plant import SINGLETON, Plant, adapter, workload
+from tests.standing import stop
 
 BOOKS = {one.name: one for one in load_library(LIBRARY, "kubernetes")[0]}
 STATEFUL = {**SINGLETON, "tapewatch.example/stateful": "true"}
@@ -72,9 +73,9 @@ class Floor(LivePlant):
         return {}, {"state_hash": "equal"}
 
 
-def patient(proof):
+def patient(proof, within_s):
     return proof and msgspec.structs.replace(
-        proof, within_ns=seconds(25), holds_for_ns=seconds(0.6), poll_ns=seconds(0.2)
+        proof, within_ns=seconds(within_s), holds_for_ns=seconds(0.6), poll_ns=seconds(0.2)
     )
 
 
@@ -84,13 +85,13 @@ def hurried(proof):
     )
 
 
-def bound(name, labels, *, helps):
-    """Bind a shipped runbook; its times are shortened, nothing else."""
+def bound(name, labels, *, helps, within_s=90):
+    """Bind a shipped runbook; its times are changed, nothing else."""
     book = bind(BOOKS[name], labels)
     assert isinstance(book, Runbook), book
-    first = patient if helps else hurried
+    first = (lambda proof: patient(proof, within_s)) if helps else hurried
     steps = tuple(
-        msgspec.structs.replace(step, proof=first(step.proof), undo_proof=patient(step.undo_proof))
+        msgspec.structs.replace(step, proof=first(step.proof), undo_proof=patient(step.undo_proof, within_s))
         for step in book.steps
     )
     return msgspec.structs.replace(book, steps=steps)
@@ -133,9 +134,9 @@ async def answer(question, book, plant, workloads, *, helps):
             return WaitAnswer(CLOCK.now())
 
 
-async def drive(kube, ns, name, labels, *, helps=True, before=lambda _question: None):
+async def drive(kube, ns, name, labels, *, helps=True, within_s=90, before=lambda _question: None):
     """Run a shipped runbook on the namespace; return how it ended and what the exchange was asked."""
-    book, market = bound(name, labels, helps=helps), Market()
+    book, market = bound(name, labels, helps=helps, within_s=within_s), Market()
     async with adapter(kube, ns, entries=ENTRIES) as workloads:
         plant = Floor(workloads, market, CLOCK, None, None)
         generator = run(book, f"{ns}-{name}-{helps}")
@@ -178,7 +179,7 @@ async def test_pod_hang(kube, ns, plant, helps):
     make(plant, "gateway")
     hung, other = sorted(plant.pods())
     plant.kubectl("label", "pod", hung, "testbed-unready=true")
-    kube.wait("it is unready", lambda: plant.gateway()["status"].get("readyReplicas") == 1, timeout_s=20)
+    kube.wait("it is unready", lambda: plant.gateway()["status"].get("readyReplicas") == 1)
     ended, _ = await drive(kube, ns, "pod-hang", {"service": "gateway", "replica": hung}, helps=helps)
     assert ended.outcome is (Outcome.MENDED if helps else Outcome.NOT_PROVEN), ended.detail
     assert hung not in plant.pods()
@@ -230,14 +231,14 @@ async def test_canary_abort(kube, ns, plant):
 async def test_a_bad_deploy_is_rolled_back(kube, ns, plant, name, bad, helps):
     make(plant, "gateway", progressDeadlineSeconds=3)
     plant.set_image(bad)
-    kube.wait("the new pod is there", lambda: len(plant.pods()) == 3, timeout_s=20)
+    kube.wait("the new pod is there", lambda: len(plant.pods()) == 3)
     before = spec(plant)
-    ended, _ = await drive(kube, ns, name, {"service": "gateway"}, helps=helps)
+    # The undo puts the deploy back; that cannot be proven, because it is as broken as it was: a short wait shows it.
+    ended, _ = await drive(kube, ns, name, {"service": "gateway"}, helps=helps, within_s=90 if helps else 25)
     if helps:
         assert ended.outcome is Outcome.MENDED, ended.detail
         assert image(plant) == "app:1"
     else:
-        # The undo puts the deploy back; that cannot be proven, because it is as broken as it was.
         assert ended.outcome in {Outcome.UNDONE, Outcome.NOT_PROVEN}, ended.detail
         assert spec(plant) == before
 
@@ -294,7 +295,6 @@ async def test_node_not_ready_is_cordoned_and_drained_and_a_second_one_is_not(ow
         lambda: "True" not in own_kube.kubectl(
             "get", "node", lost, "-o", 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
         ),
-        timeout_s=20,
     )  # fmt: skip
     ended, _ = await drive(own_kube, ns, "node-not-ready", {"node": lost})
     assert ended.outcome is Outcome.MENDED, ended.detail
@@ -328,7 +328,6 @@ def engine_service(plant):
     plant.cluster.wait(
         "green is ready",
         lambda: plant.get(plant.apps("deployments", "engine-green"))["status"].get("readyReplicas"),
-        timeout_s=20,
     )
 
 
@@ -352,8 +351,8 @@ async def test_the_engine_is_renewed_the_safe_way(kube, ns, plant, name):
     old = plant.pods("engine")["engine-0"]["metadata"]["uid"]
     if name == "engine-crash":
         plant.kubectl("label", "pod", "engine-0", "testbed-unready=true")
-        kube.wait("down", lambda: not plant.get(plant.apps("statefulsets", "engine"))["status"].get("readyReplicas"),
-                  timeout_s=20)  # fmt: skip
+        status = plant.apps("statefulsets", "engine")
+        kube.wait("down", lambda: not plant.get(status)["status"].get("readyReplicas"))
     ended, asked = await drive(kube, ns, name, {"service": "engine"})
     assert ended.outcome is Outcome.MENDED, ended.detail
     assert plant.pods("engine")["engine-0"]["metadata"]["uid"] != old
@@ -409,10 +408,10 @@ async def test_a_platform_that_dies_in_mid_proof_ends_blind_and_is_not_undone(ow
 
     def die(question):
         if isinstance(question, Look):
-            own_kube.send("kube-apiserver", signal.SIGSTOP)
+            stop(own_kube.alive()["kube-apiserver"])
 
     try:
-        ended, _ = await drive(own_kube, ns, "gateway-overload", {"service": "gateway"}, before=die)
+        ended, _ = await drive(own_kube, ns, "gateway-overload", {"service": "gateway"}, within_s=25, before=die)
     finally:
         own_kube.send("kube-apiserver", signal.SIGCONT)
     assert (ended.outcome, ended.reason) == (Outcome.NOT_PROVEN, RefusalReason.NO_EVIDENCE), ended.detail

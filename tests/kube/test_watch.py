@@ -24,12 +24,12 @@ async def following(kube, path):
             on_error=errors.append,
         )
         watch.start()
-        await asyncio.wait_for(watch.ready(), 20)
+        await asyncio.wait_for(watch.ready(), 90)
         yield watch, told, errors
         watch.stop()
 
 
-async def until(holds, within_s=20.0):
+async def until(holds, within_s=90.0):
     for _ in range(int(within_s / 0.05)):
         if holds():
             return

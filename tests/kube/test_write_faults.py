@@ -13,15 +13,16 @@ import time
 
 import pytest
 
-from control.testbed.cluster import Cluster
+from control.testbed.cluster import ApiStatusError, Cluster
 from kernel.errors import PermanentError, TemporaryError
 from runbooks.adapters.kubernetes.api import NoAnswerError
 from runbooks.changes import PauseRollout, RollBack, RollingRestart, RunJob, SetFlag
 from runbooks.model import RefusalReason
 from runbooks.ports import RefusedError
 from tests.kube.audit import new_namespace
-from tests.kube.plant import Plant, adapter, lost, refused
+from tests.kube.plant import MERGE, Plant, adapter, lost, refused
 from tests.kube.proxy import Proxy
+from tests.standing import stop
 
 # --- lost answers ---------------------------------------------------------------------------------------------------
 
@@ -65,7 +66,7 @@ def applied(plant):
 async def test_a_write_whose_answer_is_lost_is_read_back_and_not_repeated(kube, ns, plant, write, monkeypatch):
     everything(plant)
     with Proxy(kube.ports.api) as proxy:
-        async with adapter(kube, ns, url=proxy.url, read_s=2.0) as one:
+        async with adapter(kube, ns, url=proxy.url, read_s=20.0) as one:
             begin, losing = one.ledger.begin, []
 
             async def then_lose(*given):
@@ -175,7 +176,9 @@ def account(kube, ns, *rules):
     kube.request(
         "POST", f"{rbac}/rolebindings", {"metadata": {"name": "runner"}, "roleRef": ref, "subjects": [subject]}
     )
-    return kube.token_for("runner", ns, seconds=600)
+    token = kube.token_for("runner", ns, seconds=600)
+    kube.wait("the account may read", lambda: kube.request("GET", f"/api/v1/namespaces/{ns}/pods", token=token))
+    return token
 
 
 READ = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}
@@ -195,6 +198,18 @@ async def test_a_right_that_is_missing_is_named_with_what_to_grant(kube, ns, pla
     assert plant.gateway()["spec"]["replicas"] == 2
 
 
+def may_scale(plant, token):
+    """Tell whether the server lets the bearer scale: what is granted and withdrawn reaches it a moment later."""
+    path = plant.apps("deployments", "gateway") + "/scale?dryRun=All"
+    try:
+        plant.cluster.request("PATCH", path, {"spec": {"replicas": 3}}, content_type=MERGE, token=token)
+    except ApiStatusError as error:
+        if error.code != 403:
+            raise
+        return False
+    return True
+
+
 async def test_rights_withdrawn_half_way_leave_an_entry_that_says_it_was_not_done(kube, ns, plant, monkeypatch):
     plant.build()
     token = account(kube, ns, READ, KEEP, SCALE)
@@ -206,7 +221,7 @@ async def test_rights_withdrawn_half_way_leave_an_entry_that_says_it_was_not_don
         async def then_withdraw(*given):
             begun = await begin(*given)
             kube.request("PUT", f"{rbac}/roles/runner", {"metadata": {"name": "runner"}, "rules": [READ, KEEP]})
-            await asyncio.sleep(0.3)
+            kube.wait("the server knows", lambda: not may_scale(plant, token))
             return begun
 
         monkeypatch.setattr(one.ledger, "begin", then_withdraw)
@@ -215,7 +230,7 @@ async def test_rights_withdrawn_half_way_leave_an_entry_that_says_it_was_not_don
         assert (await one.ledger.read("second")).phase == "dropped"
         kube.request("PUT", f"{rbac}/roles/runner", {"metadata": {"name": "runner"}, "rules": [READ, KEEP, SCALE]})
         monkeypatch.setattr(one.ledger, "begin", begin)
-        await asyncio.sleep(0.3)
+        kube.wait("the server knows", lambda: may_scale(plant, token))
         assert (await one.scale("gateway", 4, key="second")).after["replicas"] == "4"
 
 
@@ -291,7 +306,7 @@ def own_plant(breakable):
     breakable.heal()
 
 
-async def persist(attempt, within_s=40):
+async def persist(attempt, within_s=120):
     """Ask again with the same key until it is done; return the effect and how often there was trouble."""
     deadline, troubles = time.monotonic() + within_s, 0
     while True:
@@ -311,14 +326,13 @@ async def test_an_api_server_that_hangs_is_given_up_on_and_the_write_that_was_un
 
         async def then_hang(*given):
             begun = await begin(*given)
-            cluster.send("kube-apiserver", signal.SIGSTOP)
+            stop(cluster.alive()["kube-apiserver"])
             return begun
 
         one.ledger.begin = then_hang
-        began = time.monotonic()
-        with pytest.raises(TemporaryError):
-            await one.scale("gateway", 3, key="s")
-        assert time.monotonic() - began < 10
+        async with asyncio.timeout(60):
+            with pytest.raises(TemporaryError):
+                await one.scale("gateway", 3, key="s")
         one.ledger.begin = begin
         cluster.send("kube-apiserver", signal.SIGCONT)
         effect, _ = await persist(lambda: one.scale("gateway", 3, key="s"))

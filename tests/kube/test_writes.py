@@ -84,7 +84,7 @@ async def test_the_single_writer_whose_budget_allows_nothing_is_deleted_graceful
         "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "engine"}}},
     }
     kube.request("POST", path, body)
-    kube.wait("it is reckoned", lambda: plant.get(f"{path}/engine")["status"]["expectedPods"] == 1, timeout_s=30)
+    kube.wait("it is reckoned", lambda: plant.get(f"{path}/engine")["status"]["expectedPods"] == 1)
     async with adapter(kube, ns) as one:
         there = plant.pods("engine")["engine-0"]["metadata"]["uid"]
         told = await one.rehearse(RestartReplica("engine", "engine-0"))
@@ -214,7 +214,7 @@ async def test_where_an_autoscaler_owns_the_number_its_lower_bound_is_the_knob(k
         found = plant.get(path)
         assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (4, 6)
         assert found["metadata"]["annotations"]["tapewatch.example/original-min"] == "2"
-        kube.wait("it follows", lambda: plant.gateway()["spec"]["replicas"] == 4, timeout_s=30)
+        kube.wait("it follows", lambda: plant.gateway()["spec"]["replicas"] == 4)
         await refused(one.scale("gateway", 7, key="far"), RefusalReason.OWNED, "2 to 6 by its owner, not 7")
         await refused(one.scale("gateway", 1, key="low"), RefusalReason.OWNED, "2 to 6 by its owner, not 1")
         await one.scale("gateway", 3, key="in")
@@ -279,7 +279,7 @@ async def test_where_keda_is_installed_its_own_object_is_named(kube, ns, plant):
             "spec": {"scaleTargetRef": {"name": "gateway"}},
         }  # fmt: skip
         path = f"/apis/keda.sh/v1alpha1/namespaces/{ns}/scaledobjects"
-        kube.wait("the kind is served", lambda: kube.request("POST", path, body), timeout_s=30)
+        kube.wait("the kind is served", lambda: kube.request("POST", path, body))
         async with adapter(kube, ns) as one:
             await refused(one.scale("gateway", 4, key="s"), RefusalReason.OWNED, "KEDA ScaledObject by-lag")
     finally:
