@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from exchange.adapters.disk import OsDisk
 from exchange.adapters.file_log import FileLog
 from exchange.adapters.sequencer import Declined, Done, Sequencer
 from exchange.engine import Engine
@@ -24,7 +24,7 @@ from kernel.adapters.clock import SystemClock
 from tests.exchange.plant import INSTRUMENTS, eventually, order
 
 
-class HeldDisk:
+class HeldDisk(OsDisk):
     """The real disk; once `hold` was called, each fsync waits until it is let through."""
 
     def __init__(self) -> None:
@@ -42,20 +42,14 @@ class HeldDisk:
         self._held = False
         self._through.release()
 
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        return os.write(fd, data)
-
     def fsync(self, fd: int) -> None:
         self.begun += 1
         if self._held:
             assert self._through.acquire(timeout=10), "nobody let the sync through"
         if self.fails:
             raise OSError(5, "Input/output error")
-        os.fsync(fd)
+        super().fsync(fd)
         self.ended += 1
-
-    def truncate(self, fd: int, size: int) -> None:
-        os.ftruncate(fd, size)
 
 
 class Heard:
