@@ -177,6 +177,15 @@ class EngineAddress(msgspec.Struct, frozen=True):
     host: str = LOOPBACK
 
 
+class JournalTuning(msgspec.Struct, frozen=True, kw_only=True):
+    """How much an engine keeps of a journal in files, although snapshots cover it."""
+
+    compacts: bool = True
+    keep_mib: int = 4096
+    keep_hours: float = 24.0
+    snapshots: int = 3
+
+
 class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a role needs to know. Secrets are named by file, never carried here."""
 
@@ -215,6 +224,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the load follows the phases of `tuning.calendar`."""
     phases_by_calendar: bool = False
     """Whether the engine turns the market's phases as `tuning.calendar` says."""
+    journal: JournalTuning = JournalTuning()
     seed: int = 1
     tuning: ControlTuning = ControlTuning()
     bridge: str = ""

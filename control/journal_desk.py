@@ -8,11 +8,12 @@ from typing import Final
 import msgspec
 
 from control.progress import Progress
+from exchange.adapters.compaction import Compaction, compact
 from exchange.adapters.journal_place import name_of, noted
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.listing_file import read_listing
 from exchange.adapters.log_check import BadByte, LogCheck, check_log, is_log
-from exchange.adapters.recovery import Compaction, EnginePaths, SnapshotCheck, check_snapshots, compact
+from exchange.adapters.recovery import EnginePaths, SnapshotCheck, check_snapshots
 from exchange.adapters.verify import Verification, verify, verify_topic
 from exchange.listing import Listing
 from exchange.shards import instruments_of

@@ -22,6 +22,7 @@ from control.config import (
     AnomalyTuning,
     ControlTuning,
     GatewayTuning,
+    JournalTuning,
     KubeAccess,
     LogShipping,
     RoleConfig,
@@ -313,6 +314,10 @@ def _role_config(
         gateway_capacity_per_s=settings.gateway_capacity_per_s, gateway=gateway_tuning(settings),
         load_rate_per_s=settings.load_rate_per_s, load_by_phase=settings.load_by_phase,
         phases_by_calendar=settings.phases_by_calendar,
+        journal=JournalTuning(
+            compacts=settings.journal_compacts, keep_mib=settings.journal_keep_mib,
+            keep_hours=settings.journal_keep_hours, snapshots=settings.snapshots_kept,
+        ),
         seed=settings.seed, faults_allowed=settings.faults_allowed,
         bridge=str(settings.bridge.absolute()) if settings.bridge is not None else "",
         shipping=_shipping(settings) if role == "shipper" or (role == "log-watch" and settings.elastic_url) else None,

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from control.config import KafkaAccess, RoleConfig, Tokens, load_config, place_of
+from control.config import JournalTuning, KafkaAccess, RoleConfig, Tokens, load_config, place_of
 from control.layout import Layout
 from control.spans_out import traced_share, tracer_of
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TapewatchError
-from kernel.time import Instant
+from kernel.time import HOUR, Instant
 from monitor.catalog import Role
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from exchange.adapters.compaction import Retention
     from exchange.adapters.http import HttpServer
     from exchange.adapters.recovery import OpenJournal
     from exchange.adapters.settlement_source import EventSource
@@ -74,6 +75,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             calendar=_calendar(config) if config.phases_by_calendar else None,
             open_journal=open_journal,
             topic=topic,
+            retention=_retention(config.journal),
         )
         server = EngineServer(parts)
         # Both ports are taken before anything is read: a port in use is told at once, not after a long replay.
@@ -91,6 +93,14 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
         return await server.stop()
+
+
+def _retention(tuning: JournalTuning) -> Retention:
+    from exchange.adapters.compaction import MIB, Retention
+    from exchange.manifest import Keep
+
+    keep = Keep(size=tuning.keep_mib * MIB, age=round(tuning.keep_hours * HOUR)) if tuning.compacts else None
+    return Retention(keep, tuning.snapshots)
 
 
 def _kafka(access: KafkaAccess | None, layout: Layout, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:

@@ -158,6 +158,16 @@ class Settings(BaseSettings):
 
     A distributed estate that starts Kafka itself keeps it there and needs no word of it.
     """
+    journal_compacts: bool = True
+    """Whether the engine removes old segments of a journal in files by itself, once snapshots cover them and the next
+    three settings let them go. A journal in Kafka is never shortened."""
+    journal_keep_mib: int = Field(4096, ge=0, le=1_000_000_000)
+    """The newest so many MiB stay; four thousand are some 25 million commands, and little beside what a disk holds."""
+    journal_keep_hours: float = Field(24.0, ge=0, le=1_000_000)
+    """What was written within so many hours stays; a day, so that a day's load can be accounted for from its first."""
+    snapshots_kept: int = Field(3, ge=1, le=1000)
+    """The newest so many stay, with the journal since the oldest of them: one that is relied on, one before it, one in
+    case both are damaged."""
     kafka_bootstrap: str = Field("", pattern=r"^([^\s,:]+:\d{1,5}(,[^\s,:]+:\d{1,5})*)?$")
     """Addresses of its brokers, such as `k1.example:9092,k2.example:9092`."""
     kafka_topic: str = Field("exchange", pattern=r"^[a-zA-Z0-9._-]{1,200}$")

@@ -304,6 +304,7 @@ class Book:
         "asks",
         "band_reference",
         "bids",
+        "continue_at",
         "fees",
         "gathered",
         "halt",
@@ -375,6 +376,8 @@ class Book:
         self.limited = False
         self.limit_until = 0
         """When the limit state becomes a pause."""
+        self.continue_at = 0
+        """When what the limit of trades put off goes on (L3); 0: nothing was."""
         self.band_reference: int = instrument.reference
         self.recent: list[tuple[int, int, int]] = []
         """Instant, sum of prices and number of the trades that the moving band looks at."""

@@ -392,10 +392,12 @@ class Engine:
         if type(at) is not int or not -MAX_INSTANT <= at <= MAX_INSTANT:
             raise self._wrong(f"{at!r} for an instant")
         if at > floor.clock:
+            floor.horizon = at
             if at >= floor.next_due:
                 let_due_happen(floor, events, at)
             floor.clock = at
         self._sequence = seq
+        floor.met_before = floor.trades_made + floor.prevented
         if who is None and is_id(whose) and whose[0] != "$":
             who = floor.account(whose)
         # The whole of `is_id`, without a call: this one id is new with every request.

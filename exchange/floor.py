@@ -39,6 +39,7 @@ EXPIRY: Final = 0
 LIMIT_STATE_END: Final = 1
 PAUSE_END: Final = 2
 MARKET_PAUSE_END: Final = 3
+CONTINUATION: Final = 4
 MILLION: Final = 1_000_000
 _HALF: Final = 500_000
 _UP: Final = 999_999
@@ -69,14 +70,18 @@ class Floor:
         "fees",
         "halt",
         "holds",
+        "horizon",
         "index_reference",
+        "met_before",
         "most",
+        "most_met",
         "moving",
         "next_due",
         "orders",
         "orders_made",
         "paused_until",
         "phase",
+        "prevented",
         "rated",
         "sorted_books",
         "timers",
@@ -93,6 +98,8 @@ class Floor:
         self.rated: Final = venue.orders_per_second > 0
         self.most: Final = venue.orders_per_second or NEVER
         """How many new and replaced orders of an account a second may hold."""
+        self.most_met: Final = venue.max_trades_per_command or NEVER
+        """How many resting orders one order may meet at once."""
         self.books: Final = {instrument.symbol: Book(instrument) for instrument in instruments}
         if len(self.books) != len(instruments):
             raise InputError("instruments", "a symbol stands twice", right="name each symbol once")
@@ -107,6 +114,12 @@ class Floor:
         self.orders_made = 0
         self.trades_made = 0
         self.ages = 0
+        self.prevented = 0
+        """How often self-trade prevention kept two orders apart; no part of the state."""
+        self.met_before = 0
+        """How many had been met when this command, or what was due before it, began; no part of the state."""
+        self.horizon = 0
+        """The instant of this command: what is put off comes after it; no part of the state."""
         self.phase = TradingPhase.CONTINUOUS
         self.halt: HaltReason | None = None
         self.paused_until = 0
@@ -152,7 +165,25 @@ class Floor:
         if kind == MARKET_PAUSE_END:
             return self.paused_until == at
         book = self.books[symbol]
+        if kind == CONTINUATION:
+            return at == book.continue_at
         return at == book.limit_until if kind == LIMIT_STATE_END else at in {book.paused_until, book.reopening_until}
+
+    # --- the limit of trades ----------------------------------------------------------------------------------------
+
+    def begin_counting(self) -> None:
+        """Count anew what is met: a command begins, or what is due before it (L1)."""
+        self.met_before = self.trades_made + self.prevented
+
+    def spent(self) -> bool:
+        """Tell whether so much was met that nothing further may begin (L3)."""
+        return self.trades_made + self.prevented - self.met_before >= self.most_met
+
+    def put_off(self, book: Book) -> None:
+        """Let all-or-nones and stops of a symbol be looked at again right after this command (L3)."""
+        if not book.continue_at:
+            book.continue_at = self.horizon + 1
+            self.schedule(book.continue_at, CONTINUATION, OrderId(0), book.symbol)
 
     # --- moves of orders -------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import msgspec
 from exchange.book import LIMIT, Amount, Book, Order
 from exchange.commands import Command
 from exchange.events import Event
-from exchange.floor import EXPIRY, LIMIT_STATE_END, MARKET_PAUSE_END, NEVER, PAUSE_END, Floor
+from exchange.floor import CONTINUATION, EXPIRY, LIMIT_STATE_END, MARKET_PAUSE_END, NEVER, PAUSE_END, Floor
 from exchange.types import (
     AccountId,
     ClientId,
@@ -112,6 +112,7 @@ class BookFrame(msgspec.Struct, frozen=True, array_like=True):
     recent: tuple[tuple[int, int, int], ...]
     positions: tuple[tuple[AccountId, str], ...]
     """Lots, as text: a sum may be larger than what MessagePack holds."""
+    continue_at: int = 0
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True):
@@ -189,6 +190,7 @@ def _book_frame(book: Book) -> BookFrame:
         book.band_reference,
         tuple(book.recent),
         _amounts(book.positions),
+        book.continue_at,
     )
 
 
@@ -228,7 +230,7 @@ def floor_of(frame: Frame, instruments: Sequence[Instrument], venue: Venue) -> F
         )
     if frame.venue != venue:
         raise InputError("engine state", "it belongs to another venue", right="give the venue it was made with")
-    floor.clock = frame.clock
+    floor.clock = floor.horizon = frame.clock
     floor.orders_made = frame.orders_made
     floor.trades_made = frame.trades_made
     floor.ages = frame.ages
@@ -262,6 +264,7 @@ def _fill(book: Book, kept: BookFrame) -> None:
     book.limit_until = kept.limit_until
     book.band_reference = kept.band_reference
     book.recent = list(kept.recent)
+    book.continue_at = kept.continue_at
     book.positions.update({account: Amount(int(lots)) for account, lots in kept.positions})
 
 
@@ -306,6 +309,8 @@ def _set_timers(floor: Floor) -> None:
     for book in floor.sorted_books:
         if book.limit_until:
             timers.append((book.limit_until, LIMIT_STATE_END, nobody, book.symbol))
+        if book.continue_at:
+            timers.append((book.continue_at, CONTINUATION, nobody, book.symbol))
         timers.extend(
             (until, PAUSE_END, nobody, book.symbol) for until in (book.paused_until, book.reopening_until) if until
         )

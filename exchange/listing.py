@@ -164,6 +164,7 @@ _CONTRADICTIONS: Final[tuple[tuple[str, Callable[[Instrument, int], bool], str],
 _SECONDS: Final = (1, DAY_SECONDS)
 _VENUE_RANGES: Final[dict[str, tuple[int, int]]] = {
     "orders_per_second": (0, MILLION),
+    "max_trades_per_command": (0, MILLION),
     "limit_state_seconds": _SECONDS,
     "pause_seconds": _SECONDS,
     "reopening_seconds": _SECONDS,

@@ -30,6 +30,19 @@ class Sealed(msgspec.Struct, frozen=True):
     """Over the whole file."""
 
 
+class Keep(msgspec.Struct, frozen=True):
+    """What a compaction leaves although it could go: whatever either member keeps stays."""
+
+    size: int = 0
+    """At least so many bytes of the newest segments; 0: no bound."""
+    age: int = 0
+    """Segments that were written to within so many nanoseconds; 0: no bound."""
+
+
+NOTHING: Final = Keep()
+"""Everything that may go goes."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The segments of a log, oldest first."""
 

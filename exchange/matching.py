@@ -49,13 +49,13 @@ def enter(floor: Floor, events: list[Event], order: Order) -> None:
     limit = (-price if buys else price) if price else _WORST_KEY
     if order.kind == ALL_OR_NONE:
         order.price = price
-        fills = plan(other, order, limit, shown_only=False)
+        fills = plan(other, order, limit, floor.most_met, shown_only=False)
         if fills is None:
             floor.wait(order)
         else:
             carry_out(floor, events, order, fills)
         return
-    if order.time_in_force is _FOK and plan(other, order, limit, shown_only=False) is None:
+    if order.time_in_force is _FOK and plan(other, order, limit, floor.most_met, shown_only=False) is None:
         floor.cancel(events, order, order.client_id, CancelReason.FOK_UNFILLED, live=False)
         return
     keys = other.keys
@@ -78,6 +78,7 @@ def _match(floor: Floor, events: list[Event], other: BookSide, taker: Order, lim
     """Trade with who stands there, the best first; unseen orders may stand in between (F13, S1)."""
     prevents = taker.self_trade is not _NONE
     keys, levels, unseen, account = other.keys, other.levels, other.all_or_none, taker.account
+    left = floor.most_met
     while taker.quantity:
         if unseen:
             maker = _next(other, limit, taker.quantity)
@@ -87,6 +88,10 @@ def _match(floor: Floor, events: list[Event], other: BookSide, taker: Order, lim
             return
         if maker is None:
             return
+        if not left:
+            floor.cancel(events, taker, taker.client_id, CancelReason.TRADE_LIMIT, live=False)
+            return
+        left -= 1
         if prevents and maker.account == account:
             _prevent(floor, events, maker, taker)
         else:
@@ -114,6 +119,7 @@ def _next(other: BookSide, limit: int, quantity: int) -> Order | None:
 def _prevent(floor: Floor, events: list[Event], maker: Order, taker: Order) -> None:
     """Keep two orders of one account from trading, as the taker's mode says (S2, S3)."""
     mode = taker.self_trade
+    floor.prevented += 1
     if mode is SelfTrade.DECREMENT:
         _decrement(floor, events, maker, taker)
         return
@@ -163,8 +169,10 @@ def _tell_part(events: list[Event], order: Order, taker: Order, lots: int, *, li
     )
 
 
-def plan(other: BookSide, taker: Order, limit: int, *, shown_only: bool) -> list[Fill] | None:
+def plan(other: BookSide, taker: Order, limit: int, most: int, *, shown_only: bool) -> list[Fill] | None:
     """Return whom a taker would trade with, and how much, so that all of it trades; None when it cannot.
+
+    It cannot, either, when it would have to meet more than `most` for that (L2).
 
     It walks as matching would (F13), new parts of icebergs behind the others included. Own orders that prevention
     keeps it from are passed over by an all-or-none order and by `cancel_oldest`; the other modes end the walk (F7, S5).
@@ -173,6 +181,7 @@ def plan(other: BookSide, taker: Order, limit: int, *, shown_only: bool) -> list
     mode = taker.self_trade
     ends_at_own = mode is not _NONE and mode is not SelfTrade.CANCEL_OLDEST and taker.kind != ALL_OR_NONE
     fills: list[Fill] = []
+    canceled = 0
     for key in _keys(other, limit, shown_only=shown_only):
         queue = _queue(other, key, shown_only=shown_only)
         while queue:
@@ -183,7 +192,11 @@ def plan(other: BookSide, taker: Order, limit: int, *, shown_only: bool) -> list
             if mode is not _NONE and maker.account == taker.account:
                 if ends_at_own:
                     return None
+                if taker.kind != ALL_OR_NONE:
+                    canceled += 1
                 continue
+            if len(fills) + canceled >= most:
+                return None
             lots = min(left, part.shown)
             fills.append(Fill(maker, lots))
             left -= lots
@@ -247,8 +260,11 @@ def try_to_fill(floor: Floor, events: list[Event], order: Order) -> bool:
     limit = price * other.sign
     if not other.keys or other.keys[-1] < limit:
         return False
-    fills = plan(other, order, limit, shown_only=True)
+    fills = plan(other, order, limit, floor.most_met, shown_only=True)
     if fills is None:
+        return False
+    if floor.spent():
+        floor.put_off(book)
         return False
     floor.leave(order)
     carry_out(floor, events, order, fills)

@@ -361,6 +361,14 @@ class EngineTelemetry(Protocol):
         """How the disk stands, every few seconds; `snapshot_at` is when the newest snapshot was taken, if one was."""
         ...
 
+    def compacted(self, *, segments: int, size: int, first_seq: int) -> None:
+        """So many segments with so many bytes left the journal; it now begins with record `first_seq`."""
+        ...
+
+    def compaction_failed(self) -> None:
+        """The disk refused a compaction; it is not tried again before the next start."""
+        ...
+
     def journal_failed(self, *, fenced: bool = False) -> None:
         """An append or a sync failed: the engine takes nothing more until it is started anew.
 

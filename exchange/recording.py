@@ -84,6 +84,10 @@ class RecordingEngine:
     behind: int = 0
     publish_failures: int = 0
     disk: tuple[int, int, Instant | None] | None = None
+    first_seq: int = 0
+    removed: tuple[int, int] = (0, 0)
+    """Segments and bytes."""
+    compactions_failed: int = 0
 
     def recovered(self, commands: int, seconds: float) -> None:
         """Keep how many commands a start replayed."""
@@ -136,6 +140,14 @@ class RecordingEngine:
     def storage(self, *, journal_bytes: int, disk_free_bytes: int, snapshot_at: Instant | None) -> None:
         """Keep how the disk stands."""
         self.disk = (journal_bytes, disk_free_bytes, snapshot_at)
+
+    def compacted(self, *, segments: int, size: int, first_seq: int) -> None:
+        """Add what went, and keep where the journal begins."""
+        self.removed, self.first_seq = (self.removed[0] + segments, self.removed[1] + size), first_seq
+
+    def compaction_failed(self) -> None:
+        """Count failures of compactions."""
+        self.compactions_failed += 1
 
     def journal_failed(self, *, fenced: bool = False) -> None:
         """Keep that the journal failed, and why."""

@@ -25,6 +25,7 @@ from exchange.events import (
 )
 from exchange.floor import (
     AUCTIONS,
+    CONTINUATION,
     EXPIRY,
     LIMIT_STATE_END,
     MARKET_PAUSE_END,
@@ -231,6 +232,7 @@ def _reopen(floor: Floor, events: list[Event], book: Book) -> None:
 
 def let_due_happen(floor: Floor, events: list[Event], now: int) -> None:
     """Let everything happen that is due by an instant, each at its own (T2)."""
+    floor.begin_counting()
     while floor.timers and floor.timers[0][0] <= now:
         timer = heappop(floor.timers)
         if not floor.stands(timer):
@@ -245,6 +247,9 @@ def let_due_happen(floor: Floor, events: list[Event], now: int) -> None:
             _pause(floor, events, floor.books[symbol])
         elif kind == PAUSE_END:
             _end_pause(floor, events, floor.books[symbol])
+        elif kind == CONTINUATION:
+            floor.books[symbol].continue_at = 0
+            begin(floor, events, floor.books[symbol])
         else:
             _end_market_pause(floor, events)
         look_after(floor, events, traded)

@@ -22,6 +22,9 @@ def trigger_all(floor: Floor, events: list[Event], book: Book) -> None:
             order = _next(book.asks, book.last_price)
         if order is None:
             return
+        if floor.spent():
+            floor.put_off(book)
+            return
         floor.leave(order)
         book.symbol_seq += 1
         events.append(Triggered(order.order_id, book.symbol, book.symbol_seq))

@@ -131,6 +131,7 @@ class CancelReason(StrEnum):
     SELF_TRADE = "self_trade"
     MASS_CANCEL = "mass_cancel"
     KILL_SWITCH = "kill_switch"
+    TRADE_LIMIT = "trade_limit"
 
 
 class HaltReason(StrEnum):
@@ -203,6 +204,8 @@ class Venue(msgspec.Struct, frozen=True):
     holds: bool = False
     """Whether orders need free cash or position."""
     orders_per_second: int = 0
+    max_trades_per_command: int = 0
+    """How many resting orders one order may meet at once (table L); 0: no limit."""
     stop_reached: StopReached = StopReached.TRIGGER
     replace_quantity: ReplaceQuantity = ReplaceQuantity.OPEN
     cross_prices: CrossPrices = CrossPrices.LIMITS_AND_REFERENCE

@@ -71,6 +71,16 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     ),
     gauge(Role.ENGINE, "exchange_journal_bytes", "Size of the journal's files."),
     unknown_at_first(Role.ENGINE, "exchange_journal_disk_free_bytes", "Room left on the disk that the journal is on."),
+    gauge(Role.ENGINE, "exchange_journal_first_sequence", "The oldest record that the journal's files still hold."),
+    counter(
+        Role.ENGINE, "exchange_journal_compacted_segments_total", "Segments of the journal that compaction removed."
+    ),
+    counter(Role.ENGINE, "exchange_journal_compacted_bytes_total", "Bytes of the journal that compaction removed."),
+    counter(
+        Role.ENGINE,
+        "exchange_journal_compactions_failed_total",
+        "Compactions that the disk refused; none is tried again before the next start.",
+    ),
     gauge(Role.ENGINE, "exchange_snapshot_timestamp_seconds", "When the newest snapshot was taken."),
     counter(Role.ENGINE, "exchange_symbol_commands_total", "Orders accepted of a symbol.", "symbol"),
     gauge(Role.ENGINE, "exchange_resting_orders", "Orders in all books."),

@@ -148,6 +148,10 @@ class EngineInstruments:
         self._journal_bytes = meter.level("exchange_journal_bytes")
         self._disk_free = meter.level("exchange_journal_disk_free_bytes")
         self._snapshot = meter.level("exchange_snapshot_timestamp_seconds")
+        self._first_seq = meter.level("exchange_journal_first_sequence")
+        self._compacted_segments = meter.count("exchange_journal_compacted_segments_total")
+        self._compacted_bytes = meter.count("exchange_journal_compacted_bytes_total")
+        self._compactions_failed = meter.count("exchange_journal_compactions_failed_total")
         self._accepted = meter.count("exchange_orders_accepted_total")
         self._trades = meter.count("exchange_trades_total")
         self._lots = meter.count("exchange_traded_lots_total")
@@ -222,6 +226,16 @@ class EngineInstruments:
         self._disk_free.set(disk_free_bytes)
         if snapshot_at is not None:
             self._snapshot.set(to_seconds(snapshot_at))
+
+    def compacted(self, *, segments: int, size: int, first_seq: int) -> None:
+        """See `EngineTelemetry`."""
+        self._compacted_segments.add(segments)
+        self._compacted_bytes.add(size)
+        self._first_seq.set(first_seq)
+
+    def compaction_failed(self) -> None:
+        """See `EngineTelemetry`."""
+        self._compactions_failed.add()
 
     def refused(self, reason: Refusal, count: int = 1) -> None:
         """See `EngineTelemetry`."""

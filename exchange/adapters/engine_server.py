@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import socket
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from typing import Final
 import msgspec
 
 from exchange import snapshot
+from exchange.adapters.compaction import AS_USUAL, Compacting, Retention
 from exchange.adapters.disk import Disk
 from exchange.adapters.event_stream import EventRing, Subscription
-from exchange.adapters.file_log import LogHeldError
+from exchange.adapters.file_log import FileLog, LogHeldError
 from exchange.adapters.http import Faults
 from exchange.adapters.look import INDICATIVE_S, CrossLook, books_of
 from exchange.adapters.publishing import Publishing
@@ -36,6 +36,7 @@ from exchange.adapters.recovery import (
     mark_clean_stop,
     recover,
     storage_of,
+    take_snapshot,
     write_snapshot,
 )
 from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
@@ -135,6 +136,8 @@ class EngineParts:
     """Opens a journal that is not in the files of `paths`; None: it is."""
     topic: EventTopic | None = None
     """Where events are published besides; None: nowhere."""
+    retention: Retention = AS_USUAL
+    """What stays of a journal in files although snapshots cover it; one elsewhere is never compacted."""
 
 
 STORAGE_EVERY_S: Final = 5
@@ -165,6 +168,7 @@ class EngineServer:
         self._indicated = 0
         self._snapshot_seq = 0
         self._publishing: Publishing | None = None
+        self._compacting: Compacting | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -207,6 +211,7 @@ class EngineServer:
         self._tell_notional()
         self._look = CrossLook(recovered.engine, self._parts.clock)
         self._publish_from(self._ring)
+        self._compact_from(recovered)
         self._spawn(self._tick())
         self._spawn(self._indicate())
         self._spawn(Leak(self._parts.faults).run())
@@ -241,7 +246,7 @@ class EngineServer:
             if sequencer.failure is not None:
                 return EXIT_JOURNAL_FAILED
             engine, directory = sequencer.engine, self._parts.paths.snapshots
-            write_snapshot(directory, engine.sequence, snapshot.dump(engine))
+            write_snapshot(directory, engine.sequence, snapshot.dump(engine), self._parts.retention.snapshots)
             mark_clean_stop(directory, CleanStop(engine.sequence, engine.state_hash(), snapshot.VERSION))
         except OSError as error:
             self._parts.log.event("clean-stop-not-marked", severity="error", why=str(error))
@@ -275,6 +280,13 @@ class EngineServer:
                 parts.topic, ring, parts.paths.events, parts.telemetry, parts.log, parts.tracer
             )
             self._spawn(self._publishing.run())
+
+    def _compact_from(self, recovered: Recovered) -> None:
+        parts, keep = self._parts, self._parts.retention.keep
+        if keep is not None and isinstance(recovered.journal, FileLog):
+            self._compacting = Compacting(
+                recovered.journal, recovered.events, keep, clock=parts.clock, telemetry=parts.telemetry, log=parts.log
+            )
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
@@ -350,14 +362,16 @@ class EngineServer:
             PermanentError: the engine is not ready, or the disk refused.
         """
         sequencer = self._need_sequencer()
-        directory, engine = self._parts.paths.snapshots, sequencer.engine
-        seq, child = await sequencer.at_rest(lambda: (engine.sequence, fork_snapshot(directory, engine)))
-        self._snapshot_seq = seq
-        _, status = await asyncio.get_running_loop().run_in_executor(None, os.waitpid, child, 0)
-        if os.waitstatus_to_exitcode(status):
-            raise PermanentError(f"{directory}: no snapshot could be kept; is the disk full or read-only?")
-        self._parts.log.event("snapshot-kept", seq=seq)
-        return seq
+        directory, kept, engine = self._parts.paths.snapshots, self._parts.retention.snapshots, sequencer.engine
+        compacting = self._compacting if self._compacting is not None and self._compacting.wanted() else None
+        first_seq = None if compacting is None or self._recovered is None else self._recovered.journal.first_seq
+        forked = await sequencer.at_rest(lambda: fork_snapshot(directory, engine, kept, first_seq))
+        self._snapshot_seq = forked.seq
+        covered = await asyncio.get_running_loop().run_in_executor(None, take_snapshot, directory, forked)
+        self._parts.log.event("snapshot-kept", seq=forked.seq)
+        if compacting is not None and self._phase is Phase.READY:
+            await compacting.run(covered)
+        return forked.seq
 
     def _need_sequencer(self) -> Sequencer:
         if self._sequencer is None or self._phase is not Phase.READY or self._sequencer.failure is not None:

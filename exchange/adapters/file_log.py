@@ -8,7 +8,6 @@ the kernel has already given up.)
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections import deque
@@ -21,40 +20,29 @@ from zlib import crc32
 
 from exchange import manifest as manifests
 from exchange.adapters.disk import Disk, OsDisk
-from exchange.journal import (
-    SEGMENT_HEAD_BYTES,
-    CorruptError,
-    Kind,
-    Record,
-    Scan,
-    Torn,
-    VersionError,
-    frames,
-    read_segment_head,
-    segment_head,
+from exchange.adapters.log_holds import LogHeldError, hold, unread
+from exchange.adapters.log_reading import (
+    LogCorruptError,
+    Reader,
+    Segment,
+    held_against_manifest,
+    list_segments,
+    naming,
+    read_manifest,
+    read_records,
+    segment_path,
 )
-from exchange.manifest import Manifest, Sealed
-from kernel.errors import PermanentError, TemporaryError
+from exchange.journal import SEGMENT_HEAD_BYTES, Kind, Record, Scan, Torn, frames, read_segment_head, segment_head
+from exchange.manifest import NOTHING, Keep, Manifest, Sealed
+from kernel.errors import PermanentError
+
+__all__ = [
+    "FencedError", "FileLog", "LogCorruptError", "LogFailedError", "LogHeldError", "Reader", "Removed", "Repair",
+    "Segment", "hold", "list_segments", "read_manifest", "read_records", "segment_path",
+]  # fmt: skip
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 """A segment is read as a whole to find a record in it: small enough for milliseconds, large enough for few files."""
-
-_SUFFIX: Final = ".log"
-_DIGITS: Final = 20
-
-
-class LogCorruptError(PermanentError):
-    """A log whose records are damaged; names file and offset. Only a person may decide what to do."""
-
-    def __init__(self, path: Path, offset: int, what: str) -> None:
-        super().__init__(f"{path}: corrupt at byte {offset}: {what}; restore the file from a copy, nothing was changed")
-        self.path = path
-        self.offset = offset
-        self.what = what
-
-
-class LogHeldError(TemporaryError):
-    """Another process writes to this log."""
 
 
 class LogFailedError(PermanentError):
@@ -73,10 +61,20 @@ class Repair(NamedTuple):
     size: int
 
 
+class Removed(NamedTuple):
+    """What a compaction removed."""
+
+    records: int
+    segments: int
+    size: int
+    """Bytes."""
+
+
 class FileLog:
     """One writer's log of consecutive records.
 
-    `append` and `sync` may be called from two threads; several appends at once may not.
+    `append`, `sync` and `compact` may be called from three threads; several appends at once may not. Neither of the
+    first two waits for a compaction.
     """
 
     def __init__(
@@ -107,6 +105,8 @@ class FileLog:
         self._failure: str | None = None
         # Held while a file is synced or changed for the next: so that no sync meets a closed file.
         self._file_lock: Final = threading.Lock()
+        # Held while the manifest changes: by whoever begins a segment, or by a compaction.
+        self._manifest_lock: Final = threading.Lock()
         self._fd = -1
         self._size = 0
         self._crc32 = 0
@@ -164,8 +164,12 @@ class FileLog:
         """
         self._check()
         with self._poisoning("append"):
-            if self._size >= self._segment_bytes:
-                self._roll()
+            # A compaction is not waited for: the segment grows by what comes meanwhile, and the next append ends it.
+            if self._size >= self._segment_bytes and self._manifest_lock.acquire(blocking=False):
+                try:
+                    self._roll()
+                finally:
+                    self._manifest_lock.release()
             data = frames(self._next_seq, payloads)
             self._kept = None
             self._write(data)
@@ -185,31 +189,56 @@ class FileLog:
             self._synced_seq = max(self._synced_seq, upto)
         return upto
 
-    def compact(self, covered: int) -> int:
-        """Remove the segments that hold nothing after record `covered`; return how many records went.
+    def removable(self, covered: int, keep: Keep = NOTHING, now: int = 0) -> tuple[Sealed, ...]:
+        """Return the segments, oldest first, that hold nothing after record `covered` and that `keep` lets go at `now`.
 
-        The segment that is written to always stays. The caller knows that a snapshot covers them.
+        The segment that is written to is never among them.
+        """
+        sealed = tuple(self._sealed)
+        left = self._size + sum(one.size for one in sealed)
+        gone: list[Sealed] = []
+        for one in sealed:
+            left -= one.size
+            if one.last_seq > covered or left < keep.size or (keep.age and now < self._last_write(one) + keep.age):
+                break
+            gone.append(one)
+        return tuple(gone)
+
+    def compact(self, covered: int, keep: Keep = NOTHING, now: int = 0) -> Removed:
+        """Remove the segments that are `removable`. The caller knows that a snapshot covers them.
+
+        First the manifest ceases to name them, durably, then the files go. Stopped at any point, what is left is whole,
+        and opening it removes the rest.
 
         Raises:
-            LogFailedError: the disk refused, now or before. What is left is whole.
+            LogReadError: somebody reads the log; nothing was removed.
+            LogFailedError: the disk refused the manifest, now or before: the log takes nothing more.
+            OSError: a file cannot be removed. The log goes on without it; opening it tries again.
         """
-        self._check()
-        with self._file_lock, self._poisoning("compact"):
-            before = self._removed_to
-            gone = [one for one in self._sealed if one.last_seq <= covered]
+        with self._manifest_lock:
+            self._check()
+            gone = self.removable(covered, keep, now)
             if not gone:
-                return 0
-            self._sealed = self._sealed[len(gone) :]
-            self._removed_to = gone[-1].last_seq
-            self._write_manifest()
-            for one in gone:
-                segment_path(self.directory, one.first_seq).unlink(missing_ok=True)
-            self._sync_directory()
-            return self._removed_to - before
+                return Removed(0, 0, 0)
+            before, rest, to = self._removed_to, self._sealed[len(gone) :], gone[-1].last_seq
+            with unread(self.directory), self._poisoning("compact"):
+                self._write_manifest(
+                    Manifest(kind=self._kind, removed_to=to, sealed=tuple(rest), open_seq=self._open_seq)
+                )
+            self._sealed, self._removed_to = rest, to
+        for one in gone:
+            self._disk.remove(segment_path(self.directory, one.first_seq))
+        return Removed(to - before, len(gone), sum(one.size for one in gone))
+
+    def _last_write(self, sealed: Sealed) -> int:
+        try:
+            return segment_path(self.directory, sealed.first_seq).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     def close(self) -> None:
-        """Give the files and the lock back. Does not sync."""
-        with self._file_lock:
+        """Give the files and the lock back. Does not sync. Waits for a compaction that is writing the manifest."""
+        with self._manifest_lock, self._file_lock:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
@@ -294,22 +323,22 @@ class FileLog:
         self._write(segment_head(self._kind, self._next_seq))
         self._disk.fsync(fd)
         self._sync_directory()
-        self._write_manifest()
+        self._write_manifest(self._manifest())
 
     def _manifest(self) -> Manifest:
         return Manifest(
             kind=self._kind, removed_to=self._removed_to, sealed=tuple(self._sealed), open_seq=self._open_seq
         )
 
-    def _write_manifest(self) -> None:
+    def _write_manifest(self, manifest: Manifest) -> None:
         draft = self.directory / f"{manifests.NAME}.draft"
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            self._write_to(fd, manifests.dump(self._manifest()))
+            self._write_to(fd, manifests.dump(manifest))
             self._disk.fsync(fd)
         finally:
             os.close(fd)
-        draft.replace(self.directory / manifests.NAME)
+        self._disk.replace(draft, self.directory / manifests.NAME)
         self._sync_directory()
 
     def _sync_directory(self) -> None:
@@ -321,7 +350,7 @@ class FileLog:
 
     def _open_last(self) -> None:
         manifest = read_manifest(self.directory)
-        segments = _held_against_manifest(self.directory, self._kind, manifest, list_segments(self.directory))
+        segments = held_against_manifest(self.directory, self._kind, manifest, list_segments(self.directory))
         if not segments:
             self._begin_segment()
             return
@@ -332,7 +361,7 @@ class FileLog:
             self._seal_unnamed(segment)
         self._open_segment(segments[-1])
         if self._fd >= 0 and self._manifest() != manifest:
-            self._write_manifest()
+            self._write_manifest(self._manifest())
         self._drop_removed()
 
     def _open_segment(self, last: Segment) -> None:
@@ -386,10 +415,10 @@ class FileLog:
         """Finish a compaction that was stopped between naming and removing."""
         for segment in list_segments(self.directory):
             if segment.first_seq <= self._removed_to:
-                segment.path.unlink(missing_ok=True)
+                self._disk.remove(segment.path)
 
     def _survey(self, segment: Segment, data: bytes, kept: deque[list[bytes]] | None = None) -> Torn | None:
-        with _naming(segment.path):
+        with naming(segment.path):
             head = read_segment_head(data, self._kind, segment.first_seq)
             if head is not None:
                 return head
@@ -399,189 +428,3 @@ class FileLog:
                 if kept is not None:
                     kept.append(payloads)
             return scan.torn
-
-
-class Segment(NamedTuple):
-    """One file of a log."""
-
-    first_seq: int
-    path: Path
-
-
-def list_segments(directory: Path) -> list[Segment]:
-    """Return a log's files in order; empty when there is no log."""
-    if not directory.is_dir():
-        return []
-    names = (path for path in directory.iterdir() if path.suffix == _SUFFIX and path.stem.isdecimal())
-    return sorted(Segment(int(path.stem), path) for path in names)
-
-
-def segment_path(directory: Path, first_seq: int) -> Path:
-    """Return the file of the segment that begins with record `first_seq`."""
-    return directory / f"{first_seq:0{_DIGITS}d}{_SUFFIX}"
-
-
-def read_manifest(directory: Path) -> Manifest | None:
-    """Return a log's manifest; None when there is none.
-
-    Raises:
-        LogCorruptError: it is damaged.
-        PermanentError: it is of another format version.
-    """
-    path = directory / manifests.NAME
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    with _naming(path):
-        return manifests.load(data)
-
-
-def read_records(directory: Path, from_seq: int = 1, *, kind: Kind = Kind.COMMANDS) -> Iterator[Record]:
-    """Yield a log's records from `from_seq` on, and stop at a torn tail. Changes nothing; the log may be in use.
-
-    Raises:
-        LogCorruptError: a record before the tail is damaged or missing.
-        PermanentError: the log begins after `from_seq`, or is of another format version.
-    """
-    yield from Reader(directory, from_seq, kind=kind)
-
-
-class Reader:
-    """A log's records from one on, for one iteration; afterwards `torn` tells of a tail that was being written."""
-
-    def __init__(self, directory: Path, from_seq: int = 1, *, kind: Kind = Kind.COMMANDS) -> None:
-        self._directory = directory
-        self._from_seq = from_seq
-        self._kind = kind
-        self.torn: Torn | None = None
-        self.path: Path | None = None
-        """The file that is being read."""
-
-    def __iter__(self) -> Iterator[Record]:
-        """Yield the records; see `read_records`."""
-        for path, scan, _ in self._scans():
-            with _naming(path):
-                for record in scan:
-                    if record.seq >= self._from_seq:
-                        yield record
-
-    def batches(self, before: int | None = None) -> Iterator[list[bytes]]:
-        """Yield what the records hold, many at a time, without those of segments that begin at `before` or later.
-
-        The checksum that the manifest has of a whole finished segment stands for those of its records.
-        """
-        for path, scan, checked in self._scans(before):
-            seq = scan.next_seq
-            with _naming(path):
-                for payloads in scan.batches(checked=checked):
-                    skipped = max(0, self._from_seq - seq)
-                    seq += len(payloads)
-                    if skipped < len(payloads):
-                        yield payloads[skipped:] if skipped else payloads
-
-    def _scans(self, before: int | None = None) -> Iterator[tuple[Path, Scan, bool]]:
-        """Yield a scan of each segment, to be read to its end; true: the whole of it is what the manifest says."""
-        manifest, segments = self._standing()
-        sealed = {one.first_seq: one for one in manifest.sealed} if manifest is not None else {}
-        if segments and self._from_seq < segments[0].first_seq:
-            first = segments[0].first_seq
-            raise PermanentError(f"{self._directory}: begins with record {first}; record {self._from_seq} is not there")
-        start = max((index for index, one in enumerate(segments) if one.first_seq <= self._from_seq), default=0)
-        following = segments[start].first_seq if segments else 0
-        for index, segment in enumerate(segments[start:], start):
-            if before is not None and segment.first_seq >= before:
-                return
-            if segment.first_seq != following:
-                raise LogCorruptError(segment.path, 0, f"record {following} should begin here; a segment is missing")
-            self.path = segment.path
-            named = sealed.get(segment.first_seq)
-            scan = self._begin(segment, named)
-            if scan is not None:
-                yield segment.path, scan, named is not None
-                following = scan.next_seq
-                self.torn = scan.torn
-            if self.torn is not None and index + 1 < len(segments):
-                raise LogCorruptError(segment.path, self.torn.offset, "the segment ends early, yet another follows")
-
-    def _standing(self) -> tuple[Manifest | None, list[Segment]]:
-        """Return manifest and segments as they stood at one moment, however busy the writer is."""
-        while True:
-            before = read_manifest(self._directory)
-            segments = list_segments(self._directory)
-            if read_manifest(self._directory) == before:
-                return before, _held_against_manifest(self._directory, self._kind, before, segments)
-
-    def _begin(self, segment: Segment, sealed: Sealed | None) -> Scan | None:
-        """Return a scan of a segment's records; None when not even its head was written."""
-        try:
-            data = segment.path.read_bytes()
-        except FileNotFoundError:
-            raise PermanentError(f"{segment.path}: removed by a compaction while it was being read") from None
-        with _naming(segment.path):
-            self.torn = read_segment_head(data, self._kind, segment.first_seq)
-            if self.torn is not None:
-                return None
-            scan = Scan(data, first_seq=segment.first_seq, offset=SEGMENT_HEAD_BYTES)
-            if sealed is not None and (len(data), crc32(data)) != (sealed.size, sealed.crc32):
-                for _ in scan:
-                    pass  # damage within a record names itself
-                raise CorruptError(min(scan.end, sealed.size), "not what was written here, says the manifest")
-            return scan
-
-
-def _held_against_manifest(
-    directory: Path, kind: Kind, manifest: Manifest | None, segments: list[Segment]
-) -> list[Segment]:
-    """Return the segments that belong to the log.
-
-    Whatever follows the segments that it names was begun after it was written; whatever lies before was removed.
-
-    Raises:
-        LogCorruptError: one that it names is missing, or one stands between that it does not name.
-    """
-    if manifest is None:
-        return segments
-    if manifest.kind is not kind:
-        raise LogCorruptError(directory / manifests.NAME, 0, f"a log of kind {manifest.kind}; {kind} was asked for")
-    present = [one for one in segments if one.first_seq > manifest.removed_to]
-    for named, segment in zip(manifest.first_seqs, present, strict=False):
-        if segment.first_seq > named:
-            raise LogCorruptError(segment_path(directory, named), 0, "a segment is missing that the manifest names")
-        if segment.first_seq < named:
-            raise LogCorruptError(segment.path, 0, "a segment that the manifest does not name")
-    if len(present) < len(manifest.first_seqs):
-        missing = segment_path(directory, manifest.first_seqs[len(present)])
-        raise LogCorruptError(missing, 0, "a segment is missing that the manifest names")
-    return present
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Tell in which file what a scan found lies."""
-    try:
-        yield
-    except CorruptError as error:
-        raise LogCorruptError(path, error.offset, error.what) from error
-    except VersionError as error:
-        raise PermanentError(
-            f"{path.parent}: this log was written in {error}; use the program that wrote it, or another directory"
-        ) from error
-
-
-def hold(directory: Path) -> int:
-    """Take a directory for this process until the descriptor that is returned is closed.
-
-    Raises:
-        LogHeldError: another process has it.
-    """
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(fd)
-        raise LogHeldError(f"{directory}: process {holder} writes to this log; stop it first") from error
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd

@@ -10,7 +10,8 @@ from zlib import crc32
 
 import msgspec
 
-from exchange.adapters.file_log import LogCorruptError, Reader, list_segments, read_manifest
+from exchange.adapters.log_holds import reading
+from exchange.adapters.log_reading import LogCorruptError, Reader, list_segments, read_manifest
 from exchange.journal import (
     RECORD_OVERHEAD_BYTES,
     SEGMENT_HEAD_BYTES,
@@ -75,6 +76,11 @@ def check_log(directory: Path, progress: Callable[[int], None] = lambda _: None)
     """
     if not is_log(directory):
         raise InputError(str(directory), "there is no log here", right="name the directory that holds the segments")
+    with reading(directory):  # nothing may go between reading the manifest and what it names
+        return _check(directory, progress)
+
+
+def _check(directory: Path, progress: Callable[[int], None]) -> LogCheck:
     segments = list_segments(directory)
     kind = Kind.COMMANDS
     bad: BadByte | None = None

@@ -6,15 +6,17 @@ damaged, and the marker of a clean stop tells whether anything could have been c
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
+import struct
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 import msgspec
 
@@ -36,9 +38,14 @@ _MAX_FDS: Final = 65_536
 _PIECE_BYTES: Final = 1024 * 1024
 """A snapshot reaches the disk in pieces, so that no sync of the journal waits for the whole of it."""
 _SUFFIX: Final = ".snapshot"
+_DRAFT: Final = ".draft"
+_COVERED: Final = struct.Struct(">Q")
+_FAILED: Final = 1
+_DIFFERS: Final = 2
+"""Exit codes of a snapshot's child."""
 
 
-_Market = tuple[Sequence[Instrument], Venue | None]
+Market = tuple[Sequence[Instrument], Venue | None]
 """What is traded, and the conventions it is traded by."""
 
 
@@ -134,6 +141,7 @@ def recover(
     except OSError as error:
         raise PermanentError(f"cannot open the journal: {error}") from error
     try:
+        _drop_drafts(paths.snapshots)
         stop = _take_marker(paths.snapshots)
         market = (instruments, venue)
         events = _open_events(paths, market, journal, log)
@@ -160,47 +168,18 @@ def _open_files(directory: Path, disk: Disk | None, log: Log) -> FileLog:
     return journal
 
 
-def write_snapshot(directory: Path, seq: int, data: bytes) -> None:
-    """Keep a snapshot durably and drop the oldest beyond `KEPT_SNAPSHOTS`.
+def write_snapshot(directory: Path, seq: int, data: bytes, kept: int = KEPT_SNAPSHOTS) -> None:
+    """Keep a snapshot durably, read it back, and only then drop the oldest beyond `kept`.
 
     Raises:
-        OSError: the disk refused; older snapshots are untouched.
+        OSError: the disk refused, or gives back something else; older snapshots are untouched.
     """
-    _write_durably(directory / f"{seq:020d}{_SUFFIX}", data)
-    for _, path in _snapshots(directory)[KEPT_SNAPSHOTS:]:
-        path.unlink(missing_ok=True)
-
-
-class Compaction(msgspec.Struct, frozen=True):
-    """What a compaction did."""
-
-    removed: int
-    """Records."""
-    first_seq: int
-    """The oldest record that is left."""
-    covered: int
-    """Where the oldest snapshot stands that can be used; 0: there is none, and nothing was removed."""
-
-
-def compact(
-    paths: EnginePaths, instruments: Sequence[Instrument], disk: Disk | None = None, venue: Venue | None = None
-) -> Compaction:
-    """Remove the journal's segments that every snapshot which can be used covers. No engine may run.
-
-    Each snapshot is read first: a damaged one covers nothing. Nothing is removed while the event log ends before the
-    oldest of them, because it could not be completed any more. It stays whole itself: consumers may stand anywhere.
-
-    Raises:
-        LogHeldError: an engine writes to the journal.
-        PermanentError: a log is damaged or not there, or the disk refused.
-    """
-    if not paths.journal.is_dir():
-        raise PermanentError(f"{paths.journal}: there is no journal here")
-    need_files(paths.journal)
-    with FileLog(paths.journal, disk=disk) as journal, FileLog(paths.events, codec.Kind.EVENTS, disk=disk) as events:
-        covered = _oldest_whole(paths.snapshots, (instruments, venue), journal.first_seq - 1) or 0
-        removed = journal.compact(covered) if covered <= events.synced_seq else 0
-        return Compaction(removed, journal.first_seq, covered)
+    path = directory / f"{seq:020d}{_SUFFIX}"
+    _write_durably(path, data)
+    if path.read_bytes() != data:
+        raise OSError(errno.EIO, "a snapshot that was written reads differently", str(path))
+    for _, old in _snapshots(directory)[kept:]:
+        old.unlink(missing_ok=True)
 
 
 class SnapshotCheck(msgspec.Struct, frozen=True):
@@ -245,29 +224,82 @@ def engine_before(
     raise PermanentError(f"{directory}: the journal begins with record {seq}, and no whole snapshot reaches it{before}")
 
 
-def fork_snapshot(directory: Path, engine: Engine) -> int:
-    """Write a snapshot in a child process and return its id; wait for it, exit code 0 means the snapshot is kept.
+class ForkedSnapshot(NamedTuple):
+    """A snapshot that a child process is writing."""
+
+    seq: int
+    child: int
+    verdict: int
+    """A pipe's end: the child says there where the oldest usable snapshot stands."""
+
+
+def fork_snapshot(
+    directory: Path, engine: Engine, kept: int = KEPT_SNAPSHOTS, first_seq: int | None = None
+) -> ForkedSnapshot:
+    """Write a snapshot in a child process; `take_snapshot` waits for it.
 
     The child has the state as of now, and the engine goes on after the milliseconds of the fork: writing
-    the state here would stop every order for as long as it takes.
+    the state here would stop every order for as long as it takes. With `first_seq`, the first record of the journal,
+    the child also makes an engine of what it wrote, compares its hash with its own, and reads the older snapshots: so
+    that it can tell what all of them cover. That takes the memory of one more engine for as long as it lasts.
     """
+    verdict, told = os.pipe()
     with warnings.catch_warnings():
         # Forking beside threads is safe here: the child runs none of their code, takes none of their locks and ends
         # without returning.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:
-        return child
-    code = 1
+        os.close(told)
+        return ForkedSnapshot(engine.sequence, child, verdict)
+    code = _FAILED
     try:
         # Neither the journal's lock nor a listening port may outlive the engine in its child.
-        os.closerange(3, min(os.sysconf("SC_OPEN_MAX"), _MAX_FDS))
+        os.closerange(3, told)
+        os.closerange(told + 1, min(os.sysconf("SC_OPEN_MAX"), _MAX_FDS))
         gc.disable()
         os.nice(5)
-        write_snapshot(directory, engine.sequence, snapshot.dump(engine))
-        code = 0
+        write_snapshot(directory, engine.sequence, snapshot.dump(engine), kept)
+        if first_seq is None:
+            code = 0
+        elif _is_snapshot_of(directory, engine):
+            os.write(told, _COVERED.pack(oldest_whole(directory, market_of(engine), first_seq - 1) or 0))
+            code = 0
+        else:
+            code = _DIFFERS
     finally:
         os._exit(code)
+
+
+def take_snapshot(directory: Path, forked: ForkedSnapshot) -> int:
+    """Wait for a snapshot's child; return up to which record every usable snapshot covers the journal, 0 if not asked.
+
+    Raises:
+        PermanentError: the snapshot is not there, or is not what it was made of (and was removed).
+    """
+    with os.fdopen(forked.verdict, "rb") as pipe:
+        told = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(forked.child, 0)[1])
+    if code == _DIFFERS:
+        raise PermanentError(f"{directory}: an engine made of snapshot {forked.seq} has another hash; it was removed")
+    if code:
+        raise PermanentError(f"{directory}: no snapshot could be kept; is the disk full or read-only?")
+    return int(_COVERED.unpack(told)[0]) if told else 0
+
+
+def _is_snapshot_of(directory: Path, engine: Engine) -> bool:
+    """Tell whether the newest snapshot makes the same engine; remove it when it does not."""
+    path = directory / f"{engine.sequence:020d}{_SUFFIX}"
+    again = _whole(path, market_of(engine))
+    if again is not None and again.state_hash() == engine.state_hash():
+        return True
+    path.unlink(missing_ok=True)
+    return False
+
+
+def market_of(engine: Engine) -> Market:
+    """Return what an engine trades."""
+    return tuple(engine.instruments.values()), engine.venue
 
 
 def mark_clean_stop(directory: Path, stop: CleanStop) -> None:
@@ -313,7 +345,7 @@ def _is_clean(stop: CleanStop | None, engine: Engine, log: Log) -> bool:
     return stop.seq == engine.sequence
 
 
-def _open_events(paths: EnginePaths, market: _Market, journal: Journal, log: Log) -> FileLog:
+def _open_events(paths: EnginePaths, market: Market, journal: Journal, log: Log) -> FileLog:
     """Open the event log; throw it away when it is damaged or ahead of the journal.
 
     What went before the oldest snapshot cannot be derived from a journal that was compacted: it begins after that.
@@ -333,7 +365,7 @@ def _open_events(paths: EnginePaths, market: _Market, journal: Journal, log: Log
         events.close()
     first = 1
     if journal.first_seq > 1:
-        oldest = _oldest_whole(paths.snapshots, market, journal.first_seq - 1)
+        oldest = oldest_whole(paths.snapshots, market, journal.first_seq - 1)
         if oldest is None:
             raise PermanentError(_uncovered(journal))
         first = oldest + 1
@@ -341,7 +373,7 @@ def _open_events(paths: EnginePaths, market: _Market, journal: Journal, log: Log
     return FileLog(directory, codec.Kind.EVENTS, first_seq=first)
 
 
-def _oldest_whole(directory: Path, market: _Market, from_seq: int) -> int | None:
+def oldest_whole(directory: Path, market: Market, from_seq: int) -> int | None:
     """Return where the oldest snapshot stands that can be used and is not older than `from_seq`."""
     for seq, path in reversed(_snapshots(directory)):
         if seq >= from_seq and _whole(path, market) is not None:
@@ -349,7 +381,7 @@ def _oldest_whole(directory: Path, market: _Market, from_seq: int) -> int | None
     return None
 
 
-def _whole(path: Path, market: _Market) -> Engine | None:
+def _whole(path: Path, market: Market) -> Engine | None:
     """Return the engine of a snapshot; None when it is damaged, or does not stand where its name says."""
     try:
         engine = snapshot.load(path.read_bytes(), *market)
@@ -365,7 +397,7 @@ def _uncovered(journal: Journal) -> str:
     )
 
 
-def _newest_engine(directory: Path, market: _Market, journal: Journal, events_seq: int, log: Log) -> Engine:
+def _newest_engine(directory: Path, market: Market, journal: Journal, events_seq: int, log: Log) -> Engine:
     """Return the engine of the newest snapshot that is whole and not ahead of the event log; else a fresh one."""
     journal_seq = journal.last_seq
     for seq, path in _snapshots(directory):
@@ -437,7 +469,7 @@ def _snapshots(directory: Path) -> list[tuple[int, Path]]:
 
 
 def _write_durably(path: Path, data: bytes) -> None:
-    draft = path.with_name(path.name + ".draft")
+    draft = path.with_name(path.name + _DRAFT)
     with draft.open("wb") as file:
         for start in range(0, len(data), _PIECE_BYTES):
             file.write(data[start : start + _PIECE_BYTES])
@@ -446,6 +478,12 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     _sync_directory(path.parent)
+
+
+def _drop_drafts(directory: Path) -> None:
+    """Remove what a killed process was writing: each may be as large as the whole state."""
+    for path in directory.glob(f"*{_DRAFT}"):
+        path.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:

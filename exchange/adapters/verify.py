@@ -16,10 +16,11 @@ from typing import Final
 
 import msgspec
 
-from exchange.adapters.file_log import Reader, read_manifest
 from exchange.adapters.journal_place import noted
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.listing_file import read_listing
+from exchange.adapters.log_holds import reading
+from exchange.adapters.log_reading import Reader, read_manifest
 from exchange.adapters.recovery import engine_before
 from exchange.engine import Engine
 from exchange.journal import Record, decode_command
@@ -63,13 +64,14 @@ def verify(
     if place is not None:
         return verify_topic(place, instruments, until, venue, progress)
     _refuse_before_the_first(until)
-    manifest = read_manifest(journal)
-    engine = Engine(instruments, venue)
-    if manifest is not None and manifest.removed_to > 0:
-        engine = engine_before(journal.parent / "snapshots", instruments, manifest.removed_to + 1, until, venue)
-    begun = engine.sequence
-    reader = Reader(journal, begun + 1)
-    _apply(engine, reader, str(journal), until, progress)
+    with reading(journal):  # from the first look on: nothing may go between choosing a snapshot and reading on from it
+        manifest = read_manifest(journal)
+        engine = Engine(instruments, venue)
+        if manifest is not None and manifest.removed_to > 0:
+            engine = engine_before(journal.parent / "snapshots", instruments, manifest.removed_to + 1, until, venue)
+        begun = engine.sequence
+        reader = Reader(journal, begun + 1)
+        _apply(engine, reader, str(journal), until, progress)
     torn = reader.torn.size if reader.torn is not None else 0
     return Verification(engine.sequence - begun, engine.sequence, engine.state_hash(), torn, begun)
 

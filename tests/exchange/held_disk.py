@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
+from exchange.adapters.disk import OsDisk
 
-class HeldDisk:
+
+class HeldDisk(OsDisk):
     """The real disk; once `hold` was called, each fsync waits until it is let through."""
 
     def __init__(self) -> None:
@@ -24,17 +25,11 @@ class HeldDisk:
         self._held = False
         self._through.release()
 
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        return os.write(fd, data)
-
     def fsync(self, fd: int) -> None:
         self.begun += 1
         if self._held:
             assert self._through.acquire(timeout=60), "nobody let the sync through"
         if self.fails:
             raise OSError(5, "Input/output error")
-        os.fsync(fd)
+        super().fsync(fd)
         self.ended += 1
-
-    def truncate(self, fd: int, size: int) -> None:
-        os.ftruncate(fd, size)

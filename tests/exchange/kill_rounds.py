@@ -27,15 +27,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exchange import snapshot
+from exchange.adapters.compaction import Compacting, compact
 from exchange.adapters.file_log import FileLog
 from exchange.adapters.log_check import check_log
-from exchange.adapters.recovery import CleanStop, Recovered, compact, mark_clean_stop, recover, write_snapshot
+from exchange.adapters.recovery import CleanStop, Recovered, mark_clean_stop, oldest_whole, recover, write_snapshot
 from exchange.adapters.sequencer import Declined, Done, Sequencer
 from exchange.commands import ParticipantCommand, Sequenced
 from exchange.engine import Engine
 from exchange.events import Event, Rejected
 from exchange.flow import OrderFlow
 from exchange.journal import decode_command, decode_events, encode_command
+from exchange.manifest import NOTHING
 from exchange.recording import RecordingEngine, RecordingLog
 from exchange.types import AccountId, Instrument, RejectReason, Symbol, Ticks
 from kernel.adapters.clock import SystemClock
@@ -97,7 +99,12 @@ async def _send(root: Path, back: Recovered, acknowledge: int, commands: list[Pa
         back.engine, back.journal, back.events,
         clock=SystemClock(), telemetry=RecordingEngine(), log=RecordingLog(),
     )  # fmt: skip
+    assert isinstance(back.journal, FileLog), "the journal is in files"
+    compacting = Compacting(
+        back.journal, back.events, NOTHING, clock=SystemClock(), telemetry=RecordingEngine(), log=RecordingLog()
+    )
     running = asyncio.create_task(sequencer.run())
+    seen = back.engine.sequence  # whatever came since is only removed when the account has looked at it
     room = asyncio.Semaphore(IN_FLIGHT)
     done = 0
 
@@ -114,6 +121,7 @@ async def _send(root: Path, back: Recovered, acknowledge: int, commands: list[Pa
         if index % every == every - 1:
             data = await sequencer.at_rest(lambda: (back.engine.sequence, snapshot.dump(back.engine)))
             write_snapshot(paths(root).snapshots, *data)
+            await compacting.run(min(seen, oldest_whole(paths(root).snapshots, (INSTRUMENTS, None), 0) or 0))
     for _ in range(IN_FLIGHT):
         await room.acquire()
     assert done == len(commands), "answered all, and not all are done"

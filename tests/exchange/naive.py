@@ -55,13 +55,13 @@ PARTICIPANT = c.PlaceOrder | c.CancelOrder | c.ReplaceOrder | c.MassCancel
 class NaiveEngine(NaiveState):
     def apply(self, item):
         assert item.seq == self.seq + 1
-        self.seq, self.told = item.seq, []
-        until = max(self.now, item.at)
+        self.seq, self.told, self.met = item.seq, [], 0
+        self.until = until = max(self.now, item.at)
         while (due := min(self.dues(), default=None)) is not None and due[0] <= until:
             self.now = due[0]
             self.happen(*due)
             self.look()
-        self.now = until
+        self.now, self.met = until, 0
         self.ask(item.command)
         self.look()
         return tuple(self.told)
@@ -194,15 +194,17 @@ class NaiveEngine(NaiveState):
             return
         limit, makers = self.reach(order), self.opposite(order)
         steps, _left, prevented = meet(order, makers, limit)
-        if (order.aon or order.lasts is TimeInForce.FOK) and not fills_whole(order, makers, limit):
+        if (order.aon or order.lasts is TimeInForce.FOK) and not fills_whole(order, makers, limit, self.most):
             if order.lasts is TimeInForce.FOK:
                 self.cancel_rest(order, order.client_id, CancelReason.FOK_UNFILLED)
             else:
                 self.rest(order)
             return
-        self.execute(order, steps)
+        self.execute(order, steps[: self.most])
         if order.quantity == 0:
             self.drop(order)
+        elif len(steps) > self.most:
+            self.cancel_rest(order, order.client_id, CancelReason.TRADE_LIMIT)
         elif prevented:
             self.cancel_rest(order, order.client_id, CancelReason.SELF_TRADE)
         elif order.kind == "market":
@@ -215,6 +217,7 @@ class NaiveEngine(NaiveState):
     def execute(self, taker, steps):
         for what, maker_id, lots in steps:
             maker = self.find(maker_id)
+            self.met += 1
             if what == "trade":
                 self.trade(maker, taker, maker.price, lots)
             elif what in (SelfTrade.CANCEL_OLDEST, SelfTrade.CANCEL_BOTH):
@@ -249,12 +252,21 @@ class NaiveEngine(NaiveState):
         while True:
             for order in in_line(one for one in self.book(symbol, side) if one.aon):
                 makers = [one for one in self.opposite(order) if not one.aon]
-                if fills_whole(order, makers, self.reach(order)):
+                if fills_whole(order, makers, self.reach(order), self.most):
+                    if self.put_off(symbol):
+                        return
                     self.execute(order, meet(order, makers, self.reach(order))[0])
                     self.drop(order)
                     break
             else:
                 return
+
+    def put_off(self, symbol):
+        """L3: whether so much was met in this command that nothing further begins; it goes on right after it."""
+        if self.met < self.most:
+            return False
+        self.continues.setdefault(symbol, self.until + 1)
+        return True
 
     def reached(self, order):
         last = self.last.get(order.symbol)
@@ -266,7 +278,7 @@ class NaiveEngine(NaiveState):
         """F5: one triggers and is carried out whole, then all are looked at again."""
         while self.state(symbol) == "continuous":
             reached = [one for one in self.orders if one.symbol == symbol and self.reached(one)]
-            if not reached:
+            if not reached or self.put_off(symbol):
                 return
             reached.sort(key=lambda one: (not one.buys, one.trigger if one.buys else -one.trigger, one.order_id))
             order = reached[0]
@@ -313,6 +325,7 @@ class NaiveEngine(NaiveState):
             lots = min(buy.quantity, sell.quantity, volume)
             maker, taker = sorted((buy, sell), key=lambda one: one.order_id)
             self.trade(maker, taker, price, lots, auction=True)
+            self.met += 1
             taker.shown = min(taker.shown, taker.quantity)
             volume -= lots
 
@@ -460,6 +473,12 @@ class NaiveEngine(NaiveState):
         elif kind == 2:
             reopens = what if what in self.paused else None
             self.turn([what], lambda: self.end_pause(what), lambda: self.tell_phase(what), reopens)
+        elif kind == 4:
+            del self.continues[what]
+            if self.state(what) == "continuous":
+                self.all_or_nones(what, Side.BUY)
+                self.all_or_nones(what, Side.SELL)
+                self.stops(what)
         else:
             self.turn(
                 self.symbols,

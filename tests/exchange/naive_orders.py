@@ -137,9 +137,10 @@ def meet(taker, makers, limit):
     return steps, left, False
 
 
-def fills_whole(taker, makers, limit):
+def fills_whole(taker, makers, limit, most):
+    """Whether all of it trades, with at most so many met (L2)."""
     steps, _, _ = meet(taker, makers, limit)
-    return sum(lots for what, _, lots in steps if what == "trade") == taker.quantity
+    return len(steps) <= most and sum(lots for what, _, lots in steps if what == "trade") == taker.quantity
 
 
 def cross_price(orders, reference, limits_only):

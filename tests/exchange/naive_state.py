@@ -39,6 +39,8 @@ class NaiveState:
         self.last, self.traded, self.recent = {}, set(), {symbol: [] for symbol in self.symbols}
         self.moving = {one.symbol: one.reference for one in instruments}
         self.limit_since, self.levels_used = {}, set()
+        self.most = self.venue.max_trades_per_command or 10**9
+        self.continues = {}
 
     # Questions
 
@@ -120,6 +122,8 @@ class NaiveState:
             yield until, 2, symbol
         if self.market_paused is not None:
             yield self.market_paused, 3, ""
+        for symbol, at in self.continues.items():
+            yield at, 4, symbol
 
     # Changes of phases
 

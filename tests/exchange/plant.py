@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from exchange.adapters.disk import Disk
+from exchange.adapters.compaction import AS_USUAL, Retention
+from exchange.adapters.disk import Disk, OsDisk
 from exchange.adapters.engine_client import EngineClient
-from exchange.adapters.engine_server import ENGINE_FAULTS, EngineParts, EngineServer
+from exchange.adapters.engine_server import ENGINE_FAULTS, SNAPSHOT_EVERY, EngineParts, EngineServer
 from exchange.adapters.http import Faults, listen
 from exchange.adapters.recovery import EnginePaths, OpenJournal
 from exchange.calendar import Calendar
@@ -30,22 +30,16 @@ def order(client_id: str, side: Side = Side.BUY, price: int = 1000, quantity: in
     return PlaceOrder(AccountId(who), ClientId(client_id), AAA, side, Lots(quantity), Limit(Ticks(price)))
 
 
-class FailingDisk:
+class FailingDisk(OsDisk):
     """The real disk until `broken`; then every fsync fails."""
 
     def __init__(self) -> None:
         self.broken = False
 
-    def write(self, fd: int, data: bytes | memoryview) -> int:
-        return os.write(fd, data)
-
     def fsync(self, fd: int) -> None:
         if self.broken:
             raise OSError(5, "Input/output error")
-        os.fsync(fd)
-
-    def truncate(self, fd: int, size: int) -> None:
-        os.ftruncate(fd, size)
+        super().fsync(fd)
 
 
 class Running:
@@ -76,12 +70,15 @@ async def engine(
     *,
     open_journal: OpenJournal | None = None,
     topic: EventTopic | None = None,
+    retention: Retention | None = None,
+    snapshot_every: int = SNAPSHOT_EVERY,
 ) -> AsyncIterator[Running]:
     telemetry, log = RecordingEngine(), RecordingLog()
     faults = Faults(ENGINE_FAULTS, allowed=True)
     parts = EngineParts(
         paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue,
         calendar=calendar, open_journal=open_journal, topic=topic,
+        retention=retention or AS_USUAL, snapshot_every=snapshot_every,
     )  # fmt: skip
     server, listener = EngineServer(parts), listen(port)
     running = Running(server, telemetry, log, faults, listener.getsockname()[1])

@@ -113,6 +113,13 @@ PROFILES = (
         leap=0.01,
         patience=0.03,
     ),
+    Profile(
+        "limited",  # one order meets two others at once: sweeps are cut, cascades and all-or-nones go on afterwards
+        (Instrument("AAA", 10, 8, taker_fee_ppm=1_005), Instrument("BBB", 100, 40, luld_ppm=60_000)),
+        Venue(holds=True, max_trades_per_command=2, pause_seconds=10, limit_state_seconds=2),
+        admin=0.03,
+        fund=0.1,
+    ),
 )
 GATHERING = (TradingPhase.PRE_OPEN, TradingPhase.OPENING_AUCTION, TradingPhase.CLOSING_AUCTION)
 FIELDS = ("account", "symbol", "side", "terms", "time_in_force", "expires_at", "self_trade", "session")

@@ -258,3 +258,71 @@ BREAKERS: Final = {
         ["take 3", "trade 1@89 1<3"],
     ),
 }
+
+LIMITED: Final = {
+    # One order meets two others at once.
+    "L1 what is left is cancelled, whatever it is": (
+        ["ann sell 1 @100", "ann sell 1 @100", "ann sell 1 @100", "bob buy 5 @100"],
+        ["take 4", "trade 1@100 1<4", "trade 1@100 2<4", "cancel 4 3 trade_limit"],
+    ),
+    "L1 nobody further in reach: the rest rests": (
+        ["ann sell 1 @100", "ann sell 1 @100", "ann sell 1 @101", "bob buy 5 @100"],
+        ["take 4", "trade 1@100 1<4", "trade 1@100 2<4", "rest 4 3@100"],
+    ),
+    "L1 each part of an iceberg is met": (
+        ["ann sell 3 @100 show=1", "bob buy 3 @100"],
+        ["take 2", "trade 1@100 1<2", "again 1 1@100", "trade 1@100 1<2", "again 1 1@100", "cancel 2 1 trade_limit"],
+    ),
+    "L1 self-trade prevention meets, too": (
+        ["bob sell 1 @100", "bob sell 1 @100", "ann sell 1 @100", "bob buy 5 @100 oldest"],
+        ["take 4", "cancel 1 1 self_trade", "cancel 2 1 self_trade", "cancel 4 5 trade_limit"],
+    ),
+    "L2 fok": (
+        ["ann sell 1 @100", "ann sell 1 @100", "ann sell 1 @100", "bob buy 3 @100 fok"],
+        ["take 4", "cancel 4 3 fok_unfilled"],
+    ),
+    "L2 an all-or-none waits": (
+        ["ann sell 1 @100", "ann sell 1 @100", "ann sell 1 @100", "bob buy 3 @100 aon"],
+        ["take 4"],
+    ),
+    "L3 stops are put off": (
+        [
+            "ann sell 1 @100",
+            "ann sell 1 @100",
+            "ann sell 1 @101",
+            "cid buy 1 stop 100",
+            "bob buy 2 @100",
+        ],
+        ["take 5", "trade 1@100 1<5", "trade 1@100 2<5"],
+    ),
+    "L3 and go on before the next command": (
+        [
+            "ann sell 1 @100",
+            "ann sell 1 @100",
+            "ann sell 1 @101",
+            "cid buy 1 stop 100",
+            "bob buy 2 @100",
+            "+1s tick",
+        ],
+        ["trigger 4", "trade 1@101 3<4", "ticked"],
+    ),
+    "L3 each that begins may meet as many": (
+        [
+            "ann sell 1 @100",
+            "ann sell 1 @101",
+            "ann sell 1 @102",
+            "ann sell 1 @103",
+            "cid buy 3 stop 100",
+            "bob buy 1 @100",
+        ],
+        ["take 6", "trade 1@100 1<6", "trigger 5", "trade 1@101 2<5", "trade 1@102 3<5", "cancel 5 1 trade_limit"],
+    ),
+    "L3 an all-or-none is put off": (
+        ["cid sell 6 @99 aon", "dan buy 3 @99", "ann sell 1 @100", "ann sell 1 @100", "bob buy 5 @100"],
+        ["take 5", "trade 1@100 3<5", "trade 1@100 4<5", "rest 5 3@100"],
+    ),
+    "L3 and filled before the next command": (
+        ["cid sell 6 @99 aon", "dan buy 3 @99", "ann sell 1 @100", "ann sell 1 @100", "bob buy 5 @100", "+1s tick"],
+        ["trade 3@100 5<1", "trade 3@99 2<1", "ticked"],
+    ),
+}

@@ -8,8 +8,9 @@ import shutil
 import pytest
 
 from exchange import snapshot
+from exchange.adapters.compaction import Compaction, compact
 from exchange.adapters.file_log import FileLog, LogFailedError, LogHeldError, list_segments, read_records
-from exchange.adapters.recovery import Compaction, compact, recover, write_snapshot
+from exchange.adapters.recovery import recover, write_snapshot
 from exchange.adapters.verify import verify
 from exchange.commands import Sequenced
 from exchange.engine import Engine

@@ -12,12 +12,13 @@ from functools import partial
 import pytest
 
 from exchange.adapters import publishing
+from exchange.adapters.compaction import compact
 from exchange.adapters.engine_server import EXIT_JOURNAL_FAILED, EngineParts, EngineServer, Phase
 from exchange.adapters.file_log import FileLog, read_records
 from exchange.adapters.http import Faults, listen
 from exchange.adapters.journal_place import journal_records, name_of, note, noted
 from exchange.adapters.kafka_place import KafkaPlace
-from exchange.adapters.recovery import compact, recover
+from exchange.adapters.recovery import recover
 from exchange.commands import Resume
 from exchange.journal import Kind
 from exchange.ports import Refusal

@@ -251,6 +251,8 @@ def test_a_snapshot_of_other_instruments_or_another_version_is_refused(monkeypat
     data = dump(Engine(INSTRUMENTS))
     with pytest.raises(InputError, match="other instruments"):
         load(data, INSTRUMENTS[:1])
-    monkeypatch.setattr("exchange.snapshot.VERSION", 3)
-    with pytest.raises(SnapshotError, match="version 2"):
-        load(data, INSTRUMENTS)
+    with monkeypatch.context() as patched:
+        patched.setattr("exchange.snapshot.VERSION", 4)
+        later = dump(Engine(INSTRUMENTS))
+    with pytest.raises(SnapshotError, match="is of version 4; this program reads version 3"):
+        load(later, INSTRUMENTS)

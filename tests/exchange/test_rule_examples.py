@@ -8,7 +8,7 @@ import pytest
 from exchange.engine import Engine
 from exchange.types import Instrument, ReplaceQuantity, StopReached, Venue
 from tests.exchange.naive import NaiveEngine
-from tests.exchange.rule_examples import BANDS, BREAKERS, EXAMPLES
+from tests.exchange.rule_examples import BANDS, BREAKERS, EXAMPLES, LIMITED
 from tests.exchange.spoken import Reader, say
 
 AAA, BBB = Instrument("AAA", 100, 50), Instrument("BBB", 50, 25)
@@ -43,6 +43,13 @@ def test_the_moving_band_holds_as_worked_out_by_hand(kind, rule):
 def test_the_breakers_hold_as_worked_out_by_hand(kind, rule):
     lines, answer = BREAKERS[rule]
     assert told(kind((AAA, BBB), Venue(breakers=True)), lines) == answer
+
+
+@BOTH
+@pytest.mark.parametrize("rule", LIMITED)
+def test_the_limit_of_trades_holds_as_worked_out_by_hand(kind, rule):
+    lines, answer = LIMITED[rule]
+    assert told(kind((AAA, BBB), Venue(max_trades_per_command=2)), lines) == answer
 
 
 @BOTH
