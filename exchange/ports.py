@@ -203,8 +203,9 @@ class AnsweredOrder(NamedTuple):
     """Its place in the journal; 0: none is known."""
 
 
-Resting = Sequence[tuple[PlaceOrder, int, str, int | str | None]]
-"""New orders that rest as a whole: the command, its place in the journal, its `traceparent`, and its correlation id."""
+RestingOrder = tuple[PlaceOrder, int, str, int | str | None]
+"""A new order that rests as a whole: the command, its place in the journal, its `traceparent`, its correlation id."""
+Resting = Sequence[RestingOrder]
 
 
 class BookShape(NamedTuple):

@@ -22,7 +22,7 @@ from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, Place
 from exchange.limits import NO_RATES, Budget, RateLimits, Rates, Standing
 from exchange.ports import AnsweredOrder, GatewayTelemetry, Log, Refusal, RequestOutcome, Resting
 from exchange.protocol import Answer, NotFound, Refused
-from exchange.tracing import Answered, Tracer
+from exchange.tracing import Answered, RestedTogether, Tracer
 from exchange.types import AccountId, ClientId
 from kernel.time import SECOND
 from kernel.trace import order_trace_id
@@ -185,11 +185,7 @@ class OrderDesk:
         """
         self.meter.resting(seconds, orders)
         if self._tracer is not None:
-            now, accepted = time.time_ns(), RequestOutcome.ACCEPTED
-            for command, seq, trace, named in orders:
-                self._tracer.answered(
-                    Answered(seq, command, trace, f"{request_id}/{named}", accepted, 201, seconds, now)
-                )
+            self._tracer.rested(RestedTogether(orders, request_id, seconds, time.time_ns()))
         if seconds >= SLOW_S:
             for command, _, trace, named in orders:
                 self._tell_log(RequestOutcome.ACCEPTED, command, trace, f"{request_id}/{named}", seconds)
