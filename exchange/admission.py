@@ -31,6 +31,16 @@ class TokenBucket:
         self._tokens -= 1.0
         return True
 
+    def take_many(self, count: int, now_s: float) -> bool:
+        """Take `count` tokens; False, and none is taken, when there are fewer."""
+        if not self.take(now_s):
+            return False
+        if self._tokens < count - 1.0:
+            self._tokens += 1.0
+            return False
+        self._tokens -= count - 1.0
+        return True
+
     def wait_s(self) -> float:
         """Return after how long a token is there again, in seconds."""
         return max(0.0, (1.0 - self._tokens) / self.per_second)

@@ -13,7 +13,7 @@ import msgspec
 from exchange.commands import ParticipantCommand
 from exchange.contradictions import explained
 from exchange.events import Accepted, Canceled, Event, Expired, MassCanceled, Rejected, Replaced, Rested, Traded
-from exchange.types import CancelReason, ClientId, RejectReason
+from exchange.types import CancelReason, ClientId, Lots, OrderId, RejectReason
 
 
 class Status(StrEnum):
@@ -88,17 +88,33 @@ def answer_of(
     Raises:
         ValueError: the events are not those of a participant's command.
     """
-    if len(events) == _PLAIN:
-        first, second = events
-        if type(first) is Accepted and type(second) is Rested and first.order_id == second.order_id:
-            # Most orders: nothing traded, all of it rests. Gateways read every answer, so this one is read at once.
-            return OrderAnswer(
-                Status.ACCEPTED, seq, client_id, first.order_id, resting=first.quantity, state=OrderState.RESTING
-            )
+    plain = all_rests(events)
+    if plain is not None:
+        return resting(seq, client_id, plain.order_id, plain.quantity)
     return _read(seq, client_id, events, command)
 
 
+def all_rests(events: tuple[Event, ...]) -> Accepted | None:
+    """Return how the order was accepted, if nothing else happened than that all of it rests; None otherwise.
+
+    So it is with most orders, and gateways and engines see every one: it is read at once.
+    """
+    if len(events) == _PLAIN:
+        first, second = events
+        if type(first) is Accepted and type(second) is Rested and first.order_id == second.order_id:
+            return first
+    return None
+
+
+def resting(seq: int, client_id: ClientId, order_id: OrderId, quantity: Lots) -> OrderAnswer:
+    """Return the answer to an order that rests as a whole."""
+    return OrderAnswer(_ACCEPTED, seq, client_id, order_id, 0, quantity, 0, (), None, _RESTING)
+
+
 _PLAIN: Final = 2
+_ACCEPTED: Final = Status.ACCEPTED
+_RESTING: Final = OrderState.RESTING
+"""Looked up once: a member of an enumeration costs a search in its class."""
 
 
 def _read(

@@ -6,6 +6,7 @@ from `admin`, for every account: whoever watches over risk takes orders off, and
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Final
 
@@ -67,6 +68,10 @@ class Bearer(msgspec.Struct, frozen=True):
     def objection(self, command: ParticipantCommand) -> str | None:
         """Return why the bearer may not send a command; None if it may."""
         return self._objection(command.account, TokenScope.TRADE, lenient=type(command) in _LESS_RISK)
+
+    def may_all(self, accounts: Collection[AccountId]) -> bool:
+        """Tell whether there is no objection to any command of these accounts, whatever it asks for."""
+        return TokenScope.TRADE in self.scopes and (self.accounts is None or self.accounts.issuperset(accounts))
 
     def objection_to_look_up(self, account: AccountId) -> str | None:
         """Return why the bearer may not look an account's orders up; None if it may."""

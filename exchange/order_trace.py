@@ -36,9 +36,10 @@ def answering(events: Sequence[Event]) -> Rejected | Accepted | Canceled | Repla
     """Return the event that answers an order request; what was due before it came first."""
     if events and isinstance(events[-1], Rejected):
         return events[-1]
-    asked = (one for one in events if isinstance(one, Accepted | Replaced))
-    canceled = (one for one in events if isinstance(one, Canceled) and one.reason in _ASKED_FOR)
-    return next(asked, None) or next(canceled, None)
+    for one in events:
+        if isinstance(one, (Accepted, Replaced)):  # a tuple: a union costs four times as much
+            return one
+    return next((one for one in events if isinstance(one, Canceled) and one.reason in _ASKED_FOR), None)
 
 
 def caused(happened: Happened, share: float) -> str:

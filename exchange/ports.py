@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from exchange.bearer import TokenFault
-from exchange.commands import Sequenced
+from exchange.commands import PlaceOrder, Sequenced
 from exchange.events import Happened
 from exchange.journal import Record
 from exchange.saga import End, Verdict
@@ -203,6 +203,11 @@ class AnsweredOrder(NamedTuple):
     """Its place in the journal; 0: none is known."""
 
 
+RestingOrder = tuple[PlaceOrder, int, str, int | str | None]
+"""A new order that rests as a whole: the command, its place in the journal, its `traceparent`, its correlation id."""
+Resting = Sequence[RestingOrder]
+
+
 class BookShape(NamedTuple):
     """A book as figures."""
 
@@ -390,6 +395,10 @@ class GatewayTelemetry(Protocol):
 
     def answered(self, outcome: RequestOutcome, seconds: float, order: AnsweredOrder | None = None) -> None:
         """One order request was answered, `seconds` after it was read whole; `order` names it if it was understood."""
+        ...
+
+    def resting(self, seconds: float, orders: Resting) -> None:
+        """New orders were answered together that rest as a whole: as `answered` of each, after the same time."""
         ...
 
     def in_flight(self, requests: int) -> None:

@@ -1,8 +1,8 @@
 """What gateways, consumers and the engine say to each other, and how it is framed.
 
 A frame is a length (4 bytes, big-endian) and that many bytes of MessagePack holding one message of `ToEngine` or
-`FromEngine`. One connection carries requests (`Submit`, `LookUp`, answered by `id` in any order) or, after `Subscribe`,
-the event stream. Loopback only: who may connect is decided by who may reach the port.
+`FromEngine`. One connection carries requests (`Submit`, `Submits`, `LookUp`, answered by `id` in any order) or, after
+`Subscribe`, the event stream. Loopback only: who may connect is decided by who may reach the port.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from exchange.commands import ParticipantCommand
 from exchange.events import Event, Happened
 from exchange.feed_messages import Indication, Snapshot
 from exchange.ports import Refusal
-from exchange.types import AccountId, ClientId, Symbol, TradingPhase
+from exchange.types import AccountId, ClientId, Lots, OrderId, Symbol, TradingPhase
 from kernel.time import Instant
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
@@ -37,6 +37,22 @@ class Submit(msgspec.Struct, frozen=True, tag="submit", omit_defaults=True):
     command: ParticipantCommand
     trace: str = ""
     """The client's `traceparent`; no part of the request as far as asking again is concerned."""
+
+
+class Submits(msgspec.Struct, frozen=True, tag="submits", omit_defaults=True):
+    """Many of `Submit` in one: the first has the number `id`, each the next.
+
+    Whoever sends it takes `Answers`, which also hold the answers to what was asked one by one on the same connection.
+    """
+
+    id: int
+    commands: tuple[ParticipantCommand, ...]
+    traces: dict[int, str] = {}
+    """The clients' `traceparent`s, by the commands' places from 0."""
+
+
+MAX_SUBMITS: Final = 64
+"""Commands of one `Submits`: with names as long as they may be they stay within `MAX_REQUEST_BYTES`."""
 
 
 class LookUp(msgspec.Struct, frozen=True, tag="look_up"):
@@ -68,6 +84,15 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     replayed: bool = False
 
 
+class AllRests(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The answer to most orders of a `Submits`, in four numbers: durable, nothing of it traded, and all of it rests."""
+
+    id: int
+    seq: int
+    order_id: OrderId
+    quantity: Lots
+
+
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """A request got no place in the journal, and this is why."""
 
@@ -80,6 +105,13 @@ class NotFound(msgspec.Struct, frozen=True, tag="not_found"):
     """No request of that account and client id is known."""
 
     id: int
+
+
+class Answers(msgspec.Struct, frozen=True, tag="answers", omit_defaults=True):
+    """What one turn of the engine has to say to a connection that sends `Submits`; the order means nothing."""
+
+    rest: tuple[AllRests, ...] = ()
+    others: tuple[Answer | Refused | NotFound, ...] = ()
 
 
 class Books(msgspec.Struct, frozen=True, tag="books"):
@@ -126,8 +158,8 @@ class Cut(msgspec.Struct, frozen=True, tag="cut"):
     reason: str
 
 
-ToEngine = Submit | LookUp | Subscribe
-FromEngine = Answer | Refused | NotFound | Books | Stream | Indications | Heartbeat | Cut
+ToEngine = Submit | Submits | LookUp | Subscribe
+FromEngine = Answer | Answers | Refused | NotFound | Books | Stream | Indications | Heartbeat | Cut
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_engine: Final[msgspec.msgpack.Decoder[ToEngine]] = msgspec.msgpack.Decoder(ToEngine)

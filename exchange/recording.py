@@ -20,6 +20,7 @@ from exchange.ports import (
     ReferenceAnswer,
     Refusal,
     RequestOutcome,
+    Resting,
     SocketEnd,
 )
 from exchange.saga import End, Verdict
@@ -205,6 +206,12 @@ class RecordingGateway:
         self.outcomes[outcome] += 1
         if order is not None:
             self.orders.append(order)
+
+    def resting(self, seconds: float, orders: Resting) -> None:
+        """Count each as answered."""
+        for command, seq, trace, _ in orders:
+            order = AnsweredOrder(command.account, command.client_id, command.symbol, trace, seq)
+            self.answered(RequestOutcome.ACCEPTED, seconds, order)
 
     def in_flight(self, requests: int) -> None:
         """Keep how many wait."""

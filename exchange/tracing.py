@@ -7,13 +7,13 @@ settled. Whoever listens picks a share of the orders; implementations must neith
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from exchange.commands import ParticipantCommand, Sequenced
 from exchange.events import Happened
-from exchange.ports import RequestOutcome
+from exchange.ports import RequestOutcome, Resting, RestingOrder
 from exchange.saga import End, Step
 from exchange.saga import Verdict as SagaVerdict
 from kernel.time import SECOND, Instant
@@ -38,6 +38,31 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     def received_at(self) -> Instant:
         """When the request had come."""
         return Instant(self.answered_at - round(self.took_s * SECOND))
+
+
+class RestedTogether(NamedTuple):
+    """New orders that rest as a whole and were answered together, as a gateway saw them: each as an `Answered`.
+
+    Nothing is made for an order: what is here was made for its answer.
+    """
+
+    orders: Resting
+    request_id: str
+    """Of their connection; each order's own has its correlation id behind it."""
+    took_s: float
+    answered_at: int
+
+    def each(self, order: RestingOrder) -> Answered:
+        """Return what is told of one of the orders."""
+        command, seq, trace, named = order
+        return Answered(
+            seq, command, trace, f"{self.request_id}/{named}", RequestOutcome.ACCEPTED, CREATED, self.took_s,
+            self.answered_at,
+        )  # fmt: skip
+
+
+CREATED: Final = 201
+"""The status of an order that was accepted, as HTTP says it."""
 
 
 class Committed(NamedTuple):
@@ -104,6 +129,10 @@ class Tracer(Protocol):
         """Hear of an order request that a gateway answered."""
         ...
 
+    def rested(self, one: RestedTogether) -> None:
+        """Hear of orders that a gateway answered together."""
+        ...
+
     def committed(self, one: Committed) -> None:
         """Hear of a batch that the engine made durable."""
         ...
@@ -137,6 +166,9 @@ class NoTracer:
     """Nobody listens."""
 
     def answered(self, one: Answered) -> None:
+        """Forget it."""
+
+    def rested(self, one: RestedTogether) -> None:
         """Forget it."""
 
     def committed(self, one: Committed) -> None:

@@ -7,6 +7,9 @@ of a trace without being told, and a part that is built twice has the same ids a
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -21,6 +24,8 @@ _LAST: Final = f"{1:016x}"
 _ALL: Final = (1 << 64) - 1
 _SPREAD: Final = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio, odd: children's numbers fall far apart."""
+_BLOCK: Final = 4096
+"""Places that are worked out together."""
 _RANDOM: Final = 1 << 56
 """The rightmost seven bytes of a trace id are the ones that are random (level 2, section 3.2.2.3)."""
 
@@ -93,6 +98,49 @@ def is_place_kept(seq: int, share: float) -> bool:
     Fibonacci hashing: as even as can be over any stretch, for one multiplication.
     """
     return (seq * GOLDEN & MASK) < share * (MASK + 1)
+
+
+def places_kept(first: int, last: int, share: float) -> Sequence[int]:
+    """Return the places from `first` to `last` of which `is_place_kept` is true.
+
+    Places of one block are worked out together: the distances between neighbours are but three (Steinhaus), so that
+    only the kept ones are looked at.
+    """
+    if last < first or share <= 0:
+        return ()
+    found: list[int] = []
+    for block in range(first // _BLOCK, last // _BLOCK + 1):
+        kept = _kept_in(block, share)
+        found += kept[bisect_left(kept, first) : bisect_right(kept, last)]
+    return found
+
+
+@lru_cache(maxsize=4)
+def _kept_in(block: int, share: float) -> list[int]:
+    place, end = block * _BLOCK, (block + 1) * _BLOCK
+    limit, steps = share * (MASK + 1), _steps(share)
+    found: list[int] = []
+    while place < end:
+        if (place * GOLDEN & MASK) < limit:
+            found.append(place)
+            place += next((step for step in steps if ((place + step) * GOLDEN & MASK) < limit), 1)
+        else:
+            place += 1
+    return found
+
+
+@lru_cache(maxsize=4)
+def _steps(share: float) -> tuple[int, ...]:
+    """Return the distances between neighbours among the places that are kept, the smallest first.
+
+    They are the first step that goes a little ahead, the first that goes a little back, and both together. None where
+    hardly anything is kept: within a block there is no neighbour then.
+    """
+    circle = MASK + 1
+    limit = share * circle
+    ahead = next((step for step in range(1, _BLOCK) if (step * GOLDEN & MASK) < limit), 0)
+    back = next((step for step in range(1, _BLOCK) if circle - (step * GOLDEN & MASK) < limit), 0)
+    return tuple(sorted({ahead, back, ahead + back})) if ahead and back else ()
 
 
 def _digest(size: int, *names: str) -> str:

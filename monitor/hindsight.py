@@ -5,8 +5,10 @@ each remembers the last orders it was told of without building anything. When a 
 built from that; told of the order later, a process knows already. (The idea is that of Zhang and others, "The Benefit
 of Hindsight", NSDI 2023.)
 
-What is remembered are bytes, some orders in one piece: a third of the memory of the objects, and nothing for the
-collector to follow. Memory is bounded by orders; a verdict on an order that may have been forgotten already is counted.
+What is remembered is what there is anyway: the records of the journal and of the event log as they are, and of orders
+that were answered together the values they were answered from. Only what has neither is made into bytes, some orders in
+one piece: a third of the memory of its objects, and nothing for the collector to follow. Memory is bounded by orders; a
+verdict on an order that may have been forgotten already is counted.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ import threading
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from exchange.journal import decode_command, decode_events
-from exchange.tracing import Answered, Committed, Concluded, Handled, Sent, Stepped
+from exchange.tracing import Answered, Committed, Concluded, Handled, RestedTogether, Sent, Stepped
 from kernel.time import Duration, Instant, seconds
 from monitor.traces import (
     Key,
@@ -32,6 +34,7 @@ from monitor.traces import (
     publish_spans,
     received_spans,
     request_spans,
+    resting_spans,
     saga_spans,
     sent_spans,
     settle_spans,
@@ -39,8 +42,8 @@ from monitor.traces import (
 )
 
 REMEMBERED: Final = 32_768
-"""Orders of each kind that a process remembers, ten megabytes at most: a minute and a half of an exchange with 350
-orders a second, four seconds of one with 8,000."""
+"""Orders of each kind that a process remembers, some twenty megabytes at most: a minute and a half of an exchange with
+350 orders a second, four seconds of one with 8,000."""
 WANTED: Final = 8_192
 """Orders that are kept because somebody said so; the oldest goes first."""
 WANTED_FOR: Final = seconds(120)
@@ -58,39 +61,45 @@ class Kind(NamedTuple, Generic[_Told]):
     """At which instant it was told."""
     size: Callable[[_Told], int]
     """Of how many orders it tells."""
-    pack: Callable[[_Told], bytes]
-    unpack: Callable[[bytes], _Told]
+    pack: Callable[[_Told], object]
+    unpack: Callable[[Any], _Told]
 
 
-def _pack_commit(one: Committed) -> bytes:
-    """Return a commit as bytes: its records are bytes already, and are only put together."""
-    return _PACK((
-        array("I", map(len, one.records)).tobytes(), b"".join(one.records),
-        array("I", map(len, one.told)).tobytes(), b"".join(one.told),
-        array("d", one.waited_s).tobytes(), array("d", one.apply_s).tobytes(), one.sync_s, one.durable_at,
-    ))  # fmt: skip
+class _PackedCommit(NamedTuple):
+    """A commit without its objects. Its records stay as they are: made for the disk, they cost nothing here."""
+
+    records: tuple[bytes, ...]
+    told: tuple[bytes, ...]
+    waited_s: array[float]
+    apply_s: array[float]
+    sync_s: float
+    durable_at: Instant
 
 
-def _unpack_commit(data: bytes) -> Committed:
-    lengths, records, told_lengths, told, waited_s, apply_s, sync_s, durable_at = _UNPACK_COMMIT(data)
-    records_of, told_of = list(_parts(lengths, records)), list(_parts(told_lengths, told))
-    return Committed(
-        [decode_command(record) for record in records_of], [decode_events(one) for one in told_of],
-        array("d", waited_s), array("d", apply_s), sync_s, Instant(durable_at), records_of, told_of,
+def _pack_commit(one: Committed) -> _PackedCommit:
+    return _PackedCommit(
+        tuple(one.records), tuple(one.told), array("d", one.waited_s), array("d", one.apply_s), one.sync_s,
+        one.durable_at,
     )  # fmt: skip
 
 
-def _parts(lengths: bytes, data: bytes) -> Iterator[bytes]:
-    place = 0
-    for length in array("I", lengths):
-        yield data[place : place + length]
-        place += length
+def _unpack_commit(kept: _PackedCommit) -> Committed:
+    return Committed(
+        [decode_command(record) for record in kept.records], [decode_events(one) for one in kept.told],
+        kept.waited_s, kept.apply_s, kept.sync_s, kept.durable_at, kept.records, kept.told,
+    )  # fmt: skip
+
+
+def _as_it_is(one: RestedTogether) -> RestedTogether:
+    return one
 
 
 _PACK: Final = msgspec.msgpack.Encoder().encode
-_UNPACK_COMMIT: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes, bytes, bytes, bytes, float, int]).decode
 ANSWERED: Final[Kind[Sequence[Answered]]] = Kind(
     request_spans, lambda some: some[-1].answered_at, len, _PACK, msgspec.msgpack.Decoder(list[Answered]).decode
+)
+RESTED: Final[Kind[RestedTogether]] = Kind(
+    resting_spans, lambda one: one.answered_at, lambda one: len(one.orders), _as_it_is, _as_it_is
 )
 COMMITTED: Final[Kind[Committed]] = Kind(
     commit_spans, lambda one: one.durable_at, lambda one: len(one.batch), _pack_commit, _unpack_commit
@@ -122,7 +131,7 @@ class Judged(NamedTuple):
 class _Packed(NamedTuple):
     told_at: int
     size: int
-    data: bytes
+    data: object
 
 
 class Memory(Generic[_Told]):

@@ -25,6 +25,7 @@ from exchange.ports import (
     ReferenceAnswer,
     Refusal,
     RequestOutcome,
+    Resting,
     SocketEnd,
 )
 from exchange.types import Side, Symbol
@@ -90,6 +91,14 @@ class Spread(Protocol):
 
     def observe(self, value: float, exemplar: Callable[[], str] | None = None) -> None:
         """Count one value; `exemplar` tells the trace id of an example of it, and is asked only when it is shown."""
+        ...
+
+    def observe_same(self, value: float, times: int, exemplar: Callable[[], str] | None = None) -> None:
+        """Count one value several times."""
+        ...
+
+    def wants_exemplar(self, value: float) -> bool:
+        """Tell whether an example of a value is worth looking for: the last of its bucket is old."""
         ...
 
     def observe_many(self, values: Sequence[float]) -> None:
@@ -319,6 +328,24 @@ class GatewayInstruments:
         if acks is not None:
             acks.add(seconds, slow=slow)
 
+    def resting(self, seconds: float, orders: Resting) -> None:
+        """See `GatewayTelemetry`."""
+        slow = seconds >= SLOW_S
+        self._answers[RequestOutcome.ACCEPTED].add(len(orders))
+        # One of them is an exemplar, and none while the bucket has a fresh one: nobody scrapes that often.
+        kept = self._kept_of(orders, slow=slow) if self._ack.wants_exemplar(seconds) else None
+        self._ack.observe_same(seconds, len(orders), kept)
+        for symbol, times in _tally([order[0].symbol for order in orders]).items():
+            acks = self._symbols.get(symbol)
+            if acks is not None:
+                acks.add(seconds, slow=slow, times=times)
+
+    def _kept_of(self, orders: Resting, *, slow: bool) -> Callable[[], str] | None:
+        for command, seq, trace, _ in orders:
+            if slow or is_picked(self._share, seq, command.client_id, trace):
+                return partial(order_trace_id, command.account, command.client_id, trace)
+        return None
+
     def sessions(self, connections: int) -> None:
         """See `GatewayTelemetry`."""
         self._sessions.set(connections)
@@ -369,11 +396,11 @@ class _SymbolAcks:
         self._seconds = meter.count("exchange_symbol_ack_seconds_total", symbol)
         self._slow = meter.count("exchange_symbol_slow_acks_total", symbol)
 
-    def add(self, seconds: float, *, slow: bool) -> None:
-        self._acks.add()
-        self._seconds.add(seconds)
+    def add(self, seconds: float, *, slow: bool, times: int = 1) -> None:
+        self._acks.add(times)
+        self._seconds.add(seconds * times)
         if slow:
-            self._slow.add()
+            self._slow.add(times)
 
 
 class FeedInstruments:

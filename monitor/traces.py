@@ -38,7 +38,7 @@ from exchange.order_trace import answering
 from exchange.ports import RequestOutcome
 from exchange.saga import End
 from exchange.saga import Verdict as Said
-from exchange.tracing import Answered, Committed, Concluded, Handled, Sent, Stepped
+from exchange.tracing import Answered, Committed, Concluded, Handled, RestedTogether, Sent, Stepped
 from kernel.time import Duration, Instant, seconds, to_seconds
 from kernel.trace import (
     GOLDEN,
@@ -51,6 +51,7 @@ from kernel.trace import (
     is_place_kept,
     order_trace_id,
     parse_traceparent,
+    places_kept,
 )
 
 MAX_TRADES_TOLD: Final = 16
@@ -219,6 +220,19 @@ def _notable(told: Sequence[Answered], slow_s: float, limit: float) -> list[Answ
     ]
 
 
+def resting_spans(told: RestedTogether, look: Look) -> Iterator[Span]:
+    """Yield the spans of those of many orders answered together that are kept."""
+    slow, limit = told.took_s >= to_seconds(look.policy.slow), look.policy.share * _RANGE
+    some = told.orders
+    if not (slow or look.wanted):  # all orders of a gateway pass here: one look each at what is cheap to see
+        some = [order for order in some if (order[1] * GOLDEN & MASK) < limit or order[2]]
+    for order in some:
+        command, seq, trace, _ = order
+        by_itself = slow or is_picked(look.policy.share, seq, command.client_id, trace)
+        if look.keeps((command.account, command.client_id), trace, by_itself=by_itself):
+            yield _request_span(told.each(order), slow=slow)
+
+
 def _request_span(one: Answered, *, slow: bool) -> Span:
     command, received_at = one.command, one.received_at
     place = _place(command.account, command.client_id, one.trace)
@@ -279,15 +293,24 @@ def _worth_a_look(one: Committed, look: Look, common: Duration) -> Iterable[int]
 
     All orders of the exchange pass here, and few are kept: one look each at what is cheap to see, then the few.
     """
-    policy = look.policy
-    if look.wanted or len(one.batch) < _MANY or seconds(max(one.waited_s)) + common >= policy.slow:
-        return range(len(one.batch))
-    limit = policy.share * _RANGE
-    return [
-        place
-        for place, item in enumerate(one.happened)
-        if (item.seq * GOLDEN & MASK) < limit or item.trace or (item.events and type(item.events[-1]) is Rejected)
-    ]
+    policy, batch, happened = look.policy, one.batch, one.happened
+    first, last = batch[0].seq, batch[-1].seq
+    if (
+        look.wanted
+        or len(batch) < _MANY
+        or last - first != len(batch) - 1
+        or seconds(max(one.waited_s)) + common >= policy.slow
+    ):
+        return range(len(batch))
+    found = {seq - first for seq in places_kept(first, last, policy.share)}
+    found.update(
+        [
+            place
+            for place, item in enumerate(happened)
+            if item.trace or (item.events and type(item.events[-1]) is Rejected)
+        ]
+    )
+    return sorted(found)
 
 
 def _is_reject(events: Sequence[Event]) -> bool:
@@ -322,7 +345,7 @@ def _order_spans(one: Committed, number: int, command: ParticipantCommand, *, sl
 
 
 def _became(events: Sequence[Event]) -> dict[str, Value]:
-    told: dict[str, Value] = {"exchange.trades": sum(isinstance(event, Traded) for event in events)}
+    told: dict[str, Value] = {"exchange.trades": [type(event) for event in events].count(Traded)}
     match answering(events):
         case Rejected() as rejected:
             told |= {"exchange.outcome": "rejected", "event.reason": str(rejected.reason)}

@@ -12,17 +12,20 @@ answered as unknown, so that it is sent again under the same client id, which th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
 
 from exchange.adapters.engine_client import (
     Answered,
+    AnsweredSome,
     AnswerLostError,
     EngineClient,
     EngineReply,
     NotConnectedError,
+    ReplyOfMany,
     into,
 )
 from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, PlaceOrder, ReplaceOrder
@@ -73,6 +76,21 @@ class EngineRouter:
         request_id = self._engines[place].send(command, trace, self._whole(number, place, answered))
         self._asked[number] = (_Asked(self._engines[place], request_id),)
         return number
+
+    def send_many(
+        self, commands: Sequence[ParticipantCommand], traces: Mapping[int, str], answered: AnsweredSome
+    ) -> int:
+        """See `EngineClient.send_many`. What an engine that is away has is answered with `NotConnectedError`."""
+        first = self._next_id + 1
+        away: list[tuple[int, ReplyOfMany]] = []
+        for place, command in enumerate(commands):
+            try:
+                self.send(command, traces.get(place, ""), partial(_one_of_many, answered, place))
+            except NotConnectedError as error:
+                away.append((place, error))
+        if away:  # not before the caller has the number
+            asyncio.get_running_loop().call_soon(answered, away)
+        return first
 
     def send_look_up(self, account: AccountId, client_id: ClientId, answered: Answered) -> int:
         """See `EngineClient.send_look_up`: any engine may have it."""
@@ -171,6 +189,10 @@ class EngineRouter:
             _Asked(self._engines[place], send(self._engines[place], heard(place))) for place in there
         )
         return number
+
+
+def _one_of_many(answered: AnsweredSome, place: int, reply: EngineReply | AnswerLostError) -> None:
+    answered([(place, reply)])
 
 
 def _with_whole_ids(place: int, reply: EngineReply | AnswerLostError) -> EngineReply | AnswerLostError:

@@ -41,12 +41,15 @@ from exchange.adapters.recovery import (
 )
 from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
 from exchange.adapters.wear import CREEP, LEAK, Creep, Leak
+from exchange.answers import all_rests
 from exchange.calendar import Calendar
 from exchange.commands import AdminCommand, Halt
 from exchange.ports import EngineTelemetry, EventTopic, Log, Refusal
 from exchange.protocol import (
     MAX_REQUEST_BYTES,
+    AllRests,
     Answer,
+    Answers,
     Books,
     FrameReader,
     FrameTooLongError,
@@ -54,6 +57,7 @@ from exchange.protocol import (
     NotFound,
     Refused,
     Submit,
+    Submits,
     Subscribe,
     frame,
     read_request,
@@ -453,11 +457,18 @@ class EngineServer:
                 self._parts.log.event("bad-message", severity="warning", why=str(error))
                 return
 
-    def _request(self, message: Submit | LookUp, line: _Line) -> None:
+    def _request(self, message: Submit | Submits | LookUp, line: _Line) -> None:
         sequencer = self._sequencer
+        asked = len(message.commands) if isinstance(message, Submits) else 1
         if sequencer is None or self._phase is not Phase.READY:
-            line.send(Refused(message.id, Refusal.NOT_READY, self._detail))
-            self._parts.telemetry.refused(Refusal.NOT_READY)
+            for request_id in range(message.id, message.id + asked):
+                line.send(Refused(request_id, Refusal.NOT_READY, self._detail))
+            self._parts.telemetry.refused(Refusal.NOT_READY, asked)
+        elif isinstance(message, Submits):
+            line.together = True
+            traces = message.traces
+            for place, command in enumerate(message.commands):
+                sequencer.submit(command, partial(line.reply_to_many, message.id + place), traces.get(place, ""))
         elif isinstance(message, Submit):
             sequencer.submit(message.command, partial(line.reply, message.id), message.trace)
         else:
@@ -493,8 +504,11 @@ class _Line:
     """The way back to one gateway: what one turn of the loop has to say goes out in one write."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.together = False
+        """Whether the other end takes `Answers`: it sent `Submits`."""
         self._writer = writer
-        self._unsent: list[bytes] = []
+        self._rest: list[AllRests] = []
+        self._others: list[Answer | Refused | NotFound] = []
 
     def reply(self, request_id: int, outcome: Done | Declined | Absent) -> None:
         """Answer one request."""
@@ -506,14 +520,29 @@ class _Line:
             case Absent():
                 self.send(NotFound(request_id))
 
+    def reply_to_many(self, request_id: int, outcome: Done | Declined) -> None:
+        """Answer one of many requests that came together, in short where that is possible."""
+        plain = all_rests(outcome.events) if isinstance(outcome, Done) and not outcome.replayed else None
+        if plain is None:
+            self.reply(request_id, outcome)
+        else:
+            assert isinstance(outcome, Done), "nothing rests of what was declined"
+            self._wake()
+            self._rest.append(AllRests(request_id, outcome.seq, plain.order_id, plain.quantity))
+
     def send(self, message: Answer | Refused | NotFound) -> None:
         """Send a message with all others of this turn."""
-        if not self._unsent:
+        self._wake()
+        self._others.append(message)
+
+    def _wake(self) -> None:
+        if not (self._rest or self._others):
             asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(frame(message))
 
     def _flush(self) -> None:
-        data, self._unsent = b"".join(self._unsent), []
+        rest, self._rest = self._rest, []
+        others, self._others = self._others, []
+        data = frame(Answers(tuple(rest), tuple(others))) if self.together else b"".join(map(frame, others))
         transport = self._writer.transport
         if transport.is_closing():
             return

@@ -1,12 +1,14 @@
 """Posting trades on PostgreSQL: few in one statement, many by COPY into tables of this connection and one statement.
 
-Both post whole trades that were not met before, add up balances and note how far it got; the database itself then
-checks that the postings of each trade sum to zero in every asset (`ledger_revisions/r0002_conserved.py`).
+Few are a transaction of one statement, which needs no BEGIN and no COMMIT: one way to the server and back instead of
+three (`alone`). Both post whole trades that were not met before, add up balances and note how far it got; the database
+itself then checks that the postings of each trade sum to zero in every asset (`ledger_revisions/r0002_conserved.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -21,58 +23,82 @@ _STAGE: Final = """
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_trades (LIKE trades) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_postings (LIKE postings) ON COMMIT DELETE ROWS
 """
-_POST: Final = """
-WITH fresh AS (
-    INSERT INTO trades SELECT * FROM {trades} ON CONFLICT (trade_id) DO NOTHING RETURNING trade_id
+_BEFORE: Final = """
+WITH before AS (
+    SELECT coalesce((SELECT seq FROM progress WHERE part = %s), 0) AS seq
+)"""
+_STEPPED: Final = """stepped AS (
+    INSERT INTO progress AS kept SELECT %s::bigint, %s::bigint WHERE (SELECT seq FROM before) >= %s
+    ON CONFLICT (part) DO UPDATE SET seq = greatest(kept.seq, excluded.seq)
+)
+"""
+_POST: Final = """{before}, fresh AS (
+    INSERT INTO trades SELECT * FROM {trades} WHERE (SELECT seq FROM before) >= %s
+    ON CONFLICT (trade_id) DO NOTHING RETURNING trade_id
 ), moved AS (
     INSERT INTO postings SELECT told.* FROM {postings} JOIN fresh USING (trade_id) RETURNING account, asset, amount
 ), added AS (
     INSERT INTO balances AS kept SELECT account, asset, sum(amount) FROM moved GROUP BY account, asset
     ON CONFLICT (account, asset) DO UPDATE SET amount = kept.amount + excluded.amount
-), stepped AS (
-    INSERT INTO progress AS kept VALUES (%s, %s) ON CONFLICT (part) DO UPDATE SET seq = greatest(kept.seq, excluded.seq)
-)
-SELECT (SELECT count(*) FROM fresh), coalesce((SELECT seq FROM progress WHERE part = %s), 0)
+), {stepped}
+SELECT (SELECT count(*) FROM fresh), (SELECT seq FROM before)
 """
-"""The last SELECT sees how far the ledger was before this statement: all its parts look at one moment."""
+"""All its parts look at one moment: `before` is how far the ledger was before this statement. Nothing is written where
+that is less than is known to be durable: the ledger went back then."""
 _BY_ARRAYS: Final = _POST.format(
+    before=_BEFORE,
+    stepped=_STEPPED,
     trades="unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], "
     "%s::text[])",
     postings="unnest(%s::bigint[], %s::text[], %s::text[], %s::bigint[]) AS told (trade_id, account, asset, amount)",
 )
-_BY_COPY: Final = _POST.format(trades="staged_trades", postings="staged_postings AS told")
-
-
-_BY_NONE: Final = """
-WITH stepped AS (
-    INSERT INTO progress AS kept VALUES (%s, %s) ON CONFLICT (part) DO UPDATE SET seq = greatest(kept.seq, excluded.seq)
+_BY_COPY: Final = _POST.format(
+    before=_BEFORE, stepped=_STEPPED, trades="staged_trades", postings="staged_postings AS told"
 )
-SELECT 0, coalesce((SELECT seq FROM progress WHERE part = %s), 0)
-"""
+_STEP: Final = "{before}, {stepped} SELECT 0, (SELECT seq FROM before)"
+_BY_NONE: Final = _STEP.format(before=_BEFORE, stepped=_STEPPED)
+
+
+@contextlib.contextmanager
+def alone(connection: sa.Connection) -> Iterator[None]:
+    """Let a statement within be its own transaction, as isolated as those that are begun."""
+    driver: Any = connection.connection.driver_connection
+    driver.autocommit = True
+    try:
+        with connection.begin():
+            yield
+    finally:
+        if not driver.closed:  # a new connection begins its transactions by itself
+            driver.autocommit = False
+
+
+def is_alone(rows: Sequence[Row]) -> bool:
+    """Tell whether trades are posted by one statement and nothing else."""
+    return len(rows) < COPIED_FROM
 
 
 def post(
-    connection: sa.Connection, rows: Sequence[Row], entries: Sequence[Posting], part: int, seq: int
+    connection: sa.Connection, rows: Sequence[Row], entries: Sequence[Posting], part: int, seq: int, durable: int
 ) -> tuple[int, int]:
     """Post trades in the transaction that is open; return how many were new, and how far their part was before.
 
-    No trade may stand in `rows` twice.
+    Nothing is written where that is before `durable`. No trade may stand in `rows` twice.
 
     Raises:
         DBAPIError: the database refused, or is gone; carries the driver's own error.
     """
     moves = [(entry.trade_id, entry.account, entry.asset, entry.amount) for entry in entries]
-    place = (part, seq, part)
+    step = (part, seq, durable)
     if not rows:
-        return _told(connection, _BY_NONE, place)
-    if len(rows) < COPIED_FROM:
-        arrays = [list(column) for column in (*zip(*rows, strict=True), *zip(*moves, strict=True))]
-        return _told(connection, _BY_ARRAYS, (*arrays, *place))
+        return _told(connection, _BY_NONE, (part, *step))
+    if is_alone(rows):
+        trades, postings = ([list(column) for column in zip(*some, strict=True)] for some in (rows, moves))
+        return _told(connection, _BY_ARRAYS, (part, *trades, durable, *postings, *step))
     for statement in _STAGE.split(";"):
         connection.exec_driver_sql(statement)
     _copy(connection, "COPY staged_trades FROM STDIN", rows)
     _copy(connection, "COPY staged_postings FROM STDIN", moves)
-    return _told(connection, _BY_COPY, place)
+    return _told(connection, _BY_COPY, (part, durable, *step))
 
 
 def _told(connection: sa.Connection, statement: str, values: tuple[object, ...]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -20,9 +20,9 @@ from exchange.answers import OrderAnswer, Status, answer_of
 from exchange.bearer import Bearer
 from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, PlaceOrder
 from exchange.limits import NO_RATES, Budget, RateLimits, Rates, Standing
-from exchange.ports import AnsweredOrder, GatewayTelemetry, Log, Refusal, RequestOutcome
+from exchange.ports import AnsweredOrder, GatewayTelemetry, Log, Refusal, RequestOutcome, Resting
 from exchange.protocol import Answer, NotFound, Refused
-from exchange.tracing import Answered, Tracer
+from exchange.tracing import Answered, RestedTogether, Tracer
 from exchange.types import AccountId, ClientId
 from kernel.time import SECOND
 from kernel.trace import order_trace_id
@@ -117,6 +117,14 @@ class OrderDesk:
                           self._bucket.wait_s()), standing  # fmt: skip
         return None, standing
 
+    def all_let_in(self, bearer: Bearer, commands: Sequence[ParticipantCommand]) -> bool:
+        """Let many commands in at one look; False, and none is let in, where each has to be looked at by itself."""
+        return (
+            not self.limits.any
+            and bearer.may_all({command.account for command in commands})
+            and self._bucket.take_many(len(commands), time.perf_counter())
+        )
+
     def look_up_turned_away(self, bearer: Bearer, account: AccountId) -> tuple[Verdict | None, Standing | None]:
         """Return why a look-up does not reach the engine, None if it may; and how its budget stands."""
         objection = bearer.objection_to_look_up(account)
@@ -168,6 +176,23 @@ class OrderDesk:
             self._tracer.answered(
                 Answered(seq, command, trace, request_id, outcome, verdict.status, seconds, time.time_ns())
             )
+        self._tell_log(outcome, command, trace, request_id, seconds)
+
+    def tell_resting(self, orders: Resting, request_id: str, seconds: float) -> None:
+        """Tell of new orders that rest as a whole and were answered together: as `tell` of each.
+
+        `request_id` is their connection's: each order's own has its correlation id behind it.
+        """
+        self.meter.resting(seconds, orders)
+        if self._tracer is not None:
+            self._tracer.rested(RestedTogether(orders, request_id, seconds, time.time_ns()))
+        if seconds >= SLOW_S:
+            for command, _, trace, named in orders:
+                self._tell_log(RequestOutcome.ACCEPTED, command, trace, f"{request_id}/{named}", seconds)
+
+    def _tell_log(
+        self, outcome: RequestOutcome, command: ParticipantCommand, trace: str, request_id: str, seconds: float
+    ) -> None:
         unknown = outcome is RequestOutcome.UNKNOWN
         if self.log is None or not (unknown or seconds >= SLOW_S):
             return
@@ -175,7 +200,7 @@ class OrderDesk:
         if self.may_log():
             self.log.event(
                 "order-unanswered" if unknown else "order-slow", severity="warning", account=command.account,
-                client_id=command.client_id, request_id=request_id, outcome=str(verdict.outcome),
+                client_id=command.client_id, request_id=request_id, outcome=str(outcome),
                 duration_ns=round(seconds * SECOND), trace_id=order_trace_id(command.account, command.client_id, trace),
             )  # fmt: skip
 

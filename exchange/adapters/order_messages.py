@@ -8,7 +8,9 @@ status 400, and the other requests of its frame are carried out all the same.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, NamedTuple
+import re
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import msgspec
 
@@ -21,12 +23,14 @@ from exchange.adapters.orders_json import (
     Number,
     PlaceBody,
     ReplaceBody,
+    is_plain,
     place_of,
+    plain_of,
     sentence,
 )
 from exchange.answers import OrderAnswer
 from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, ReplaceOrder
-from exchange.types import AccountId, ClientId, Lots, OrderId, SessionId, Symbol, Ticks
+from exchange.types import MAX_ID_LENGTH, AccountId, ClientId, Lots, OrderId, SessionId, Symbol, Ticks
 
 MAX_MESSAGES: Final = 1000
 """Requests in one frame."""
@@ -41,6 +45,17 @@ class PlaceMessage(PlaceBody, frozen=True, forbid_unknown_fields=True, tag="plac
 
     id: Correlation
     traceparent: _Trace = ""
+
+
+_Short = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+
+
+class _QuickPlace(PlaceMessage, frozen=True, forbid_unknown_fields=True, tag="place", tag_field="op", kw_only=True):
+    """A new order whose names are looked at together with those of its whole frame: a pattern costs 0.3 us each."""
+
+    account: _Short
+    client_id: _Short
+    symbol: _Short
 
 
 class ReplaceMessage(ReplaceBody, frozen=True, forbid_unknown_fields=True, tag="replace", tag_field="op", kw_only=True):
@@ -91,7 +106,10 @@ class PingMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 OrderMessage = PlaceMessage | ReplaceMessage | CancelMessage | MassCancelMessage | LookUpMessage | PingMessage
 
 
-class Asked(NamedTuple):
+_QuickMessage = _QuickPlace | ReplaceMessage | CancelMessage | MassCancelMessage | LookUpMessage | PingMessage
+
+
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """One request of a frame."""
 
     id: int | str | None
@@ -140,6 +158,10 @@ class _OnlyId(msgspec.Struct, frozen=True):
 
 _one: Final = msgspec.json.Decoder(OrderMessage)
 _many: Final = msgspec.json.Decoder(list[OrderMessage])
+_quick_one: Final = msgspec.json.Decoder(_QuickMessage)
+_quick_many: Final = msgspec.json.Decoder(list[_QuickMessage])
+_STRANGE: Final = re.compile(r"[^!-~]")
+"""What no `Identifier` holds."""
 _parts: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _only_id: Final = msgspec.json.Decoder(_OnlyId)
 
@@ -151,13 +173,24 @@ def read_frame(data: bytes | str, session: str = "", *, own_session: bool = Fals
     """
     try:
         if data[:1] not in {b"[", "["}:
-            return [_asked(_one.decode(data), session, own_session=own_session)]
-        messages = _many.decode(data)
+            message: OrderMessage = _quick_one.decode(data)
+            if _strange([message]):
+                message = _one.decode(data)
+            return [_asked(message, session, own_session=own_session)]
+        messages: Sequence[OrderMessage] = _quick_many.decode(data)
+        if _strange(messages):
+            messages = _many.decode(data)
     except (*NO_JSON, RecursionError):
         return _piecemeal(data, session, own_session=own_session)
     if len(messages) > MAX_MESSAGES:
         return [Asked(None, BadOrderError(f"frame: {len(messages)} requests where {MAX_MESSAGES} are allowed"))]
     return [_asked(message, session, own_session=own_session) for message in messages]
+
+
+def _strange(messages: Sequence[OrderMessage]) -> bool:
+    """Tell whether names that were not looked at may be none: the strict decoders have the last word then."""
+    names = [f"{one.account}{one.client_id}{one.symbol}" for one in messages if type(one) is _QuickPlace]
+    return _STRANGE.search("".join(names)) is not None
 
 
 def _piecemeal(data: bytes | str, session: str, *, own_session: bool) -> list[Asked]:
@@ -193,6 +226,8 @@ def _asked(  # noqa: PLR0911 - one return a request
 ) -> Asked:
     match message:
         case PlaceMessage():
+            if message.session is None and is_plain(message):
+                return Asked(message.id, plain_of(message, SessionId(session)), message.traceparent)
             if own_session and message.session is not None and message.session != session:
                 words = f"session: this connection cancels {session!r} when it ends; leave it out"
                 return Asked(message.id, BadOrderError(words))

@@ -19,8 +19,9 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -28,26 +29,26 @@ from starlette.types import Receive, Scope, Send
 
 from exchange.adapters.disconnect import DisconnectCancels, Promise
 from exchange.adapters.door import Door, Heads
-from exchange.adapters.engine_client import AnswerLostError, EngineReply, NotConnectedError
+from exchange.adapters.engine_client import AnswerLostError, EngineReply, NotConnectedError, ReplyOfMany
 from exchange.adapters.http import PING_S
-from exchange.adapters.order_desk import OrderDesk, Problem, Verdict, decided, found, lost, problem, unasked
+from exchange.adapters.order_desk import OrderDesk, Problem, Verdict, decided, found, lost, unasked
 from exchange.adapters.order_messages import (
     MAX_MESSAGES,
     Asked,
     Greeting,
     Hello,
     LookUpMessage,
-    PingMessage,
     Reply,
     read_frame,
 )
 from exchange.adapters.orders_json import BadOrderError, Identifier
 from exchange.adapters.patient_socket import HEARTBEAT_MISSED
 from exchange.adapters.tokens import TokenError
-from exchange.answers import OrderAnswer
+from exchange.answers import OrderAnswer, resting
 from exchange.bearer import Bearer
 from exchange.commands import ParticipantCommand, PlaceOrder
 from exchange.ports import RequestOutcome, SocketEnd
+from exchange.protocol import AllRests
 from exchange.types import AccountId, ClientId, SessionId
 from kernel.trace import parse_traceparent, traceparent
 
@@ -56,6 +57,8 @@ MAX_OPEN: Final = 4096
 """Requests of one connection that wait for the engine: what a group commit of a busy disk answers at once."""
 MAX_UNREAD: Final = 16_384
 """Answers that a client may leave unread, beside what the sockets' buffers hold."""
+MAX_TOGETHER: Final = 1024
+"""Commands of one connection that are sent to the engine in one turn of the loop before the turn is over."""
 MAX_ANSWERS: Final = 1000
 """Answers in one frame."""
 MAX_SOCKETS: Final = 1000
@@ -215,6 +218,41 @@ class _Claim:
             await older.over.wait()
 
 
+class _Due(NamedTuple):
+    """By when the answers to some requests have to be there, and the numbers to give them up by."""
+
+    at: float
+    first: int
+    many: int
+
+
+class _Sent:
+    """Commands that were sent to the engine together."""
+
+    __slots__ = ("asked", "commands", "started", "traces")
+
+    def __init__(self, asked: list[Asked], started: float) -> None:
+        self.asked, self.started = asked, started
+        self.commands: list[ParticipantCommand] = [cast(ParticipantCommand, one.what) for one in asked]
+        self.traces: dict[int, str] = {}
+        """The `traceparent`s of those that brought a good one."""
+        for place, one in enumerate(asked):
+            context = parse_traceparent(one.trace) if one.trace else None
+            if context is not None:
+                self.traces[place] = traceparent(context)
+
+    def trace_of(self, place: int) -> str:
+        """Return the `traceparent` of a command; empty when it has none."""
+        return self.traces.get(place, "")
+
+
+def _reply(named: int | str | None, verdict: Verdict) -> Reply:
+    body = verdict.body
+    if isinstance(body, OrderAnswer):
+        return Reply(named, verdict.status, answer=body, replayed=verdict.replayed)
+    return Reply(named, verdict.status, problem=body, retry_after=verdict.retry_s)
+
+
 class _OrderSocket:
     """One connection."""
 
@@ -238,8 +276,10 @@ class _OrderSocket:
         self._end: Final[asyncio.Future[SocketEnd]] = asyncio.get_running_loop().create_future()
         self._replies: list[Reply] = []
         self._wake: Final = asyncio.Event()
-        self._waiting: Final[deque[tuple[float, int]]] = deque()
-        """By when the engine's answer has to be there, and the number to give it up by."""
+        self._gathered: list[Asked] = []
+        """Commands of this turn of the loop."""
+        self._gathered_at = 0.0
+        self._waiting: Final[deque[_Due]] = deque()
         self._open = 0
         self._room: Final = asyncio.Event()
 
@@ -268,6 +308,7 @@ class _OrderSocket:
             for outcome in await asyncio.gather(*work, return_exceptions=True):
                 if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
                     raise outcome
+            self._submit()  # before whoever keeps this session's promises: afterwards nothing of it may come
             asyncio.get_running_loop().call_later(self._desk.timeout_s, self._give_up, float("inf"))
             code = _CODES.get(self._end.result())
             if code is not None:
@@ -285,84 +326,127 @@ class _OrderSocket:
                 missed = message.get("reason") == HEARTBEAT_MISSED
                 self.end(SocketEnd.HEARTBEAT_MISSED if missed else SocketEnd.CLOSED)
                 return
-            for asked in read_frame(message.get("text") or message.get("bytes") or b"", session, own_session=own):
-                self._take(asked)
+            frame = message.get("text") or message.get("bytes") or b""
+            started = time.perf_counter()
+            for asked in read_frame(frame, session, own_session=own):
+                what = asked.what
+                if type(what) is PlaceOrder or isinstance(what, ParticipantCommand):  # nearly all are the first
+                    self._gather(asked, started)
+                else:
+                    self._take(asked, started)
+            if len(self._gathered) >= MAX_TOGETHER:
+                self._submit()
             while self._open >= MAX_OPEN and not self._end.done():
                 self._room.clear()
                 await self._room.wait()
 
-    def _take(self, asked: Asked) -> None:
-        started, what = time.perf_counter(), asked.what
-        if isinstance(what, PlaceOrder):  # most are
-            self._submit(asked, what, started)
-        elif isinstance(what, BadOrderError):
-            self._answer(asked.id, problem(400, RequestOutcome.BAD_REQUEST, str(what)))
-        elif isinstance(what, PingMessage):
-            self._put(Reply(asked.id, 200))
+    def _take(self, asked: Asked, started: float) -> None:
+        """Take a request that is no command."""
+        what = asked.what
+        if isinstance(what, BadOrderError):
+            self._put([Reply(asked.id, 400, problem=Problem(RequestOutcome.BAD_REQUEST, str(what)))])
+            self._desk.meter.answered(RequestOutcome.BAD_REQUEST, 0.0)
         elif isinstance(what, LookUpMessage):
             self._look_up(asked.id, AccountId(what.account), ClientId(what.client_id), started)
         else:
-            self._submit(asked, what, started)
+            self._put([Reply(asked.id, 200)])
 
-    def _submit(self, asked: Asked, command: ParticipantCommand, started: float) -> None:
-        trace = ""
-        if asked.trace:
-            context = parse_traceparent(asked.trace)
-            trace = "" if context is None else traceparent(context)
-        verdict, _ = self._desk.turned_away(self.bearer, command)
-        if verdict is None:
-            if self._cancel and isinstance(command, PlaceOrder) and command.account not in self.promises:
-                self.promises[command.account] = self._cancels.promise(
-                    command.account, SessionId(self.session), self.request_id
-                )
-            try:
-                told = partial(self._decided, asked.id, command, trace, started)
-                number = self._desk.engine.send(command, trace, told)
-            except NotConnectedError as error:
-                verdict = lost(error)
+    def _gather(self, asked: Asked, started: float) -> None:
+        if not self._gathered:
+            self._gathered_at = started
+            asyncio.get_running_loop().call_soon(self._submit)
+        self._gathered.append(asked)
+        self._open += 1
+
+    def _submit(self) -> None:
+        """Send what frames of this turn of the loop asked for to the engine, together."""
+        asked, self._gathered = self._gathered, []
+        if not asked:
+            return
+        sent = _Sent(asked, self._gathered_at)
+        desk, commands = self._desk, sent.commands
+        if not desk.all_let_in(self.bearer, commands):
+            sent = self._let_in(sent)
+            commands = sent.commands
+        if not commands:
+            return
+        if self._cancel:
+            for account in {one.account for one in commands if isinstance(one, PlaceOrder)} - self.promises.keys():
+                self.promises[account] = self._cancels.promise(account, SessionId(self.session), self.request_id)
+        try:
+            first = desk.engine.send_many(commands, sent.traces, partial(self._decided, sent))
+        except NotConnectedError as error:
+            self._decided(sent, [(place, error) for place in range(len(commands))])
+        else:
+            self._waiting.append(_Due(sent.started + desk.timeout_s, first, len(commands)))
+
+    def _let_in(self, sent: _Sent) -> _Sent:
+        """Look at each of many commands, and answer those that are turned away; return the others."""
+        stay: list[Asked] = []
+        for place, one in enumerate(sent.asked):
+            verdict, _ = self._desk.turned_away(self.bearer, sent.commands[place])
+            if verdict is None:
+                stay.append(one)
             else:
-                self._opened(number, started)
-                return
-        self._answer(asked.id, verdict, command, trace, started)
+                self._open -= 1
+                self._put([self._told(sent, place, verdict)])
+        return _Sent(stay, sent.started)
 
     def _look_up(self, named: int | str | None, account: AccountId, client_id: ClientId, started: float) -> None:
         verdict, _ = self._desk.look_up_turned_away(self.bearer, account)
         if verdict is None:
+            self._submit()  # what was asked for before goes first
             try:
-                told = partial(self._found, named, client_id)
-                number = self._desk.engine.send_look_up(account, client_id, told)
+                number = self._desk.engine.send_look_up(account, client_id, partial(self._found, named, client_id))
             except NotConnectedError as error:
                 verdict = unasked(error)
             else:
-                self._opened(number, started)
+                self._open += 1
+                self._waiting.append(_Due(started + self._desk.timeout_s, number, 1))
                 return
-        self._answer(named, verdict)
+        self._put([_reply(named, verdict)])
+        self._desk.meter.answered(verdict.outcome, 0.0)
 
     # --- the engine ------------------------------------------------------------------------------------------------
 
-    def _opened(self, number: int, started: float) -> None:
-        self._open += 1
-        self._waiting.append((started + self._desk.timeout_s, number))
-
-    def _closed(self) -> None:
-        self._open -= 1
+    def _decided(self, sent: _Sent, heard: Sequence[tuple[int, ReplyOfMany]]) -> None:
+        """Answer what the engine said of some of the commands that were sent together."""
+        asked, seconds = sent.asked, time.perf_counter() - sent.started
+        replies: list[Reply] = []
+        resting_orders: list[tuple[PlaceOrder, int, str, int | str | None]] = []
+        for place, reply in heard:
+            one = asked[place]
+            if type(reply) is AllRests:  # most are
+                order: Any = one.what
+                answer = resting(reply.seq, order.client_id, reply.order_id, reply.quantity)
+                replies.append(Reply(one.id, 201, answer))
+                resting_orders.append((order, reply.seq, sent.trace_of(place), one.id))
+            else:
+                told: Any = reply
+                command = sent.commands[place]
+                verdict = (
+                    lost(told) if isinstance(told, AnswerLostError | NotConnectedError) else decided(command, told)
+                )
+                replies.append(self._told(sent, place, verdict))
+        if resting_orders:
+            self._desk.tell_resting(resting_orders, self.request_id, seconds)
+        self._open -= len(heard)
         self._room.set()
+        self._put(replies)
 
-    def _decided(
-        self,
-        named: int | str | None,
-        command: ParticipantCommand,
-        trace: str,
-        started: float,
-        reply: EngineReply | AnswerLostError,
-    ) -> None:
-        self._closed()
-        verdict = lost(reply) if isinstance(reply, AnswerLostError) else decided(command, reply)
-        self._answer(named, verdict, command, trace, started)
+    def _told(self, sent: _Sent, place: int, verdict: Verdict) -> Reply:
+        """Tell of how one command ended, and return what its sender is told."""
+        named = sent.asked[place].id
+        seconds = time.perf_counter() - sent.started
+        self._desk.tell(verdict, sent.commands[place], sent.trace_of(place), f"{self.request_id}/{named}", seconds)
+        return _reply(named, verdict)
 
     def _found(self, named: int | str | None, client_id: ClientId, reply: EngineReply | AnswerLostError) -> None:
-        self._closed()
-        self._answer(named, unasked(reply) if isinstance(reply, AnswerLostError) else found(client_id, reply))
+        self._open -= 1
+        self._room.set()
+        verdict = unasked(reply) if isinstance(reply, AnswerLostError) else found(client_id, reply)
+        self._put([_reply(named, verdict)])
+        self._desk.meter.answered(verdict.outcome, 0.0)
 
     async def _watch(self) -> None:
         """Give up what the engine does not answer, and end with the token."""
@@ -377,40 +461,23 @@ class _OrderSocket:
     def _give_up(self, now: float) -> None:
         engine = self._desk.engine
         while self._waiting:
-            due, number = self._waiting[0]
-            if due > now and engine.waits(number):
+            due = self._waiting[0]
+            numbers = range(due.first, due.first + due.many)
+            if due.at > now and any(engine.waits(number) for number in numbers):
                 return
             self._waiting.popleft()
-            engine.give_up(number)  # nothing, if it was answered
+            for number in numbers:
+                engine.give_up(number)  # nothing, if it was answered
 
     # --- out -------------------------------------------------------------------------------------------------------
 
-    def _answer(
-        self,
-        named: int | str | None,
-        verdict: Verdict,
-        command: ParticipantCommand | None = None,
-        trace: str = "",
-        started: float = 0.0,
-    ) -> None:
-        body = verdict.body
-        if isinstance(body, OrderAnswer):
-            self._put(Reply(named, verdict.status, answer=body, replayed=verdict.replayed))
-        else:
-            self._put(Reply(named, verdict.status, problem=body, retry_after=verdict.retry_s))
-        if command is None:
-            self._desk.meter.answered(verdict.outcome, 0.0)
-        else:
-            request_id = f"{self.request_id}/{named}"
-            self._desk.tell(verdict, command, trace, request_id, time.perf_counter() - started)
-
-    def _put(self, reply: Reply) -> None:
+    def _put(self, replies: list[Reply]) -> None:
         if self._end.done():
             return
-        if len(self._replies) >= MAX_UNREAD:
+        if len(self._replies) + len(replies) > MAX_UNREAD:
             self.end(SocketEnd.TOO_SLOW)
             return
-        self._replies.append(reply)
+        self._replies += replies
         self._wake.set()
 
     async def _write(self, send: Send, hello: Hello) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Final, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import msgspec
 
@@ -51,6 +51,11 @@ class OrderType(StrEnum):
     MARKET = "market"
     STOP = "stop"
     STOP_LIMIT = "stop_limit"
+
+
+_LIMIT: Final = OrderType.LIMIT
+_GTT: Final = TimeInForce.GTT
+_NEVER: Final = Instant(0)
 
 
 class PlaceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -137,19 +142,39 @@ def place_of(order: PlaceBody, session: str = "") -> PlaceOrder:
     Raises:
         BadOrderError: it has members that its type does not have, or lacks some.
     """
-    terms = Limit(Ticks(order.price)) if order.price is not None and _is_plain(order) else _terms(order)
+    if is_plain(order):
+        return plain_of(order, SessionId(order.session or session))
     return PlaceOrder(
         AccountId(order.account),
         ClientId(order.client_id),
         Symbol(order.symbol),
         order.side,
         Lots(order.quantity),
-        terms,
+        _terms(order),
         order.time_in_force,
         _expiry(order),
         order.self_trade,
         SessionId(order.session or session),
     )
+
+
+def is_plain(order: PlaceBody) -> bool:
+    """Tell whether it is a limit order as most are: nothing of it is left to be looked at."""
+    return (
+        order.price is not None
+        and order.type is _LIMIT
+        and order.time_in_force is not _GTT
+        and not (order.trigger or order.post_only or order.display or order.all_or_none or order.expires_at)
+    )
+
+
+def plain_of(order: PlaceBody, session: SessionId) -> PlaceOrder:
+    """Return the new order that a plain body means, of a session. All gateways' orders pass here: no names are cast."""
+    what: Any = order
+    return PlaceOrder(
+        what.account, what.client_id, what.symbol, what.side, what.quantity, Limit(what.price), what.time_in_force,
+        _NEVER, what.self_trade, session,
+    )  # fmt: skip
 
 
 def read_replace(order_id: str, body: bytes) -> ReplaceOrder:
@@ -215,13 +240,6 @@ _HAS: Final[dict[OrderType, frozenset[str]]] = {
 """The members that each type of order has beside those that all have."""
 _NEEDS: Final = ("price", "trigger")
 _ASKED: Final = ("price", "trigger", "post_only", "display", "all_or_none")
-
-
-def _is_plain(order: PlaceBody) -> bool:
-    """Tell whether it is a limit order as most are: nothing else is to be looked at."""
-    return order.type is OrderType.LIMIT and not (
-        order.trigger or order.post_only or order.display or order.all_or_none
-    )
 
 
 def _terms(order: PlaceBody) -> Terms:

@@ -119,9 +119,12 @@ class SettlementStore:
         seq = happened[-1].seq
 
         def post(connection: sa.Connection) -> int:
-            post_all = ledger_copy.post if self._copies else _post
-            new, before = post_all(connection, rows, entries, partition, seq)
-            if before < (durable := self._durable.get(partition, 0)):
+            durable = self._durable.get(partition, 0)
+            if self._copies:
+                new, before = ledger_copy.post(connection, rows, entries, partition, seq, durable)
+            else:
+                new, before = _post(connection, rows, entries, partition, seq)
+            if before < durable:
                 raise PermanentError(
                     f"{self._where} went back from command {durable} to {before}: a stand-by took over that "
                     f"lacked the rest; settlement has to begin again after {before}, the event log still has it"
@@ -129,7 +132,7 @@ class SettlementStore:
             return new
 
         with translated(self._where, "be written, nothing was settled"):
-            new = self._again(post)
+            new = self._again(post, alone=self._copies and ledger_copy.is_alone(rows))
         self._durable[partition] = max(self._durable.get(partition, 0), seq)
         return Settled(seq, new, len(met) - new)
 
@@ -157,12 +160,12 @@ class SettlementStore:
         with translated(self._where, "be read"):
             return self._again(ask)
 
-    def _again(self, work: Callable[[sa.Connection], _T]) -> _T:
-        """Carry out one transaction, and once more when another one was in its way."""
+    def _again(self, work: Callable[[sa.Connection], _T], *, alone: bool = False) -> _T:
+        """Carry out one transaction, and once more when another one was in its way; `alone`: it is one statement."""
         attempt = 1
         while True:
             try:
-                with self._connection.begin():
+                with ledger_copy.alone(self._connection) if alone else self._connection.begin():
                     return work(self._connection)
             except SQLAlchemyError as error:
                 if attempt == ATTEMPTS_MAX or not conflict(error):

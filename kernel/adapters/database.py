@@ -6,6 +6,7 @@ Passwords come in by a file or in the URL, and never out again: whatever is show
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,6 +88,8 @@ def make_engine(url: sa.URL, who: str, *, isolation: str | None = None) -> sa.En
     if sqlite:
         sa.event.listen(engine, "connect", _set_up)
         sa.event.listen(engine, "begin", _begin)
+    elif isolation not in {None, "AUTOCOMMIT"} and url.get_backend_name() == "postgresql":
+        sa.event.listen(engine, "connect", partial(_isolate, isolation))
     return engine
 
 
@@ -100,6 +103,12 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _isolate(isolation: str | None, connection: Any, _record: object) -> None:
+    """Isolate statements that are transactions by themselves like those that stand in one."""
+    connection.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {isolation}")
+    connection.commit()
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -26,6 +26,7 @@ OPENMETRICS: Final = "application/openmetrics-text"
 MAX_LABEL_CHARACTERS: Final = 120
 """No name of ours comes near it; what is longer is an attack or a mistake."""
 _GO_DIFFERS: Final = 1_000_000
+_FRESH_S: Final = 1.0
 _WORTH_SORTING: Final = 8
 """Values in a batch; below, a search each is the cheaper way."""
 
@@ -80,6 +81,19 @@ class SpreadCell:
         self.total += value
         if exemplar is not None:
             self.exemplars[place] = (exemplar, value, time.time())
+
+    def observe_same(self, value: float, times: int, exemplar: Callable[[], str] | None = None) -> None:
+        """Count one value several times."""
+        place = bisect_left(self.bounds, value)
+        self.counts[place] += times
+        self.total += value * times
+        if exemplar is not None:
+            self.exemplars[place] = (exemplar, value, time.time())
+
+    def wants_exemplar(self, value: float) -> bool:
+        """Tell whether the bucket of a value has no exemplar of the last second."""
+        found = self.exemplars.get(bisect_left(self.bounds, value))
+        return found is None or time.time() - found[2] >= _FRESH_S
 
     def observe_many(self, values: Sequence[float]) -> None:
         """Count a batch of values."""

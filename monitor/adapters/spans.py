@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from exchange.tracing import Answered, Committed, Concluded, Handled, Sent, Stepped
+from exchange.tracing import Answered, Committed, Concluded, Handled, RestedTogether, Sent, Stepped
 from kernel.errors import InputError
 from kernel.time import Instant
 from monitor.adapters.verdict_files import Verdicts
@@ -25,6 +25,7 @@ from monitor.hindsight import (
     PUBLISHED,
     RECEIVED,
     REMEMBERED,
+    RESTED,
     SENT,
     SETTLED,
     STEPPED,
@@ -134,14 +135,15 @@ class SpanTracer:
         self._verdicts = verdicts
         self._told = told
         self._answered = Memory(ANSWERED, policy, capacity)
+        self._rested = Memory(RESTED, policy, capacity)
         self._committed = Memory(COMMITTED, policy, capacity)
         self._published, self._settled = Memory(PUBLISHED, policy, capacity), Memory(SETTLED, policy, capacity)
         self._sent, self._received = Memory(SENT, policy, capacity), Memory(RECEIVED, policy, capacity)
         self._stepped = Memory(STEPPED, policy, capacity)
         self._concluded = Memory(CONCLUDED, policy, capacity)
         self._memories: tuple[Memory[Any], ...] = (
-            self._answered, self._committed, self._published, self._settled, self._sent, self._received, self._stepped,
-            self._concluded,
+            self._answered, self._rested, self._committed, self._published, self._settled, self._sent, self._received,
+            self._stepped, self._concluded,
         )  # fmt: skip
         self._fresh: list[Answered] = []
         self._flushing = threading.Lock()
@@ -162,6 +164,10 @@ class SpanTracer:
         fresh.append(one)
         if len(fresh) >= _TOGETHER:
             self._look_at_fresh()
+
+    def rested(self, one: RestedTogether) -> None:
+        """See `Tracer`."""
+        self._offer(self._rested.told(one))
 
     def committed(self, one: Committed) -> None:
         """See `Tracer`."""

@@ -228,7 +228,8 @@ def until_settled(store: SettlementStore, happened) -> int:
 
 
 @pytest.mark.postgres
-def test_money_moves_in_serializable_transactions_only(database):
+@pytest.mark.parametrize("count", [20, 400])
+def test_money_moves_in_serializable_transactions_only(database, count):
     """Two that read what the other writes cannot both be: a weaker order would let balances follow half of each."""
     seen = set()
 
@@ -238,7 +239,7 @@ def test_money_moves_in_serializable_transactions_only(database):
 
     with contextlib.closing(SettlementStore(lay(database), INSTRUMENTS)) as store:
         sa.event.listen(store._engine, "commit", look)
-        store.settle(happenings(20))
+        store.settle(happenings(count))
     assert seen == {"serializable"}
 
 

@@ -28,6 +28,13 @@ def test_whoever_reduces_risk_gets_in_after_the_others_are_shed_but_not_without_
     assert [bucket.take(0.0, reserve=True) for _ in range(6)] == [True] * 5 + [False]
 
 
+def test_many_get_in_together_or_none_of_them():
+    bucket = TokenBucket(10.0, 0.0)
+    assert not bucket.take_many(6, 0.0)
+    assert bucket.take_many(5, 0.0), "those who were refused took nothing"
+    assert not bucket.take_many(1, 0.0)
+
+
 def test_a_clock_that_stands_or_goes_back_gives_nothing():
     bucket = TokenBucket(2.0, 10.0)
     assert bucket.take(10.0)

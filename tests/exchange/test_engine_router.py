@@ -183,3 +183,22 @@ async def test_a_gateway_takes_orders_of_every_partition_over_http(tmp_path):
         assert (status, body["order_id"]) == (201, whole_id(2, 1))
         status, body, _ = await front.call("DELETE", "/v1/orders?account=ann&client_id=all")
         assert (status, body["orders"]) == (201, PARTITIONS - 1)
+
+
+async def test_commands_sent_together_are_answered_each_once_also_when_an_engine_is_away(tmp_path):
+    async with plant(tmp_path) as exchange:
+        await exchange.servers[1].stop()
+        await eventually(lambda: not exchange.clients[1].connected)
+        heard, commands = {}, [place(f"m{number}", HERE[number % PARTITIONS]) for number in range(9)]
+
+        def told(some):
+            for at, reply in some:
+                assert at not in heard
+                heard[at] = reply
+
+        first = exchange.router.send_many(commands, {}, told)
+        assert first > 0
+        await eventually(lambda: len(heard) == len(commands))
+        kinds = [type(heard[number]) for number in range(9)]
+        assert kinds == [Answer, NotConnectedError, Answer] * 3
+        assert not any(exchange.router.waits(first + number) for number in range(9))

@@ -8,16 +8,17 @@ import shutil
 
 import pytest
 
-from exchange.adapters.engine_client import AnswerLostError, follow_events
+from exchange.adapters.engine_client import AnswerLostError, NotConnectedError, follow_events
 from exchange.adapters.engine_server import EXIT_JOURNAL_FAILED
 from exchange.adapters.file_log import FileLog
 from exchange.adapters.recovery import recover
 from exchange.adapters.sequencer import Declined, Done
 from exchange.adapters.verify import verify
+from exchange.answers import answer_of, resting
 from exchange.commands import Halt, Resume
 from exchange.events import Accepted, Halted, Rejected, Traded
 from exchange.ports import Refusal
-from exchange.protocol import Answer, Books, NotFound, Refused, Stream, Subscribe
+from exchange.protocol import AllRests, Answer, Books, NotFound, Refused, Stream, Subscribe
 from exchange.recording import RecordingLog
 from exchange.types import AccountId, ClientId, HaltReason, Side, Venue
 from kernel.errors import PermanentError
@@ -339,3 +340,39 @@ async def test_an_engine_keeps_the_conventions_of_its_venue_over_a_restart(tmp_p
         async with engine(tmp_path, venue=venue) as running, client_of(running.port) as client:
             answer = await client.submit(order(f"c{number}"), 5)
             assert answer.events[-1].reason == "insufficient_funds"
+
+
+async def test_commands_sent_together_are_answered_as_if_each_had_come_alone(tmp_path):
+    async with engine(tmp_path) as running, client_of(running.port) as client:
+        single = await client.submit(order("z"), 5)
+        heard = {}
+        commands = [order(f"a{number}") for number in range(150)] + [order("t", Side.SELL), order("z")]
+        client.send_many(commands, {}, heard.update)
+        await eventually(lambda: len(heard) == len(commands))
+        for place, command in enumerate(commands):
+            known = await client.look_up(command.account, command.client_id, 5)
+            reply = heard[place]
+            if isinstance(reply, AllRests):
+                assert resting(reply.seq, command.client_id, reply.order_id, reply.quantity) == answer_of(
+                    known.seq, command.client_id, known.events
+                )
+            else:
+                assert (reply.seq, reply.events) == (known.seq, known.events)
+        assert {type(heard[place]) for place in range(150)} == {AllRests}, "nothing of them traded"
+        assert isinstance(heard[150], Answer), "what trades is told with its events"
+        assert (heard[151].seq, heard[151].replayed) == (single.seq, True)
+        assert client.in_flight == 0
+
+
+async def test_a_lost_connection_and_giving_up_tell_each_of_many_commands_once(tmp_path):
+    async with engine(tmp_path) as running, client_of(running.port) as client:
+        running.faults._active["engine-slow-sync"] = 0.3
+        heard = []
+        first = client.send_many([order(f"a{number}") for number in range(5)], {}, heard.extend)
+        client.give_up(first + 3)
+        assert [(place, type(reply)) for place, reply in heard] == [(3, AnswerLostError)]
+        client._broke()
+        assert sorted(place for place, _ in heard) == [0, 1, 2, 3, 4]
+        assert all(isinstance(reply, AnswerLostError) for _, reply in heard)
+        with pytest.raises(NotConnectedError):
+            client.send_many([order("b")], {}, heard.extend)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from exchange.adapters import order_socket
 from exchange.adapters.disconnect import Promise
-from exchange.adapters.order_messages import MAX_MESSAGES, read_frame
+from exchange.adapters.order_messages import MAX_MESSAGES, PlaceMessage, read_frame
 from exchange.adapters.orders_json import BadOrderError
 from exchange.adapters.tokens import KeyFile
 from exchange.commands import Halt, PlaceOrder
@@ -101,6 +101,52 @@ async def test_many_requests_go_out_before_the_first_answer_and_each_is_answered
         assert {one["status"] for one in answers} == {201}
         assert running.telemetry.commands == 1000
         assert http.telemetry.outcomes[RequestOutcome.ACCEPTED] == 1000
+
+
+async def test_a_look_up_in_the_frame_of_an_order_finds_it(tmp_path):
+    async with plant(tmp_path) as (_, http), line(http) as ws:
+        await ws.send(PLACE, {"op": "look_up", "id": 2, "account": "ann", "client_id": "a"})
+        answers = {one["id"]: one for one in await ws.answers(2)}
+        assert answers[1]["status"] == 201
+        assert answers[2]["status"] in {200, 409}, "found, or being decided; never unknown"
+
+
+async def test_orders_answered_together_are_told_like_single_ones(tmp_path):
+    async with plant(tmp_path) as (_, http), line(http) as ws:
+        traced = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+        await ws.send(PLACE | {"traceparent": traced}, PLACE | {"id": 2, "client_id": "b", "symbol": "BBB"})
+        answers = {one["id"]: one["answer"] for one in await ws.answers(2)}
+        told = {order.client_id: order for order in http.telemetry.orders}
+        assert {name: (one.account, one.symbol, one.seq) for name, one in told.items()} == {
+            "a": ("ann", "AAA", answers[1]["seq"]), "b": ("ann", "BBB", answers[2]["seq"]),
+        }  # fmt: skip
+        assert (told["a"].trace, told["b"].trace) == (traced, "")
+
+
+async def test_the_orders_of_a_frame_that_pass_no_budget_are_turned_away_and_the_others_are_carried_out(tmp_path):
+    async with plant(tmp_path, rates=Rates(account_per_s=2)) as (running, http), line(http) as ws:
+        await ws.send(*(PLACE | {"id": number, "client_id": f"c{number}"} for number in range(5)))
+        answers = await ws.answers(5)
+        assert sorted(one["status"] for one in answers) == [201, 201, 429, 429, 429]
+        assert running.telemetry.commands == 2
+        assert (await ws.ask(op="ping", id="p"))["status"] == 200
+
+
+NAMES = st.text(st.characters(codec="utf-8"), max_size=70) | st.sampled_from(["a", "b c", "a\n", "\x7f", "n" * 65])
+
+
+@given(st.lists(st.tuples(NAMES, NAMES, NAMES), min_size=1, max_size=4))
+def test_names_are_looked_at_as_strictly_together_as_one_by_one(names):
+    orders = [PLACE | {"account": one, "client_id": two, "symbol": three} for one, two, three in names]
+    together = read_frame(json.dumps(orders))
+    strict = msgspec.json.Decoder(PlaceMessage)
+    for asked, order in zip(together, orders, strict=True):
+        try:
+            strict.decode(json.dumps(order))
+        except msgspec.ValidationError:
+            assert isinstance(asked.what, BadOrderError)
+        else:
+            assert (asked.what.account, asked.what.client_id) == (order["account"], order["client_id"])
 
 
 async def test_the_same_client_id_is_carried_out_once_and_another_body_is_refused(tmp_path):

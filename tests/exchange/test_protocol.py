@@ -9,19 +9,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.commands import Halt
+from exchange.commands import Halt, Limit, PlaceOrder
 from exchange.protocol import (
     MAX_REQUEST_BYTES,
+    MAX_SUBMITS,
     FrameReader,
     FrameTooLongError,
     LookUp,
     Submit,
+    Submits,
     Subscribe,
     ToEngine,
     frame,
     read_request,
 )
-from exchange.types import AccountId, ClientId, HaltReason
+from exchange.types import (
+    MAX_ID_LENGTH,
+    AccountId,
+    ClientId,
+    HaltReason,
+    Lots,
+    SelfTrade,
+    SessionId,
+    Side,
+    Symbol,
+    Ticks,
+    TimeInForce,
+)
+from kernel.time import Instant
 from tests.exchange.plant import order
 
 MESSAGES: list[ToEngine] = [
@@ -29,6 +44,7 @@ MESSAGES: list[ToEngine] = [
     LookUp(2, AccountId("ann"), ClientId("a")),
     Subscribe(7),
     Submit(3, order("b")),
+    Submits(4, (order("c"), order("d")), {1: "a trace"}),
 ]
 
 
@@ -61,3 +77,14 @@ def test_an_operators_command_does_not_pass_through_the_participants_port():
     )
     with pytest.raises(msgspec.ValidationError):
         read_request(body)
+
+
+def test_as_many_commands_as_go_together_fit_into_a_request_however_long_their_names_are():
+    name, most = "n" * MAX_ID_LENGTH, 2**53 - 1
+    largest = PlaceOrder(
+        AccountId(name), ClientId(name), Symbol(name), Side.SELL, Lots(most),
+        Limit(Ticks(most), post_only=False, display=Lots(most), all_or_none=True), TimeInForce.GTT, Instant(2**63 - 1),
+        SelfTrade.CANCEL_OLDEST, SessionId(name),
+    )  # fmt: skip
+    many = Submits(2**53, (largest,) * MAX_SUBMITS, dict.fromkeys(range(MAX_SUBMITS), "t" * 55))
+    assert len(frame(many)) <= MAX_REQUEST_BYTES

@@ -31,6 +31,7 @@ from monitor.traces import (
     publish_spans,
     received_spans,
     request_spans,
+    resting_spans,
     saga_spans,
     sent_spans,
     settle_spans,
@@ -51,6 +52,9 @@ class KeepingTracer:
 
     def answered(self, one):
         self.spans.extend(request_spans([one], ALL))
+
+    def rested(self, one):
+        self.spans.extend(resting_spans(one, ALL))
 
     def committed(self, one):
         self.spans.extend(commit_spans(one, ALL))

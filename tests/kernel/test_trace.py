@@ -1,6 +1,6 @@
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.trace import (
@@ -8,7 +8,9 @@ from kernel.trace import (
     derived_span_id,
     derived_trace_id,
     is_kept,
+    is_place_kept,
     parse_traceparent,
+    places_kept,
     traceparent,
 )
 
@@ -73,3 +75,14 @@ def test_about_the_share_that_was_asked_for_is_kept_and_a_larger_share_keeps_all
     assert all(is_kept(one, 0.05) for one in kept)
     assert not any(is_kept(one, 0.0) for one in ids)
     assert all(is_kept(one, 1.0) for one in ids)
+
+
+@given(
+    st.integers(0, 2**40),
+    st.integers(-5, 9000),
+    st.one_of(st.floats(0, 1), st.sampled_from([0.01, 0.02, 0.5, 1e-4, 1e-9])),
+)
+@settings(max_examples=60)
+def test_the_places_that_are_kept_are_found_without_looking_at_each(first, count, share):
+    expected = [seq for seq in range(first, first + count) if is_place_kept(seq, share)]
+    assert list(places_kept(first, first + count - 1, share)) == expected

@@ -308,6 +308,28 @@ def test_a_slow_order_is_shown_as_an_example_with_its_trace_and_a_quick_one_is_n
     assert page[("exchange_symbol_ack_seconds_total", ("symbol", "ACME"))] == pytest.approx(0.301)
 
 
+def test_orders_that_are_told_together_are_counted_like_single_ones():
+    pages = []
+    for together in (True, False):
+        exporter = Exporter(Role.GATEWAY, process=False)
+        gateway = GatewayInstruments(exporter, ["ACME"], share=1.0)
+        orders = [
+            (PlaceOrder("ann", f"c{seq}", symbol, Side.BUY, 1, Limit(5)), seq, "", seq)
+            for seq, symbol in enumerate(["ACME", "ACME", "NONE"], 1)
+        ]
+        if together:
+            gateway.resting(0.3, orders)
+        else:
+            for order, seq, trace, _ in orders:
+                gateway.answered(
+                    RequestOutcome.ACCEPTED, 0.3, AnsweredOrder("ann", order.client_id, order.symbol, trace, seq)
+                )
+        pages.append(values(exporter))
+        (shown,) = [sample for sample in openmetrics(exporter) if sample.exemplar]
+        assert shown.exemplar.labels["trace_id"] in {order_trace_id("ann", f"c{seq}") for seq in (1, 2, 3)}
+    assert pages[0] == pytest.approx(pages[1])
+
+
 def test_who_does_not_ask_for_openmetrics_gets_the_plain_text():
     exporter = Exporter(Role.GATEWAY, process=False)
     assert exporter.page("text/plain") == (exporter.render(), exporter.content_type)

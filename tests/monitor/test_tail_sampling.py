@@ -14,7 +14,7 @@ from exchange.events import Happened, Rejected, Traded
 from exchange.flow import OrderFlow
 from exchange.journal import encode_command, encode_events
 from exchange.ports import RequestOutcome
-from exchange.tracing import Answered, Committed, Handled
+from exchange.tracing import Answered, Committed, Handled, RestedTogether
 from exchange.types import Instrument, Side
 from kernel.time import MILLISECOND as MS
 from kernel.time import seconds
@@ -129,9 +129,13 @@ class Day:
             RequestOutcome.REJECTED if rejected else RequestOutcome.ACCEPTED)  # fmt: skip
         took_s = 0.001 * SLOW_MS if where == "gateway" else 0.008
         seq = 0 if where == "error" else item.seq
-        yield lambda: tracers["gateway-1"].answered(
-            Answered(seq, item.command, "", f"r-{item.seq}", outcome, 201, took_s, durable + MS)
-        )
+        if outcome is RequestOutcome.ACCEPTED and type(item.command) is PlaceOrder and item.seq % 3:
+            together = RestedTogether([(item.command, seq, "", item.seq)], "r", took_s, durable + MS)
+            yield lambda: tracers["gateway-1"].rested(together)
+        else:
+            yield lambda: tracers["gateway-1"].answered(
+                Answered(seq, item.command, "", f"r-{item.seq}", outcome, 201, took_s, durable + MS)
+            )
         late = {role: durable + (SLOW_MS if where == role else 1) * MS for role in ("market", "settlement")}
         yield lambda: tracers["market-data-1"].published(Handled([result], durable, late["market"]))
         if traded:

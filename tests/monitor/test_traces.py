@@ -12,7 +12,7 @@ from exchange.events import Happened, Rejected, Traded
 from exchange.flow import OrderFlow
 from exchange.journal import encode_command, encode_events
 from exchange.ports import RequestOutcome
-from exchange.tracing import Answered, Committed, Handled
+from exchange.tracing import Answered, Committed, Handled, RestedTogether
 from exchange.types import HaltReason, Instrument, Side
 from kernel.time import MILLISECOND, to_seconds
 from kernel.trace import order_trace_id
@@ -25,6 +25,7 @@ from monitor.traces import (
     is_picked,
     publish_spans,
     request_spans,
+    resting_spans,
     settle_spans,
 )
 
@@ -132,6 +133,19 @@ def test_all_processes_pick_the_same_orders(seed, share):
         by_gateway = {span.trace_id for one in requests_of(batch) for span in request_spans([one], look)}
         by_engine = {span.trace_id for span in commit_spans(batch, look)}
         assert by_gateway == by_engine == expected
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32), st.floats(0, 1), st.booleans(), st.booleans())
+def test_orders_answered_together_leave_the_spans_of_single_ones(seed, share, slow, wanted):
+    look = Look(Policy(share=share))
+    for batch in day(30, seed, trace=CALLER if seed % 3 == 0 else ""):
+        orders = [(one.command, one.seq, one.trace, one.seq) for one in batch.batch if type(one.command) is PlaceOrder]
+        if wanted and orders:
+            look = look._replace(wanted=frozenset({(orders[0][0].account, orders[0][0].client_id)}))
+        together = RestedTogether(orders, "socket-1", 0.3 if slow else 0.01, batch.durable_at)
+        singly = [span for order in orders for span in request_spans([together.each(order)], look)]
+        assert list(resting_spans(together, look)) == singly
 
 
 def test_time_runs_forward_within_a_trace():
