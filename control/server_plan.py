@@ -193,7 +193,10 @@ def _options(settings: Settings, service: str, ports: Ports) -> Mapping[str, str
     if service != "edge":
         return {}
     gateways = ",".join(f"gateway-{number}={port}" for number, port in enumerate(ports.gateways, 1))
-    return {"balancer": settings.edge, "gateways": gateways, "market_data": str(ports.market_data)}
+    return {
+        "balancer": settings.edge, "gateways": gateways, "market_data": str(ports.market_data),
+        "renew_share": str(settings.edge_renew_share),
+    }  # fmt: skip
 
 
 def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[WorkloadSpec]:

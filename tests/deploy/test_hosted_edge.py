@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import tempfile
 import threading
@@ -22,6 +24,7 @@ from starlette.applications import Starlette
 
 from control.plan import free_ports
 from control.servers.hosted import ServerConfig, hosted
+from control.servers.trial_authority import pair_ends
 from kernel.errors import PermanentError
 from monitor.adapters.exporter import Exporter, samples
 from monitor.catalog import Role
@@ -223,3 +226,136 @@ def test_a_port_that_is_taken_and_options_without_gateways_are_told():
     with pytest.raises(PermanentError, match="told of no gateways"):
         hosted(ServerConfig(service="edge", replica="edge-1", state="/x", directory="/x",
                             ports={"edge-1": {"host": 1, "https": 2, "stats": 3}}))  # fmt: skip
+
+
+class Client:
+    """A client that asks again and again, each time on a new connection, and counts what was not answered 200."""
+
+    def __init__(self, config):
+        self.config, self.answers, self.failed, self.done = config, 0, [], threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def _ask(self):
+        while not self.done.is_set():
+            try:
+                status = get(self.config, "/openapi.json")[0]
+            except OSError as error:
+                status = repr(error)
+            self.answers += 1
+            if status != 200:
+                self.failed.append(status)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self._thread.join(10)
+
+
+def shown(config):
+    """Return the serial number that a new connection sees."""
+    pem = ssl.get_server_certificate(("127.0.0.1", config.own["https"]), timeout=5)
+    return pair_ends(pem.encode())[0]
+
+
+@contextmanager
+def held(config, path="/openapi.json"):
+    """Yield a function that asks over one connection, which was opened here and is never opened again."""
+    trusted = ssl.create_default_context(cafile=str(config.layout.edge / "ca.pem"))
+    connection = http.client.HTTPSConnection("127.0.0.1", config.own["https"], timeout=5, context=trusted)
+    connection.connect()
+    connection.auto_open = False
+
+    def ask():
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    try:
+        assert ask()[0] == 200
+        yield ask
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+def test_a_certificate_whose_end_is_near_is_renewed_and_no_request_is_lost(kind):
+    with gateways(2) as ports, edge(kind, ports) as (server, config):
+        assert until(lambda: server.ready()[0])
+        authority = server._authority
+        with Client(config) as client:
+            before = shown(config)
+            short = authority.issue(dt.timedelta(minutes=1))
+            authority.edge.write_bytes(short)  # as one whose life is nearly over: it is shown, then renewed
+            until(lambda: seen(server) and shown(config) not in {before, pair_ends(short)[0]})
+            asked = client.answers
+            until(lambda: client.answers > asked + 5)
+        assert client.failed == []
+        metrics = seen(server)
+        assert metrics["tapewatch_edge_certificate_not_after_timestamp_seconds"] - time.time() > 29 * 86_400
+        assert metrics["tapewatch_edge_certificate_refused"] == 0
+        assert server._certificates.taken == {"shown": 2, "refused": 0}
+        assert pair_ends(authority.edge.read_bytes())[0] == shown(config)
+
+
+def test_a_connection_that_is_open_goes_on_through_a_renewal_of_haproxy():
+    with gateways(1) as ports, edge("haproxy", ports) as (server, config), held(config) as ask:
+        before = shown(config)
+        assert post(server, "/admin/renew", {}, secret="x") == 401
+        for _ in range(3):
+            assert post(server, "/admin/renew", {}) == 200
+            assert ask()[0] == 200
+        assert shown(config) != before
+
+
+def test_a_request_under_way_is_answered_by_the_nginx_that_took_it():
+    with gateways(1) as ports, edge("nginx", ports) as (server, config):
+        until(lambda: get(config, "/openapi.json")[0] == 200)
+        trusted = ssl.create_default_context(cafile=str(config.layout.edge / "ca.pem"))
+        with (
+            socket.create_connection(("127.0.0.1", config.own["https"]), timeout=5) as line,
+            trusted.wrap_socket(line, server_hostname="localhost") as spoken,
+        ):
+            spoken.sendall(b"GET /openapi.json HTTP/1.1\r\n")
+            before = shown(config)
+            assert post(server, "/admin/renew", {}) == 200
+            assert shown(config) != before
+            spoken.sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")
+            assert spoken.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+@pytest.mark.parametrize("bad", ["certificate alone", "another's key"])
+def test_what_the_balancers_own_check_refuses_is_told_and_the_one_before_is_shown_on(kind, bad):
+    with gateways(1) as ports, edge(kind, ports) as (server, config):
+        assert until(lambda: server.ready()[0])
+        before, authority = shown(config), server._authority
+        mark = b"-----BEGIN CERTIFICATE-----"
+        key, _, made = authority.issue(dt.timedelta(days=5)).partition(mark)
+        other = authority.issue(dt.timedelta(days=5)).partition(mark)[0]
+        authority.edge.write_bytes((other if bad == "another's key" else b"") + mark + made)
+        until(lambda: seen(server)["tapewatch_edge_certificate_refused"] == 1)
+        assert server._certificates.why
+        assert post(server, "/admin/renew", {}) == 409
+        assert shown(config) == before
+        assert get(config, "/openapi.json")[0] == 200
+        authority.edge.write_bytes(key + mark + made)
+        until(lambda: seen(server)["tapewatch_edge_certificate_refused"] == 0)
+        assert shown(config) != before
+
+
+def test_an_edge_that_starts_on_a_bad_file_shows_the_one_before():
+    with gateways(1) as ports, edge("haproxy", ports) as (server, config):
+        before = shown(config)
+        server.stop()
+        server._authority.edge.write_bytes(b"junk")
+        again = hosted(config)
+        try:
+            again.start()
+            assert shown(config) == before
+            assert until(lambda: again.ready()[0])
+            assert seen(again)["tapewatch_edge_certificate_refused"] == 1
+        finally:
+            again.stop()
