@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import datetime as dt
 import http.client
 import ssl
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _LOOK_S: Final = 0.8
 _STATES: Final = ("ready", "drain", "maint")
+_OUT: Final = ("DRAIN", "MAINT")
+"""How HAProxy says that somebody took a server out, whatever its health."""
 _OK: Final = 200
 
 
@@ -137,6 +140,7 @@ class HostedEdge:
 
         return (
             Route("/admin/server", guarded(admin_secret, self._server), methods=["POST"]),
+            Route("/admin/server", guarded(admin_secret, self._sessions), methods=["GET"]),
             Route("/admin/renew", guarded(admin_secret, self._renew), methods=["POST"]),
             Route("/admin/certificate", guarded(admin_secret, self._certificate), methods=["POST"]),
         )
@@ -150,6 +154,21 @@ class HostedEdge:
             return problem(400, f"server: one of {known}; state: one of {', '.join(_STATES)}")
         said = await asyncio.to_thread(self._say, f"set server gateways/{asked.server} state {asked.state}")
         return problem(503, said) if said else json_response({"server": asked.server, "state": asked.state})
+
+    async def _sessions(self, request: Request) -> Response:
+        """Tell whether somebody took a gateway out, and how many requests and WebSockets it is busy with."""
+        from exchange.adapters.http import json_response, problem
+
+        name = request.query_params.get("server", "")
+        try:
+            told = await asyncio.to_thread(self._edge.tell, "show stat")
+        except TapewatchError as error:
+            return problem(503, str(error))
+        for row in csv.DictReader(told.removeprefix("# ").splitlines()):
+            if (row["pxname"], row["svname"]) == ("gateways", name):
+                out = row["status"].startswith(_OUT)
+                return json_response({"server": name, "out": out, "sessions": int(row["scur"]) + int(row["qcur"])})
+        return problem(404, f"the edge knows no server {name[:40]!r}")
 
     async def _renew(self, _: Request) -> Response:
         from exchange.adapters.http import json_response, problem

@@ -37,6 +37,7 @@ class Toy(BaseHTTPRequestHandler):
     """A gateway that says its name."""
 
     protocol_version = "HTTP/1.1"
+    hold = threading.Event()
 
     def handle(self):
         """Bear with those who hang up: a health check that was not waited for."""
@@ -44,6 +45,8 @@ class Toy(BaseHTTPRequestHandler):
             super().handle()
 
     def do_GET(self):
+        if self.path == "/v1/orders/slow":
+            self.hold.wait(5)
         body = json.dumps({"port": self.server.server_port}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -102,7 +105,13 @@ def get(config, path):
 
 def post(server, path, body, secret="admin-secret"):
     """Ask the host's own routes, without a port between; returns the status."""
-    sent = [json.dumps(body).encode()]
+    return asked(server, path, body, secret)[0]
+
+
+def asked(server, target, body=None, secret="admin-secret"):
+    """Return the status and the answer of one of the host's own routes."""
+    path, _, query = target.partition("?")
+    sent = [b"" if body is None else json.dumps(body).encode()]
     told = []
 
     async def receive():
@@ -112,12 +121,29 @@ def post(server, path, body, secret="admin-secret"):
         told.append(message)
 
     scope = {
-        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
-        "query_string": b"", "root_path": "", "scheme": "http",
+        "type": "http", "http_version": "1.1", "method": "GET" if body is None else "POST", "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(), "root_path": "", "scheme": "http",
         "headers": [(b"authorization", f"Bearer {secret}".encode())],
     }  # fmt: skip
     asyncio.run(Starlette(routes=list(server.routes("admin-secret")))(scope, receive, send))
-    return told[0]["status"]
+    answer = told[1]["body"]
+    return told[0]["status"], json.loads(answer) if answer.startswith(b"{") else answer
+
+
+@contextmanager
+def slow(config, count):
+    """Have so many requests under way, each at a gateway that does not answer before this is left."""
+    Toy.hold.clear()
+    threads = [threading.Thread(target=get, args=(config, "/v1/orders/slow")) for _ in range(count)]
+    for each in threads:
+        each.start()
+    try:
+        yield
+    finally:
+        Toy.hold.set()
+        for each in threads:
+            each.join(10)
 
 
 def told(config):
@@ -184,6 +210,22 @@ def test_a_gateway_is_taken_out_and_in_by_the_host_and_haproxy_tells_of_it():
         assert served == {ports[1]}
         assert post(server, "/admin/server", {"server": "gateway-1", "state": "ready"}) == 200
         until(lambda: told(config)[active] == 2)
+
+
+def test_it_tells_what_a_gateway_that_was_taken_out_is_still_busy_with():
+    with gateways(2) as ports, edge("haproxy", ports) as (server, config):
+        until(lambda: told(config)[("haproxy_backend_active_servers", ("proxy", "gateways"))] == 2)
+        assert asked(server, "/admin/server?server=gateway-1") == (
+            200,
+            {"server": "gateway-1", "out": False, "sessions": 0},
+        )
+        with slow(config, 2):  # by least connections, one goes to each
+            until(lambda: asked(server, "/admin/server?server=gateway-1")[1]["sessions"] == 1)
+            assert post(server, "/admin/server", {"server": "gateway-1", "state": "drain"}) == 200
+            left = asked(server, "/admin/server?server=gateway-1")[1]
+            assert (left["out"], left["sessions"]) == (True, 1)
+        until(lambda: asked(server, "/admin/server?server=gateway-1")[1]["sessions"] == 0)
+        assert asked(server, "/admin/server?server=gateway-9")[0] == 404
 
 
 def test_haproxy_keeps_reference_data_and_counts_what_it_did_not_have():
