@@ -21,6 +21,7 @@ from control import (
     verbs_bench,
     verbs_dashboards,
     verbs_db,
+    verbs_edge,
     verbs_elk,
     verbs_exchange,
     verbs_incident,
@@ -92,6 +93,7 @@ verbs_exchange.app.add_typer(verbs_token.app, name="token")
 verbs_exchange.app.add_typer(verbs_letters.app, name="dead-letters")
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_db.app, name="db")
+app.add_typer(verbs_edge.app, name="edge")
 app.add_typer(verbs_kube.app, name="kube")
 verbs_logs.app.command("ship", epilog="Example: tapewatch logs ship --once")(verbs_shipper.ship)
 verbs_logs.app.command("dead-letters", epilog="Example: tapewatch logs dead-letters retry")(verbs_shipper.dead_letters)

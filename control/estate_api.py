@@ -189,6 +189,9 @@ class EstateApi:
             exporter.level("tapewatch_replicas_ready", workload.name).set(workload.ready)
             canaries = sum(bool(one.revision) for one in workload.replicas)
             exporter.level("tapewatch_replicas_canary", workload.name).set(canaries)
+            if not workload.singleton:
+                for one in workload.replicas:
+                    exporter.level("tapewatch_replica_away", one.id).set(float(supervisor.is_away(one.id)))
             for name, counts in (
                 ("tapewatch_replica_starts_total", supervisor.starts),
                 ("tapewatch_replica_exits_total", supervisor.exits),

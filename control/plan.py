@@ -416,7 +416,13 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
     return [
         *server_plan.workloads(settings, layout, ports),
         WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),
-        WorkloadSpec("gateway", slots["gateway"], settings.gateways, drain_s=DRAIN_S),
+        WorkloadSpec(
+            "gateway",
+            slots["gateway"],
+            settings.gateways,
+            drain_s=DRAIN_S,
+            balance=server_plan.balance(settings, layout, ports),
+        ),
         WorkloadSpec("market-data", slots["market-data"], 1, singleton=True),
         WorkloadSpec("settlement", slots["settlement"], 1, singleton=True),
         WorkloadSpec("watchdog", slots["watchdog"], 1, singleton=True),

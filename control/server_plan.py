@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from control.addresses import HOST, write_atomically
+from control.addresses import HOST, url_of, write_atomically
 from control.child import PYTHON, Slot
 from control.config import EdgeAccess, KafkaAccess, RabbitAccess, SagaTuning
 from control.layout import Layout
+from control.leave import Balance, EdgeBalance
 from control.servers.catalogue import BY_NAME, HOST_PORT, SAGA_PARTS, SERVICES, Service
 from control.servers.hosted import ServerConfig, load_server_config
 from control.servers.trial_authority import TrialAuthority
@@ -145,6 +146,13 @@ def edge_access(settings: Settings, layout: Layout, ports: Ports, role: str) -> 
     )
 
 
+def balance(settings: Settings, layout: Layout, ports: Ports) -> Balance | None:
+    """Return what is told before a gateway is replaced; None without an edge, and of nginx, which takes no commands."""
+    if not runs(settings, "edge") or settings.edge != "haproxy":
+        return None
+    return EdgeBalance(url_of(ports.servers[f"edge-1/{HOST_PORT}"]), lambda: layout.secret("admin").read_text().strip())
+
+
 def own_pages(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, int]]]:
     """Return the services whose own page of metrics Prometheus reads besides their hosts': job, replicas, ports."""
     pages = {}
@@ -193,7 +201,10 @@ def _options(settings: Settings, service: str, ports: Ports) -> Mapping[str, str
     if service != "edge":
         return {}
     gateways = ",".join(f"gateway-{number}={port}" for number, port in enumerate(ports.gateways, 1))
-    return {"balancer": settings.edge, "gateways": gateways, "market_data": str(ports.market_data)}
+    return {
+        "balancer": settings.edge, "gateways": gateways, "market_data": str(ports.market_data),
+        "renew_share": str(settings.edge_renew_share),
+    }  # fmt: skip
 
 
 def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[WorkloadSpec]:

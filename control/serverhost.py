@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import psutil
 
-from control.servers.hosted import Hosted, ServerConfig, hosted, load_server_config
+from control.servers.hosted import Hosted, ServerConfig, Telling, hosted, load_server_config
 from kernel.adapters.clock import SystemClock
 from kernel.errors import TapewatchError
 from monitor.catalog import Role
@@ -175,6 +175,8 @@ async def serve(config: ServerConfig, stop: asyncio.Event) -> int:
         facts = asyncio.create_task(ProcessFacts(exporter, log).run(), name="process facts")
         stack.callback(facts.cancel)
         server = hosted(config)
+        if isinstance(server, Telling):
+            server.log_to(log)
         faults = Faults(SERVER_FAULTS, allowed=config.faults_allowed)
         host = ServerHost(server, config, exporter, log, faults)
         routes: list[BaseRoute] = [

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     traded until `tapewatch region take-over`; the listing (`instruments.json`) has to be the other region's."""
     edge: Literal["haproxy", "nginx"] = "haproxy"
     """When distributed: what stands before the gateways."""
+    edge_renew_share: float = Field(1 / 3, gt=0, lt=1)
+    """With less than this share of its life left, the edge's own certificate is made anew; a third, as is custom."""
     ports: Literal["fixed", "auto"] = "fixed"
     """`fixed`: the ports below, so that addresses can be remembered. `auto`: free ones, for drills and tests."""
     port_control: int = Field(18700, ge=1024, le=65_535)

@@ -22,6 +22,7 @@ from control import killswitch
 from control.addresses import url_of
 from control.child import Child, Slot, now, probe
 from control.effects import Begin, EffectLog
+from control.leave import Balance, Leaves
 from kernel.errors import InputError, PermanentError, TapewatchError
 from runbooks.model import RefusalReason
 from runbooks.ports import Effect, RefusedError, Replica, WorkloadStatus
@@ -74,6 +75,8 @@ class WorkloadSpec:
     """How long a replica goes on after it was taken out of the address books, before it is stopped."""
     patience_s: float = LIVENESS_S
     """A platform process that has been ready and answers nothing for so long is killed and started anew."""
+    balance: Balance | None = None
+    """What sends requests to the replicas, and is told before one is replaced that serves; None: nobody is told."""
     turnover: Turnover | None = None
     """Of a pair of which one replica serves; None: there is nothing to fail over."""
 
@@ -141,6 +144,7 @@ class Supervisor:
         self.starts: Counter[str] = Counter()
         self.exits: Counter[str] = Counter()
         self.mends: Counter[str] = Counter()
+        self._leaves = Leaves(log)
         self._units: dict[str, _Unit] = {}
         for spec in specs:
             unit = _Unit(spec, effects.generation(spec.name), self._exited)
@@ -179,6 +183,10 @@ class Supervisor:
     def slots(self, workload: str) -> list[Slot]:
         """Return the slots of a workload that should run now."""
         return [child.slot for child in self._unit(workload).active]
+
+    def is_away(self, replica: str) -> bool:
+        """Tell whether a replica is being replaced on purpose, and nobody should take that for its death."""
+        return replica in self._leaves
 
     def last_words(self, workload: str) -> dict[str, str]:
         """Return the last line that each replica of a workload wrote."""
@@ -264,7 +272,7 @@ class Supervisor:
             self._check(unit, generation, by)
             facts = {"replica": replica, "pid": str(child.pid or "none"), "uid": child.uid}
             self._begin(unit, key, request, by, facts)
-            await self._start_anew(unit, child, key)
+            await self._start_anew(unit, child, child.slot, key)
             self._log("info", f"{replica} restarted for {by or 'a runbook'}", replica=replica, key=key, pid=child.pid)
             after = {"replica": replica, "pid": str(child.pid or ""), "uid": child.uid}
             return self._effects.done(key, after, now())
@@ -312,20 +320,30 @@ class Supervisor:
 
     async def _revise(self, unit: _Unit, child: Child, slot: Slot, key: str) -> Effect:
         """Start a replica anew with what `slot` says."""
-        child.slot = slot
-        await self._start_anew(unit, child, key)
+        await self._start_anew(unit, child, slot, key)
         told = slot.revision or f"the revision of {unit.spec.name}"
         self._log("info", f"{slot.id} runs {told}", replica=slot.id, key=key, pid=child.pid)
         return self._effects.done(key, {"replica": slot.id, "uid": child.uid, "revision": slot.revision}, now())
 
-    async def _start_anew(self, unit: _Unit, child: Child, key: str) -> None:
-        """End a replica and start it; the effect is dropped when it cannot be started."""
+    async def _start_anew(self, unit: _Unit, child: Child, slot: Slot, key: str) -> None:
+        """End a replica and start it with what `slot` says; the effect is dropped when it cannot be started.
+
+        One that serves beside others is taken out of the balance first, and put in again once it is ready.
+        """
+        spec = unit.spec
+        balance = spec.balance if any(one.ready for one in unit.active if one is not child) else None
+        serves = child.ready and not spec.singleton
+        leave = await self._leaves.begin(slot.id, balance) if serves else None
         try:
-            await child.stop(unit.spec.grace_s)
+            child.slot = slot
+            await child.stop(spec.grace_s)
             self._launch(unit, child)
         except PermanentError as error:
             self._effects.drop(key, str(error), now())
             raise
+        finally:
+            if leave is not None:
+                self._spawn(self._leaves.end(leave, child, spec.start_timeout_s), f"return of {slot.id}")
 
     async def may_fail_over(self, workload: str, replica: str, key: str = "") -> Mapping[str, str]:
         """Return the facts before a fail-over; nothing is touched.

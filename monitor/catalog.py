@@ -80,6 +80,7 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("tapewatch_market_phase", "phase"): _values(*PhaseName),
         ("tapewatch_log_records_total", "severity"): ("debug", "info", "warning", "error", "critical"),
         ("tapewatch_log_lost_total", "reason"): ("queue_full", "file_failed"),
+        ("tapewatch_edge_certificates_total", "result"): ("shown", "refused"),
         ("tapewatch_spans_total", "result"): ("exported", "dropped", "failed", "late"),
         ("tapewatch_shipper_events_total", "result"): ("shipped", "duplicate", "dead_letter", "lost"),
         ("anomaly_read_failures_total", "reason"): ("unreachable", "slow", "refused", "empty"),

@@ -57,6 +57,7 @@ CONTROL: Final[tuple[Metric, ...]] = (
     gauge(
         Role.ESTATE, "tapewatch_replicas_canary", "Replicas of a workload that run a revision of their own.", "workload"
     ),
+    gauge(Role.ESTATE, "tapewatch_replica_away", "1 while a replica is being replaced on purpose.", "member"),
     counter(Role.ESTATE, "tapewatch_replica_starts_total", "Processes started for a workload.", "workload"),
     counter(
         Role.ESTATE, "tapewatch_replica_exits_total", "Processes of a workload that ended on their own.", "workload"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -17,10 +19,11 @@ from typing import Final, Literal, cast
 
 import psutil
 
-from control.addresses import HOST
+from control.addresses import HOST, write_atomically
 from control.plan import holder_of, is_free
-from control.servers.local_server import finish, last_words_of, spawn, wait_until_it_serves
-from kernel.errors import InputError, PermanentError, TemporaryError
+from control.servers.local_server import finish, last_words_of, spawn, told_in, wait_until_it_serves
+from control.servers.trial_authority import leaf
+from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
 
 DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"
 BALANCERS: Final = ("haproxy", "nginx")
@@ -28,10 +31,14 @@ Balancer = Literal["haproxy", "nginx"]
 READY_WITHIN_S: Final = 20.0
 SELF: Final = "/health/edge"
 """Answered by the edge itself, whatever the gateways do."""
+_TELLING: Final = ("ALERT", "emerg", "error", "Error", "ERROR")
+"""What a line of a balancer's has in it that says why something was refused."""
 _SBIN: Final = "/usr/sbin"
 _GRACE_S: Final = 5.0
 _SOCKET_S: Final = 0.8
 _ANSWER: Final = 65_536
+_CHECK_S: Final = 10.0
+_SHOWN_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class EdgePlace:
     directory: Path
     """Configuration, output, cache; others may be let in (nginx's workers are nobody)."""
     certificate: Path
-    """Key and certificate, PEM."""
+    """Key and certificate, PEM: the file that the balancer reads."""
     https: int
     stats: int
     gateways: Mapping[str, int]
@@ -186,13 +193,9 @@ class Edge:
         self._short = Path(tempfile.mkdtemp(prefix="tapewatch-edge-"))
         path = place.directory / f"{place.balancer}.conf"
         path.write_text(config_of(place, self._short / "control.sock"), encoding="utf-8")
-        if place.balancer == "haproxy":
-            argv = [str(self._program), "-db", "-f", str(path)]
-        else:
-            argv = [str(self._program), "-p", str(place.directory), "-e", "stderr", "-c", str(path)]
         try:
             with self._output.open("wb") as output:
-                self._process = spawn(place.balancer, argv, output, place.directory)
+                self._process = spawn(place.balancer, self._argv(path), output, place.directory)
             wait_until_it_serves(
                 place.balancer, self._process, self._why_not, self.last_words, until_s=time.monotonic() + within_s
             )
@@ -210,6 +213,97 @@ class Edge:
         if self._short.name:
             shutil.rmtree(self._short, ignore_errors=True)
             self._short = Path()
+
+    def refusal(self, pem: bytes) -> str:
+        """Return why the balancer would not take key and certificate, by its own check; nothing when it would.
+
+        Raises:
+            TemporaryError: the check did not end in time.
+            OSError: the directory cannot be written.
+        """
+        place = self.place
+        place.directory.mkdir(parents=True, exist_ok=True)
+        offered, path = place.directory / "offered.pem", place.directory / f"{place.balancer}-offered.conf"
+        write_atomically(offered, pem, mode=0o600)
+        tried = dataclasses.replace(place, certificate=offered)
+        path.write_text(config_of(tried, place.directory / "s"), encoding="utf-8")
+        flag = "-c" if place.balancer == "haproxy" else "-t"
+        try:
+            ran = subprocess.run(
+                [*self._argv(path), flag], cwd=place.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, timeout=_CHECK_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise TemporaryError(f"{place.balancer} did not end its own check within {_CHECK_S:g} s") from error
+        finally:
+            offered.unlink(missing_ok=True)
+        if not ran.returncode:
+            return ""
+        told = told_in(ran.stdout.decode("utf-8", "replace").splitlines(), _TELLING)
+        return told or f"{place.balancer} {flag} ended with {ran.returncode}"
+
+    def show(self, pem: bytes) -> None:
+        """Show key and certificate to whoever connects from now on; returns once a new connection saw them.
+
+        Connections that are open stay as they are: HAProxy changes what it holds in memory, nginx is reloaded and its
+        old workers serve theirs to the end.
+
+        Raises:
+            TapewatchError: a new connection does not see them; those before are shown.
+        """
+        before = self.place.certificate.read_bytes()
+        try:
+            self.show_once(pem)
+            self._await_shown(leaf(pem), time.monotonic() + _SHOWN_WITHIN_S)
+        except TapewatchError:
+            with contextlib.suppress(TapewatchError):
+                self.show_once(before)
+            raise
+
+    def show_once(self, pem: bytes) -> None:
+        """Tell the balancer to show them; HAProxy's next start shows those of the file again.
+
+        Raises:
+            TapewatchError: it refuses them, or does not answer.
+        """
+        file = self.place.certificate
+        if self.place.balancer == "nginx":
+            if self.pid is None or self._process is None:
+                raise TemporaryError("nginx does not run")
+            write_atomically(file, pem, mode=0o600)
+            self._process.send_signal(signal.SIGHUP)
+            return
+        said = self.tell(f"set ssl cert {file} <<\n{pem.decode('ascii', 'replace')}\n")
+        if "ransaction" not in said:
+            raise PermanentError(said[:200])
+        if "Success" not in (said := self.tell(f"commit ssl cert {file}")):
+            self.tell(f"abort ssl cert {file}")
+            raise PermanentError(said[:200])
+
+    def shown(self) -> bytes:
+        """Return the certificate (DER) that a new connection sees.
+
+        Raises:
+            OSError: nobody answers there.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # it is looked at, not trusted
+        with (
+            socket.create_connection((HOST, self.place.https), timeout=_SOCKET_S) as line,
+            context.wrap_socket(line) as spoken,
+        ):
+            return spoken.getpeercert(binary_form=True) or b""
+
+    def _await_shown(self, certificate: bytes, until_s: float) -> None:
+        seen = b""
+        while time.monotonic() < until_s:
+            with contextlib.suppress(OSError):
+                if (seen := self.shown()) == certificate:
+                    return
+            time.sleep(_STEP_S)
+        words = "shows another certificate" if seen else "does not answer over TLS"
+        raise TemporaryError(f"{self.place.balancer} was told of a new certificate and {words}")
 
     def tell(self, command: str) -> str:
         """Give HAProxy a command on its socket and return the answer (nginx has no such thing).
@@ -234,7 +328,12 @@ class Edge:
 
     def last_words(self) -> str:
         """Return what it wrote last, for error messages."""
-        return last_words_of([self._output], ("ALERT", "emerg", "error", "Error", "ERROR"))
+        return last_words_of([self._output], _TELLING)
+
+    def _argv(self, config: Path) -> list[str]:
+        if self.place.balancer == "haproxy":
+            return [str(self._program), "-db", "-f", str(config)]
+        return [str(self._program), "-p", str(self.place.directory), "-e", "stderr", "-c", str(config)]
 
     def _end_workers(self) -> None:
         """End workers of an nginx whose master was killed: they would go on serving, and hold the port."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -16,6 +16,7 @@ from kernel.errors import PermanentError
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
+    from exchange.ports import Log
     from monitor.adapters.exporter import Exporter
 
 
@@ -99,6 +100,15 @@ class Hosted(Protocol):
 
     def routes(self, admin_secret: str) -> Sequence[BaseRoute]:
         """Return what the host answers for this kind besides health, metrics and faults."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A hosted server that has more to say in the host's log than that it began, is ready, or ended."""
+
+    def log_to(self, log: Log) -> None:
+        """Write to `log` from now on; called once, before `start`."""
         ...
 
 

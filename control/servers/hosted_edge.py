@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import datetime as dt
 import http.client
 import ssl
@@ -14,8 +15,9 @@ import msgspec
 
 from control.addresses import HOST
 from control.servers.edge import SELF, Edge, EdgePlace, balancer_of
+from control.servers.edge_certificate import SHOWN, Certificates
 from control.servers.hosted import ServerConfig
-from control.servers.trial_authority import TrialAuthority, not_after
+from control.servers.trial_authority import RENEW_SHARE, TrialAuthority, not_after
 from kernel.errors import PermanentError, TapewatchError
 
 if TYPE_CHECKING:
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
+    from exchange.ports import Log
     from monitor.adapters.exporter import Exporter
 
 _LOOK_S: Final = 0.8
 _STATES: Final = ("ready", "drain", "maint")
+_OUT: Final = ("DRAIN", "MAINT")
+"""How HAProxy says that somebody took a server out, whatever its health."""
 _OK: Final = 200
 
 
@@ -56,18 +61,25 @@ class HostedEdge:
         """
         self._config: Final = config
         self._authority: Final = TrialAuthority(config.layout.edge)
-        self._edge: Final = Edge(place_of(config, self._authority.edge))
+        self._edge: Final = Edge(place_of(config))
+        share = float(config.options.get("renew_share", RENEW_SHARE))
+        self._certificates: Final = Certificates(self._authority, self._edge.place.directory, self._edge, share)
         # It asks whether the edge answers, and until when its certificate lasts, even when that is over.
         self._context: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
+        self._told: Final = dict.fromkeys(self._certificates.taken, 0)
         self._seen: tuple[bool, float] = (False, 0.0)
         """Whether it answered, and until when its certificate lasts (seconds since the epoch; 0: not seen)."""
+
+    def log_to(self, log: Log) -> None:
+        """Tell of certificates there."""
+        self._certificates.log_to(log)
 
     def start(self) -> None:
         """Make the certificate where there is none, or ours is about to end; start the program."""
         try:
-            self._authority.prepare()
+            self._certificates.prepare()
         except OSError as error:
             raise PermanentError(f"{self._authority.edge}: cannot be written ({error.strerror})") from error
         self._edge.start()
@@ -103,7 +115,14 @@ class HostedEdge:
         return f"{self._edge.place.balancer} ended with exit code {self._edge.exit_code}: {self._edge.last_words()}"
 
     def observe(self, exporter: Exporter) -> None:
-        """Tell what `ready` saw; what HAProxy says of its gateways stands on its own page."""
+        """Renew the certificate where that is due, and tell what `ready` saw; HAProxy's own page tells of gateways."""
+        if self._seen[0]:
+            self._certificates.turn()
+        for result, times in self._certificates.taken.items():
+            cell = exporter.count("tapewatch_edge_certificates_total", result)
+            cell.add(times - self._told[result])
+            self._told[result] = times
+        exporter.level("tapewatch_edge_certificate_refused").set(float(bool(self._certificates.why)))
         answers, ends = self._seen
         exporter.level("tapewatch_edge_serves").set(float(answers))
         if ends:
@@ -114,13 +133,15 @@ class HostedEdge:
         self._edge.close()
 
     def routes(self, admin_secret: str) -> Sequence[BaseRoute]:
-        """Return what the host answers: which gateways get requests, and, as a fault, which certificate is shown."""
+        """Return what the host answers: which gateways get requests, a new certificate, and another as a fault."""
         from starlette.routing import Route
 
         from exchange.adapters.http import guarded
 
         return (
             Route("/admin/server", guarded(admin_secret, self._server), methods=["POST"]),
+            Route("/admin/server", guarded(admin_secret, self._sessions), methods=["GET"]),
+            Route("/admin/renew", guarded(admin_secret, self._renew), methods=["POST"]),
             Route("/admin/certificate", guarded(admin_secret, self._certificate), methods=["POST"]),
         )
 
@@ -134,6 +155,29 @@ class HostedEdge:
         said = await asyncio.to_thread(self._say, f"set server gateways/{asked.server} state {asked.state}")
         return problem(503, said) if said else json_response({"server": asked.server, "state": asked.state})
 
+    async def _sessions(self, request: Request) -> Response:
+        """Tell whether somebody took a gateway out, and how many requests and WebSockets it is busy with."""
+        from exchange.adapters.http import json_response, problem
+
+        name = request.query_params.get("server", "")
+        try:
+            told = await asyncio.to_thread(self._edge.tell, "show stat")
+        except TapewatchError as error:
+            return problem(503, str(error))
+        for row in csv.DictReader(told.removeprefix("# ").splitlines()):
+            if (row["pxname"], row["svname"]) == ("gateways", name):
+                out = row["status"].startswith(_OUT)
+                return json_response({"server": name, "out": out, "sessions": int(row["scur"]) + int(row["qcur"])})
+        return problem(404, f"the edge knows no server {name[:40]!r}")
+
+    async def _renew(self, _: Request) -> Response:
+        from exchange.adapters.http import json_response, problem
+
+        try:
+            return json_response(await asyncio.to_thread(self._certificates.renew))
+        except (TapewatchError, OSError) as error:
+            return problem(409, str(error))
+
     async def _certificate(self, request: Request) -> Response:
         from exchange.adapters.http import json_response, problem, read_body
 
@@ -145,24 +189,25 @@ class HostedEdge:
 
     def _show(self, seconds: float) -> str:
         """Let the edge show a certificate that lasts so long, or the one that is kept; return what went wrong."""
+        if self._edge.place.balancer != "haproxy":
+            return "nginx shows what its file holds, and no other"
+        kept = self._certificates.shown
         try:
-            pem = self._authority.issue(dt.timedelta(seconds=seconds)) if seconds else self._authority.edge.read_bytes()
+            self._edge.show_once(self._authority.issue(dt.timedelta(seconds=seconds)) if seconds else kept.read_bytes())
         except (TapewatchError, OSError) as error:
             return str(error)
-        file = self._authority.edge
-        said = self._say(f"set ssl cert {file} <<\n{pem.decode('ascii')}\n", expect="ransaction")
-        return said or self._say(f"commit ssl cert {file}", expect="Success")
+        return ""
 
-    def _say(self, command: str, *, expect: str = "") -> str:
+    def _say(self, command: str) -> str:
         """Give HAProxy a command; return what went wrong, or nothing."""
         try:
             said = self._edge.tell(command)
         except TapewatchError as error:
             return str(error)
-        return "" if (expect in said if expect else not said) else said[:200]
+        return said[:200]
 
 
-def place_of(config: ServerConfig, certificate: Path) -> EdgePlace:
+def place_of(config: ServerConfig) -> EdgePlace:
     """Return what a host's configuration says of the edge.
 
     Raises:
@@ -176,7 +221,7 @@ def place_of(config: ServerConfig, certificate: Path) -> EdgePlace:
     return EdgePlace(
         balancer=balancer_of(config.options.get("balancer", "haproxy")),
         directory=Path(config.directory),
-        certificate=certificate,
+        certificate=Path(config.directory) / SHOWN,
         https=config.own["https"],
         stats=config.own["stats"],
         gateways=gateways,

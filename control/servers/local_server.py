@@ -88,8 +88,13 @@ def last_words_of(paths: Sequence[Path], telling: Sequence[str], hidden: str = "
             readable = True
     if not readable:
         return "(its output cannot be read)"
+    return told_in(lines, telling) or "(it wrote nothing)"
+
+
+def told_in(lines: Sequence[str], telling: Sequence[str]) -> str:
+    """Return the last of the lines with one of the words that tell of errors, or else the last ones, in one line."""
     found = [line for line in lines if any(word in line for word in telling)] or lines
-    return " / ".join(found[-_TAIL_LINES:])[:_TAIL_LETTERS] or "(it wrote nothing)"
+    return " / ".join(found[-_TAIL_LINES:])[:_TAIL_LETTERS]
 
 
 class Housed(ABC):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -21,8 +22,8 @@ from kernel.errors import PermanentError
 
 AUTHORITY_DAYS: Final = 3650
 DAYS: Final = 30
-RENEW_DAYS: Final = 10
-"""A certificate of ours that has less to live is made anew at the next start."""
+RENEW_SHARE: Final = 1 / 3
+"""A certificate of ours that has less of its life left is made anew, at a start or while the edge runs."""
 _EARLIER: Final = dt.timedelta(minutes=5)
 """Clocks of two machines may differ by so much."""
 
@@ -37,8 +38,8 @@ class TrialAuthority:
         """The edge's key and certificate."""
         self._key: Final = directory / "ca-key.pem"
 
-    def prepare(self) -> None:
-        """Make the authority and the edge's certificate where there are none, or ours is about to end.
+    def prepare(self, share: float = RENEW_SHARE) -> None:
+        """Make the authority and the edge's certificate where there are none, or ours has less than `share` left.
 
         Raises:
             PermanentError: a file there cannot be read as what it should be.
@@ -46,8 +47,34 @@ class TrialAuthority:
         """
         if not self.certificate.exists():
             self._found()
-        if not self.edge.exists() or (self._is_ours() and self._left() < dt.timedelta(days=RENEW_DAYS)):
+        if not self.edge.exists() or self.is_due(share):
             write_atomically(self.edge, self.issue(dt.timedelta(days=DAYS)), mode=0o600)
+
+    def is_ours(self) -> bool:
+        """Tell whether this authority issued the edge's certificate, and could issue another.
+
+        Raises:
+            PermanentError: a file there cannot be read as what it should be.
+        """
+        if not self._key.exists():
+            return False
+        try:  # names are not enough: another state's authority bears the same
+            _certificate(self.edge).verify_directly_issued_by(_certificate(self.certificate))
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+    def is_due(self, share: float) -> bool:
+        """Tell whether the edge's certificate is ours and has less than `share` of its life left.
+
+        Raises:
+            PermanentError: a file there cannot be read as what it should be.
+        """
+        if not self.is_ours():
+            return False
+        kept = _certificate(self.edge)
+        left = kept.not_valid_after_utc - dt.datetime.now(dt.UTC)
+        return left < share * (kept.not_valid_after_utc - kept.not_valid_before_utc)
 
     def issue(self, lasting: dt.timedelta) -> bytes:
         """Return a new key and a certificate of it, for `localhost` and 127.0.0.1, as PEM.
@@ -80,12 +107,6 @@ class TrialAuthority:
         write_atomically(self._key, _pem(key), mode=0o600)
         write_atomically(self.certificate, made.public_bytes(serialization.Encoding.PEM))
 
-    def _is_ours(self) -> bool:
-        return self._key.exists() and _certificate(self.edge).issuer == _certificate(self.certificate).subject
-
-    def _left(self) -> dt.timedelta:
-        return _certificate(self.edge).not_valid_after_utc - dt.datetime.now(dt.UTC)
-
     def _signing(self) -> ec.EllipticCurvePrivateKey:
         try:
             key = serialization.load_pem_private_key(self._key.read_bytes(), password=None)
@@ -103,6 +124,28 @@ def not_after(certificate: bytes) -> float:
         ValueError: it is none.
     """
     return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()
+
+
+def pair_ends(pem: bytes) -> tuple[str, float]:
+    """Return the serial number in hex and the end, in seconds since the epoch, of the first certificate of a PEM file.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        found = x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise ValueError("there is no certificate in it") from error
+    return f"{found.serial_number:x}", found.not_valid_after_utc.timestamp()
+
+
+def leaf(pem: bytes) -> bytes:
+    """Return the first certificate of a PEM file as DER.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
 
 
 def _builder(

@@ -12,11 +12,12 @@ from cryptography import x509
 from control.layout import Layout
 from control.plan import choose_ports
 from control.server_plan import edge_access, own_pages, write_configs
-from control.servers import edge, trial_authority
+from control.servers import edge
 from control.servers.edge import EdgePlace, balancer_of, config_of, find
+from control.servers.edge_certificate import AGAIN_S, Certificates
 from control.servers.hosted import load_server_config
 from control.servers.hosted_edge import place_of
-from control.servers.trial_authority import DAYS, TrialAuthority, not_after
+from control.servers.trial_authority import DAYS, TrialAuthority, not_after, pair_ends
 from control.settings import Settings
 from kernel.errors import InputError, PermanentError
 
@@ -76,7 +77,7 @@ def test_the_estate_tells_the_edge_of_its_gateways_and_the_load_of_the_edge(tmp_
     layout, ports = Layout(tmp_path), choose_ports(settings)
     write_configs(settings, layout, ports)
     told = load_server_config(layout.config("edge-1"))
-    made = place_of(told, layout.edge / "edge.pem")
+    made = place_of(told)
     assert tuple(made.gateways.values()) == ports.gateways
     assert (made.https, made.stats) == (ports.servers["edge-1/https"], ports.servers["edge-1/stats"])
     access = edge_access(settings, layout, ports, "load")
@@ -111,7 +112,8 @@ def test_what_is_about_to_end_is_made_anew_by_the_same_authority(tmp_path):
     authority = TrialAuthority(tmp_path)
     authority.prepare()
     root = authority.certificate.read_bytes()
-    authority.edge.write_bytes(authority.issue(dt.timedelta(days=trial_authority.RENEW_DAYS - 1)))
+    authority.edge.write_bytes(authority.issue(dt.timedelta(minutes=2)))  # it counts from five minutes ago: 2 of 7
+    assert not authority.is_due(0.25)
     authority.prepare()
     left = certificate(authority.edge).not_valid_after_utc - dt.datetime.now(dt.UTC)
     assert left > dt.timedelta(days=DAYS - 1)
@@ -142,3 +144,124 @@ def test_a_broken_certificate_is_named_with_its_file(tmp_path, junk):
         authority.prepare()
     with pytest.raises(ValueError, match=r".+"):
         not_after(junk)
+
+
+class Taking:
+    """A balancer that takes what it is not told to refuse, and keeps what it was shown."""
+
+    def __init__(self):
+        self.seen, self.refuses, self.fails = [], "", None
+
+    def refusal(self, pem):
+        return self.refuses
+
+    def show(self, pem):
+        if self.fails:
+            raise self.fails
+        self.seen.append(pem)
+
+
+class Told:
+    """A log that keeps what it was told."""
+
+    def __init__(self):
+        self.events = []
+
+    def event(self, name, /, *, severity="info", **fields):
+        self.events.append((name, severity, fields.get("why")))
+
+
+@pytest.fixture
+def renewal(tmp_path):
+    """Return the certificates of a state, its authority, a balancer, a log, and the clock by which is waited."""
+    authority, balancer, log, clock = TrialAuthority(tmp_path / "edge"), Taking(), Told(), [100.0]
+    (tmp_path / "edge-1").mkdir()
+    made = Certificates(authority, tmp_path / "edge-1", balancer, 1 / 3, lambda: clock[0])
+    made.log_to(log)
+    made.prepare()
+    return made, authority, balancer, log, clock
+
+
+def ages(authority, made):
+    """Let what is shown be one of ours that ends in a minute."""
+    authority.edge.write_bytes(authority.issue(dt.timedelta(minutes=1)))
+    made.shown.write_bytes(authority.edge.read_bytes())
+
+
+def test_ours_is_renewed_while_the_edge_runs_once_a_third_of_its_life_is_left(renewal):
+    made, authority, balancer, log, _ = renewal
+    made.turn()
+    assert balancer.seen == [], "a new one has its whole life before it"
+    ages(authority, made)
+    made.turn()
+    (new,) = balancer.seen
+    assert new == authority.edge.read_bytes() == made.shown.read_bytes(), "a restart begins with it"
+    assert pair_ends(new)[1] > dt.datetime.now(dt.UTC).timestamp() + (DAYS - 1) * 86_400
+    made.turn()
+    assert len(balancer.seen) == 1
+    assert (made.taken, made.why) == ({"shown": 1, "refused": 0}, "")
+    assert log.events == [("certificate-shown", "info", None)]
+
+
+def test_what_the_balancer_does_not_take_leaves_the_one_before_and_is_tried_again_after_a_minute(renewal):
+    made, authority, balancer, log, clock = renewal
+    ages(authority, made)
+    kept = made.shown.read_bytes()
+    balancer.fails = PermanentError("haproxy shows another certificate")
+    for _ in range(3):
+        made.turn()
+    assert made.shown.read_bytes() == authority.edge.read_bytes() == kept
+    assert made.taken == {"shown": 0, "refused": 1}
+    assert made.why == "haproxy shows another certificate"
+    assert log.events == [("certificate-refused", "error", made.why)]
+    balancer.fails, clock[0] = None, clock[0] + AGAIN_S
+    made.turn()
+    assert (len(balancer.seen), made.why) == (1, "")
+
+
+def test_what_somebody_puts_there_is_shown_once_it_lay_still_for_a_look(renewal, tmp_path):
+    made, authority, balancer, _, _ = renewal
+    other = TrialAuthority(tmp_path / "other")
+    other.prepare()
+    theirs = other.edge.read_bytes()
+    authority.edge.write_bytes(theirs[:100])
+    made.turn()
+    authority.edge.write_bytes(theirs)
+    made.turn()
+    assert (balancer.seen, made.why) == ([], ""), "it is being written"
+    made.turn()
+    assert balancer.seen == [theirs]
+    assert made.shown.read_bytes() == theirs
+    with pytest.raises(PermanentError, match="another authority issued it"):
+        made.renew()
+
+
+@pytest.mark.parametrize("bad", [b"", b"junk", None])
+def test_a_bad_file_is_told_and_left_where_it_is_and_a_restart_begins_with_the_one_before(renewal, bad):
+    made, authority, balancer, log, _ = renewal
+    kept = made.shown.read_bytes()
+    authority.edge.write_bytes(authority.issue(dt.timedelta(seconds=-1)) if bad is None else bad)
+    for _ in range(4):
+        made.turn()
+    assert made.why in {"there is no certificate in it", "it has ended"}
+    assert (balancer.seen, made.shown.read_bytes(), made.taken["refused"]) == ([], kept, 1)
+    with pytest.raises(PermanentError, match="the one before is shown on"):
+        made.renew()
+    balancer.refuses = "haproxy: unable to load"
+    made.prepare()
+    assert made.shown.read_bytes() == kept
+    assert all(severity == "error" for _, severity, _ in log.events)
+
+
+def test_a_state_without_one_that_could_be_shown_does_not_begin(tmp_path):
+    balancer = Taking()
+    balancer.refuses = "haproxy: unable to load"
+    with pytest.raises(PermanentError, match=r"edge\.pem: haproxy: unable to load"):
+        Certificates(TrialAuthority(tmp_path), tmp_path, balancer, 1 / 3).prepare()
+
+
+def test_a_person_has_a_new_one_issued_though_none_is_due(renewal):
+    made, _, balancer, _, _ = renewal
+    told = made.renew()
+    assert told["issued"] is True
+    assert told["serial"] == pair_ends(balancer.seen[0])[0]

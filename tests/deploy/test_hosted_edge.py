@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import tempfile
 import threading
@@ -22,6 +24,7 @@ from starlette.applications import Starlette
 
 from control.plan import free_ports
 from control.servers.hosted import ServerConfig, hosted
+from control.servers.trial_authority import pair_ends
 from kernel.errors import PermanentError
 from monitor.adapters.exporter import Exporter, samples
 from monitor.catalog import Role
@@ -34,6 +37,7 @@ class Toy(BaseHTTPRequestHandler):
     """A gateway that says its name."""
 
     protocol_version = "HTTP/1.1"
+    hold = threading.Event()
 
     def handle(self):
         """Bear with those who hang up: a health check that was not waited for."""
@@ -41,6 +45,8 @@ class Toy(BaseHTTPRequestHandler):
             super().handle()
 
     def do_GET(self):
+        if self.path == "/v1/orders/slow":
+            self.hold.wait(5)
         body = json.dumps({"port": self.server.server_port}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -99,7 +105,13 @@ def get(config, path):
 
 def post(server, path, body, secret="admin-secret"):
     """Ask the host's own routes, without a port between; returns the status."""
-    sent = [json.dumps(body).encode()]
+    return asked(server, path, body, secret)[0]
+
+
+def asked(server, target, body=None, secret="admin-secret"):
+    """Return the status and the answer of one of the host's own routes."""
+    path, _, query = target.partition("?")
+    sent = [b"" if body is None else json.dumps(body).encode()]
     told = []
 
     async def receive():
@@ -109,12 +121,29 @@ def post(server, path, body, secret="admin-secret"):
         told.append(message)
 
     scope = {
-        "type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode(),
-        "query_string": b"", "root_path": "", "scheme": "http",
+        "type": "http", "http_version": "1.1", "method": "GET" if body is None else "POST", "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(), "root_path": "", "scheme": "http",
         "headers": [(b"authorization", f"Bearer {secret}".encode())],
     }  # fmt: skip
     asyncio.run(Starlette(routes=list(server.routes("admin-secret")))(scope, receive, send))
-    return told[0]["status"]
+    answer = told[1]["body"]
+    return told[0]["status"], json.loads(answer) if answer.startswith(b"{") else answer
+
+
+@contextmanager
+def slow(config, count):
+    """Have so many requests under way, each at a gateway that does not answer before this is left."""
+    Toy.hold.clear()
+    threads = [threading.Thread(target=get, args=(config, "/v1/orders/slow")) for _ in range(count)]
+    for each in threads:
+        each.start()
+    try:
+        yield
+    finally:
+        Toy.hold.set()
+        for each in threads:
+            each.join(10)
 
 
 def told(config):
@@ -183,6 +212,22 @@ def test_a_gateway_is_taken_out_and_in_by_the_host_and_haproxy_tells_of_it():
         until(lambda: told(config)[active] == 2)
 
 
+def test_it_tells_what_a_gateway_that_was_taken_out_is_still_busy_with():
+    with gateways(2) as ports, edge("haproxy", ports) as (server, config):
+        until(lambda: told(config)[("haproxy_backend_active_servers", ("proxy", "gateways"))] == 2)
+        assert asked(server, "/admin/server?server=gateway-1") == (
+            200,
+            {"server": "gateway-1", "out": False, "sessions": 0},
+        )
+        with slow(config, 2):  # by least connections, one goes to each
+            until(lambda: asked(server, "/admin/server?server=gateway-1")[1]["sessions"] == 1)
+            assert post(server, "/admin/server", {"server": "gateway-1", "state": "drain"}) == 200
+            left = asked(server, "/admin/server?server=gateway-1")[1]
+            assert (left["out"], left["sessions"]) == (True, 1)
+        until(lambda: asked(server, "/admin/server?server=gateway-1")[1]["sessions"] == 0)
+        assert asked(server, "/admin/server?server=gateway-9")[0] == 404
+
+
 def test_haproxy_keeps_reference_data_and_counts_what_it_did_not_have():
     with gateways(1) as ports, edge("haproxy", ports) as (_, config):
         lookups, hits = (
@@ -223,3 +268,136 @@ def test_a_port_that_is_taken_and_options_without_gateways_are_told():
     with pytest.raises(PermanentError, match="told of no gateways"):
         hosted(ServerConfig(service="edge", replica="edge-1", state="/x", directory="/x",
                             ports={"edge-1": {"host": 1, "https": 2, "stats": 3}}))  # fmt: skip
+
+
+class Client:
+    """A client that asks again and again, each time on a new connection, and counts what was not answered 200."""
+
+    def __init__(self, config):
+        self.config, self.answers, self.failed, self.done = config, 0, [], threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def _ask(self):
+        while not self.done.is_set():
+            try:
+                status = get(self.config, "/openapi.json")[0]
+            except OSError as error:
+                status = repr(error)
+            self.answers += 1
+            if status != 200:
+                self.failed.append(status)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self._thread.join(10)
+
+
+def shown(config):
+    """Return the serial number that a new connection sees."""
+    pem = ssl.get_server_certificate(("127.0.0.1", config.own["https"]), timeout=5)
+    return pair_ends(pem.encode())[0]
+
+
+@contextmanager
+def held(config, path="/openapi.json"):
+    """Yield a function that asks over one connection, which was opened here and is never opened again."""
+    trusted = ssl.create_default_context(cafile=str(config.layout.edge / "ca.pem"))
+    connection = http.client.HTTPSConnection("127.0.0.1", config.own["https"], timeout=5, context=trusted)
+    connection.connect()
+    connection.auto_open = False
+
+    def ask():
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    try:
+        assert ask()[0] == 200
+        yield ask
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+def test_a_certificate_whose_end_is_near_is_renewed_and_no_request_is_lost(kind):
+    with gateways(2) as ports, edge(kind, ports) as (server, config):
+        assert until(lambda: server.ready()[0])
+        authority = server._authority
+        with Client(config) as client:
+            before = shown(config)
+            short = authority.issue(dt.timedelta(minutes=1))
+            authority.edge.write_bytes(short)  # as one whose life is nearly over: it is shown, then renewed
+            until(lambda: seen(server) and shown(config) not in {before, pair_ends(short)[0]})
+            asked = client.answers
+            until(lambda: client.answers > asked + 5)
+        assert client.failed == []
+        metrics = seen(server)
+        assert metrics["tapewatch_edge_certificate_not_after_timestamp_seconds"] - time.time() > 29 * 86_400
+        assert metrics["tapewatch_edge_certificate_refused"] == 0
+        assert server._certificates.taken == {"shown": 2, "refused": 0}
+        assert pair_ends(authority.edge.read_bytes())[0] == shown(config)
+
+
+def test_a_connection_that_is_open_goes_on_through_a_renewal_of_haproxy():
+    with gateways(1) as ports, edge("haproxy", ports) as (server, config), held(config) as ask:
+        before = shown(config)
+        assert post(server, "/admin/renew", {}, secret="x") == 401
+        for _ in range(3):
+            assert post(server, "/admin/renew", {}) == 200
+            assert ask()[0] == 200
+        assert shown(config) != before
+
+
+def test_a_request_under_way_is_answered_by_the_nginx_that_took_it():
+    with gateways(1) as ports, edge("nginx", ports) as (server, config):
+        until(lambda: get(config, "/openapi.json")[0] == 200)
+        trusted = ssl.create_default_context(cafile=str(config.layout.edge / "ca.pem"))
+        with (
+            socket.create_connection(("127.0.0.1", config.own["https"]), timeout=5) as line,
+            trusted.wrap_socket(line, server_hostname="localhost") as spoken,
+        ):
+            spoken.sendall(b"GET /openapi.json HTTP/1.1\r\n")
+            before = shown(config)
+            assert post(server, "/admin/renew", {}) == 200
+            assert shown(config) != before
+            spoken.sendall(b"Host: localhost\r\nConnection: close\r\n\r\n")
+            assert spoken.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("kind", ["haproxy", "nginx"])
+@pytest.mark.parametrize("bad", ["certificate alone", "another's key"])
+def test_what_the_balancers_own_check_refuses_is_told_and_the_one_before_is_shown_on(kind, bad):
+    with gateways(1) as ports, edge(kind, ports) as (server, config):
+        assert until(lambda: server.ready()[0])
+        before, authority = shown(config), server._authority
+        mark = b"-----BEGIN CERTIFICATE-----"
+        key, _, made = authority.issue(dt.timedelta(days=5)).partition(mark)
+        other = authority.issue(dt.timedelta(days=5)).partition(mark)[0]
+        authority.edge.write_bytes((other if bad == "another's key" else b"") + mark + made)
+        until(lambda: seen(server)["tapewatch_edge_certificate_refused"] == 1)
+        assert server._certificates.why
+        assert post(server, "/admin/renew", {}) == 409
+        assert shown(config) == before
+        assert get(config, "/openapi.json")[0] == 200
+        authority.edge.write_bytes(key + mark + made)
+        until(lambda: seen(server)["tapewatch_edge_certificate_refused"] == 0)
+        assert shown(config) != before
+
+
+def test_an_edge_that_starts_on_a_bad_file_shows_the_one_before():
+    with gateways(1) as ports, edge("haproxy", ports) as (server, config):
+        before = shown(config)
+        server.stop()
+        server._authority.edge.write_bytes(b"junk")
+        again = hosted(config)
+        try:
+            again.start()
+            assert shown(config) == before
+            assert until(lambda: again.ready()[0])
+            assert seen(again)["tapewatch_edge_certificate_refused"] == 1
+        finally:
+            again.stop()

@@ -45,6 +45,12 @@ EDGE: Final = Board(
                   ask('sum(rate(haproxy_backend_retry_warnings_total{$,proxy="gateways"}[$r]))', "again"),
                   ask('sum(rate(haproxy_backend_redispatch_warnings_total{$,proxy="gateways"}[$r]))', "to another"),
                   width=12),
+            stat("New certificate", "Red: one was refused, and the one before is shown on; `certificate-refused` in "
+                 "the log says why.", "short", "max(tapewatch_edge_certificate_refused{$})", above(1, 1),
+                 words=(("0", "none refused", GOOD), ("1", "refused", BAD)), width=12),
+            graph("Certificates", "New ones an hour, shown and refused. Lasting refusals: nothing good was put there.",
+                  "short", ask("sum by (result) (increase(tapewatch_edge_certificates_total{$}[1h]))", "{{result}}"),
+                  steps=PLAIN, width=12),
         )),
         Row("Each gateway, as the edge sees it", (
             graph("Gets requests", "1 while it is sent to. 0 of one that runs: EdgeBackendDown; slots without a "
