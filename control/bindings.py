@@ -228,6 +228,8 @@ class LivePlant:
         Raises:
             PermanentError: they differ, or there is no engine of that name.
         """
+        from exchange.adapters.journal_place import parts_of  # what it loads, control needs for nothing else
+
         parts = parts_of(self._journal)
         if len(parts) == 1:
             return await self._verify_part(parts[0].directory, "")

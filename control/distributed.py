@@ -16,7 +16,7 @@ from control.child import now
 from control.estate import Estate
 from control.server_plan import DATABASES, database_url, engine_ports, own_pages
 from control.supervisor import WorkloadSpec
-from exchange.adapters.engines_http import EngineSite, EnginesDesk
+from exchange.adapters.engines_http import EnginesDesk, EngineSite
 from exchange.adapters.http import HttpServer, listen
 from kernel.errors import PermanentError
 from kernel.time import Instant

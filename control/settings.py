@@ -328,7 +328,7 @@ class Settings(BaseSettings):
         if "rabbitmq" in self.services:
             raise ValueError(
                 f"{several}, but settlement by sagas (service rabbitmq) follows one engine's trades: leave it out, "
-                "TAPEWATCH_SERVICES='[\"kafka\",\"postgres\",\"zipkin\",\"edge\"]'"
+                'TAPEWATCH_SERVICES=\'["kafka","postgres","zipkin","edge"]\''
             )
 
 

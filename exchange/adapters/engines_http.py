@@ -30,7 +30,7 @@ from exchange.types import Symbol
 GLANCE_S: Final = 1.0
 """How long an engine may take to say how it stands: one that hangs must not hide the others."""
 COMMAND_S: Final = 4.0
-"""How long a command may take until it is durable; shorter than those who ask wait, so that they are told who has it."""
+"""How long a command may take until it is durable: shorter than who asks waits, so that it is told which have it."""
 HASH_S: Final = 25.0
 _OK: Final = 200
 _NOBODY: Final = 503
@@ -211,7 +211,7 @@ _TOLD: Final = (
 def together(engines: Sequence[EngineSite], stands: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     """Return how several engines stand, as one would say it; None: one does not answer.
 
-    The market is halted when some engine's is, clean when every start was, and as many commands are durable as all have.
+    The market is halted when some engine's is, clean when every start was; as many commands are durable as all have.
     """
     there = [one for one in stands if one is not None]
     silent = [engine.name for engine, one in zip(engines, stands, strict=True) if one is None]
@@ -221,7 +221,9 @@ def together(engines: Sequence[EngineSite], stands: Sequence[Mapping[str, Any] |
         if one is not None and not one["ready"]
     ]
     first = next((one for one in there if not one["ready"]), there[0])
-    turn = min((one for one in there if one["next_phase_at"] is not None), key=lambda one: one["next_phase_at"], default={})
+    turn = min(
+        (one for one in there if one["next_phase_at"] is not None), key=lambda one: one["next_phase_at"], default={}
+    )
     return {
         **first,
         "ready": not silent and not unready,

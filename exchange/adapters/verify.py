@@ -51,8 +51,9 @@ def verify(
 ) -> Verification:
     """Replay a journal up to and including record `until` (None: to its end). Changes nothing.
 
-    One whose directory says that it is in Kafka is read there, by those of the instruments that its partition has. A journal that was compacted is replayed from the oldest
-    snapshot beside it (`../snapshots`). `progress` is told the sequence number now and then.
+    One whose directory says that it is in Kafka is read there, by those of the instruments that its partition has. A
+    journal that was compacted is replayed from the oldest snapshot beside it (`../snapshots`). `progress` is told the
+    sequence number now and then.
 
     Raises:
         PermanentError: the journal is damaged, of another version, not there, or ends before `until`.

@@ -35,7 +35,7 @@ class Levers(ExchangeAdmin):
         self.calls, self.troubles = [], list(troubles)
         self.live = StateHash(42, "a" * 64)
 
-    async def state_hash(self):
+    async def state_hash(self, engine=""):
         return self.live
 
     async def _call(self, method, path, body=None):
