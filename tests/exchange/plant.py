@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -76,11 +76,12 @@ async def engine(
     *,
     open_journal: OpenJournal | None = None,
     topic: EventTopic | None = None,
+    instruments: Sequence[Instrument] = INSTRUMENTS,
 ) -> AsyncIterator[Running]:
     telemetry, log = RecordingEngine(), RecordingLog()
     faults = Faults(ENGINE_FAULTS, allowed=True)
     parts = EngineParts(
-        paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue,
+        paths(root), tuple(instruments), SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue,
         calendar=calendar, open_journal=open_journal, topic=topic,
     )  # fmt: skip
     server, listener = EngineServer(parts), listen(port)
