@@ -8,6 +8,8 @@ from control import journal_desk, plan, server_plan
 from control.config import EngineAddress, load_config
 from control.settings import Settings, load_settings
 from control.state_dir import StateDir
+from control.verbs_market import status_words
+from exchange.adapters.engines_http import EngineSite, together
 from exchange.adapters.file_log import FileLog
 from exchange.adapters.journal_place import NOTE, part_directory, parts_of
 from exchange.adapters.kafka_place import KafkaPlace
@@ -21,6 +23,7 @@ from exchange.types import Side, Venue
 from kernel.errors import InputError, PermanentError
 from kernel.time import Instant
 from tests.exchange.plant import INSTRUMENTS, order
+from tests.exchange.test_engines_http import standing
 
 SERVICES = ("kafka", "postgres", "zipkin", "edge")
 
@@ -142,3 +145,14 @@ def test_account_and_ledger_are_held_against_the_journals_of_all_engines(tmp_pat
     second = type(told)(told.rows[:1], dict(list(told.moves.items())[:1]))
     assert compare(told, second, until).missing == 1
     assert compare(second, told, {0: 2, 1: 1}).clean, "what came later in its own partition is no difference"
+
+
+def test_the_status_says_whose_symbols_stand_still_and_which_engine_does_not_answer():
+    def told(second):
+        sites = [EngineSite("engine-1", ""), EngineSite("engine-2", "")]
+        return dict(status_words(together(sites, [standing(), second]), Instant(0)))
+
+    halted = standing(market_halted=True, market_halt_reason="recovery")
+    assert told(halted)["halted"] == "the symbols of engine-2 (recovery)"
+    assert told(None)["engines"] == "engine-2 does not answer"
+    assert "engines" not in told(standing())
