@@ -68,7 +68,7 @@ class Market:
 class Floor(LivePlant):
     """The real bindings, but for the replay: no exchange runs here."""
 
-    async def _verify(self):
+    async def _verify(self, replica):
         return {}, {"state_hash": "equal"}
 
 
