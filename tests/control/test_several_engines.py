@@ -1,10 +1,12 @@
 # mypy: check-untyped-defs=False
 """Several engines in one estate: each gets its partition and its symbols, and what does not go together is refused."""
 
+import asyncio
+
 import msgspec
 import pytest
 
-from control import journal_desk, plan, server_plan
+from control import estate, journal_desk, plan, server_plan
 from control.config import EngineAddress, load_config
 from control.settings import Settings, load_settings
 from control.state_dir import StateDir
@@ -15,6 +17,7 @@ from exchange.adapters.journal_place import NOTE, part_directory, parts_of
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.ledger_check import compare, from_journal
 from exchange.adapters.load_account import account
+from exchange.adapters.verify import verify
 from exchange.commands import Sequenced
 from exchange.journal import encode_command
 from exchange.listing import Listing
@@ -156,3 +159,39 @@ def test_the_status_says_whose_symbols_stand_still_and_which_engine_does_not_ans
     assert told(halted)["halted"] == "the symbols of engine-2 (recovery)"
     assert told(None)["engines"] == "engine-2 does not answer"
     assert "engines" not in told(standing())
+
+
+def test_after_an_unclean_stop_each_engine_is_reopened_by_its_own_replay_and_by_no_other(laid, monkeypatch):
+    settings, layout, ports, listing = laid
+    said, asked = [], []
+    held = {}
+    for part in parts_of(layout.journal):
+        mine = part.instruments(listing.instruments)
+        command = msgspec.structs.replace(order("a", price=int(mine[0].reference)), symbol=mine[0].symbol)
+        with FileLog(part.directory) as log:
+            log.append([encode_command(Sequenced(1, Instant(1), command))])
+            log.sync()
+        found = verify(part.directory, listing.instruments)
+        held[ports.servers[f"{part.name}/http"]] = {"seq": 1, "state_hash": found.state_hash}
+    first, second, third = held
+    held[third] = {"seq": 1, "state_hash": "another"}
+
+    def call(method, url, **more):
+        port, _, path = url.removeprefix("http://127.0.0.1:").partition("/")
+        if path == "v1/status":
+            return {"market_halted": True, "clean_start": int(port) == first}
+        if path == "v1/hash":
+            return held[int(port)]
+        asked.append((method, int(port), path))
+        return None
+
+    monkeypatch.setattr(estate, "call", call)
+    made = estate.Estate(settings, layout, ports, listing.instruments, said.append)
+    monkeypatch.setattr(estate.Estate, "admin", "secret")
+    asyncio.run(made._reopen())
+    assert asked == [("POST", second, "admin/resume")]
+    assert said[0] == (
+        "engine-2: the last stop was unclean: 1 commands replayed to an equal state hash, market reopened"
+    )
+    assert said[1].startswith("engine-3: the last stop was unclean and the journal replays to ")
+    assert said[1].endswith("not to the engine's another: the market stays halted")

@@ -57,7 +57,7 @@ class Market:
     async def halt(self, key, symbol, reason):
         self.done.append(("halt", symbol))
 
-    async def resume(self, key, symbol):
+    async def resume(self, key, symbol, engine=""):
         self.done.append(("resume", symbol))
 
     async def snapshot(self, key):
