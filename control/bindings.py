@@ -183,10 +183,10 @@ class LivePlant:
                 await self._exchange.halt(key, None, action.reason)
                 return {"market": "open"}, {"market": "halted"}
             case ResumeMarket():
-                await self._exchange.resume(key, None)
+                await self._exchange.resume(key, None, action.replica)
                 return {"market": "halted"}, {"market": "open"}
             case VerifyReplay():
-                return await self._verify()
+                return await self._verify(action.replica)
             case KeepSnapshot():
                 return {}, {"snapshot": str(await self._exchange.snapshot(key))}
             case TakeBack():
@@ -222,10 +222,32 @@ class LivePlant:
             )
         return await self._workloads.scale(action.workload, action.replicas, key=key, generation=status.generation)
 
-    async def _verify(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
-        """Replay the journal in a process of its own and hold the digest against the running engine's."""
-        live = await self._exchange.state_hash()
-        replayed = await replay(self._journal, self._instruments, live.seq)
+    async def _verify(self, replica: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """Replay a journal in a process of its own and hold the digest against the running engine's; or each, in turn.
+
+        Raises:
+            PermanentError: they differ, or there is no engine of that name.
+        """
+        from exchange.adapters.journal_place import parts_of  # what it loads, control needs for nothing else
+
+        parts = parts_of(self._journal)
+        if len(parts) == 1:
+            return await self._verify_part(parts[0].directory, "")
+        meant = [one for one in parts if replica in {"", one.name}]
+        if not meant:
+            raise PermanentError(f"there is no engine {replica}; there are {', '.join(one.name for one in parts)}")
+        before: dict[str, str] = {}
+        after: dict[str, str] = {}
+        for one in meant:
+            held, facts = await self._verify_part(one.directory, one.name)
+            named = "" if len(meant) == 1 else f"{one.name}_"
+            before |= {named + name: value for name, value in held.items()}
+            after |= {named + name: value for name, value in facts.items()}
+        return before, after
+
+    async def _verify_part(self, journal: Path, engine: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        live = await self._exchange.state_hash(engine)
+        replayed = await replay(journal, self._instruments, live.seq)
         if replayed.state_hash != live.state_hash or replayed.last_seq != live.seq:
             raise PermanentError(
                 f"the journal replays to {replayed.state_hash[:16]} at {replayed.last_seq}, "

@@ -170,7 +170,7 @@ class Tracing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineAddress(msgspec.Struct, frozen=True):
-    """Where the engine of a partition takes commands."""
+    """Where the engine of a partition takes commands, and its events come from."""
 
     port: int
     """Of framed TCP."""
@@ -202,7 +202,7 @@ class RoleConfig(msgspec.Struct, frozen=True, kw_only=True):
     engine_host: str = LOOPBACK
     """Where the engine is; a name is resolved anew at every connection."""
     engines: tuple[EngineAddress, ...] = ()
-    """Gateways only: the engines of all partitions, in their order; empty: the one of `engine_host`."""
+    """Gateways and market data only: the engines of all partitions, in their order; empty: the one of `engine_host`."""
     market_data_host: str = LOOPBACK
     control_host: str = LOOPBACK
     """Where people find control, by the links of its alerts."""

@@ -14,8 +14,10 @@ from control.addresses import url_of, write_atomically
 from control.calls import call
 from control.child import now
 from control.estate import Estate
-from control.server_plan import DATABASES, database_url, own_pages
+from control.server_plan import DATABASES, database_url, engine_ports, own_pages
 from control.supervisor import WorkloadSpec
+from exchange.adapters.engines_http import EnginesDesk, EngineSite
+from exchange.adapters.http import HttpServer, listen
 from kernel.errors import PermanentError
 from kernel.time import Instant
 from runbooks.model import RefusalReason
@@ -72,6 +74,7 @@ class DistributedEstate(Estate):
     """A running estate with the services it stands on."""
 
     _taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _engines: tuple[EnginesDesk, HttpServer] | None = None
 
     async def start(self) -> None:
         """Start every workload, group by group; then say what all of it takes.
@@ -142,7 +145,24 @@ class DistributedEstate(Estate):
             if "postgres" in group and "postgres" in there:
                 await self._unless_stopped(asyncio.ensure_future(asyncio.to_thread(self._lay_databases)))
             if group == ("engine",):
+                await self._ask_at_one_address()
                 await self._reopen()
+
+    async def _ask_at_one_address(self) -> None:
+        """Where there are several engines, answer for all of them at the address of the only one."""
+        if self.settings.engines == 1 or self._engines is not None:
+            return
+        sites = [EngineSite(name, url_of(port)) for name, port in engine_ports(self.settings, self.ports)]
+        desk = EnginesDesk(sites)
+        self._engines = desk, HttpServer(desk.app(self.admin), listen(self.ports.engine))
+        await self._engines[1].start()
+
+    async def end_cluster(self) -> None:
+        """Answer for the engines no longer."""
+        if self._engines is not None:
+            desk, server = self._engines
+            await server.stop()
+            await desk.close()
 
     def jobs(self) -> dict[str, list[tuple[str, int]]]:
         """Return Prometheus's targets, with the pages that services have of their own."""

@@ -32,6 +32,7 @@ from control.settings import Settings
 from control.state_dir import StateDir, unwritable
 from control.supervisor import Supervisor, WorkloadSpec
 from control.token_desk import make_first_key
+from exchange.adapters.journal_place import JournalPart, parts_of
 from exchange.types import Instrument
 from kernel.errors import PermanentError
 from kernel.time import Instant, to_rfc3339
@@ -165,8 +166,12 @@ class Estate:
             await asyncio.gather(stop, work, return_exceptions=True)
 
     async def _reopen(self) -> None:
-        """Reopen the market after an unclean stop, when the journal replays to what the engine holds."""
-        engine = url_of(self.ports.engine)
+        """Reopen each engine's market after its unclean stop, when its journal replays to what it holds."""
+        parts = parts_of(self.layout.journal)
+        for part, (_, port) in zip(parts, server_plan.engine_ports(self.settings, self.ports), strict=True):
+            await self._reopen_part(part, url_of(port), named=f"{part.name}: " if len(parts) > 1 else "")
+
+    async def _reopen_part(self, part: JournalPart, engine: str, *, named: str) -> None:
         status = await asyncio.to_thread(call, "GET", f"{engine}/v1/status")
         if not status.get("market_halted") or status.get("clean_start"):
             return
@@ -175,18 +180,19 @@ class Estate:
         from exchange.adapters.verify import verify
 
         venue = read_listing(self.layout.root / "instruments.json").venue
-        replayed = await asyncio.to_thread(verify, self.layout.journal, self.instruments, held["seq"], venue)
+        replayed = await asyncio.to_thread(verify, part.directory, self.instruments, held["seq"], venue)
         if replayed.state_hash != held["state_hash"]:
             self.say(
-                f"the last stop was unclean and the journal replays to {replayed.state_hash[:12]}, not to the engine's "
-                f"{held['state_hash'][:12]}: the market stays halted"
+                f"{named}the last stop was unclean and the journal replays to {replayed.state_hash[:12]}, not to the "
+                f"engine's {held['state_hash'][:12]}: the market stays halted"
             )
-            self.log("error", "replay differs from the engine's state; the market stays halted")
+            self.log("error", f"{named}replay differs from the engine's state; the market stays halted")
             return
         body = {"key": f"up-{uuid.uuid4().hex}", "symbol": None}
         await asyncio.to_thread(call, "POST", f"{engine}/admin/resume", token=self.admin, body=body)
-        self.say(f"the last stop was unclean: {held['seq']} commands replayed to an equal state hash, market reopened")
-        self.log("warn", "market reopened after an unclean stop", sequence=held["seq"])
+        words = f"{held['seq']} commands replayed to an equal state hash, market reopened"
+        self.say(f"{named}the last stop was unclean: {words}")
+        self.log("warn", f"{named}market reopened after an unclean stop", sequence=held["seq"])
 
     async def stop(self) -> None:
         """Stop every workload in order."""
@@ -214,7 +220,9 @@ async def running(settings: Settings, say: Say, stop: asyncio.Event | None = Non
     state = StateDir(settings.state)
     try:
         layout = state.layout
-        listing = state.fill(symbols=settings.symbols, seed=settings.seed)
+        listing = state.fill(symbols=settings.symbols, seed=settings.seed, engines=settings.engines)
+        server_plan.check_engines(settings, listing)
+        state.share(settings.engines)
         if settings.gateway_tokens != "shared":
             make_first_key(state.layout)
         ports = plan.choose_ports(settings)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from control.progress import Progress
 from exchange.adapters.compaction import Compaction, compact
-from exchange.adapters.journal_place import name_of, noted
+from exchange.adapters.journal_place import JournalPart, count_parts, name_of, noted, part_directory
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.listing_file import read_listing
 from exchange.adapters.log_check import BadByte, LogCheck, check_log, is_log
@@ -48,8 +49,13 @@ def paths_of(directory: Path) -> EnginePaths:
     """
     for journal in (directory, directory / "journal", directory / "exchange" / "journal"):
         if is_log(journal) or noted(journal) is not None:
-            around = journal.absolute().parent
-            return EnginePaths(journal, around / "events", around / "snapshots")
+            around, part = journal.absolute().parent, ""
+            if count_parts(around):  # one of several engines
+                around, part = around.parent, journal.absolute().name
+            return EnginePaths(journal, around / "events" / part, around / "snapshots" / part)
+        if count := count_parts(journal):
+            names = ", ".join(part_directory(journal, place).name for place in range(count))
+            raise InputError(str(journal), f"holds the journals of {count} engines", right=f"name one of {names} in it")
     raise InputError(str(directory), "there is no journal here", right="name a journal's directory, or an estate's")
 
 
@@ -136,3 +142,23 @@ def shorten(directory: Path, given: Path | None) -> Compaction:
     """
     listing = listing_for(directory, given)
     return compact(paths_of(directory), listing.instruments, venue=listing.venue)
+
+
+def compare_part(part: JournalPart, listing: Listing, live: Mapping[str, Any] | None) -> tuple[Verification, str]:
+    """Replay one engine's journal; return what it says, and what is wrong when the engine holds something else.
+
+    Raises:
+        TapewatchError: the journal is damaged, or cannot be read.
+    """
+    found = verify(part.directory, listing.instruments, None, listing.venue)
+    if live is None:
+        return found, ""
+    then = found
+    if live["seq"] != found.last_seq:
+        then = verify(part.directory, listing.instruments, live["seq"], listing.venue)
+    if then.state_hash == live["state_hash"]:
+        return found, ""
+    return found, (
+        f"at command {live['seq']} the journal replays to {then.state_hash[:12]}, "
+        f"and the engine holds {live['state_hash'][:12]}"
+    )

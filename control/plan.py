@@ -119,7 +119,7 @@ def choose_ports(settings: Settings) -> Ports:
     Raises:
         PermanentError: a fixed port is taken; says by whom.
     """
-    servers = list(port_names()) if settings.estate == "distributed" else []
+    servers = [*port_names(), *server_plan.engine_port_names(settings)] if settings.estate == "distributed" else []
     if settings.ports == "auto":
         names = [name for name in Ports.__dataclass_fields__ if name not in {"gateways", "servers"}]
         free = free_ports(len(names) + settings.gateways_max + len(servers))
@@ -220,6 +220,7 @@ def write_configs(
     for role, replicas in _role_ports(settings, ports).items():
         for replica, port in replicas:
             config = _role_config(settings, layout, ports, instruments, role, replica, port)
+            config = server_plan.of_engine(settings, ports, config)
             save_config(msgspec.structs.replace(config, venue=venue or Venue()), layout.config(replica))
     server_plan.write_configs(settings, layout, ports)
     from control.routing import estate_routes  # the terminal's other verbs shall not wait for it
@@ -272,7 +273,7 @@ def _role_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, i
             **bridge,
         }
     return {
-        "engine": [("engine-1", ports.engine)],
+        "engine": server_plan.engine_ports(settings, ports),
         "gateway": [(f"gateway-{index}", port) for index, port in enumerate(ports.gateways, 1)],
         "market-data": [("market-data-1", ports.market_data)],
         "settlement": [("settlement-1", ports.settlement)],
@@ -343,6 +344,7 @@ def _role_config(
         ),
         kube=_kube_access(settings, layout, ports, role) if settings.on == "kubernetes" else None,
         kafka=server_plan.kafka_access(settings, ports, role),
+        engines=server_plan.engine_addresses(settings, ports, role),
         follows=server_plan.followed(settings, role),
         rabbit=server_plan.rabbit_access(settings, layout, ports, role),
         edge=server_plan.edge_access(settings, layout, ports, role),
@@ -415,7 +417,7 @@ def workloads(settings: Settings, layout: Layout, ports: Ports) -> list[Workload
         platform.append(WorkloadSpec("mirror", slots["mirror"], 1, singleton=True, grace_s=12.0))
     return [
         *server_plan.workloads(settings, layout, ports),
-        WorkloadSpec("engine", slots["engine"], 1, singleton=True, grace_s=5.0),
+        WorkloadSpec("engine", slots["engine"], len(slots["engine"]), singleton=True, grace_s=5.0),
         WorkloadSpec(
             "gateway",
             slots["gateway"],

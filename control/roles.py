@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from exchange.adapters.compaction import Retention
     from exchange.adapters.http import HttpServer
-    from exchange.adapters.recovery import OpenJournal
+    from exchange.adapters.market_data_server import FeedPart
+    from exchange.adapters.recovery import EnginePaths, OpenJournal
     from exchange.adapters.settlement_source import EventSource
     from exchange.adapters.tokens import SignedTokens
     from exchange.calendar import Calendar
@@ -56,15 +57,15 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
     from exchange.adapters.engine_http import engine_app
     from exchange.adapters.engine_server import ENGINE_FAULTS, EngineParts, EngineServer
     from exchange.adapters.http import Faults, listen
-    from exchange.adapters.recovery import EnginePaths
     from monitor.instruments import EngineInstruments
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
     faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)
-    open_journal, topic = _kafka(config.kafka, layout, traced_share(config))
+    paths = _engine_paths(config, layout)
+    open_journal, topic = _kafka(config.kafka, paths.journal, traced_share(config))
     async with AsyncExitStack() as stack:
         parts = EngineParts(
-            paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
+            paths=paths,
             instruments=config.instruments,
             venue=config.venue,
             clock=SystemClock(),
@@ -103,7 +104,18 @@ def _retention(tuning: JournalTuning) -> Retention:
     return Retention(keep, tuning.snapshots)
 
 
-def _kafka(access: KafkaAccess | None, layout: Layout, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
+def _engine_paths(config: RoleConfig, layout: Layout) -> EnginePaths:
+    """Return where an engine keeps its files: one of several below the others' directories, by its partition."""
+    from exchange.adapters.journal_place import part_directory
+    from exchange.adapters.recovery import EnginePaths
+
+    every = (layout.journal, layout.events, layout.snapshots)
+    if config.kafka is None or config.kafka.partitions == 1:
+        return EnginePaths(*every)
+    return EnginePaths(*(part_directory(path, config.kafka.partition) for path in every))
+
+
+def _kafka(access: KafkaAccess | None, journal: Path, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
     """Return how an engine's journal is opened in Kafka and where its events go; nothing where it is in files."""
     if access is None:
         return None, None
@@ -111,7 +123,7 @@ def _kafka(access: KafkaAccess | None, layout: Layout, traced: float) -> tuple[O
     from exchange.adapters.kafka_events import KafkaEvents
 
     place = place_of(access)
-    return partial(EngineLog, place, layout.journal, traced=traced), KafkaEvents(place, traced=traced)
+    return partial(EngineLog, place, journal, traced=traced), KafkaEvents(place, traced=traced)
 
 
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
@@ -208,12 +220,23 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
             log=_log(config, stack, exporter),
             faults=faults,
             tracer=tracer_of(config, exporter, stack),
+            parts=_feed_parts(config),
         )
         app = market_data_app(server, exporter, faults, _secret(layout, "admin"))
         await stack.enter_async_context(_http(app, config, sockets=True))
         await stack.enter_async_context(_running(server.run()))
         await stop.wait()
     return 0
+
+
+def _feed_parts(config: RoleConfig) -> list[FeedPart]:
+    """Return the engines that the books come from, where there are several."""
+    from exchange.adapters.market_data_server import FeedPart
+    from exchange.shards import instruments_of
+
+    count = len(config.engines)
+    symbols = [tuple(one.symbol for one in instruments_of(config.instruments, n, count)) for n in range(count)]
+    return [FeedPart(mine, one.port, one.host) for mine, one in zip(symbols, config.engines, strict=True)]
 
 
 async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:

@@ -18,13 +18,16 @@ import msgspec
 
 from control.addresses import HOST, url_of, write_atomically
 from control.child import PYTHON, Slot
-from control.config import EdgeAccess, KafkaAccess, RabbitAccess, SagaTuning
+from control.config import EdgeAccess, EngineAddress, KafkaAccess, RabbitAccess, RoleConfig, SagaTuning
 from control.layout import Layout
 from control.leave import Balance, EdgeBalance
 from control.servers.catalogue import BY_NAME, HOST_PORT, SAGA_PARTS, SERVICES, Service
 from control.servers.hosted import ServerConfig, load_server_config
 from control.servers.trial_authority import TrialAuthority
 from control.supervisor import Turnover, WorkloadSpec
+from exchange.listing import Listing
+from exchange.shards import instruments_of
+from kernel.errors import InputError
 
 if TYPE_CHECKING:
     from control.plan import Ports
@@ -34,6 +37,9 @@ SECRETS: Final = ("postgres", "postgres-roles", "rabbitmq")
 """Passwords of the services, made once for each state directory."""
 DATABASES: Final = ("ledger", "saga")
 """What the estate keeps on its pair by itself. Not the incident store: who fails over must not need what is gone."""
+HTTP: Final = "http"
+STREAM: Final = "stream"
+"""The two ports of an engine, by name."""
 _START_S: Final = 150.0
 """A Java machine on two busy cores takes ten times what it takes alone."""
 _GRACE_S: Final = 15.0
@@ -104,6 +110,62 @@ def database_url(database: str, layout: Layout, ports: Ports) -> str:
     return url.replace(f"{LOGIN}@", f"{LOGIN}:{word}@", 1)
 
 
+def engine_names(settings: Settings) -> tuple[str, ...]:
+    """Return the engines, in the order of their partitions."""
+    return tuple(f"engine-{number}" for number in range(1, settings.engines + 1))
+
+
+def engine_port_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the ports that several engines have of their own; none where there is one engine."""
+    if settings.engines == 1:
+        return ()
+    return tuple(f"{name}/{port}" for name in engine_names(settings) for port in (HTTP, STREAM))
+
+
+def engine_ports(settings: Settings, ports: Ports) -> list[tuple[str, int]]:
+    """Return the engines and the ports of their HTTP interfaces."""
+    if settings.engines == 1:
+        return [("engine-1", ports.engine)]
+    return [(name, ports.servers[f"{name}/{HTTP}"]) for name in engine_names(settings)]
+
+
+def engine_addresses(settings: Settings, ports: Ports, role: str) -> tuple[EngineAddress, ...]:
+    """Return where a role finds the engines of all partitions; none where there is one, or it does not go to them."""
+    if settings.engines == 1 or role not in {"gateway", "market-data"}:
+        return ()
+    return tuple(EngineAddress(ports.servers[f"{name}/{STREAM}"]) for name in engine_names(settings))
+
+
+def of_engine(settings: Settings, ports: Ports, config: RoleConfig) -> RoleConfig:
+    """Return an engine's configuration with what is its own, where it is one of several; others' as they are."""
+    if settings.engines == 1 or config.role != "engine":
+        return config
+    place = engine_names(settings).index(config.replica)
+    assert config.kafka is not None, "several engines have their journal in Kafka"
+    return msgspec.structs.replace(
+        config, engine_http_port=config.port, engine_stream_port=ports.servers[f"{config.replica}/{STREAM}"],
+        instruments=instruments_of(config.instruments, place, settings.engines),
+        kafka=msgspec.structs.replace(config.kafka, partition=place),
+    )  # fmt: skip
+
+
+def check_engines(settings: Settings, listing: Listing) -> None:
+    """Refuse a listing that several engines cannot share.
+
+    Raises:
+        InputError: an engine would trade nothing, or the venue has breakers.
+    """
+    if settings.engines == 1:
+        return
+    for place in range(settings.engines):
+        instruments_of(listing.instruments, place, settings.engines)
+    if listing.venue.breakers:
+        raise InputError(
+            "instruments.json: venue.breakers", f"watch the whole market, of which each of {settings.engines} engines "
+            "sees its own symbols", right="leave them out, or set engines=1",
+        )  # fmt: skip
+
+
 def kafka_access(settings: Settings, ports: Ports, role: str) -> KafkaAccess | None:
     """Return how a role reaches the brokers; None for roles that do not."""
     if role not in {"engine", "settlement", "saga", "mirror"}:
@@ -113,7 +175,7 @@ def kafka_access(settings: Settings, ports: Ports, role: str) -> KafkaAccess | N
     if not runs(settings, "kafka"):
         return None
     brokers = ",".join(f"{HOST}:{ports.servers[f'{one}/broker']}" for one in BY_NAME["kafka"].ids)
-    return KafkaAccess(bootstrap=brokers)
+    return KafkaAccess(bootstrap=brokers, partitions=settings.engines)
 
 
 def followed(settings: Settings, role: str) -> KafkaAccess | None:
@@ -125,7 +187,7 @@ def own_kafka(settings: Settings) -> KafkaAccess:
     """Return how the cluster is reached that the settings name."""
     return KafkaAccess(
         bootstrap=settings.kafka_bootstrap, topic=settings.kafka_topic, copies=settings.kafka_copies,
-        needed=settings.kafka_needed, cluster_id=settings.kafka_cluster_id,
+        needed=settings.kafka_needed, cluster_id=settings.kafka_cluster_id, partitions=settings.engines,
     )  # fmt: skip
 
 

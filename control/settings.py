@@ -180,6 +180,10 @@ class Settings(BaseSettings):
     """How many of them must have a record before it is acknowledged."""
     kafka_cluster_id: str = ""
     """Which cluster it must be; empty: whichever answers there, and the state directory remembers it."""
+    engines: int = Field(1, ge=1, le=16)
+    """How many engines share the symbols of a distributed estate, each with a partition of the journal of its own; it
+    cannot be changed for a state directory that was begun.
+    """
     jaeger: str = ""
     """The Jaeger program; empty: the one in the user's cache."""
     kafka_home: str = ""
@@ -318,8 +322,26 @@ class Settings(BaseSettings):
             raise ValueError("kafka_bootstrap names brokers, but journal is files: set TAPEWATCH_JOURNAL=kafka")
         if self.journal == "kafka" and self.on == "kubernetes":
             raise ValueError("journal is kafka, which the pods of the test bed do not reach: leave out --on kubernetes")
+        if self.engines > 1:
+            self._engines_together()
         if self.kafka_needed > self.kafka_copies:
             raise ValueError(f"kafka_needed is {self.kafka_needed}, more than kafka_copies ({self.kafka_copies})")
+
+    def _engines_together(self) -> None:
+        """Refuse several engines where something could follow one of them alone."""
+        several = f"engines is {self.engines}"
+        if self.estate != "distributed" or (self.journal != "kafka" and "kafka" not in self.services):
+            raise ValueError(
+                f"{several}, which takes a journal on Kafka in a distributed estate: set estate=distributed (with the "
+                "service kafka, or journal=kafka), or engines=1"
+            )
+        if self.follows:
+            raise ValueError(f"{several}, but follows names another region, of which one partition is copied")
+        if "rabbitmq" in self.services:
+            raise ValueError(
+                f"{several}, but settlement by sagas (service rabbitmq) follows one engine's trades: leave it out, "
+                'TAPEWATCH_SERVICES=\'["kafka","postgres","zipkin","edge"]\''
+            )
 
 
 def load_settings(**given: Any) -> Settings:

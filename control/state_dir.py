@@ -13,6 +13,8 @@ import msgspec
 from control.addresses import write_atomically
 from control.child import now
 from control.layout import STATE_VERSION, Layout
+from exchange.adapters.file_log import list_segments
+from exchange.adapters.journal_place import count_parts, noted, part_directory
 from exchange.adapters.listing_file import listing_of, write_listing
 from exchange.listing import Listing
 from exchange.types import Instrument, Symbol, Ticks
@@ -81,14 +83,15 @@ class StateDir:
         """Let another process have the directory."""
         os.close(self._descriptor)
 
-    def fill(self, *, symbols: int, seed: int) -> Listing:
+    def fill(self, *, symbols: int, seed: int, engines: int = 1) -> Listing:
         """Make what every process needs: directories, secrets (0600), instruments; what is there is kept.
 
         Raises:
-            PermanentError: something cannot be written.
+            PermanentError: something cannot be written, or the directory was begun with another number of engines.
             InputError: the instruments or secrets that are there cannot be read.
         """
         layout = self.layout
+        _check_engines(layout, engines)
         try:
             for path in (layout.journal, layout.events, layout.snapshots, layout.load, layout.reports):
                 path.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,35 @@ class StateDir:
             return listing_of(kept.read_bytes(), str(kept))
         except OSError as error:
             raise unwritable(layout.root, error) from error
+
+    def share(self, engines: int) -> None:
+        """Give each of several engines its part of the journal's directory: from here on their number stands.
+
+        Raises:
+            PermanentError: it cannot be written.
+        """
+        try:
+            for place in range(engines if engines > 1 else 0):
+                part_directory(self.layout.journal, place).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.layout.root, error) from error
+
+
+def _check_engines(layout: Layout, engines: int) -> None:
+    """Refuse a directory whose journal is shared by another number of engines: symbols would move.
+
+    Raises:
+        PermanentError: it is.
+    """
+    before = count_parts(layout.journal)
+    if not before and (list_segments(layout.journal) or noted(layout.journal) is not None):
+        before = 1
+    if before and before != engines:
+        several = f"{before} engines" if before > 1 else "1 engine"
+        raise PermanentError(
+            f"{layout.root} was begun with {several}, and engines is {engines}: symbols would move from one journal to "
+            f"another; set TAPEWATCH_ENGINES={before}, or take another directory (TAPEWATCH_STATE)"
+        )
 
 
 def read_secret(layout: Layout, name: str) -> str:

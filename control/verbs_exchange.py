@@ -41,6 +41,7 @@ from exchange.flow import OrderFlow
 from exchange.flow_csv import CsvFlow, Row
 from exchange.listing import Listing
 from exchange.ports import ClientOutcome
+from exchange.shards import whole_hash
 from exchange.types import Instrument
 from kernel.errors import InputError, PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, parse_duration
@@ -220,25 +221,24 @@ def examine(layout: Layout) -> Verdict:
     Raises:
         TapewatchError: there is no journal, or it is damaged.
     """
-    from exchange.adapters.journal_place import name_of
+    from control.journal_desk import compare_part
+    from exchange.adapters.journal_place import name_of, parts_of
     from exchange.adapters.load_account import account as account_of
-    from exchange.adapters.verify import verify as replay
 
     listing = listing_of(layout)
     instruments, venue = listing.instruments, listing.venue
-    live, notes, wrong = _live(layout)
-    found = replay(layout.journal, instruments, None, venue)
-    equal = None
-    if live is not None:
-        then = replay(layout.journal, instruments, live["seq"], venue) if live["seq"] != found.last_seq else found
-        equal = then.state_hash == live["state_hash"]
-        if not equal:
-            wrong.append(
-                f"at command {live['seq']} the journal replays to {then.state_hash[:12]}, "
-                f"and the engine holds {live['state_hash'][:12]}"
-            )
-    if found.torn_bytes:
-        notes.append(f"{found.torn_bytes} bytes at the journal's end are no whole record: being written, or cut short")
+    parts = parts_of(layout.journal)
+    live, notes, wrong = _live(layout, [part.name for part in parts] if len(parts) > 1 else [])
+    found, equal = [], None
+    for part in parts:
+        said = None if live is None else live["engines"][part.name] if len(parts) > 1 else live
+        replayed, why = compare_part(part, listing, said)
+        found.append(replayed)
+        wrong += [f"{part.name}: {why}" if len(parts) > 1 else why] if why else []
+        equal = None if said is None else equal is not False and not why
+    torn = sum(one.torn_bytes for one in found)
+    if torn:
+        notes.append(f"{torn} bytes at the journal's end are no whole record: being written, or cut short")
     account = account_of(layout.load, layout.journal, instruments, venue) if any(layout.load.glob("*.jsonl")) else None
     if account is not None and not account.clean:
         wrong.append(
@@ -249,23 +249,30 @@ def examine(layout: Layout) -> Verdict:
     if imbalance:
         wrong.append(f"the ledger does not sum to zero: it is off by {imbalance}")
     return Verdict(
-        journal=name_of(layout.journal), records=found.records, last_seq=found.last_seq, state_hash=found.state_hash,
-        torn_bytes=found.torn_bytes, live_seq=live["seq"] if live else None,
+        journal=name_of(layout.journal), records=sum(one.records for one in found),
+        last_seq=sum(one.last_seq for one in found), state_hash=whole_hash([one.state_hash for one in found]),
+        torn_bytes=torn, live_seq=live["seq"] if live else None,
         live_hash=live["state_hash"] if live else None, live_equal=equal, account=account,
         ledger_trades=trades, ledger_imbalance=imbalance,
         notes=tuple(notes), wrong=tuple(wrong),
     )  # fmt: skip
 
 
-def _live(layout: Layout) -> tuple[dict[str, Any] | None, list[str], list[str]]:
-    """Return what a running engine holds, why there is none to compare with, and what is wrong with it."""
+def _live(layout: Layout, engines: Sequence[str]) -> tuple[dict[str, Any] | None, list[str], list[str]]:
+    """Return what a running engine holds, why there is none to compare with, and what is wrong with it.
+
+    Of several `engines` what each holds stands under its name.
+    """
     if not is_held(layout):
         return None, ["no engine runs here: the journal alone was verified"], []
     try:
         engine = load_addresses(layout.addresses).engine
         if call("GET", f"{engine}/v1/status", timeout_s=30.0)["journal_failed"]:
             return None, [], ["the engine's journal failed and it takes no orders: mend the disk and restart it"]
-        return dict(call("GET", f"{engine}/v1/hash", timeout_s=30.0)), [], []
+        held = dict(call("GET", f"{engine}/v1/hash", timeout_s=30.0))
+        if engines and set(engines) != set(held.get("engines", ())):
+            return None, ["the engine was not compared: others run here than have a journal here"], []
+        return held, [], []
     except TapewatchError as error:
         return None, [f"the engine was not compared: {error}"], []
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, NoReturn
+from urllib.parse import quote
 
 import msgspec
 import typer
@@ -116,7 +117,7 @@ def phase(
 def status(state: State = None, *, as_json: AsJson = False) -> None:
     """Tell the market's phase, what stands still, and when the calendar turns it next."""
     layout = layout_of(state)
-    found = guarded(lambda: _status(faults.connect(layout.root)))
+    found = guarded(lambda: _status(faults.connect(layout.root), partly=True))
     if as_json:
         print_json(found)
         return
@@ -128,7 +129,10 @@ def status_words(status: Mapping[str, Any], at: Instant) -> list[tuple[str, str]
     """Return what the engine says of the market as lines of name and text; `at` is now."""
     halted = "nothing"
     if status["market_halted"]:
-        halted = f"the market ({status['market_halt_reason']})"
+        engines = status.get("engines") or {}
+        parts = [name for name, one in engines.items() if one is not None and one["market_halted"]]
+        what = "the market" if len(parts) == len(engines) else f"the symbols of {', '.join(parts)}"
+        halted = f"{what} ({status['market_halt_reason']})"
     elif status["halted_symbols"]:
         halted = ", ".join(status["halted_symbols"])
     turn = "by a person (no calendar turns the phases: phases_by_calendar is false)"
@@ -139,13 +143,15 @@ def status_words(status: Mapping[str, Any], at: Instant) -> list[tuple[str, str]
     elif status.get("by_calendar"):
         turn = "none within the month that the calendar looks ahead"
     lines = [("phase", str(status["market_phase"])), ("halted", halted), ("next turn", turn)]
+    if status["phase"] == "partly":
+        lines.append(("engines", status["detail"]))
     if status["disabled_accounts"]:
         lines.append(("disabled", ", ".join(status["disabled_accounts"])))
     lines.append(("journal", f"{status['seq']} commands are durable"))
     return lines
 
 
-def fund(
+def fund(  # noqa: PLR0913 - the options of a verb
     account: AccountName,
     asset: Annotated[str, typer.Argument(help="$cash, in millionths, or a symbol, in lots.")],
     amount: Annotated[int, typer.Argument(help="How much of it.")],
@@ -154,12 +160,13 @@ def fund(
     state: State = None,
     *,
     take: Annotated[bool, typer.Option("--take", help="Take it away instead of giving it.")] = False,
+    engine: Annotated[str, typer.Option(help="Of several engines whose cash it is, such as engine-2.")] = "",
 ) -> None:
-    """Give an account cash or a position, or take what is free of it."""
+    """Give an account cash or a position, or take what is free of it; each engine of several has its own cash."""
     wish = Wish(layout_of(state), None, who(by), why)
     if amount < 0:  # two signs would be two ways to say one thing
         guarded(lambda: _no_amount(amount))
-    told = guarded(lambda: fund_now(wish, account, asset, -amount if take else amount))
+    told = guarded(lambda: fund_now(wish, account, asset, -amount if take else amount, engine=engine))
     out.print(markup(told), soft_wrap=True)
 
 
@@ -182,7 +189,7 @@ def halt_now(wish: Wish) -> str:
         TapewatchError: the engine does not answer, or refused.
     """
     plant = faults.connect(wish.layout.root)
-    was = _halted(_status(plant), wish.symbol)
+    was = _halted(_status(plant, wish.symbol, partly=True), wish.symbol)
     _carry_out(plant, wish, "halt", {"reason": HaltReason.OPERATOR})
     again = f"tapewatch exchange resume {wish.symbol or '--market'}"
     already = f"{wish.what} was halted already and" if was else f"{wish.what}"
@@ -197,7 +204,7 @@ def resume_now(wish: Wish, *, auction: bool = False) -> str:
         TapewatchError: the engine does not answer, or refused.
     """
     plant = faults.connect(wish.layout.root)
-    status = _status(plant)
+    status = _status(plant, wish.symbol)
     if not _halted(status, wish.symbol):
         still = " (but the market is halted)" if wish.symbol and status["market_halted"] else ""
         return f"{wish.what} is not halted{still}: nothing was done"
@@ -220,7 +227,7 @@ def turn_now(to: TradingPhase, wish: Wish) -> str:
         TapewatchError: the engine does not answer, or refused.
     """
     plant = faults.connect(wish.layout.root)
-    status = _status(plant)
+    status = _status(plant, wish.symbol, partly=True)
     _tell(plant, wish, "phase", {"symbol": wish.symbol, "phase": to}, f"{wish.what} to {to}")
     still = "; it is halted, and stays so until it is resumed" if _halted(status, wish.symbol) else ""
     if status.get("next_phase_at"):
@@ -235,8 +242,8 @@ def _no_amount(amount: int) -> NoReturn:
     raise InputError("amount", f"is {amount}", right=f"from 1 to {MAX_FUND}; --take takes it away")
 
 
-def fund_now(wish: Wish, account: str, asset: str, amount: int) -> str:
-    """Give an account an asset, or take it; returns what was done.
+def fund_now(wish: Wish, account: str, asset: str, amount: int, *, engine: str = "") -> str:
+    """Give an account an asset, or take it; returns what was done. `engine` is whose cash it is, of several.
 
     Raises:
         InputError: the account, or the amount, is none that could be.
@@ -246,8 +253,9 @@ def fund_now(wish: Wish, account: str, asset: str, amount: int) -> str:
     if not 0 < abs(amount) <= MAX_FUND:
         _no_amount(amount)
     plant = faults.connect(wish.layout.root)
-    _status(plant)
-    _tell(plant, wish, "fund", {"account": account, "asset": asset, "amount": amount}, f"{account} {amount} {asset}")
+    body = {"account": account, "asset": asset, "amount": amount}
+    _status(plant, None if asset == CASH else asset, partly=True)
+    _tell(plant, wish, "fund", body, f"{account} {amount} {asset}", engine=engine)
     verb = "given" if amount > 0 else "taken"
     unit = "millionths of $cash" if asset == CASH else f"lots of {asset}"
     return f"{account}: {abs(amount)} {unit} {verb} by {wish.by}: {wish.why}"
@@ -262,7 +270,7 @@ def switch_now(wish: Wish, account: str, *, on: bool) -> str:
     """
     _account(account)
     plant = faults.connect(wish.layout.root)
-    was = account in _status(plant).get("disabled_accounts", ())
+    was = account in _status(plant, partly=not on).get("disabled_accounts", ())
     if on and not was:
         return f"{account} is not disabled: nothing was done"
     _tell(
@@ -314,14 +322,22 @@ def _wish(layout: Layout, symbol: str, by: str, why: str = "", *, market: bool) 
     return Wish(layout, symbol, by, why)
 
 
-def _status(plant: Plant) -> dict[str, Any]:
-    """Return what the engine says of itself.
+def _status(plant: Plant, symbol: str | None = None, *, partly: bool = False) -> dict[str, Any]:
+    """Return what the engine says of itself; of several the one of `symbol`, or all together.
+
+    Args:
+        plant: the estate.
+        symbol: whose engine is meant; None: every engine.
+        partly: whether it is enough when some engine of several can be told.
 
     Raises:
         PermanentError: its journal failed.
         TemporaryError: it does not answer, or is not ready.
     """
-    status: dict[str, Any] = call("GET", f"{plant.addresses.engine}/v1/status")
+    query = "" if symbol is None else f"?symbol={quote(symbol)}"
+    status: dict[str, Any] = call("GET", f"{plant.addresses.engine}/v1/status{query}")
+    if partly and any(one is not None and one["ready"] for one in (status.get("engines") or {}).values()):
+        return status
     if status["journal_failed"]:
         raise PermanentError("the engine's journal failed and it takes nothing: mend the disk and restart it")
     if not status["ready"]:
@@ -359,10 +375,10 @@ def _carry_out(plant: Plant, wish: Wish, verb: str, more: dict[str, Any]) -> Non
     _tell(plant, wish, verb, {"symbol": wish.symbol, **more}, wish.what)
 
 
-def _tell(plant: Plant, wish: Wish, verb: str, body: dict[str, Any], what: str) -> None:
-    """Tell the engine, and keep who said so and why."""
-    key = wish.key
-    call("POST", f"{plant.addresses.engine}/admin/{verb}", token=plant.admin, body={"key": key, **body})
+def _tell(plant: Plant, wish: Wish, verb: str, body: dict[str, Any], what: str, *, engine: str = "") -> None:
+    """Tell the engine, or of several those it concerns, and keep who said so and why."""
+    key, named = wish.key, f"?engine={quote(engine)}" if engine else ""
+    call("POST", f"{plant.addresses.engine}/admin/{verb}{named}", token=plant.admin, body={"key": key, **body})
     line = {
         "@timestamp": to_rfc3339(now()), "log.level": "warn", "ecs.version": "8.11.0", "service.name": PEOPLE,
         "event.action": f"{verb}-{body.get('symbol') or body.get('account') or 'market'}", "event.id": key,

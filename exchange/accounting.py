@@ -12,7 +12,7 @@ mismatched    answered otherwise than the journal says, or a refused request tha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -22,6 +22,7 @@ from exchange.commands import CancelOrder, MassCancel, PlaceOrder, ReplaceOrder,
 from exchange.engine import Engine
 from exchange.events import Rejected
 from exchange.ports import ClientOutcome
+from exchange.shards import made_whole
 from exchange.types import AccountId, ClientId, RejectReason
 from kernel.time import Instant
 
@@ -72,8 +73,11 @@ class Replayed(msgspec.Struct, frozen=True):
     """Client ids that were carried out more than once, and how often."""
 
 
-def replayed(engine: Engine, items: Iterable[Sequenced]) -> Replayed:
-    """Apply commands from the first on and keep what each participant should have been told."""
+def replayed(engine: Engine, items: Iterable[Sequenced], partition: int = 0) -> Replayed:
+    """Apply commands from the first on and keep what each participant should have been told.
+
+    `partition` is the engine's, where it is one of several: ids are told whole.
+    """
     answers: dict[tuple[str, str], OrderAnswer] = {}
     carried_out: Counter[tuple[str, str]] = Counter()
     for item in items:
@@ -85,8 +89,30 @@ def replayed(engine: Engine, items: Iterable[Sequenced]) -> Replayed:
         if any(isinstance(one, Rejected) and one.reason is RejectReason.DUPLICATE_CLIENT_ID for one in events):
             continue
         carried_out[key] += 1
-        answers.setdefault(key, answer_of(item.seq, command.client_id, events, command))
+        told = tuple(made_whole(partition, event) for event in events) if partition else events
+        answers.setdefault(key, answer_of(item.seq, command.client_id, told, command))
     return Replayed(engine.sequence, answers, {key: count for key, count in carried_out.items() if count > 1})
+
+
+def together(parts: Sequence[Replayed]) -> Replayed:
+    """Return what the journals of all engines say: a request is in one of them, a mass cancel of everything in all."""
+    if len(parts) == 1:
+        return parts[0]
+    answers: dict[tuple[str, str], OrderAnswer] = {}
+    repeated: Counter[tuple[str, str]] = Counter()
+    for part in parts:
+        repeated.update(part.repeated)
+        for key, answer in part.answers.items():
+            before = answers.setdefault(key, answer)
+            if before is answer:
+                continue
+            if before.orders is None or answer.orders is None:
+                repeated[key] += 1
+                continue
+            answers[key] = msgspec.structs.replace(
+                before, orders=before.orders + answer.orders, canceled=before.canceled + answer.canceled
+            )
+    return Replayed(sum(part.seq for part in parts), answers, dict(repeated))
 
 
 def account(lines: Iterable[LoadLine], journal: Replayed) -> Account:

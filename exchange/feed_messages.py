@@ -111,6 +111,8 @@ class MarketStatus(msgspec.Struct, frozen=True, gc=False, tag="market"):
     """When the pause of the whole market ends (a breaker); 0: none."""
     breaker_level: int = 0
     """The highest that was reached this session: 1, 2 or 3; 0: none."""
+    halted_symbols: tuple[Symbol, ...] = ()
+    """The symbols that stand still with their engine while others' trade, where there are several; sorted."""
 
 
 class IndicativePrice(msgspec.Struct, frozen=True, gc=False, tag="indicative"):

@@ -13,12 +13,16 @@ from typing import Final
 
 import msgspec
 
+from exchange.events import Event
 from exchange.types import Instrument, Symbol
 from kernel.errors import InputError
 
 MAX_PARTITIONS: Final = 64
 _ID_BITS: Final = 47
 """So many leave 64 partitions room in 53 bits, which every reader of JSON keeps whole."""
+
+
+_IDS: Final = ("order_id", "maker_order_id", "taker_order_id", "trade_id")
 
 
 class _Keyed(msgspec.Struct):
@@ -77,3 +81,31 @@ def whole_id(partition: int, number: int) -> int:
     assert 0 <= partition < MAX_PARTITIONS, f"there is no partition {partition}"
     assert 0 <= number < 1 << _ID_BITS, f"{number} is no id of an engine"
     return partition << _ID_BITS | number
+
+
+def partition_of_id(number: int) -> int:
+    """Return the partition that a whole id was counted in.
+
+    >>> partition_of_id(whole_id(3, 7))
+    3
+    """
+    return number >> _ID_BITS
+
+
+def made_whole(partition: int, event: Event) -> Event:
+    """Return what an engine said with every id in it made whole (`whole_id`)."""
+    if partition == 0:
+        return event
+    ids = {name: whole_id(partition, getattr(event, name)) for name in _IDS if name in event.__struct_fields__}
+    return msgspec.structs.replace(event, **ids) if ids else event
+
+
+def whole_hash(hashes: Sequence[str]) -> str:
+    """Return one digest for the states of all parts, in their order: that of the only one, else a digest of theirs.
+
+    >>> whole_hash(["ab"]), len(whole_hash(["ab", "cd"]))
+    ('ab', 64)
+    """
+    if len(hashes) == 1:
+        return hashes[0]
+    return blake2b(" ".join(hashes).encode(), digest_size=32).hexdigest()

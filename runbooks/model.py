@@ -151,14 +151,19 @@ class HaltMarket(msgspec.Struct, frozen=True, tag="halt_market"):
     reason: str
 
 
-class ResumeMarket(msgspec.Struct, frozen=True, tag="resume_market"):
+class ResumeMarket(msgspec.Struct, frozen=True, tag="resume_market", omit_defaults=True):
     """Lift the market-wide halt."""
 
+    replica: str = ""
+    """Of several engines the one whose symbols trade again; empty: all."""
 
-class VerifyReplay(msgspec.Struct, frozen=True, tag="verify_replay"):
+
+class VerifyReplay(msgspec.Struct, frozen=True, tag="verify_replay", omit_defaults=True):
     """Replay the journal independently; it must give the state hash the running engine reports. Touches nothing."""
 
     workload: str
+    replica: str = ""
+    """Of several engines the one whose journal is meant; empty: each."""
 
 
 class KeepSnapshot(msgspec.Struct, frozen=True, tag="keep_snapshot"):

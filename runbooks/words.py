@@ -38,9 +38,9 @@ def describe(action: Action) -> str:  # noqa: PLR0911 - one line for each action
         case HaltMarket():
             return "halt the whole market"
         case ResumeMarket():
-            return "resume the market"
+            return f"resume the market of {action.replica}" if action.replica else "resume the market"
         case VerifyReplay():
-            return f"verify the replay of {action.workload}"
+            return f"verify the replay of {action.replica or action.workload}"
         case KeepSnapshot():
             return f"keep a snapshot of {action.workload}"
         case _:

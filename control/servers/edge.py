@@ -37,6 +37,7 @@ _SBIN: Final = "/usr/sbin"
 _GRACE_S: Final = 5.0
 _SOCKET_S: Final = 0.8
 _ANSWER: Final = 65_536
+_STEP_S: Final = 0.05
 _CHECK_S: Final = 10.0
 _SHOWN_WITHIN_S: Final = 5.0
 

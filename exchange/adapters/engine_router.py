@@ -31,10 +31,9 @@ from exchange.adapters.engine_client import (
 from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, PlaceOrder, ReplaceOrder
 from exchange.events import Event, MassCanceled
 from exchange.protocol import Answer, NotFound, Refused
-from exchange.shards import partition_of, whole_id
+from exchange.shards import made_whole, partition_of, whole_id
 from exchange.types import AccountId, ClientId, OrderId
 
-_IDS: Final = ("order_id", "maker_order_id", "taker_order_id", "trade_id")
 _SPAN: Final = whole_id(1, 0)
 
 
@@ -198,12 +197,7 @@ def _one_of_many(answered: AnsweredSome, place: int, reply: EngineReply | Answer
 def _with_whole_ids(place: int, reply: EngineReply | AnswerLostError) -> EngineReply | AnswerLostError:
     if place == 0 or not isinstance(reply, Answer):
         return reply
-    return Answer(reply.id, reply.seq, tuple(_made_whole(place, event) for event in reply.events), reply.replayed)
-
-
-def _made_whole(place: int, event: Event) -> Event:
-    ids = {name: whole_id(place, getattr(event, name)) for name in _IDS if name in event.__struct_fields__}
-    return msgspec.structs.replace(event, **ids) if ids else event
+    return Answer(reply.id, reply.seq, tuple(made_whole(place, event) for event in reply.events), reply.replayed)
 
 
 def _all_canceled(replies: Sequence[EngineReply | AnswerLostError]) -> EngineReply | AnswerLostError:

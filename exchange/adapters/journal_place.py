@@ -7,7 +7,7 @@ that nobody else needs to be told, and so that snapshots and event log beside it
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +16,62 @@ import msgspec
 from exchange.adapters.file_log import list_segments, read_records
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.journal import Record
+from exchange.shards import instruments_of
+from exchange.types import Instrument
 from kernel.errors import PermanentError
 
 NOTE: Final = "kafka.json"
+_PART: Final = "engine-"
+"""What the name of an engine's directory begins with where several share a journal; its number from 1 follows."""
+
+
+class JournalPart(msgspec.Struct, frozen=True):
+    """The journal of one engine: of the only one, or of one of several."""
+
+    name: str
+    """Such as `engine-2`."""
+    directory: Path
+    partition: int = 0
+    partitions: int = 1
+
+    def instruments(self, every: Sequence[Instrument]) -> tuple[Instrument, ...]:
+        """Return what its engine trades, of everything that is traded.
+
+        Raises:
+            InputError: nothing falls into it.
+        """
+        return tuple(every) if self.partitions == 1 else instruments_of(every, self.partition, self.partitions)
+
+
+def part_directory(journal: Path, partition: int) -> Path:
+    """Return where the engine of a partition keeps what belongs to it, below a directory that several share."""
+    return journal / f"{_PART}{partition + 1}"
+
+
+def parts_of(journal: Path) -> tuple[JournalPart, ...]:
+    """Return the journals of all engines of a directory, in the order of their partitions; it alone is one engine's.
+
+    Raises:
+        PermanentError: the note in it cannot be read.
+    """
+    count = count_parts(journal)
+    if not count:
+        place = noted(journal)
+        alone = JournalPart(f"{_PART}1", journal)
+        if place is None:
+            return (alone,)
+        return (msgspec.structs.replace(alone, partition=place.partition, partitions=place.partitions),)
+    return tuple(
+        JournalPart(f"{_PART}{number + 1}", part_directory(journal, number), number, count) for number in range(count)
+    )
+
+
+def count_parts(journal: Path) -> int:
+    """Return how many engines share a directory; 0: it is one engine's own, or nobody's yet."""
+    count = 0
+    while part_directory(journal, count).is_dir():
+        count += 1
+    return count
 
 
 def noted(directory: Path) -> KafkaPlace | None:
@@ -85,7 +138,10 @@ def name_of(directory: Path) -> str:
     Raises:
         PermanentError: its note cannot be read.
     """
-    place = noted(directory)
+    count = count_parts(directory)
+    place = noted(part_directory(directory, 0) if count else directory)
+    if place is not None and count:
+        return f"Kafka, {place.commands}, {count} partitions, cluster {place.cluster_id}"
     return str(directory) if place is None else f"Kafka, {_words(place)}"
 
 

@@ -14,14 +14,14 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from exchange.adapters.journal_place import journal_records, noted
+from exchange.adapters.journal_place import journal_records, parts_of
 from exchange.adapters.ledger_tables import BALANCES, POSTINGS, TRADES
 from exchange.engine import Engine
 from exchange.events import Traded
 from exchange.journal import decode_command
 from exchange.ledger import money_per_tick, postings
 from exchange.listing import Listing
-from exchange.shards import whole_id
+from exchange.shards import partition_of_id, whole_id
 from kernel.adapters.database import make_engine, parse, shown, sqlite_url
 from kernel.adapters.sql_errors import translated
 
@@ -76,28 +76,29 @@ class LedgerCheck(msgspec.Struct, frozen=True):
         )
 
 
-def from_journal(journal: Path, listing: Listing) -> tuple[Books, int]:
-    """Return what follows from a journal, which may be in use, and the last command that was read.
+def from_journal(journal: Path, listing: Listing) -> tuple[Books, dict[int, int]]:
+    """Return what follows from a journal, which may be in use, and the last command that was read of each partition.
 
     Raises:
         PermanentError: it is damaged or of another version.
         TemporaryError: it is in Kafka, and no broker answers.
     """
-    place = noted(journal)
-    part = place.partition if place is not None else 0
     money = {one.symbol: money_per_tick(one) for one in listing.instruments}
-    engine, books, seq = Engine(listing.instruments, listing.venue), Books(), 0
-    for record in journal_records(journal):
-        command = decode_command(record.payload)
-        seq = command.seq
-        for event in engine.apply(command):
-            if isinstance(event, Traded):
-                number = whole_id(part, event.trade_id)
-                row = (seq, command.at, event.symbol, event.price, event.quantity, event.buyer, event.seller)
-                books.rows.append((number, row))
-                entries = postings(event, money[event.symbol])
-                books.moves[number] = Counter((one.account, one.asset, one.amount) for one in entries)
-    return books, seq
+    books, until = Books(), {}
+    for part in parts_of(journal):
+        engine, seq = Engine(part.instruments(listing.instruments), listing.venue), 0
+        for record in journal_records(part.directory):
+            command = decode_command(record.payload)
+            seq = command.seq
+            for event in engine.apply(command):
+                if isinstance(event, Traded):
+                    number = whole_id(part.partition, event.trade_id)
+                    row = (seq, command.at, event.symbol, event.price, event.quantity, event.buyer, event.seller)
+                    books.rows.append((number, row))
+                    entries = postings(event, money[event.symbol])
+                    books.moves[number] = Counter((one.account, one.asset, one.amount) for one in entries)
+        until[part.partition] = seq
+    return books, until
 
 
 class LedgerReader:
@@ -141,9 +142,12 @@ class LedgerReader:
         return Books(rows, dict(moves), kept)
 
 
-def compare(told: Books, kept: Books, until: int) -> LedgerCheck:
-    """Hold a ledger against what follows from a journal up to command `until`; what came later is no difference."""
-    later = {number for number, row in kept.rows if row[0] > until}
+def compare(told: Books, kept: Books, until: Mapping[int, int]) -> LedgerCheck:
+    """Hold a ledger against what follows from a journal; what came later is no difference.
+
+    `until` is the last command of each partition that was read of the journal.
+    """
+    later = {number for number, row in kept.rows if row[0] > until.get(partition_of_id(number), row[0])}
     rows = [(number, row) for number, row in kept.rows if number not in later]
     times, contents = Counter(number for number, _ in rows), dict(rows)
     found: dict[str, list[int]] = {"missing": [], "doubled": [], "differing": []}

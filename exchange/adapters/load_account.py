@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from exchange.accounting import Account, LoadLine, replayed
+from exchange.accounting import Account, LoadLine, Replayed, replayed, together
 from exchange.accounting import account as account_of
-from exchange.adapters.journal_place import journal_records
+from exchange.adapters.journal_place import JournalPart, journal_records, parts_of
 from exchange.engine import Engine
 from exchange.journal import decode_command
 from exchange.types import Instrument, Venue
@@ -19,14 +19,20 @@ from kernel.errors import InputError
 def account(load: Path, journal: Path, instruments: Sequence[Instrument], venue: Venue | None = None) -> Account:
     """Account for every request in the logs below `load`; the journal is only read and may be in use.
 
+    A journal that several engines share is read whole: each one's own.
+
     Raises:
         InputError: a line of a log is damaged.
         PermanentError: the journal is damaged or of another version.
     """
     # The lines first: what was answered before they were read is in the journal that is read after.
     lines = [line for path in sorted(load.glob("*.jsonl")) for line in _lines(path)]
-    items = (decode_command(record.payload) for record in journal_records(journal))
-    return account_of(lines, replayed(Engine(instruments, venue), items))
+    return account_of(lines, together([_replayed(part, instruments, venue) for part in parts_of(journal)]))
+
+
+def _replayed(part: JournalPart, instruments: Sequence[Instrument], venue: Venue | None) -> Replayed:
+    items = (decode_command(record.payload) for record in journal_records(part.directory))
+    return replayed(Engine(part.instruments(instruments), venue), items, part.partition)
 
 
 def _lines(path: Path) -> Iterator[LoadLine]:

@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 import msgspec
 from starlette.applications import Starlette
@@ -30,7 +31,8 @@ from exchange.adapters.wear import LEAK, Leak
 from exchange.conflation import Conflation
 from exchange.events import Happened, Traded
 from exchange.feed_messages import MARKET, Snapshot
-from exchange.market_data import Delta, FeedMessage, MarketData
+from exchange.market_data import Delta, FeedMessage
+from exchange.market_parts import MarketParts
 from exchange.ports import BookShape, Exposition, FeedTelemetry, Log
 from exchange.protocol import Books, Indications, Stream, Subscribe
 from exchange.tracing import Handled, Tracer
@@ -73,6 +75,15 @@ class MarketStanding(msgspec.Struct, frozen=True):
     symbols: dict[Symbol, SymbolStanding]
 
 
+class FeedPart(NamedTuple):
+    """One of several engines that the books come from."""
+
+    symbols: tuple[Symbol, ...]
+    port: int
+    """Of its framed TCP."""
+    host: str = LOOPBACK
+
+
 DEPTH_LEVELS: Final = 5
 """Levels of a side that count as its depth: what a participant of usual size trades against."""
 
@@ -105,42 +116,61 @@ class MarketDataServer:
         log: Log,
         faults: Faults,
         tracer: Tracer | None = None,
+        parts: Sequence[FeedPart] = (),
     ) -> None:
+        """Follow the engine at `engine_port`; or `parts`, the engines of all partitions in their order."""
         self._tracer: Final = tracer
         self._symbols: Final = tuple(sorted(symbols))
-        self._engine_port: Final = engine_port
-        self._engine_host: Final = engine_host
+        self._parts: Final = tuple(parts) or (FeedPart(self._symbols, engine_port, engine_host),)
         self._clock: Final = clock
         self._telemetry: Final = telemetry
         self._log: Final = log
         self._faults: Final = faults
-        self._data: Final = MarketData(self._symbols)
+        self._data: Final = MarketParts([part.symbols for part in self._parts])
         self._subscribers: Final[set[_Subscriber]] = set()
-        self._connected = False
-        self._restored = False
-        self._may_resume = False
+        self._connected: Final = [False] * len(self._parts)
+        self._restored: Final = [False] * len(self._parts)
+        self._may_resume: Final = [False] * len(self._parts)
         self._stalled = False
         self._conflation: Final = Conflation()
 
     def ready(self) -> tuple[bool, str]:
-        """Tell whether the books are current."""
-        if not self._restored:
+        """Tell whether the books are current: of several engines' at least those of one."""
+        if not all(self._restored):
             return False, "no books from the engine yet"
-        if not self._connected:
+        if not any(self._connected):
             return False, "the event stream from the engine is broken"
+        if not all(self._connected):
+            return True, f"the books are current but for {', '.join(sorted(self._stale()))}"
         return True, "the books are current"
 
+    def current(self, symbol: Symbol | None) -> tuple[bool, str]:
+        """Tell whether a symbol's book is current, or how the whole market stands (None)."""
+        is_ready, detail = self.ready()
+        stands = all(self._connected) if symbol is None else self._connected[self._data.place_of(symbol)]
+        if is_ready and not stands:
+            return False, "the event stream from the engine is broken"
+        return is_ready, detail
+
+    def _stale(self) -> list[Symbol]:
+        return [one for one in self._symbols if not self._connected[self._data.place_of(one)]]
+
     async def run(self) -> None:
-        """Follow the engine and publish; returns only when cancelled."""
+        """Follow the engines and publish; returns only when cancelled."""
         self._telemetry.engine_connected(connected=False)
         self._telemetry.subscribers(0)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat())
             tasks.create_task(Leak(self._faults).run())
-            stream = follow_events(self._engine_port, self._request, self._told, host=self._engine_host)
-            async with contextlib.aclosing(stream):
-                async for message in stream:
-                    self._take(message)
+            for place in range(len(self._parts)):
+                tasks.create_task(self._follow(place))
+
+    async def _follow(self, place: int) -> None:
+        part = self._parts[place]
+        stream = follow_events(part.port, partial(self._request, place), partial(self._told, place), host=part.host)
+        async with contextlib.aclosing(stream):
+            async for message in stream:
+                self._take(place, message)
 
     def snapshot(self, symbol: Symbol) -> Snapshot | None:
         """Return a symbol's whole book; None when there is no such symbol."""
@@ -152,7 +182,8 @@ class MarketDataServer:
         phases = {}
         for symbol in self._symbols:
             snapshot = data.snapshot(symbol)
-            phases[symbol] = SymbolStanding(snapshot.phase, snapshot.halted, snapshot.paused_until)
+            halted = snapshot.halted or data.stands_with_part(symbol)
+            phases[symbol] = SymbolStanding(snapshot.phase, halted, snapshot.paused_until)
         return MarketStanding(data.market_phase, data.market_halted, Instant(data.market_paused_until), phases)
 
     async def serve(self, socket: WebSocket) -> None:
@@ -185,43 +216,39 @@ class MarketDataServer:
 
     # --- from the engine ---------------------------------------------------------------------------------------------
 
-    def _request(self) -> Subscribe:
-        resumes, self._may_resume = self._may_resume and self._restored, False
+    def _request(self, place: int) -> Subscribe:
+        resumes, self._may_resume[place] = self._may_resume[place] and self._restored[place], False
         if resumes:
-            return Subscribe(from_seq=self._data.journal_seq + 1, indications=True)
+            return Subscribe(from_seq=self._data.reached(place) + 1, indications=True)
         return Subscribe(books=True, indications=True)
 
-    def _told(self, connected: bool) -> None:  # noqa: FBT001 - a callback's one argument
-        if connected != self._connected:
-            self._log.event("engine-connected" if connected else "engine-lost")
-        self._connected = connected
-        self._telemetry.engine_connected(connected=connected)
+    def _told(self, place: int, connected: bool) -> None:  # noqa: FBT001 - a callback's last argument
+        if connected != self._connected[place]:
+            more = {"partition": place} if len(self._parts) > 1 else {}
+            self._log.event("engine-connected" if connected else "engine-lost", severity="info", **more)
+        self._connected[place] = connected
+        self._telemetry.engine_connected(connected=all(self._connected))
 
-    def _take(self, message: StreamMessage) -> None:
-        self._may_resume = True
+    def _take(self, place: int, message: StreamMessage) -> None:
+        self._may_resume[place] = True
         match message:
             case Books():
-                self._data.restore(
-                    message.seq,
-                    message.books,
-                    market_halted=message.market_halted,
-                    market_paused_until=message.market_paused_until,
-                    market_phase=message.market_phase,
-                    breaker_level=message.breaker_level,
-                )
-                self._restored = True
+                self._data.restore(place, message)
+                self._restored[place] = True
                 self._publish(self._whole())
             case Stream():
                 began_at = self._clock.now()
                 told: list[FeedMessage] = []
                 for happened in message.happened:
-                    told.extend(self._data.fold(happened))
+                    told.extend(self._data.fold(place, happened))
+                if not all(self._restored):
+                    return  # whoever subscribed was told nothing yet
                 if told:
                     self._publish(told)
                 if told and not self._faults.active(STALL):
                     self._tell(message.happened, began_at)
-            case Indications() if self._restored:
-                if indicated := self._data.indicate(message.found, message.at):
+            case Indications() if all(self._restored):
+                if indicated := self._data.indicate(place, message.found, message.at):
                     self._publish(indicated)
             case _:
                 pass
@@ -236,12 +263,13 @@ class MarketDataServer:
                 self._stalled = False
                 self._publish(self._whole())
             self._stalled = stalled
-            if not self._restored:
+            if not all(self._restored):
                 continue
             now = self._clock.now()
             self._publish([self._data.heartbeat(now)])
-            if self._connected and not stalled:
-                self._telemetry.books(now, {symbol: self._shape(symbol) for symbol in self._symbols})
+            if any(self._connected) and not stalled:
+                stale = frozenset(self._stale())
+                self._telemetry.books(now, {one: self._shape(one) for one in self._symbols if one not in stale})
 
     def _shape(self, symbol: Symbol) -> BookShape:
         top, depth = self._data.top(symbol), self._data.depth(symbol, DEPTH_LEVELS)
@@ -260,7 +288,7 @@ class MarketDataServer:
 
     def _whole(self) -> list[FeedMessage]:
         """Return all that a subscriber has to know: every book, and how the whole market stands."""
-        if not self._restored:
+        if not all(self._restored):
             return []
         return [*(self._data.snapshot(symbol) for symbol in self._symbols), self._data.status(self._clock.now())]
 
@@ -330,13 +358,13 @@ def market_data_app(server: MarketDataServer, exposition: Exposition, faults: Fa
         snapshot = server.snapshot(Symbol(symbol))
         if snapshot is None:
             return problem(404, f"symbol: no {symbol[:70]!r} here", {"Cache-Control": UNKEPT})
-        return _moving(request, snapshot)
+        return _moving(request, snapshot, Symbol(symbol))
 
     async def market(request: Request) -> Response:
         return _moving(request, server.standing())
 
-    def _moving(request: Request, value: object) -> Response:
-        is_ready, detail = server.ready()
+    def _moving(request: Request, value: object, symbol: Symbol | None = None) -> Response:
+        is_ready, detail = server.current(symbol)
         if not is_ready:
             return problem(503, detail, {"Retry-After": "1", "Cache-Control": UNKEPT})
         return cacheable(request, value, MOVING)

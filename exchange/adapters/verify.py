@@ -24,6 +24,7 @@ from exchange.adapters.log_reading import Reader, read_manifest
 from exchange.adapters.recovery import engine_before
 from exchange.engine import Engine
 from exchange.journal import Record, decode_command
+from exchange.shards import instruments_of
 from exchange.types import Instrument, Venue
 from kernel.errors import InputError, PermanentError, TapewatchError
 
@@ -51,8 +52,9 @@ def verify(
 ) -> Verification:
     """Replay a journal up to and including record `until` (None: to its end). Changes nothing.
 
-    One whose directory says that it is in Kafka is read there. A journal that was compacted is replayed from the oldest
-    snapshot beside it (`../snapshots`). `progress` is told the sequence number now and then.
+    One whose directory says that it is in Kafka is read there, by those of the instruments that its partition has. A
+    journal that was compacted is replayed from the oldest snapshot beside it (`../snapshots`). `progress` is told the
+    sequence number now and then.
 
     Raises:
         PermanentError: the journal is damaged, of another version, not there, or ends before `until`.
@@ -62,7 +64,8 @@ def verify(
         raise InputError(str(journal), "there is no journal here", right="name the directory of one")
     place = noted(journal)
     if place is not None:
-        return verify_topic(place, instruments, until, venue, progress)
+        mine = instruments if place.partitions == 1 else instruments_of(instruments, place.partition, place.partitions)
+        return verify_topic(place, mine, until, venue, progress)
     _refuse_before_the_first(until)
     with reading(journal):  # from the first look on: nothing may go between choosing a snapshot and reading on from it
         manifest = read_manifest(journal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -32,6 +33,14 @@ class StateHash(msgspec.Struct, frozen=True):
     state_hash: str
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    seq: int
+
+
+def _of(engine: str) -> str:
+    return f"?engine={quote(engine)}" if engine else ""
+
+
 class ExchangeAdmin(HttpClient):
     """Client of the engine's administration interface. Every write is idempotent by its key."""
 
@@ -47,22 +56,25 @@ class ExchangeAdmin(HttpClient):
         """
         return msgspec.json.decode(await self._call("GET", "/v1/status"), type=EngineStatus)
 
-    async def state_hash(self) -> StateHash:
-        """Return the engine's state digest at one consistent point."""
-        return msgspec.json.decode(await self._call("GET", "/v1/hash"), type=StateHash)
+    async def state_hash(self, engine: str = "") -> StateHash:
+        """Return the engine's state digest at one consistent point; of several the one that is named."""
+        return msgspec.json.decode(await self._call("GET", "/v1/hash" + _of(engine)), type=StateHash)
 
     async def halt(self, key: str, symbol: str | None, reason: str) -> None:
         """Stop trading in `symbol`, or everywhere; returns when the halt is durable."""
         await self._call("POST", "/admin/halt", {"key": key, "symbol": symbol, "reason": reason})
 
-    async def resume(self, key: str, symbol: str | None) -> None:
-        """Let trading go on in `symbol`, or lift the market-wide halt; returns when it is durable."""
-        await self._call("POST", "/admin/resume", {"key": key, "symbol": symbol})
+    async def resume(self, key: str, symbol: str | None, engine: str = "") -> None:
+        """Let trading go on in `symbol`, or lift the market-wide halt; returns when it is durable.
+
+        Of several engines the halt of the one that is named, or of all.
+        """
+        await self._call("POST", "/admin/resume" + _of(engine), {"key": key, "symbol": symbol})
 
     async def snapshot(self, key: str) -> int:
         """Let the engine keep a snapshot now; return the journal number it stands at."""
         answer = await self._call("POST", "/admin/snapshot", {"key": key})
-        return msgspec.json.decode(answer, type=dict[str, int])["seq"]
+        return msgspec.json.decode(answer, type=_Kept).seq
 
     async def _call(self, method: str, path: str, body: object = None) -> bytes:
         try:

@@ -5,6 +5,7 @@ import pytest
 
 from control import bindings
 from control.bindings import ATTEMPTS, LivePlant, Verification
+from exchange.adapters.journal_place import part_directory
 from kernel.errors import PermanentError, TemporaryError
 from kernel.time import Instant
 from runbooks.adapters.exchange_admin import ExchangeAdmin, StateHash
@@ -34,8 +35,10 @@ class Levers(ExchangeAdmin):
     def __init__(self, *troubles):
         self.calls, self.troubles = [], list(troubles)
         self.live = StateHash(42, "a" * 64)
+        self.asked = []
 
-    async def state_hash(self):
+    async def state_hash(self, engine=""):
+        self.asked.append(engine)
         return self.live
 
     async def _call(self, method, path, body=None):
@@ -187,6 +190,32 @@ def test_only_an_equal_replay_verifies(bench, monkeypatch, replayed, ok):
     answer = bench.do(VerifyReplay("engine"))
     assert answer.ok is ok
     assert ok or "the market must not reopen" in answer.error
+
+
+@pytest.mark.parametrize(
+    ("replica", "meant"), [("engine-2", ["engine-2"]), ("", ["engine-1", "engine-2"]), ("engine-3", [])]
+)
+def test_of_several_engines_the_named_ones_journal_is_held_against_what_it_says(
+    bench, monkeypatch, tmp_path, replica, meant
+):
+    replayed = []
+
+    async def replay(journal, instruments, until):
+        replayed.append(journal)
+        return Verification(until, "a" * 64)
+
+    monkeypatch.setattr(bindings, "replay", replay)
+    for place in (0, 1):
+        part_directory(tmp_path, place).mkdir()
+    answer = bench.do(VerifyReplay("engine", replica))
+    assert (replayed, bench.levers.asked) == ([tmp_path / name for name in meant], meant)
+    assert answer.ok is bool(meant)
+    assert meant or answer.error == "there is no engine engine-3; there are engine-1, engine-2"
+
+
+def test_of_several_engines_one_may_be_reopened_alone(bench):
+    assert bench.do(ResumeMarket("engine-2")).ok
+    assert bench.levers.calls == [("/admin/resume?engine=engine-2", {"key": "k", "symbol": None})]
 
 
 async def test_a_journal_that_cannot_be_replayed_is_a_sentence_not_a_traceback(tmp_path):

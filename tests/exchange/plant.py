@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -72,11 +72,12 @@ async def engine(
     topic: EventTopic | None = None,
     retention: Retention | None = None,
     snapshot_every: int = SNAPSHOT_EVERY,
+    instruments: Sequence[Instrument] = INSTRUMENTS,
 ) -> AsyncIterator[Running]:
     telemetry, log = RecordingEngine(), RecordingLog()
     faults = Faults(ENGINE_FAULTS, allowed=True)
     parts = EngineParts(
-        paths(root), INSTRUMENTS, SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue,
+        paths(root), tuple(instruments), SystemClock(), telemetry, log, faults, disk, tracer=tracer, venue=venue,
         calendar=calendar, open_journal=open_journal, topic=topic,
         retention=retention or AS_USUAL, snapshot_every=snapshot_every,
     )  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from exchange.accounting import LoadLine, account, replayed
+from exchange.accounting import LoadLine, Replayed, account, replayed, together
 from exchange.answers import OrderAnswer, Status
-from exchange.commands import Sequenced
+from exchange.commands import MassCancel, ParticipantCommand, Sequenced
 from exchange.engine import Engine
 from exchange.ports import ClientOutcome
+from exchange.shards import whole_id
 from exchange.types import AccountId, ClientId
 from kernel.time import Instant
 from tests.exchange.plant import INSTRUMENTS, order
@@ -61,3 +62,27 @@ def test_a_request_carried_out_twice_is_found():
     twice = msgspec.structs.replace(JOURNAL, repeated={("ann", "a"): 2})
     found = account([line("a", ClientOutcome.ACKNOWLEDGED)], twice)
     assert found.duplicated == 1
+
+
+def test_several_journals_are_one_account_and_ids_are_whole():
+    parts = [
+        replayed(Engine(INSTRUMENTS), [Sequenced(1, Instant(1), order(name))], partition)
+        for partition, name in enumerate(("a", "b"))
+    ]
+    both = together(parts)
+    assert [both.answers["ann", name].order_id for name in ("a", "b")] == [1, whole_id(1, 1)]
+    told = [line(name, ClientOutcome.ACKNOWLEDGED, both.answers["ann", name]) for name in ("a", "b")]
+    assert account(told, both).clean
+    assert account(told, parts[0]).lost == 1
+
+
+def test_one_order_that_two_engines_have_is_doubled_and_a_mass_cancel_of_everything_is_not():
+    def part(partition: int, *commands: ParticipantCommand) -> Replayed:
+        items = [Sequenced(seq, Instant(seq), command) for seq, command in enumerate(commands, 1)]
+        return replayed(Engine(INSTRUMENTS), items, partition)
+
+    cancel = MassCancel(AccountId("ann"), ClientId("all"))
+    both = together([part(0, order("a"), cancel), part(1, order("a"), order("b"), cancel)])
+    assert both.repeated == {("ann", "a"): 1}
+    assert both.answers["ann", "all"].orders == 3
+    assert account([line("a", ClientOutcome.UNKNOWN)], both).duplicated == 1

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
 from websockets.asyncio.client import connect
 
 from exchange.adapters.http import Faults, HttpServer, listen
-from exchange.adapters.market_data_server import FEED_FAULTS, MAX_WAITING_FRAMES, MarketDataServer, market_data_app
+from exchange.adapters.market_data_server import (
+    FEED_FAULTS,
+    MAX_WAITING_FRAMES,
+    FeedPart,
+    MarketDataServer,
+    market_data_app,
+)
 from exchange.adapters.watchdog import Watchdog
 from exchange.market_data import FeedMessage, Follower, Heartbeat
 from exchange.ports import Alarm
 from exchange.recording import RecordingAlarms, RecordingExposition, RecordingFeed, RecordingLog, RecordingWatchdog
 from exchange.types import Side
 from kernel.adapters.clock import SystemClock
-from tests.exchange.plant import AAA, BBB, client_of, engine, eventually, order
+from tests.exchange.plant import AAA, BBB, INSTRUMENTS, client_of, engine, eventually, order
 
 
 class Feed:
@@ -25,11 +32,12 @@ class Feed:
 
 
 @asynccontextmanager
-async def feed(engine_port: int):
+async def feed(engine_port: int, parts: Sequence[FeedPart] = ()):
     telemetry, faults = RecordingFeed(), Faults(FEED_FAULTS, allowed=True)
     server = MarketDataServer(
-        [AAA, BBB], engine_port, clock=SystemClock(), telemetry=telemetry, log=RecordingLog(), faults=faults
-    )
+        [AAA, BBB], engine_port, clock=SystemClock(), telemetry=telemetry, log=RecordingLog(), faults=faults,
+        parts=parts,
+    )  # fmt: skip
     http = HttpServer(market_data_app(server, RecordingExposition(), faults, "secret"), listen(0), sockets=True)
     await http.start()
     task = asyncio.create_task(server.run())
@@ -78,6 +86,25 @@ async def test_a_follower_of_the_feed_has_the_engines_book_also_after_an_engine_
                         for message in msgspec.json.decode(await socket.recv(), type=list[FeedMessage]):
                             assert follower.take(message) == ()
                 assert book.asks.depth() == ((1001, 4),)
+
+
+async def test_of_two_engines_one_may_go_and_come_back_and_the_others_book_is_current_all_the_while(tmp_path):
+    first, second = ([one] for one in INSTRUMENTS)
+    async with engine(tmp_path / "1", instruments=first) as one, engine(tmp_path / "2", instruments=second) as two:
+        port, parts = two.port, [FeedPart((AAA,), one.port), FeedPart((BBB,), two.port)]
+        async with feed(0, parts) as market, watchdog(market.port) as (watched, alarms), client_of(one.port) as client:
+            await two.stop()
+            await eventually(lambda: not market.server.current(BBB)[0])
+            assert market.server.ready() == (True, "the books are current but for BBB")
+            assert not market.server.current(None)[0], "of the whole market not all is known"
+            await client.submit(order("a", quantity=7), 5)
+            await eventually(lambda: market.server.snapshot(AAA).bids == ((1000, 7),))
+            assert market.server.current(AAA)[0]
+            async with engine(tmp_path / "2", instruments=second, port=port):
+                await eventually(lambda: market.server.current(None)[0])
+                assert market.server.ready() == (True, "the books are current")
+            assert watched.messages
+            assert not alarms.posts
 
 
 async def test_a_lost_delta_is_called_out_in_milliseconds_and_the_book_is_fetched_anew(tmp_path):

@@ -58,7 +58,7 @@ class Market:
     async def halt(self, key, symbol, reason):
         self.done.append(("halt", symbol))
 
-    async def resume(self, key, symbol):
+    async def resume(self, key, symbol, engine=""):
         self.done.append(("resume", symbol))
 
     async def snapshot(self, key):
@@ -69,7 +69,7 @@ class Market:
 class Floor(LivePlant):
     """The real bindings, but for the replay: no exchange runs here."""
 
-    async def _verify(self):
+    async def _verify(self, replica):
         return {}, {"state_hash": "equal"}
 
 

@@ -254,7 +254,7 @@ class _Plant(LivePlant):
         self._world.began_at[key] = self._world.clock.now()
         return await super()._act(action, key)
 
-    async def _verify(self) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    async def _verify(self, replica: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
         await asyncio.sleep(0.2)
         return {"engine_state_hash": "equal"}, {"state_hash": "equal"}
 

@@ -164,7 +164,7 @@ class _Levers(ExchangeAdmin):
         del reason
         await self._write(key, symbol, halted=True)
 
-    async def resume(self, key: str, symbol: str | None) -> None:
+    async def resume(self, key: str, symbol: str | None, engine: str = "") -> None:
         await self._write(key, symbol, halted=False)
 
     async def _write(self, key: str, symbol: str | None, *, halted: bool) -> None:
