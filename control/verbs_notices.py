@@ -15,9 +15,7 @@ from control.fault import Plant
 from control.faults import connect
 from control.letter_desk import ASKED
 from control.terminal import AsJson, State, err, estate_of, guarded, out
-from exchange.adapters.notice_server import SHOWN_MAX, NoticesStatus
-from exchange.adapters.notice_store import Kept
-from exchange.notices import Notice
+from exchange.notices import SHOWN_MAX, Kept, Notice, NoticesStatus
 from kernel.errors import InputError, TemporaryError
 from kernel.time import to_rfc3339
 

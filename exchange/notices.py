@@ -43,6 +43,8 @@ ORDERS_LISTED: Final = 50
 """So many orders a notice names; `count` tells of all."""
 BODY_MAX: Final = 2000
 """Characters of a notice as it is kept."""
+SHOWN_MAX: Final = 1_000
+"""Notices in one answer."""
 _UNASKED: Final = frozenset({CancelReason.MASS_CANCEL, CancelReason.KILL_SWITCH})
 """Of the other reasons the order's own answer tells."""
 _WORD_MAX: Final = 128
@@ -107,6 +109,26 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.symbol:
             return f"notice.symbol.{word(self.symbol)}.{self.kind}"
         return f"notice.market.{self.kind}"
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A notice that was told, and its place among all that were."""
+
+    number: int
+    notice: Notice
+
+
+class NoticesStatus(msgspec.Struct, frozen=True):
+    """What `/v1/notices` of settlement answers."""
+
+    notices: list[Kept]
+    waiting: int
+    """Notices that were read and that the broker has not confirmed."""
+    oldest_s: float
+    source: bool
+    """Whether events come."""
+    keeper: bool
+    """Whether what is published is kept: a notice that waits in the queue is not among those shown."""
 
 
 class NoticeTelemetry(Protocol):

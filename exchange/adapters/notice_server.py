@@ -14,18 +14,25 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from exchange.adapters.http import guarded, json_response, problem
-from exchange.adapters.notice_store import Kept, NoticeStore
+from exchange.adapters.notice_store import NoticeStore
 from exchange.adapters.saga_part import Inbox, readable
 from exchange.adapters.settlement_source import EventSource
 from exchange.events import Happened
 from exchange.messaging import Delivery, Publisher
-from exchange.notices import NoticeTelemetry, last_trade, notices_of, read_notice, telling
+from exchange.notices import (
+    SHOWN_MAX,
+    NoticesStatus,
+    NoticeTelemetry,
+    last_trade,
+    notices_of,
+    read_notice,
+    telling,
+)
 from exchange.order_trace import caused
 from exchange.ports import Log
 from kernel.errors import TapewatchError, TemporaryError
@@ -38,8 +45,6 @@ TOGETHER_S: Final = 0.2
 PATIENCE_S: Final = 10.0
 """So long a stretch is tried by itself. Then its source hears of it, which would say so each time."""
 RETRY_S: Final = 0.25
-SHOWN_MAX: Final = 1_000
-"""Notices in one answer."""
 _WATCH_S: Final = 1.0
 _T = TypeVar("_T")
 Call: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -64,19 +69,6 @@ class NoticeParts(NamedTuple):
     clock: Clock
     traced: float = 0.0
     """Share of the orders whose traces are kept."""
-
-
-class NoticesStatus(msgspec.Struct, frozen=True):
-    """What `/v1/notices` answers."""
-
-    notices: list[Kept]
-    waiting: int
-    """Notices that were read and that the broker has not confirmed."""
-    oldest_s: float
-    source: bool
-    """Whether events come."""
-    keeper: bool
-    """Whether what is published is kept: a notice that waits in the queue is not among those shown."""
 
 
 class NoticePublisher:
@@ -202,9 +194,19 @@ class NoticeServer:
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         notices, poison = readable(deliveries, read_notice)
-        if notices:
-            new = await self._call(lambda: self._parts.store.keep(notices))
-            self._parts.telemetry.kept(new, len(notices) - new)
+        # Given back they would come again a bounded number of times: a database that is away is waited for instead.
+        away = False
+        while notices:
+            try:
+                new = await self._call(lambda: self._parts.store.keep(notices))
+            except TemporaryError as error:
+                if not away:
+                    self._parts.log.event("notices-not-kept", severity="error", why=str(error))
+                away = True
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._parts.telemetry.kept(new, len(notices) - new)
+                break
         if poison is not None:
             raise poison
 

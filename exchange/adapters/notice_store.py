@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from exchange.adapters.ledger_tables import LEDGER, NOTICE_PLACES, NOTICES
 from exchange.adapters.saga_database import SagaDatabase, add_rows, parts_of
-from exchange.notices import Notice, kept_body
+from exchange.notices import Kept, Notice, kept_body
 
 KEPT_MAX: Final = 100_000
 """Notices that are kept; of more the oldest go."""
@@ -19,13 +19,6 @@ _LOOK_EVERY: Final = 1_000
 """After so many more it is looked whether some have to go."""
 _BEGUN: Final = -1
 _decode: Final = msgspec.json.Decoder(Notice).decode
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """A notice that was told, and its place among all that were."""
-
-    number: int
-    notice: Notice
 
 
 class NoticeStore:
