@@ -136,7 +136,12 @@ async def test_a_reader_of_its_own_queue_gets_what_it_bound_for_and_takes_nothin
         channel = await connection.channel()
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(TOPOLOGY.exchange, "notice.account.ann.#")
-        tag = await queue.consume(lambda letter: _took(got, letter))
+
+        async def take(letter: Any) -> None:
+            got.append(letter.message_id)
+            await letter.ack()
+
+        tag = await queue.consume(take)
         async with plant.process():
             await until(lambda: plant.telemetry.new == len(plant.owed))
             mine = [one.id for item in plant.happened for one in notices_of(0, item) if one.account == "ann"]
@@ -144,11 +149,6 @@ async def test_a_reader_of_its_own_queue_gets_what_it_bound_for_and_takes_nothin
         await queue.cancel(tag)
     assert got == [f"notice.{name}" for name in mine]
     assert plant.kept() == plant.owed
-
-
-async def _took(got: list[str], letter: Any) -> None:
-    got.append(letter.message_id)
-    await letter.ack()
 
 
 async def test_nothing_is_told_as_settled_before_the_ledger_has_it(side):
