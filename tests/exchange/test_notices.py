@@ -143,8 +143,8 @@ def test_a_cancelled_settlement_is_told_to_both_parties_under_the_same_ids_each_
 
 def test_the_last_command_that_traded_is_found():
     trade = Traded(3, "AAA", 1, 10, 2, 1, 2, Side.BUY, "ann", "bob", 0)
-    assert last_trade([Happened(1, Instant(1), ()), Happened(2, Instant(1), (trade,)), Happened(3, Instant(1), ())]) == 2
-    assert last_trade([Happened(1, Instant(1), ())]) == 0
+    quiet, traded, after = (Happened(seq, Instant(1), (trade,) if seq == 2 else ()) for seq in (1, 2, 3))
+    assert (last_trade([quiet, traded, after]), last_trade([quiet])) == (2, 0)
 
 
 def test_a_notice_reads_as_it_was_told_and_its_body_is_the_one_that_others_know():
