@@ -7,14 +7,13 @@ from typing import Final
 from monitor.adapters.boards.model import BAD, GOOD, ONE, ZERO, Board, Row, above, ask, below, graph, of_kind, stat
 
 _LIVE: Final = '$,queue!~".+[.]dead"'
-_NOTICES: Final = '{job="settlement"}'
 _DEAD: Final = '$,queue=~".+[.]dead"'
 
 RABBITMQ: Final = Board(
     name="rabbitmq",
     title="RabbitMQ",
     about="The broker between the services of settlement: whether it answers, what waits, who reads, what is dead.",
-    jobs=("rabbitmq", "rabbitmq-server"),
+    jobs=("rabbitmq", "rabbitmq-server", "settlement"),
     rows=(
         Row("State", (
             stat("Broker", "By its own protocol. Red: its runbook starts it again on its data.", "short",
@@ -61,17 +60,17 @@ RABBITMQ: Final = Board(
         )),
         Row("Notices", (
             graph("Published", "A second, by kind. None while the market trades: participants are not told.", "ops",
-                  ask(f"sum by (kind) (rate(exchange_notices_published_total{_NOTICES}[$r])) > 0", "{{kind}}")),
+                  ask("sum by (kind) (rate(exchange_notices_published_total{$}[$r]))", "{{kind}}")),
             graph("Not published", "Read from the events, not confirmed by the broker. A ramp: it takes nothing, or "
-                  "the ledger is behind.", "short", ask(f"sum(exchange_notices_unpublished{_NOTICES})", "waiting")),
+                  "the ledger is behind.", "short", ask("sum(exchange_notices_unpublished{$})", "waiting")),
             graph("Oldest that waits", "Since its event. Beyond 30 s NoticesUnpublished tells people.", "s",
-                  ask(f"max(exchange_notices_oldest_seconds{_NOTICES})", "oldest"), steps=above(10, 30)),
+                  ask("max(exchange_notices_oldest_seconds{$})", "oldest"), steps=above(10, 30)),
             graph("Kept", "A second: for the first time, and again. Again and again: a publisher does not get ahead.",
-                  "ops", ask(f"sum(rate(exchange_notices_kept_total{_NOTICES}[$r]))", "kept"),
-                  ask(f"sum(rate(exchange_notices_repeats_total{_NOTICES}[$r]))", "again"), width=12),
+                  "ops", ask("sum(rate(exchange_notices_kept_total{$}[$r]))", "kept"),
+                  ask("sum(rate(exchange_notices_repeats_total{$}[$r]))", "again"), width=12),
             of_kind("state-timeline", "Connected", "Red: no events come, or nobody reads the queue of notices.",
-                    "short", ask(f"min(exchange_notices_source_connected{_NOTICES})", "events"),
-                    ask(f"min(exchange_notices_keeper_connected{_NOTICES})", "queue"), steps=ONE,
+                    "short", ask("min(exchange_notices_source_connected{$})", "events"),
+                    ask("min(exchange_notices_keeper_connected{$})", "queue"), steps=ONE,
                     words=(("1", "stands", GOOD), ("0", "away", BAD)), width=12),
         )),
     ),
