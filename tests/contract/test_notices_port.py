@@ -83,11 +83,11 @@ async def test_every_notice_is_published_and_kept_once_in_its_order(side):
 
 
 async def test_whoever_dies_wherever_between_event_and_place_no_notice_is_lost_and_each_is_there_once(side):
-    plant, points = side.plant(60), Points()
+    plant, points = side.plant(40), Points()
     async with plant.process(points):
         await until(lambda: plant.telemetry.new == len(plant.owed))
-        await until(lambda: points.met.count("after the place is noted") == 3)
-    assert len(points.met) >= 15
+        await until(lambda: points.met.count("after the place is noted") == 2)
+    assert len(points.met) >= 10
     # Each death costs a real broker seconds: there, the first of each kind.
     every = range(len(points.met)) if side.link is None else [points.met.index(name) for name in set(points.met)]
     for deadly in every:
