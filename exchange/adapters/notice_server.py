@@ -45,6 +45,9 @@ TOGETHER_S: Final = 0.2
 PATIENCE_S: Final = 10.0
 """So long a stretch is tried by itself. Then its source hears of it, which would say so each time."""
 RETRY_S: Final = 0.25
+LEDGER_S: Final = 2.0
+"""So long is the ledger waited for without a word: it reads the same events at the same time."""
+_LOOK_S: Final = 0.05
 _WATCH_S: Final = 1.0
 _T = TypeVar("_T")
 Call: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -132,14 +135,19 @@ class NoticePublisher:
 
     async def _tell(self, partition: int, happened: Sequence[Happened]) -> None:
         told = [(notice, item) for item in happened for notice in notices_of(partition, item)]
-        traded = last_trade(happened)
-        if traded and (settled := await self._parts.settled(partition)) < traded:
-            raise TemporaryError(f"the ledger is at {settled} of part {partition}, and {traded} traded")
+        await self._until_settled(partition, last_trade(happened))
         traced = self._parts.traced
         await self._parts.publisher.publish([telling(notice, caused(item, traced)) for notice, item in told])
         if told or self.keeps_place:
             await self._call(lambda: self._parts.store.reach(partition, happened[-1].seq))
         self._parts.telemetry.published(notice.kind for notice, _ in told)
+
+    async def _until_settled(self, partition: int, traded: int) -> None:
+        until = time.monotonic() + LEDGER_S
+        while traded and (settled := await self._parts.settled(partition)) < traded:
+            if time.monotonic() > until:
+                raise TemporaryError(f"the ledger is at {settled} of part {partition}, and {traded} traded")
+            await asyncio.sleep(_LOOK_S)
 
 
 class NoticeServer:

@@ -52,6 +52,7 @@ class Side:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notice_server, "TOGETHER_S", 0.0)
     monkeypatch.setattr(notice_server, "RETRY_S", 0.01)
+    monkeypatch.setattr(notice_server, "LEDGER_S", 0.05)
 
 
 @pytest.fixture(params=BOTH)
