@@ -83,6 +83,8 @@ class NoticePublisher:
         self._call: Final = call
         self._waiting: Final[dict[int, deque[tuple[int, Instant, int]]]] = {}
         """Of each part the commands that were read and are not told: number, time, notices."""
+        self._confirmed: Final[dict[int, int]] = {}
+        """Of each part the last number whose notices the broker has: they are not told again for a place not noted."""
         self._stands = True
         """Whether the last try came through."""
         self.keeps_place = False
@@ -92,6 +94,7 @@ class NoticePublisher:
         """See `Effect`."""
         seq = await self._call(lambda: self._parts.store.place(partition))
         self._waiting[partition] = deque()  # read before and not told comes again
+        self._confirmed[partition] = seq
         return int(seq)
 
     def read(self, partition: int, happened: Sequence[Happened]) -> None:
@@ -136,11 +139,14 @@ class NoticePublisher:
     async def _tell(self, partition: int, happened: Sequence[Happened]) -> None:
         told = [(notice, item) for item in happened for notice in notices_of(partition, item)]
         await self._until_settled(partition, last_trade(happened))
+        confirmed = self._confirmed.get(partition, 0)
+        new = [(notice, item) for notice, item in told if item.seq > confirmed]
         traced = self._parts.traced
-        await self._parts.publisher.publish([telling(notice, caused(item, traced)) for notice, item in told])
+        await self._parts.publisher.publish([telling(notice, caused(item, traced)) for notice, item in new])
+        self._parts.telemetry.published(notice.kind for notice, _ in new)
+        self._confirmed[partition] = max(confirmed, happened[-1].seq)
         if told or self.keeps_place:
             await self._call(lambda: self._parts.store.reach(partition, happened[-1].seq))
-        self._parts.telemetry.published(notice.kind for notice, _ in told)
 
     async def _until_settled(self, partition: int, traded: int) -> None:
         until = time.monotonic() + LEDGER_S

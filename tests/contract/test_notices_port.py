@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from exchange.adapters import notice_server, rabbit_link
 from exchange.adapters.memory_broker import MemoryBroker
+from exchange.adapters.notice_store import NoticeStore
 from exchange.adapters.rabbit import RabbitConsumer, RabbitPublisher, dead_letters
 from exchange.adapters.rabbit_topology import TOPOLOGY
 from exchange.messaging import DeadLetter, Outgoing
-from exchange.notices import QUEUE, NoticeKind, notices_of, telling
+from exchange.notices import QUEUE, Notice, NoticeKind, notices_of, telling
+from kernel.errors import TemporaryError
 from tests.exchange.notice_plant import NoticePlant, died
 from tests.exchange.saga_plant import Points
 from tests.exchange.test_settlement import happenings
@@ -179,3 +181,39 @@ async def test_a_broker_that_goes_away_in_the_middle_is_waited_for_and_told_of_o
     assert plant.kept() == plant.owed
     names = plant.log.names()
     assert (names.count("notices-wait"), names.count("notices-go-on")) == (1, 1)
+
+
+async def test_a_database_that_is_away_after_the_broker_confirmed_tells_nobody_twice(tmp_path, monkeypatch):
+    side = Side(tmp_path / "notices.sqlite")
+    plant, real, failures = side.plant(60), NoticeStore.reach, 0
+
+    def reach(self: NoticeStore, part: int, seq: int) -> None:
+        nonlocal failures
+        if failures < 20:
+            failures += 1
+            raise TemporaryError("the database is away")
+        real(self, part, seq)
+
+    monkeypatch.setattr(NoticeStore, "reach", reach)
+    async with plant.process():
+        await until(lambda: plant.telemetry.new == len(plant.owed))
+    assert (failures, plant.publisher.confirmed) == (20, len(plant.owed))
+
+
+async def test_what_cannot_be_kept_now_waits_in_the_hand_and_is_no_dead_letter(tmp_path, monkeypatch):
+    side = Side(tmp_path / "notices.sqlite")
+    plant, real, failures = side.plant(60), NoticeStore.keep, 0
+
+    def keep(self: NoticeStore, notices: Sequence[Notice]) -> int:
+        nonlocal failures
+        if failures < 60:
+            failures += 1
+            raise TemporaryError("the database is away")
+        return int(real(self, notices))
+
+    monkeypatch.setattr(NoticeStore, "keep", keep)
+    async with plant.process():
+        await until(lambda: plant.telemetry.new == len(plant.owed))
+    assert plant.kept() == plant.owed
+    assert await side.dead() == []
+    assert plant.log.names().count("notices-not-kept") == 1

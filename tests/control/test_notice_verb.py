@@ -54,7 +54,7 @@ class Client:
         async def send(message: Any) -> None:
             told.append(message)
 
-        asyncio.run(self.app(scope, receive, send))  # type: ignore[arg-type]
+        asyncio.run(self.app(scope, receive, send))
         return told[0]["status"], json.loads(told[1]["body"])
 
 

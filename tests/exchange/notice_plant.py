@@ -112,7 +112,7 @@ class NoticePlant:
     """Everything that outlives a process, and processes begun on it."""
 
     def __init__(
-        self, place: Path | str, happened: Sequence[Happened], publisher: Publisher, inbox: Callable[[], Inbox]
+        self, place: Path | str, happened: Sequence[Happened], publisher: Any, inbox: Callable[[], Inbox]
     ) -> None:
         self.place, self.happened, self.publisher, self.inbox = place, happened, publisher, inbox
         self.settled_to = happened[-1].seq if happened else 0

@@ -23,10 +23,12 @@ from exchange.notices import (
     word,
 )
 from exchange.saga import Instruction
-from exchange.types import CancelReason, HaltReason, Side, TradingPhase
+from exchange.types import CancelReason, HaltReason, Side, Symbol, TradingPhase
 from kernel.time import Instant
-from tests.exchange.plant import INSTRUMENTS, order
+from tests.exchange.plant import AAA, INSTRUMENTS, order
 from tests.exchange.test_settlement import happenings, trades_of
+
+A_B = Symbol("A.B")
 
 
 def delivered(body: bytes, key: str = "notice.market.halted") -> Delivery:
@@ -102,9 +104,13 @@ def test_orders_that_expired_are_told_by_account():
     ("event", "key", "more"),
     [
         (Halted(None, 0, HaltReason.OPERATOR), "notice.market.halted", {"reason": "operator"}),
-        (Halted("A.B", 3, HaltReason.RUNBOOK), "notice.symbol.A%2EB.halted", {"reason": "runbook", "symbol": "A.B"}),
+        (
+            Halted(Symbol("A.B"), 3, HaltReason.RUNBOOK),
+            "notice.symbol.A%2EB.halted",
+            {"reason": "runbook", "symbol": "A.B"},
+        ),
         (PhaseChanged(None, 0, TradingPhase.CLOSED), "notice.market.phase", {"phase": "closed"}),
-        (Paused("AAA", 1, Instant(9)), "notice.symbol.AAA.paused", {"symbol": "AAA", "until": 9}),
+        (Paused(AAA, 1, Instant(9)), "notice.symbol.AAA.paused", {"symbol": "AAA", "until": 9}),
         (SessionOpened(), "notice.market.session.opened", {"phase": "continuous"}),
     ],
 )
