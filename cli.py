@@ -29,6 +29,7 @@ from control import (
     verbs_letters,
     verbs_logs,
     verbs_market,
+    verbs_notices,
     verbs_page,
     verbs_region,
     verbs_review,
@@ -91,6 +92,9 @@ verbs_exchange.app.command("enable", epilog="Example: tapewatch exchange enable 
 verbs_exchange.app.command("bench", epilog="Example: tapewatch exchange bench --flow crash --json")(verbs_bench.bench)
 verbs_exchange.app.add_typer(verbs_token.app, name="token")
 verbs_exchange.app.add_typer(verbs_letters.app, name="dead-letters")
+verbs_exchange.app.command("notices", epilog="Example: tapewatch exchange notices --account ann --follow")(
+    verbs_notices.notices
+)
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_db.app, name="db")
 app.add_typer(verbs_edge.app, name="edge")

@@ -55,6 +55,11 @@ class Layout:
         """SQLite: the settlement ledger."""
         return self.root / "settlement" / "ledger.sqlite"
 
+    @property
+    def notices(self) -> Path:
+        """SQLite: notices that were told, where the ledger is SQLite."""
+        return self.root / "settlement" / "notices.sqlite"
+
     def saga(self, part: str) -> Path:
         """SQLite: what one part of settlement by sagas keeps."""
         return self.root / "settlement" / f"saga-{part}.sqlite"

@@ -31,6 +31,7 @@ from monitor.catalog import Role
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
     from exchange.adapters.compaction import Retention
@@ -261,9 +262,18 @@ async def _settlement(config: RoleConfig, stop: asyncio.Event) -> int:
             faults=faults,
             tracer=tracer_of(config, exporter, stack),
         )
-        app = settlement_app(server, exporter, faults, _secret(layout, "admin"))
-        await stack.enter_async_context(_http(app, config))
+        admin, more = _secret(layout, "admin"), list["BaseRoute"]()
+        if config.rabbit is not None:
+            from control.notice_role import open_notices
+            from exchange.adapters.notice_server import notice_routes
+
+            # Before anything is settled: what is settled now is behind the notices, the first time.
+            notices = await open_notices(config, stack, server, store.seqs(), (exporter, log))
+            more = notice_routes(notices, admin)
+        await stack.enter_async_context(_http(settlement_app(server, exporter, faults, admin, more), config))
         await stack.enter_async_context(_running(server.run()))
+        if config.rabbit is not None:
+            await stack.enter_async_context(_running(notices.run()))
         await stop.wait()
     return 0
 

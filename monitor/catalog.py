@@ -16,6 +16,7 @@ from exchange import ports, types
 from exchange.bearer import TokenFault
 from exchange.calendar import PhaseName
 from exchange.commands import Command
+from exchange.notices import NoticeKind
 from exchange.saga import End, Service, Verdict
 from exchange.saga_coordinator import StuckReason
 from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
@@ -26,6 +27,7 @@ from monitor.catalog_kafka import KAFKA
 from monitor.catalog_kubernetes import KUBERNETES
 from monitor.catalog_logs import LOGS
 from monitor.catalog_model import Kind, Metric, Role
+from monitor.catalog_notices import NOTICE_METRICS
 from monitor.catalog_postgres import POSTGRES
 from monitor.catalog_process import PROCESS
 from monitor.catalog_rabbit import RABBIT, RABBIT_OWN
@@ -37,7 +39,8 @@ __all__ = [
 ]  # fmt: skip
 
 CATALOG: Final[tuple[Metric, ...]] = (
-    *EXCHANGE, *EDGE, *SAGA, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *KAFKA, *RABBIT, *PROCESS,
+    *EXCHANGE, *EDGE, *SAGA, *CONTROL, *LOGS, *ANOMALY, *KUBERNETES, *POSTGRES, *KAFKA, *RABBIT, *NOTICE_METRICS,
+    *PROCESS,
 )  # fmt: skip
 
 BY_NAME: Final = {metric.name: metric for metric in CATALOG}
@@ -77,6 +80,7 @@ LABEL_VALUES: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyTyp
         ("exchange_saga_stuck", "party"): (*_values(*Service), "unknown"),
         ("exchange_saga_stuck", "reason"): (*_values(*StuckReason), "no_end"),
         ("exchange_saga_steps_total", "verdict"): _values(*Verdict),
+        ("exchange_notices_published_total", "kind"): _values(*NoticeKind),
         ("tapewatch_market_phase", "phase"): _values(*PhaseName),
         ("tapewatch_log_records_total", "severity"): ("debug", "info", "warning", "error", "critical"),
         ("tapewatch_log_lost_total", "reason"): ("queue_full", "file_failed"),

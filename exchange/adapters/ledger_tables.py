@@ -60,6 +60,26 @@ PROGRESS: Final = sa.Table(
 )
 """How far the ledger is: a row for each partition of the event log; the only one of one engine is 0."""
 
+NOTICES: Final = sa.Table(
+    "notices",
+    META,
+    sa.Column("number", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("id", text(128), nullable=False, unique=True),
+    sa.Column("account", text(128), nullable=True),
+    sa.Column("notice", text(2000), nullable=False),
+    sa.Index("notices_account", "account", "number"),
+    sqlite_strict=True,
+)
+"""Notices as they were told, in the order in which they were kept; no account: of the market."""
+NOTICE_PLACES: Final = sa.Table(
+    "notice_places",
+    META,
+    sa.Column("part", WHOLE, primary_key=True, autoincrement=False),
+    sa.Column("seq", WHOLE, nullable=False),
+    sqlite_strict=True,
+)
+"""Up to which number the notices of each part of the exchange are told; the row of part -1 says that it was begun."""
+
 
 def _is_of_old(connection: sa.Connection) -> bool:
     """Tell whether this is an SQLite ledger from before revisions were kept."""
@@ -72,7 +92,7 @@ LEDGER: Final = Revisions(
     name="ledger",
     directory=Path(__file__).parent / "ledger_revisions",
     table="ledger_revision",
-    head="r0003",
+    head="r0004",
     first="r0001",
     adopt=_is_of_old,
 )

@@ -19,6 +19,7 @@ from exchange.adapters.saga_store import Said
 from exchange.adapters.trade_source import Stretch, TradeSource, trades_of
 from exchange.ledger import money_per_tick
 from exchange.messaging import Delivery
+from exchange.notices import cancelled, telling
 from exchange.saga import NEXT, Answer, Ask, End, Instruction, Step, Verdict
 from exchange.saga_choreography import Saying, Sayings, follows
 from exchange.saga_coordinator import Coordinator, Entry, GaveUp, Told
@@ -113,6 +114,15 @@ class _Reader(SagaPart):
             self._log.event("saga-cancelled", severity="warning", trade_id=trade_id)
         if self._tracer is not None:
             self._tracer.concluded(Concluded(trade_id, end, it.trace, begun, now))
+
+    async def _tell_cancelled(self, answers: Sequence[Answer], now: Instant) -> None:
+        """Tell both parties of each saga that ends cancelled, before its end is written: it may be twice, never not.
+
+        Raises:
+            TemporaryError: the broker is away; the answers come again.
+        """
+        ends = [one.instruction for one in answers if follows(one) is End.CANCELLED]
+        await self._publish([telling(notice, one.trace) for one in ends for notice in cancelled(one, now)])
 
     def _open(self) -> int:
         raise NotImplementedError
@@ -225,6 +235,7 @@ class SagaCoordinator(_Reader):
         for entry in entries:
             if isinstance(entry, Told) and isinstance(end := follows(entry.answer), End):
                 ended[entry.answer.instruction.trade_id] = end
+        await self._tell_cancelled([one.answer for one in entries if isinstance(one, Told)], now)
         written: Sequence[Entry] = entries
         await self._until_done(lambda: self._journal.append(written, ended, now))
         touched = []
@@ -324,6 +335,7 @@ class SagaReader(_Reader):
             if ends:
                 ways = {trade_id: end for trade_id, one in ends.items() if isinstance(end := follows(one), End)}
                 said = Said(dict.fromkeys(ends), ends)
+                await self._tell_cancelled(list(ends.values()), now)
                 await self._until_done(lambda: self._journal.said(said, ways, now))
                 for trade_id, answer in ends.items():
                     self._sayings.hear(answer)

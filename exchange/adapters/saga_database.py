@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from exchange.adapters.saga_tables import SAGA
 from kernel.adapters.database import make_engine, parse, shown, sqlite_url
+from kernel.adapters.revisions import Revisions
 from kernel.adapters.sql_errors import conflict, translated
 from kernel.errors import PermanentError
 
@@ -31,8 +32,10 @@ _Item = TypeVar("_Item")
 class SagaDatabase:
     """One user's way to the tables. Calls block on the disk or the server and come from one thread at a time."""
 
-    def __init__(self, place: Path | str, party: str, *, password: str = "") -> None:
+    def __init__(self, place: Path | str, party: str, *, password: str = "", tables: Revisions = SAGA) -> None:
         """Open it: an SQLite file (which is begun, or brought to this revision), or a database by its URL.
+
+        `tables` are what is kept there: the sagas' own, unless it is lent to others.
 
         Raises:
             InputError: the URL or the login is wrong, or the database holds something else or another revision.
@@ -52,8 +55,8 @@ class SagaDatabase:
         try:
             with translated(self.where, "be opened"), self._connection.begin():
                 if self._engine.dialect.name == "sqlite":
-                    SAGA.upgrade(self._connection)
-                SAGA.require(self._connection)
+                    tables.upgrade(self._connection)
+                tables.require(self._connection)
         except BaseException:
             self.close()
             raise

@@ -13,7 +13,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from exchange.adapters.http import Faults, common_routes, json_response, problem
@@ -126,6 +126,14 @@ class SettlementServer:
         """Return how the ledger stands."""
         return await self._call(self._status)
 
+    async def settled(self, partition: int) -> int:
+        """Return up to which number a partition's trades are in the ledger.
+
+        Raises:
+            TemporaryError: the ledger does not answer.
+        """
+        return await self._call(lambda: self._store.seq_of(partition))
+
     # --- the effect ------------------------------------------------------------------------------------------------
 
     async def reached(self, partition: int) -> int:
@@ -228,8 +236,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def settlement_app(server: SettlementServer, exposition: Exposition, faults: Faults, admin_secret: str) -> ASGIApp:
-    """Return settlement's HTTP application."""
+def settlement_app(
+    server: SettlementServer, exposition: Exposition, faults: Faults, admin_secret: str, more: Sequence[BaseRoute] = ()
+) -> ASGIApp:
+    """Return settlement's HTTP application; `more` is what else the process answers."""
 
     async def ledger(_: Request) -> Response:
         try:
@@ -242,5 +252,6 @@ def settlement_app(server: SettlementServer, exposition: Exposition, faults: Fau
             *common_routes(exposition, server.ready),
             Route("/v1/ledger", ledger, methods=["GET"]),
             *faults.routes(admin_secret),
+            *more,
         ]
     )

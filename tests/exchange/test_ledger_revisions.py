@@ -64,11 +64,11 @@ def test_up_and_down_and_up_again_keeps_every_row(engine):
         assert len(before["trades"]) == len(trades_of(happenings(300)))
         LEDGER.downgrade(connection, "r0001")
         assert (LEDGER.current(connection), rows(connection)) == ("r0001", before | {"progress": [(1, 300)]})
-        with pytest.raises(InputError, match="in revision r0001, this program reads r0003; make a copy, then"):
+        with pytest.raises(InputError, match="in revision r0001, this program reads r0004; make a copy, then"):
             LEDGER.require(connection)
     with engine.begin() as connection:
         LEDGER.upgrade(connection)
-        assert (LEDGER.current(connection), rows(connection)) == ("r0003", before)
+        assert (LEDGER.current(connection), rows(connection)) == ("r0004", before)
     with contextlib.closing(SettlementStore(engine.url.render_as_string(hide_password=False), INSTRUMENTS)) as store:
         assert store.balances() == told
     with engine.begin() as connection:
@@ -89,7 +89,7 @@ def test_a_ledger_of_several_partitions_does_not_go_back_to_where_there_was_one(
     with pytest.raises(InputError, match="holds trades of several partitions"), engine.begin() as connection:
         LEDGER.downgrade(connection, "r0002")
     with engine.begin() as connection:
-        assert (LEDGER.current(connection), rows(connection)) == ("r0003", before)
+        assert (LEDGER.current(connection), rows(connection)) == ("r0004", before)
 
 
 def test_what_the_revisions_lay_is_what_the_program_speaks_of(engine):
@@ -113,7 +113,7 @@ def test_a_revision_that_fails_leaves_the_database_as_it_was(engine, tmp_path):
     with pytest.raises(sa.exc.DBAPIError), engine.begin() as connection:
         LEDGER.downgrade(connection, "r0001")
     with engine.begin() as connection:
-        assert LEDGER.current(connection) == "r0003"
+        assert LEDGER.current(connection) == "r0004"
         assert "postings_trade" in {one["name"] for one in sa.inspect(connection).get_indexes("postings")}
 
 
@@ -129,8 +129,8 @@ def test_a_ledger_from_before_revisions_is_taken_over_with_its_money(tmp_path):
     with contextlib.closing(SettlementStore(path, INSTRUMENTS)) as store:
         assert (store.seq, store.trades(), store.balances()["bob", "$cash"]) == (4, 1, 50)
     with contextlib.closing(sqlite3.connect(path)) as database:
-        assert database.execute("SELECT version_num FROM ledger_revision").fetchall() == [("r0003",)]
-        assert database.execute("PRAGMA user_version").fetchone() == (3,)
+        assert database.execute("SELECT version_num FROM ledger_revision").fetchall() == [("r0004",)]
+        assert database.execute("PRAGMA user_version").fetchone() == (4,)
 
 
 def test_every_statement_of_the_plain_ledger_is_one_that_oracle_takes(tmp_path):

@@ -13,7 +13,7 @@ RABBITMQ: Final = Board(
     name="rabbitmq",
     title="RabbitMQ",
     about="The broker between the services of settlement: whether it answers, what waits, who reads, what is dead.",
-    jobs=("rabbitmq", "rabbitmq-server"),
+    jobs=("rabbitmq", "rabbitmq-server", "settlement"),
     rows=(
         Row("State", (
             stat("Broker", "By its own protocol. Red: its runbook starts it again on its data.", "short",
@@ -57,6 +57,21 @@ RABBITMQ: Final = Board(
                     words=(("0", "none", GOOD), ("1", "alarm", BAD)), width=12),
             graph("Answer to a connection", "How long the host's log-in takes. Rising: the broker or its machine is "
                   "busy.", "s", ask("max(rabbitmq_handshake_seconds{$})", "log-in"), width=12),
+        )),
+        Row("Notices", (
+            graph("Published", "A second, by kind. None while the market trades: participants are not told.", "ops",
+                  ask("sum by (kind) (rate(exchange_notices_published_total{$}[$r]))", "{{kind}}")),
+            graph("Not published", "Read from the events, not confirmed by the broker. A ramp: it takes nothing, or "
+                  "the ledger is behind.", "short", ask("sum(exchange_notices_unpublished{$})", "waiting")),
+            graph("Oldest that waits", "Since its event. Beyond 30 s NoticesUnpublished tells people.", "s",
+                  ask("max(exchange_notices_oldest_seconds{$})", "oldest"), steps=above(10, 30)),
+            graph("Kept", "A second: for the first time, and again. Again and again: a publisher does not get ahead.",
+                  "ops", ask("sum(rate(exchange_notices_kept_total{$}[$r]))", "kept"),
+                  ask("sum(rate(exchange_notices_repeats_total{$}[$r]))", "again"), width=12),
+            of_kind("state-timeline", "Connected", "Red: no events come, or nobody reads the queue of notices.",
+                    "short", ask("min(exchange_notices_source_connected{$})", "events"),
+                    ask("min(exchange_notices_keeper_connected{$})", "queue"), steps=ONE,
+                    words=(("1", "stands", GOOD), ("0", "away", BAD)), width=12),
         )),
     ),
 )  # fmt: skip
