@@ -22,7 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.parts.figures import verdict
-from control.servers.kafka import find, java
+from control.servers.java import java
+from control.servers.kafka import find
 from control.servers.kafka_cluster import Cluster
 from control.settings import load_settings
 from exchange.adapters.kafka_log import KafkaLog
@@ -88,7 +89,7 @@ def tool(cluster: Cluster, home: Path, size: int, *more: str) -> float:
     """Return what Kafka's own `kafka-producer-perf-test` says of itself."""
     place = topic(cluster)
     argv = [
-        java(), "-cp", f"{home / 'libs'}/*", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+        java("Kafka"), "-cp", f"{home / 'libs'}/*", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
         "org.apache.kafka.tools.ProducerPerformance", "--bootstrap-server", cluster.bootstrap, "--topic",
         place.commands, "--num-records", str(RECORDS + WARM_UP), "--warmup-records", str(WARM_UP), "--record-size",
         str(size), "--throughput", "-1", "--command-property", "acks=all", "enable.idempotence=true",
