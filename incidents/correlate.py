@@ -5,6 +5,8 @@ Rules, the first that fits decides:
     2. A matter of its own (a kill-switch-class alert of one symbol, a piece of information with a runbook) only ever
        belongs to the incident of its own key: one incident per alert name and symbol, so that each symbol is halted,
        proven and handed over on its own.
+    2a. Departures that detectors find alone are a matter of their own for each service, unless they began in many
+       services within `together_ns`: that is one cause, and one incident. What another alert tells never joins it.
     3. An alert of the service which an incident is about joins it; a worse one becomes its cause.
     4. An alert of a service that depends on the incident's service joins as a symptom, while the cause fires or within
        `symptom_ns` of its end.
@@ -36,8 +38,11 @@ from incidents.timeline import Draft, EntryKind
 from kernel.graph import Graph, upstream
 from kernel.time import MINUTE, Duration, Instant
 from monitor.service_graph import DEPENDS_ON
+from runbooks.model import OF_DETECTORS
 
 PER_SYMBOL: Final = frozenset({"SequenceGap", "BookCrossed"})
+MANY_SERVICES: Final = 3
+"""Departures of so many services at once have one cause: two may well be two troubles."""
 
 
 class Windows(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +51,8 @@ class Windows(msgspec.Struct, frozen=True, kw_only=True):
     reopen_ns: Duration = Duration(10 * MINUTE)
     symptom_ns: Duration = Duration(2 * MINUTE)
     cause_ns: Duration = Duration(5 * MINUTE)
+    together_ns: Duration = MINUTE
+    """Departures that began so close to each other began together."""
 
 
 DEFAULT: Final = Windows()
@@ -184,6 +191,8 @@ def _place(
 ) -> Decision:
     """Decide where an alert that no incident holds belongs."""
     key = key_of(signal)
+    if signal.name in OF_DETECTORS:
+        return _place_departure(signal, incidents, windows)
     if stands_alone(key):
         own = next((one for one in incidents if one.key == key), None)
         return Joins(own.id, Part.SYMPTOM, "the same matter") if own else Opens(key)
@@ -202,6 +211,40 @@ def _place(
         why = f"{lower[0].service} depends on {signal.service}"
         return Joins(lower[0].id, Part.CAUSE, why, tuple(one.id for one in lower[1:]))
     return Opens(key)
+
+
+def _place_departure(signal: AlertSignal, incidents: Sequence[Incident], windows: Windows) -> Decision:
+    """Decide where a departure belongs: with its service's, with those of many others that began with it, or alone."""
+    key = key_of(signal)
+    held = {one.id: departing for one in incidents if (departing := _departures(one))}
+    for one in incidents:
+        own = [alert for alert in held.get(one.id, ()) if alert.labels.get("service") == signal.service]
+        # Where many departed, what is over for this service says nothing of what comes later.
+        if one.key == key or any(alert.firing or _near(alert, signal, windows) for alert in own):
+            return Joins(one.id, Part.SYMPTOM, "the same matter")
+    together = {
+        one: services
+        for one, departing in held.items()
+        if (services := {str(alert.labels.get("service")) for alert in departing if _near(alert, signal, windows)})
+    }
+    services = {signal.service}.union(*together.values())
+    if len(services) < MANY_SERVICES:
+        return Opens(key)
+    first, *others = together
+    why = f"departures of {len(services)} services began together: {', '.join(sorted(services))}"
+    return Joins(first, Part.SYMPTOM, why, tuple(others))
+
+
+def _departures(incident: Incident) -> list[AlertFact]:
+    """Return the departures of an incident that is about nothing else."""
+    if incident.key.partition("/")[0] not in OF_DETECTORS:
+        return []
+    return [alert for alert in incident.alerts.values() if alert.name in OF_DETECTORS]
+
+
+def _near(alert: AlertFact, signal: AlertSignal, windows: Windows) -> bool:
+    """Tell whether two alerts began together, by their own words: control may be late with either."""
+    return abs(alert.starts_at - signal.starts_at) <= windows.together_ns
 
 
 def _still_explains(incident: Incident, now: Instant, windows: Windows) -> bool:
@@ -332,16 +375,16 @@ class _Book:
             self.add(one, Draft(self._now, EntryKind.CAUSE_CHANGED, "control", text, data))
         self._rise(one, signal.level, signal.name)
         for other in decision.absorbs:
-            self._merge(other, one)
+            why = f"its cause belongs to {one}" if decision.part is Part.CAUSE else decision.why
+            self._merge(other, one, why)
 
-    def _merge(self, other: str, into: str) -> None:
+    def _merge(self, other: str, into: str, why: str) -> None:
         """Let one incident go on in another, which takes over all its alerts."""
         merged = self.known[other]
         for alert in merged.alerts.values():
             if alert.fingerprint not in self.known[into].alerts and alert.firing:
                 self.add(into, _taken_over(alert, other, self._now))
         self._rise(into, merged.level, f"what {other} told")
-        why = f"its cause belongs to {into}"
         self.add(other, transition(merged, Signal.MERGED, at=self._now, source="control", why=why, into=into))
 
     def _rise(self, incident_id: str, level: int, why: str) -> None:

@@ -20,7 +20,7 @@ SERVICES = {
     "FeedStalled": ("market-data", "2"),
     "SequenceGap": ("market-data", "1"), "GatewayOvercapacity": ("gateway", "3"), "Watchdog": ("monitoring", "3"),
 }  # fmt: skip
-INFO = {"GatewayOvercapacity", "Watchdog"}
+INFO = {"GatewayOvercapacity", "Watchdog", "SeriesAnomalous"}
 
 
 def at(seconds: float) -> Instant:
@@ -28,7 +28,7 @@ def at(seconds: float) -> Instant:
 
 
 def alert(name: str, when: float, *, ended: float | None = None, **labels: str) -> AlertSignal:
-    service, level = SERVICES[name]
+    service, level = SERVICES.get(name, ("", "3"))
     severity = "info" if name in INFO else "critical"
     full = {"alertname": name, "service": service, "level": level, "team": "t", "severity": severity, **labels}
     return own_signal(
@@ -46,7 +46,7 @@ class Story:
     def hears(self, *signals: AlertSignal, now: float, ended: Mapping[str, Instant] | None = None) -> Told:
         ids = iter(f"I-{n}" for n in range(len(self.incidents) + 1, 10**6))
         told = tell(
-            signals, self.incidents.values(), lambda: next(ids), now=at(now), opens=opens_with({"GatewayOvercapacity"}),
+            signals, self.incidents.values(), lambda: next(ids), now=at(now), opens=opens_with(INFO - {"Watchdog"}),
             ended=ended,
         )  # fmt: skip
         self.incidents |= told.incidents
@@ -169,3 +169,87 @@ def test_a_storm_of_ten_thousand_is_one_incident() -> None:
     print(f"10,000 signals in {time.perf_counter() - began:.2f} s")  # noqa: T201 - shown with -s
     (one,) = story.going
     assert len(one.alerts) == 10_001
+
+
+# --- what only detectors find ---------------------------------------------------------------------------------------
+
+
+def departs(service: str, when: float, series: str = "memory", *, ended: float | None = None) -> AlertSignal:
+    return alert("SeriesAnomalous", when, ended=ended, service=service, series=series)
+
+
+BUSY = ("engine", "gateway", "settlement", "market-data", "watchdog", "control", "load")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_departures_of_many_services_within_a_minute_are_one_incident(*, at_once: bool) -> None:
+    story = Story()
+    signals = [departs(service, n * 8) for n, service in enumerate(BUSY)]
+    if at_once:
+        story.hears(*signals, now=60)
+    else:
+        for n, signal in enumerate(signals):
+            story.hears(signal, now=n * 8 + 5)
+    (one,) = story.going
+    assert {alert.labels["service"] for alert in one.alerts.values()} == set(BUSY)
+    assert (one.level, len(one.firing)) == (3, len(BUSY))
+    (merged,) = (each for each in story.incidents.values() if each.merged_into)
+    assert merged.merged_into == one.id, "two may be two troubles: the third shows that they are one"
+    for n, service in enumerate(BUSY):
+        story.hears(departs(service, n * 8, ended=90), now=90)
+    assert one.id == story.going[0].id
+    assert story.going[0].firing == ()
+
+
+@pytest.mark.parametrize(
+    ("whens", "incidents"),
+    [
+        pytest.param((0, 10), 2, id="two services may be two troubles"),
+        pytest.param((0, 10, 200), 3, id="the third began later"),
+        pytest.param((0, 100, 200), 3, id="one after the other"),
+        pytest.param((0, 50, 100), 3, id="never three within a minute of the last"),
+        pytest.param((0, 10, 20, 200), 2, id="what departs long after is a matter of its own"),
+    ],
+)
+def test_departures_that_did_not_begin_together_stay_apart(whens: tuple[float, ...], incidents: int) -> None:
+    story = Story()
+    for service, when in zip(BUSY, whens, strict=False):
+        story.hears(departs(service, when), now=when + 5)
+    assert len(story.going) == incidents
+
+
+def test_a_real_fault_is_not_swallowed_by_departures_and_holds_none_of_them() -> None:
+    story = Story()
+    story.hears(*(departs(service, n) for n, service in enumerate(BUSY)), now=10)
+    story.hears(alert("GatewayDown", 12, replica="gateway-1"), alert("SequenceGap", 13, symbol="A"), now=14)
+    keys = sorted(one.key for one in story.going)
+    assert keys == ["SequenceGap/A", "SeriesAnomalous/engine", "gateway"]
+    assert [len(one.alerts) for one in story.going if one.key == "gateway"] == [1]
+    story.hears(alert("EngineDown", 15), now=16)
+    causes = {one.key: one.cause_alert.name for one in story.going if one.cause_alert is not None}
+    assert causes == {
+        "SequenceGap/A": "SequenceGap",
+        "SeriesAnomalous/engine": "SeriesAnomalous",
+        "gateway": "EngineDown",
+    }
+
+
+def test_another_series_of_a_service_joins_wherever_its_departures_are() -> None:
+    story = Story()
+    story.hears(*(departs(service, n) for n, service in enumerate(BUSY)), now=10)
+    story.hears(departs("load", 500, series="rate"), departs("load", 900, series="lag"), now=900)
+    (one,) = story.going
+    assert len(one.alerts) == len(BUSY) + 2
+    story.hears(
+        *(departs("load", when, name, ended=950) for when, name in ((6, "memory"), (500, "rate"), (900, "lag"))),
+        now=950,
+    )
+    story.hears(departs("load", 1_000, series="files"), now=1_000)
+    assert [one.key for one in story.going] == ["SeriesAnomalous/engine", "SeriesAnomalous/load"], "a matter of its own"
+
+
+def test_departures_are_told_in_the_timeline_as_what_they_are() -> None:
+    story = Story()
+    told = story.hears(*(departs(service, n) for n, service in enumerate(BUSY[:3])), now=10)
+    (moved,) = (draft for draft in told.drafts["I-2"] if draft.data.get("into"))
+    assert moved.text.endswith("departures of 3 services began together: engine, gateway, settlement")
