@@ -182,8 +182,10 @@ def _shrink(floor: Floor, events: list[Event], order: Order, quantity: int) -> N
         order.level.hidden -= old_hidden - hidden
     if floor.holds:
         floor.hold(order)
-    if order.kind == ALL_OR_NONE and book.trading and try_to_fill(floor, events, order):
-        trigger_all(floor, events, book)
+    if order.kind == ALL_OR_NONE and book.trading:
+        try_to_fill(floor, events, order)
+    if book.bids.stops or book.asks.stops:
+        trigger_all(floor, events, book)  # one that the limit of trades put off may be reached, whatever came of this
 
 
 def _replace_stop(floor: Floor, events: list[Event], command: ReplaceOrder, order: Order, quantity: int) -> None:

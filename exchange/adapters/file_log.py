@@ -21,6 +21,7 @@ from zlib import crc32
 from exchange import manifest as manifests
 from exchange.adapters.disk import Disk, OsDisk
 from exchange.adapters.log_holds import LogHeldError, hold, unread
+from exchange.adapters.log_mark import MARK_BYTES, read_mark, write_mark
 from exchange.adapters.log_reading import (
     LogCorruptError,
     Reader,
@@ -110,6 +111,9 @@ class FileLog:
         self._fd = -1
         self._size = 0
         self._crc32 = 0
+        self._mark_bytes = MARK_BYTES
+        self._marked = 0
+        """How much of the segment the mark is about, in bytes."""
         self._open_seq = first_seq
         self._removed_to = first_seq - 1
         self._sealed: list[Sealed] = []
@@ -174,6 +178,9 @@ class FileLog:
             self._kept = None
             self._write(data)
             self._next_seq += len(payloads)
+            if self._size - self._marked >= self._mark_bytes:
+                self._marked = self._size
+                write_mark(self.directory, Sealed(self._open_seq, self.last_seq, self._size, self._crc32))
         return self.last_seq
 
     def sync(self) -> int:
@@ -318,7 +325,7 @@ class FileLog:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd
-        self._size = self._crc32 = 0
+        self._size = self._crc32 = self._marked = 0
         self._open_seq = self._next_seq
         self._write(segment_head(self._kind, self._next_seq))
         self._disk.fsync(fd)
@@ -370,7 +377,8 @@ class FileLog:
         self._synced_seq = last.first_seq - 1
         data = last.path.read_bytes()
         self._kept = deque() if self._keep else None
-        torn = self._survey(last, data, self._kept)
+        mark = read_mark(self.directory, last.first_seq, data)
+        torn = self._survey(last, data, self._kept, mark)
         if torn is not None and torn.offset == 0:
             self.repaired = Repair(last.path, 0, torn.size)
             self._begin_segment()
@@ -381,7 +389,8 @@ class FileLog:
             self.repaired = Repair(last.path, torn.offset, torn.size)
             self._disk.truncate(self._fd, torn.offset)
             self._size = torn.offset
-        self._crc32 = crc32(memoryview(data)[: self._size])
+        self._marked, known = (mark.size, mark.crc32) if mark is not None else (0, 0)
+        self._crc32 = crc32(memoryview(data)[self._marked : self._size], known)
         # The records may have been written and never synced; whoever replays them will call them durable.
         self._disk.fsync(self._fd)
         self._sync_directory()
@@ -417,12 +426,21 @@ class FileLog:
             if segment.first_seq <= self._removed_to:
                 self._disk.remove(segment.path)
 
-    def _survey(self, segment: Segment, data: bytes, kept: deque[list[bytes]] | None = None) -> Torn | None:
+    def _survey(
+        self, segment: Segment, data: bytes, kept: deque[list[bytes]] | None = None, mark: Sealed | None = None
+    ) -> Torn | None:
+        """Look at every record after a mark, which is known to be about these bytes; keep all that they hold."""
         with naming(segment.path):
             head = read_segment_head(data, self._kind, segment.first_seq)
             if head is not None:
                 return head
-            scan = Scan(data, first_seq=segment.first_seq, offset=SEGMENT_HEAD_BYTES)
+            begins = SEGMENT_HEAD_BYTES
+            if mark is not None:
+                if kept is not None:
+                    known = Scan(data[: mark.size], first_seq=segment.first_seq, offset=begins)
+                    kept.extend(known.batches(checked=True))
+                begins, self._next_seq = mark.size, mark.last_seq + 1
+            scan = Scan(data, first_seq=self._next_seq, offset=begins)
             for payloads in scan.batches():
                 self._next_seq = scan.next_seq
                 if kept is not None:

@@ -295,6 +295,17 @@ LIMITED: Final = {
         ],
         ["take 5", "trade 1@100 1<5", "trade 1@100 2<5"],
     ),
+    "L3 a replacement that comes at the same instant lets them go on": (
+        [
+            "ann sell 1 @100",
+            "ann sell 1 @100",
+            "ann sell 2 @101",
+            "cid buy 1 stop 100",
+            "bob buy 2 @100",
+            "ann replace 3 1 @101",
+        ],
+        ["replace 3 1@101 kept", "trigger 4", "trade 1@101 3<4"],
+    ),
     "L3 and go on before the next command": (
         [
             "ann sell 1 @100",

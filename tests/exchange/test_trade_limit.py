@@ -116,7 +116,7 @@ async def test_an_engine_goes_on_with_a_cascade_by_itself(tmp_path):
             stop = PlaceOrder("bob", f"t{number}", AAA, Side.BUY, 1, Stop(1_000 + number - 1))
             await client.submit(stop, 5)
         await client.submit(order("b", Side.BUY, 1_000, 1, who="cid"), 5)
-        await eventually(lambda: running.server._sequencer.engine.resting_orders == 0)
-        assert running.telemetry.commands == 12 + 5
+        await eventually(lambda: running.telemetry.commands == 12 + 5, within_s=30)
+        assert running.server._sequencer.engine.resting_orders == 0
         ends = (await running.server.state_hash()).state_hash
     assert verify(paths(tmp_path).journal, INSTRUMENTS, venue=venue).state_hash == ends
