@@ -226,7 +226,7 @@ class Settings(BaseSettings):
     """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
     allowed_targets: tuple[str, ...] = (
         "gateway", "market-data", "settlement", "watchdog", "engine",
-        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga",
+        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga", "mirror",
     )  # fmt: skip
     """Workloads that runbooks may touch; the exchange's, never the platform they stand on."""
     library: str = ""
