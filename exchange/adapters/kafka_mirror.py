@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -54,7 +54,16 @@ class SourceAwayError(TemporaryError):
 class Mirror:
     """One partition's copy. `run` blocks; it is for a thread of its own."""
 
-    def __init__(self, source: KafkaPlace, target: KafkaPlace, telemetry: MirrorTelemetry, log: Log) -> None:
+    def __init__(
+        self,
+        source: KafkaPlace,
+        target: KafkaPlace,
+        telemetry: MirrorTelemetry,
+        log: Log,
+        records_per_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Copy `source` into `target`, at most `records_per_s` (asked each time; 0: as fast as it goes)."""
+        self._records_per_s: Final = records_per_s
         self._source: Final = source
         self._target: Final = target
         self._telemetry: Final = telemetry
@@ -122,10 +131,14 @@ class Mirror:
             consumer.assign([TopicPartition(where.topic, where.partition, start)])
             expected, looked = from_seq, 0.0
             while not stopped.is_set():
-                records = list(self._records(consumer.consume(TOGETHER, timeout=_POLL_S), expected))
+                rate = self._records_per_s()
+                together = max(1, round(rate * _LOOK_S)) if rate else TOGETHER
+                records = list(self._records(consumer.consume(together, timeout=_POLL_S), expected))
                 if records:
                     expected = records[-1].seq + 1
                     yield records
+                    if rate:
+                        stopped.wait(len(records) / rate)
                 if time.monotonic() - looked > _LOOK_S:
                     looked = time.monotonic()
                     self._measure(consumer, where)
