@@ -14,15 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from control.addresses import write_atomically
 from control.config import RoleConfig, place_of
 from control.layout import Layout
 from control.process_facts import ProcessFacts
 from exchange.adapters.file_log import FencedError
 from exchange.adapters.http import Faults, HttpServer, common_routes, json_response, listen, read_secret
 from exchange.adapters.kafka_mirror import Mirror
+from exchange.adapters.listing_file import listing_of
 from exchange.ports import CopyEnd, Log
 from kernel.adapters.clock import SystemClock
-from kernel.errors import PermanentError
+from kernel.errors import InputError, PermanentError
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.log_files import FileLog
 from monitor.catalog import Role
@@ -125,9 +127,24 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         server = HttpServer(Starlette(routes=routes), listen(config.port, config.listen))
         await server.start()
         stack.push_async_callback(server.stop)
-        mirror = Mirror(place_of(config.follows), place_of(config.kafka), told, log, lambda: faults.number(NARROW))
+        mirror = Mirror(
+            place_of(config.follows), place_of(config.kafka), told, log, lambda: faults.number(NARROW),
+            lambda data: keep_listing(data, layout.followed_listing, log),
+        )  # fmt: skip
         await follow(mirror, told, log, stop)
     return 0
+
+
+def keep_listing(data: bytes, path: Path, log: Log) -> bool:
+    """Keep what is traded in the other region for a take-over; one that cannot be read is told and not kept."""
+    try:
+        listing = listing_of(data, f"what {path.name} should hold")
+        write_atomically(path, data)
+    except (InputError, OSError) as error:
+        log.event("mirror-listing-refused", severity="error", why=str(error))
+        return False
+    log.event("mirror-listing", instruments=len(listing.instruments))
+    return True
 
 
 class Follower(Protocol):

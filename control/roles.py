@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from control.config import KafkaAccess, RoleConfig, Tokens, load_config, place_of
+from control.config import RoleConfig, Tokens, load_config, place_of
 from control.layout import Layout
 from control.spans_out import traced_share, tracer_of
 from kernel.adapters.clock import SystemClock
@@ -60,7 +60,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
     faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)
-    open_journal, topic = _kafka(config.kafka, layout, traced_share(config))
+    open_journal, topic = _kafka(config, layout, traced_share(config))
     async with AsyncExitStack() as stack:
         parts = EngineParts(
             paths=EnginePaths(layout.journal, layout.events, layout.snapshots),
@@ -93,15 +93,18 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
         return await server.stop()
 
 
-def _kafka(access: KafkaAccess | None, layout: Layout, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
+def _kafka(config: RoleConfig, layout: Layout, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
     """Return how an engine's journal is opened in Kafka and where its events go; nothing where it is in files."""
-    if access is None:
+    if config.kafka is None:
         return None, None
     from exchange.adapters.kafka_engine import EngineLog
     from exchange.adapters.kafka_events import KafkaEvents
+    from exchange.adapters.listing_file import write_listing
+    from exchange.listing import Listing
 
-    place = place_of(access)
-    return partial(EngineLog, place, layout.journal, traced=traced), KafkaEvents(place, traced=traced)
+    place, listing = place_of(config.kafka), write_listing(Listing(config.instruments, config.venue))
+    opened = partial(EngineLog, place, layout.journal, traced=traced, listing=listing)
+    return opened, KafkaEvents(place, traced=traced)
 
 
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
