@@ -37,7 +37,7 @@ class ControlTuning(msgspec.Struct, frozen=True, kw_only=True):
     """How often a person is told again that an incident waits."""
     allowed: tuple[str, ...] = (
         "gateway", "market-data", "settlement", "watchdog", "engine",
-        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga",
+        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga", "mirror",
     )  # fmt: skip
     """Workloads that runbooks may touch at all."""
     library: str = ""

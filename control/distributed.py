@@ -10,14 +10,18 @@ from typing import Final
 import msgspec
 import psutil
 
+from control import plan
 from control.addresses import url_of, write_atomically
 from control.calls import call
 from control.child import now
 from control.estate import Estate
 from control.server_plan import DATABASES, database_url, engine_ports, own_pages
+from control.state_dir import generate_instruments
 from control.supervisor import WorkloadSpec
 from exchange.adapters.engines_http import EnginesDesk, EngineSite
 from exchange.adapters.http import HttpServer, listen
+from exchange.adapters.listing_file import read_listing, write_listing
+from exchange.listing import Listing
 from kernel.errors import PermanentError
 from kernel.time import Instant
 from runbooks.model import RefusalReason
@@ -129,14 +133,57 @@ class DistributedEstate(Estate):
                     f"the other region's brokers answer ({self.settings.follows}): stop it first, or two regions trade "
                     "the same books; --even-so takes over all the same",
                 )
+            listing = await asyncio.to_thread(self._followed_listing)
             await self.supervisor.retire("mirror")
+            changed = await asyncio.to_thread(self._adopt, listing)
             taken = TakenOver(by=by, at=now(), sequence=int(seen["sequence"]))
             write_atomically(self.layout.taken_over, msgspec.json.encode(taken))
             self.log("warn", f"{by} has this region take over after command {taken.sequence}", sequence=taken.sequence)
             await self._start_groups(tuple(group for group in START_ORDER if group not in FOLLOW_ORDER))
+            if changed:  # it runs since before, and knows the symbols that it was started with
+                await self.supervisor.stop("control")
+                await self.supervisor.start("control")
             self.phase = "up"
             self.publish()
             return taken
+
+    def _followed_listing(self) -> Listing:
+        """Return what is traded in the region that is followed: as its engine said it, or as a person put it here.
+
+        Raises:
+            RefusedError: nobody said it; or a person put another one here than its engine has.
+        """
+        brought, own = self.layout.followed_listing, self.layout.root / "instruments.json"
+        ours = read_listing(own)
+        invented = generate_instruments(self.settings.symbols, self.settings.seed)
+        is_invented = ours == Listing(invented)
+        if not brought.exists():
+            if is_invented:
+                raise RefusedError(
+                    RefusalReason.CONFLICT,
+                    f"what the other region trades is not here: its engine did not say it. Put its instruments.json in "
+                    f"the place of {own}, start this estate anew, and take over then",
+                )
+            return ours
+        theirs = read_listing(brought)
+        if not is_invented and ours != theirs:
+            raise RefusedError(
+                RefusalReason.CONFLICT,
+                f"{own} is another listing than the other region's ({brought}), and its journal would not be carried "
+                "out alike: put that one in its place, start this estate anew, and take over then",
+            )
+        return theirs
+
+    def _adopt(self, listing: Listing) -> bool:
+        """Have every role started from now on trade that listing; False when it is ours already."""
+        own = self.layout.root / "instruments.json"
+        if read_listing(own) == listing:
+            return False
+        write_atomically(own, write_listing(listing))
+        self.instruments = listing.instruments
+        plan.write_configs(self.settings, self.layout, self.ports, listing.instruments, listing.venue)
+        self.log("warn", f"{len(listing.instruments)} instruments of the other region are traded here from now on")
+        return True
 
     async def _start_groups(self, groups: tuple[tuple[str, ...], ...]) -> None:
         there = self.jobs()

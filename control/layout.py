@@ -115,6 +115,11 @@ class Layout:
         return self.root / "estate" / "taken-over.json"
 
     @property
+    def followed_listing(self) -> Path:
+        """What is traded in the region that this one follows, as its engine said it last."""
+        return self.root / "estate" / "followed-instruments.json"
+
+    @property
     def faults(self) -> Path:
         """Faults injected on purpose, one JSON line each: `{"name", "at"}`."""
         return self.root / "control" / "faults.jsonl"

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 from starlette.applications import Starlette
@@ -14,15 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from control.addresses import write_atomically
 from control.config import RoleConfig, place_of
 from control.layout import Layout
 from control.process_facts import ProcessFacts
 from exchange.adapters.file_log import FencedError
-from exchange.adapters.http import HttpServer, common_routes, json_response, listen, read_secret
+from exchange.adapters.http import Faults, HttpServer, common_routes, json_response, listen, read_secret
 from exchange.adapters.kafka_mirror import Mirror
+from exchange.adapters.listing_file import listing_of
 from exchange.ports import CopyEnd, Log
 from kernel.adapters.clock import SystemClock
-from kernel.errors import PermanentError
+from kernel.errors import InputError, PermanentError
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.log_files import FileLog
 from monitor.catalog import Role
@@ -30,6 +32,11 @@ from monitor.logs import EcsFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+NARROW: Final = "mirror-narrow"
+"""A fault that lasts: so many records a second come over at most, as by a narrow way between the regions."""
+MIRROR_FAULTS: Final = frozenset({NARROW})
 
 
 class MirrorStatus(msgspec.Struct, frozen=True):
@@ -93,8 +100,9 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
     if config.follows is None or config.kafka is None:
         raise PermanentError("a mirror needs the brokers of the other region and those here (setting follows)")
     layout, exporter = Layout(Path(config.state)), Exporter(Role.MIRROR)
+    faults, admin = Faults(MIRROR_FAULTS, allowed=config.faults_allowed), read_secret(layout.secret("admin"))
     async with AsyncExitStack() as stack:
-        secrets: Sequence[str] = [read_secret(layout.secret("admin"))]
+        secrets: Sequence[str] = [admin]
         log = FileLog(
             layout.log(config.replica), EcsFormat(config.role, config.replica, secrets=secrets), SystemClock()
         )
@@ -113,12 +121,30 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
                 return False, f"{where}, and the copy cannot go on: {seen.broken}"
             return True, f"{where}, the other region {'answers' if seen.connected else 'does not answer'}"
 
-        routes = [*common_routes(exporter, ready), Route("/v1/mirror", status, methods=["GET"])]
+        routes = [
+            *common_routes(exporter, ready), *faults.routes(admin), Route("/v1/mirror", status, methods=["GET"]),
+        ]  # fmt: skip
         server = HttpServer(Starlette(routes=routes), listen(config.port, config.listen))
         await server.start()
         stack.push_async_callback(server.stop)
-        await follow(Mirror(place_of(config.follows), place_of(config.kafka), told, log), told, log, stop)
+        mirror = Mirror(
+            place_of(config.follows), place_of(config.kafka), told, log, lambda: faults.number(NARROW),
+            lambda data: keep_listing(data, layout.followed_listing, log),
+        )  # fmt: skip
+        await follow(mirror, told, log, stop)
     return 0
+
+
+def keep_listing(data: bytes, path: Path, log: Log) -> bool:
+    """Keep what is traded in the other region for a take-over; one that cannot be read is told and not kept."""
+    try:
+        listing = listing_of(data, f"what {path.name} should hold")
+        write_atomically(path, data)
+    except (InputError, OSError) as error:
+        log.event("mirror-listing-refused", severity="error", why=str(error))
+        return False
+    log.event("mirror-listing", instruments=len(listing.instruments))
+    return True
 
 
 class Follower(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -95,11 +94,9 @@ class RegionDrill:
         return await spawn_estate(settings, layout.root, self._folder / f"{layout.root.name}.out")
 
     def _following(self) -> dict[str, object]:
-        """Return the second region's settings, and give it the first one's listing."""
+        """Return the second region's settings. What is traded it learns from the first one's brokers."""
         kafka = load_config(self._old.config("engine-1")).kafka
         assert kafka is not None, "the engine of a distributed estate has its journal in Kafka"
-        self._new.root.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self._old.root / "instruments.json", self._new.root / "instruments.json")
         return {"follows": kafka.bootstrap, "seed": 2}  # another seed: its load's own client ids are no repeats
 
     async def _until(self, layout: Layout, phase: str, process: asyncio.subprocess.Process) -> Plant:
@@ -193,6 +190,11 @@ class RegionDrill:
             call, "POST", f"{second.addresses.load}/admin/stop", token=second.admin, body={}, timeout_s=30.0
         )
         listing = read_listing(self._new.root / "instruments.json")
+        first = read_listing(self._old.root / "instruments.json")
+        self._see(
+            "listing", f"{len(listing.instruments)} instruments of the first region came over by themselves",
+            seen=listing == first,
+        )  # fmt: skip
         both = self._new.journal
         old = await asyncio.to_thread(account, self._old.load, both, listing.instruments, listing.venue)
         new = await asyncio.to_thread(account, self._new.load, both, listing.instruments, listing.venue)

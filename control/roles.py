@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from control.config import JournalTuning, KafkaAccess, RoleConfig, Tokens, load_config, place_of
+from control.config import JournalTuning, RoleConfig, Tokens, load_config, place_of
 from control.layout import Layout
 from control.spans_out import traced_share, tracer_of
 from kernel.adapters.clock import SystemClock
@@ -63,7 +63,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
     layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
     faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)
     paths = _engine_paths(config, layout)
-    open_journal, topic = _kafka(config.kafka, paths.journal, traced_share(config))
+    open_journal, topic = _kafka(config, paths.journal, traced_share(config))
     async with AsyncExitStack() as stack:
         parts = EngineParts(
             paths=paths,
@@ -116,15 +116,20 @@ def _engine_paths(config: RoleConfig, layout: Layout) -> EnginePaths:
     return EnginePaths(*(part_directory(path, config.kafka.partition) for path in every))
 
 
-def _kafka(access: KafkaAccess | None, journal: Path, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
+def _kafka(config: RoleConfig, journal: Path, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
     """Return how an engine's journal is opened in Kafka and where its events go; nothing where it is in files."""
-    if access is None:
+    if config.kafka is None:
         return None, None
     from exchange.adapters.kafka_engine import EngineLog
     from exchange.adapters.kafka_events import KafkaEvents
+    from exchange.adapters.listing_file import write_listing
+    from exchange.listing import Listing
 
-    place = place_of(access)
-    return partial(EngineLog, place, journal, traced=traced), KafkaEvents(place, traced=traced)
+    place, listing = place_of(config.kafka), b""
+    if place.partitions == 1:  # several engines trade a part each, and no region follows them
+        listing = write_listing(Listing(config.instruments, config.venue))
+    opened = partial(EngineLog, place, journal, traced=traced, listing=listing)
+    return opened, KafkaEvents(place, traced=traced)
 
 
 async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:

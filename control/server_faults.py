@@ -70,6 +70,10 @@ _CATALOG: Final = (
           "its alert's runbook rolls it back", "gateway-2", "0.004", _deploy, _roll_back),
     Fault("edge-leaves-out", "HAProxy is told to send a gateway nothing new, though it is well.",
           "clearing; no runbook mends it", "gateway-2", "", _drain("drain"), _drain("ready")),
+    Fault("mirror-kill", "The mirror of a region that follows is killed by SIGKILL.", _RUNBOOK, "mirror-1", "",
+          **kill_fault()),
+    Fault("mirror-narrow", "At most so many records a second come over from the region that is followed.", "clearing",
+          "mirror-1", "5", **role_fault("mirror-narrow")),
     Fault("consumer-churn", "A consumer joins settlement's group, stays so many seconds, leaves, and joins again.",
           "clearing", "kafka-1", "1", _disturb("settlement", "exchange.events"), _leave),
 )  # fmt: skip

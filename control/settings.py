@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     unless its address is named (`ledger_url`, `store_url`, `zipkin_url`)."""
     follows: str = Field("", pattern=r"^$|^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$")
     """When distributed: brokers of another region, such as `a:9092,b:9092`. Its journal is copied here, and nothing is
-    traded until `tapewatch region take-over`; the listing (`instruments.json`) has to be the other region's."""
+    traded until `tapewatch region take-over`; the listing comes over with it."""
     edge: Literal["haproxy", "nginx"] = "haproxy"
     """When distributed: what stands before the gateways."""
     edge_renew_share: float = Field(1 / 3, gt=0, lt=1)
@@ -240,7 +240,7 @@ class Settings(BaseSettings):
     """Whether `tapewatch fault inject` works; a local estate exists to be broken. Set it to false for anything else."""
     allowed_targets: tuple[str, ...] = (
         "gateway", "market-data", "settlement", "watchdog", "engine",
-        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga",
+        "kafka", "postgres", "rabbitmq", "zipkin", "edge", "saga", "mirror",
     )  # fmt: skip
     """Workloads that runbooks may touch; the exchange's, never the platform they stand on."""
     library: str = ""

@@ -10,6 +10,7 @@ import msgspec
 
 from exchange.adapters.file_log import hold
 from exchange.adapters.journal_place import note
+from exchange.adapters.kafka_listing import publish
 from exchange.adapters.kafka_log import KafkaLog
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.kafka_topics import prepare
@@ -23,8 +24,8 @@ class EngineLog(KafkaLog):
     does not fence the one that runs.
     """
 
-    def __init__(self, place: KafkaPlace, directory: Path, *, traced: float = 0.0) -> None:
-        """Open it; `traced` as of `KafkaLog`.
+    def __init__(self, place: KafkaPlace, directory: Path, *, traced: float = 0.0, listing: bytes = b"") -> None:
+        """Open it; `traced` as of `KafkaLog`, `listing` is the file of what is traded, for who copies the journal.
 
         Raises:
             LogHeldError: another process of this machine has the directory.
@@ -40,6 +41,8 @@ class EngineLog(KafkaLog):
         try:
             place = msgspec.structs.replace(place, cluster_id=prepare(place))
             note(directory, place)
+            if listing:  # before the first command that is carried out by it
+                publish(place, listing)
             super().__init__(place, traced=traced)
         except BaseException:
             self._let_go()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Sent
 
 from exchange.adapters.file_log import FencedError, LogFailedError
+from exchange.adapters.kafka_listing import last
 from exchange.adapters.kafka_log import KafkaLog, TopicCorruptError
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.kafka_topics import prepare
@@ -30,6 +31,7 @@ _POLL_S: Final = 0.05
 _LOOK_S: Final = 0.5
 _ASK_S: Final = 2.0
 _AGAIN_S: Final = 0.5
+_LISTING_S: Final = 5.0
 
 
 class MirrorTelemetry(Protocol):
@@ -54,7 +56,23 @@ class SourceAwayError(TemporaryError):
 class Mirror:
     """One partition's copy. `run` blocks; it is for a thread of its own."""
 
-    def __init__(self, source: KafkaPlace, target: KafkaPlace, telemetry: MirrorTelemetry, log: Log) -> None:
+    def __init__(
+        self,
+        source: KafkaPlace,
+        target: KafkaPlace,
+        telemetry: MirrorTelemetry,
+        log: Log,
+        records_per_s: Callable[[], float] = lambda: 0.0,
+        listing: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """Copy `source` into `target`, at most `records_per_s` (asked each time; 0: as fast as it goes).
+
+        `listing` is given what is traded there until it has kept it, and whenever that is another one.
+        """
+        self._listing: Final = listing
+        self._listed = b""
+        self._listed_s = -_LISTING_S
+        self._records_per_s: Final = records_per_s
         self._source: Final = source
         self._target: Final = target
         self._telemetry: Final = telemetry
@@ -122,10 +140,14 @@ class Mirror:
             consumer.assign([TopicPartition(where.topic, where.partition, start)])
             expected, looked = from_seq, 0.0
             while not stopped.is_set():
-                records = list(self._records(consumer.consume(TOGETHER, timeout=_POLL_S), expected))
+                rate = self._records_per_s()
+                together = max(1, round(rate * _LOOK_S)) if rate else TOGETHER
+                records = list(self._records(consumer.consume(together, timeout=_POLL_S), expected))
                 if records:
                     expected = records[-1].seq + 1
                     yield records
+                    if rate:
+                        stopped.wait(len(records) / rate)
                 if time.monotonic() - looked > _LOOK_S:
                     looked = time.monotonic()
                     self._measure(consumer, where)
@@ -191,7 +213,22 @@ class Mirror:
             return
         position = max(consumer.position([where])[0].offset, self._end)
         lag = max(0, high - position) if position >= 0 else None
+        self._bring_listing()
         self._look(connected=True, lag=lag, behind_s=self._behind_s(lag))
+
+    def _bring_listing(self) -> None:
+        """Look from time to time what is traded there, and hand it over when it is another one than before."""
+        now_s = time.monotonic()
+        if self._listing is None or now_s - self._listed_s < _LISTING_S:
+            return
+        self._listed_s = now_s
+        try:
+            there = last(self._source, _ASK_S)
+        except TemporaryError as error:
+            self._log.event("mirror-listing-waits", severity="warning", why=str(error))
+            return
+        if there is not None and there != self._listed and self._listing(there):
+            self._listed = there
 
     def _behind_s(self, lag: int | None) -> float | None:
         """Return for how long at most a record has waited; None while that cannot be known.

@@ -41,6 +41,11 @@ class KafkaPlace(msgspec.Struct, frozen=True, kw_only=True):
         """The topic of messages among the events that cannot be read."""
         return f"{self.events}.dead"
 
+    @property
+    def listing(self) -> str:
+        """The topic of what is traded; its last message counts."""
+        return f"{self.topic}.listing"
+
     def client(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return a client's settings."""
         # The library writes on standard error of every connection that breaks; what matters comes as an error.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its own annotations do not export them
     AdminClient,
@@ -21,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its own ann
 from exchange.adapters.kafka_place import KafkaPlace
 from kernel.errors import PermanentError, TemporaryError
 
-__all__ = ["TIMEOUT_S", "KafkaPlace", "check_cluster", "prepare"]
+__all__ = ["TIMEOUT_S", "KafkaPlace", "check_cluster", "prepare", "prepare_listing"]
 
 TIMEOUT_S: Final = 10.0
 _LASTING: Final = {
@@ -47,6 +48,18 @@ def prepare(place: KafkaPlace) -> str:
         _make(admin, place, topic)
         _check_topic(admin, place, topic)
     return cluster_id
+
+
+def prepare_listing(place: KafkaPlace) -> None:
+    """Make the topic of what is traded, of one partition, or check it.
+
+    Raises:
+        TemporaryError: no broker answers, or too few to hold the copies.
+        PermanentError: it is not safe.
+    """
+    admin, single = AdminClient(place.client()), msgspec.structs.replace(place, partitions=1)
+    _make(admin, single, place.listing)
+    _check_topic(admin, single, place.listing)
 
 
 def check_cluster(place: KafkaPlace) -> str:

@@ -5,9 +5,12 @@ import asyncio
 
 import pytest
 
-from control.mirror_role import MirrorInstruments, follow
+from control.mirror_role import MirrorInstruments, follow, keep_listing
+from control.state_dir import generate_instruments
 from exchange.adapters.file_log import FencedError
 from exchange.adapters.kafka_log import TopicCorruptError
+from exchange.adapters.listing_file import read_listing, write_listing
+from exchange.listing import Listing
 from exchange.recording import RecordingLog
 from monitor.adapters.exporter import Exporter
 from monitor.catalog import Role
@@ -71,3 +74,10 @@ def test_what_is_not_here_is_told_in_records_and_seconds_and_not_at_all_where_no
     assert page(exporter)["exchange_mirror_lag_seconds"] == "6.5"
     told.looked(connected=True, lag=None, behind_s=None)
     assert not {"exchange_mirror_lag_records", "exchange_mirror_lag_seconds"} & set(page(exporter))
+
+
+def test_what_the_other_region_trades_is_kept_and_what_is_no_listing_is_told_and_leaves_the_one_before(tmp_path):
+    log, path, listing = RecordingLog(), tmp_path / "listing.json", Listing(generate_instruments(3, 9))
+    assert keep_listing(write_listing(listing), path, log)
+    assert not keep_listing(b'[{"symbol": "A"', path, log)
+    assert read_listing(path) == listing

@@ -5,23 +5,32 @@ import asyncio
 import pytest
 
 from control import distributed, plan, server_plan
+from control.config import load_config
 from control.distributed import FOLLOW_ORDER, FOLLOWING, START_ORDER, DistributedEstate
 from control.settings import Settings, load_settings
-from control.state_dir import StateDir
+from control.state_dir import StateDir, generate_instruments
+from exchange.adapters.listing_file import read_listing, write_listing
+from exchange.listing import Listing
 from kernel.errors import InputError, PermanentError
 from runbooks.ports import RefusedError
 
 TRADING = {"engine", "gateway", "market-data", "settlement", "saga", "edge", "load"}
 
 
+THEIRS = Listing(generate_instruments(3, 9))
+
+
 class Kept:
     """A supervisor that only remembers."""
 
     def __init__(self):
-        self.started, self.retired = [], []
+        self.started, self.retired, self.stopped = [], [], []
 
     async def start(self, name):
         self.started.append(name)
+
+    async def stop(self, name):
+        self.stopped.append(name)
 
     async def retire(self, name):
         self.retired.append(name)
@@ -41,12 +50,13 @@ def estate(tmp_path, monkeypatch):
     """An estate that follows a region, with what it is told of the mirror in `estate.mirror`."""
     settings = Settings(state=tmp_path / "up", ports="auto", estate="distributed", follows="127.0.0.1:1")
     state = StateDir(settings.state)
-    listing = state.fill(symbols=1, seed=1)
+    listing = state.fill(symbols=settings.symbols, seed=settings.seed)
     ports = plan.choose_ports(settings)
     made = DistributedEstate(settings, state.layout, ports, listing.instruments, lambda _: None)
     made._supervisor = Kept()
     made.mirror = {"connected": False, "sequence": 17, "lag": None}
     monkeypatch.setattr(distributed, "call", lambda *_, **__: made.mirror)
+    state.layout.followed_listing.write_bytes(write_listing(THEIRS))
     monkeypatch.setattr(DistributedEstate, "publish", lambda _: None)
     monkeypatch.setattr(DistributedEstate, "_lay_databases", lambda _: None)
 
@@ -85,6 +95,43 @@ async def test_a_take_over_is_done_once_and_kept(estate):
     again._supervisor = Kept()
     await again.start()
     assert again.phase == "up", "who has taken over follows nobody any more"
+
+
+async def test_what_the_other_region_trades_is_traded_here_from_the_take_over_on(estate):
+    own = estate.layout.root / "instruments.json"
+    plan.write_configs(estate.settings, estate.layout, estate.ports, estate.instruments)
+    await estate.start()
+    assert read_listing(own) != THEIRS
+    await estate.take_over("ana", even_so=False)
+    assert read_listing(own) == THEIRS
+    for replica in ("engine-1", "gateway-1", "market-data-1", "control-1"):
+        assert load_config(estate.layout.config(replica)).instruments == THEIRS.instruments
+    assert estate._supervisor.stopped == ["control"], "it runs since before, with other symbols"
+
+
+async def test_a_listing_that_a_person_put_here_and_that_is_the_other_regions_changes_nothing(estate):
+    (estate.layout.root / "instruments.json").write_bytes(write_listing(THEIRS))
+    await estate.start()
+    await estate.take_over("ana", even_so=False)
+    assert estate._supervisor.stopped == []
+
+
+async def test_without_the_other_regions_listing_nothing_is_taken_over_unless_a_person_put_one_here(estate):
+    estate.layout.followed_listing.unlink()
+    await estate.start()
+    with pytest.raises(RefusedError, match="its engine did not say it"):
+        await estate.take_over("ana", even_so=True)
+    assert (estate._supervisor.retired, estate.layout.taken_over.exists()) == ([], False)
+    (estate.layout.root / "instruments.json").write_bytes(write_listing(THEIRS))
+    assert (await estate.take_over("ana", even_so=False)).sequence == 17
+
+
+async def test_a_listing_that_a_person_put_here_and_that_is_another_one_is_refused(estate):
+    (estate.layout.root / "instruments.json").write_bytes(write_listing(Listing(generate_instruments(2, 5))))
+    await estate.start()
+    with pytest.raises(RefusedError, match="would not be carried out alike"):
+        await estate.take_over("ana", even_so=True)
+    assert (estate._supervisor.retired, estate.layout.taken_over.exists()) == ([], False)
 
 
 async def test_a_take_over_that_did_not_come_up_whole_says_what_to_do(estate):

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from control.config import ControlTuning
 from control.settings import load_settings
 from kernel.errors import InputError
+from runbooks.adapters.yaml_library import LIBRARY, load_library
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +69,18 @@ def test_phases_cannot_be_turned_by_a_calendar_that_is_not_there(monkeypatch):
     monkeypatch.setenv("TAPEWATCH_PHASES_BY_CALENDAR", "true")
     with pytest.raises(InputError, match="phases_by_calendar is true, but there is no calendar"):
         load_settings()
+
+
+def test_what_the_shipped_runbooks_touch_of_an_estate_they_may_touch_by_default():
+    """Else the alert fires, its runbook is refused, and a person is called for what a restart would mend."""
+    runbooks, _ = load_library(LIBRARY)
+    touched = {
+        step.action.workload
+        for runbook in runbooks
+        if "local" in runbook.platforms
+        for step in runbook.steps
+        if hasattr(step.action, "workload") and "{" not in step.action.workload
+    }
+    assert {"gateway", "mirror", "kafka"} <= touched
+    assert touched <= set(load_settings().allowed_targets)
+    assert set(load_settings().allowed_targets) == set(ControlTuning().allowed), "control and the estate go by the same"

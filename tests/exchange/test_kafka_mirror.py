@@ -9,7 +9,10 @@ import time
 import pytest
 from confluent_kafka import Producer
 
-from exchange.adapters.file_log import FencedError
+from exchange.adapters import kafka_mirror
+from exchange.adapters.file_log import FencedError, LogHeldError
+from exchange.adapters.kafka_engine import EngineLog
+from exchange.adapters.kafka_listing import last, publish
 from exchange.adapters.kafka_log import KafkaLog, TopicCorruptError, read_journal
 from exchange.adapters.kafka_mirror import Mirror
 from exchange.adapters.kafka_topics import prepare
@@ -39,9 +42,9 @@ class Told:
 class Running:
     """A mirror on a thread of its own."""
 
-    def __init__(self, source, target):
+    def __init__(self, source, target, **more):
         self.told, self.error, self._stop = Told(), None, threading.Event()
-        self._mirror = Mirror(source, target, self.told, RecordingLog())
+        self._mirror = Mirror(source, target, self.told, RecordingLog(), **more)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -173,3 +176,50 @@ def new_place_at(bootstrap):
     from exchange.adapters.kafka_topics import KafkaPlace
 
     return KafkaPlace(bootstrap=bootstrap)
+
+
+def test_what_is_traded_there_comes_over_when_it_is_said_and_when_it_changes_and_is_said_once(regions, monkeypatch):
+    monkeypatch.setattr(kafka_mirror, "_LISTING_S", 0.1)
+    (source, target), kept = regions, []
+    assert last(source) is None
+
+    def keep(data):
+        kept.append(data)
+        return len(kept) > 1  # the first time it could not be kept
+
+    mirror = Running(source, target, listing=keep)
+    mirror.wait(lambda: mirror.told.connected)
+    assert publish(source, b"one")
+    assert not publish(source, b"one"), "said already"
+    mirror.wait(lambda: len(kept) == 2)
+    large = bytes(range(256)) * 8_000  # two megabytes, which a broker takes compressed
+    assert publish(source, large)
+    mirror.wait(lambda: len(kept) == 3)
+    mirror.stop()
+    assert kept == [b"one", b"one", large]
+    assert last(source) == large
+
+
+def test_a_narrow_way_lets_so_many_over_and_the_rest_is_told_as_lag(regions):
+    source, target = regions
+    rate = [20.0]
+    with KafkaLog(source) as log:
+        log.append(records(200))
+        log.sync()
+        mirror = Running(source, target, records_per_s=lambda: rate[0])
+        mirror.wait(lambda: mirror.told.seq >= 20)
+        assert mirror.told.lag > 0
+        assert mirror.told.seq < 200
+        rate[0] = 0.0
+        mirror.wait(lambda: mirror.told.lag == 0)
+        assert mirror.told.seq == 200
+        mirror.stop()
+
+
+def test_an_engine_says_what_it_trades_before_its_first_command_and_one_started_twice_says_nothing(regions, tmp_path):
+    source, _ = regions
+    with EngineLog(source, tmp_path / "journal", listing=b"mine"):
+        assert last(source) == b"mine"
+        with pytest.raises(LogHeldError):
+            EngineLog(source, tmp_path / "journal", listing=b"another")
+        assert last(source) == b"mine"
