@@ -143,7 +143,7 @@ def status_words(status: Mapping[str, Any], at: Instant) -> list[tuple[str, str]
     elif status.get("by_calendar"):
         turn = "none within the month that the calendar looks ahead"
     lines = [("phase", str(status["market_phase"])), ("halted", halted), ("next turn", turn)]
-    if status["phase"] == "partly":
+    if status.get("phase") == "partly":
         lines.append(("engines", status["detail"]))
     if status["disabled_accounts"]:
         lines.append(("disabled", ", ".join(status["disabled_accounts"])))
