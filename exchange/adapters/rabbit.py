@@ -24,6 +24,7 @@ from exchange.adapters.rabbit_link import (
     declare_on,
     declare_queue,
     delivery_of,
+    heed_cancellation,
     why_dead,
 )
 from exchange.adapters.rabbit_topology import DEAD, TOPOLOGY, Topology
@@ -77,6 +78,7 @@ class RabbitPublisher:
         if not messages:
             return
         exchange = await self._opened()
+        heed_cancellation()
         results = await asyncio.gather(*(self._one(exchange, each) for each in messages), return_exceptions=True)
         errors = [each for each in results if isinstance(each, BaseException)]
         self.confirmed += len(results) - len(errors)
@@ -295,6 +297,7 @@ class _Inbox:
         """Wait for a letter, and return it with those that are there already."""
         letters: list[AbstractIncomingMessage] = []
         while not letters:
+            heed_cancellation()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     self._keep(await self._letters.get(), letters)

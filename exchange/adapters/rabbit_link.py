@@ -127,6 +127,17 @@ async def close(opened: AbstractConnection) -> None:
         pass  # it is lost already, which is all that was wanted
 
 
+def heed_cancellation() -> None:
+    """Raise the cancellation that a time limit of the library swallowed.
+
+    Python 3.11's `wait_for` returns its result when that and the cancellation come at the same moment: whoever was
+    told to end would go on for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 # --- queues ---------------------------------------------------------------------------------------------------------
 
 

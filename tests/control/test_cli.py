@@ -31,7 +31,7 @@ EVERY_VERB = [
     "incident note", "incident resolve", "runbook list", "runbook show", "runbook check", "runbook rehearse",
     "runbook run", "runbook asking", "runbook approve", "runbook deny", "approve", "deny",
     "exchange load", "exchange book", "exchange verify", "exchange halt", "exchange resume",
-    "exchange phase", "exchange fund", "exchange disable", "exchange enable",
+    "exchange phase", "exchange fund", "exchange disable", "exchange enable", "exchange notices",
 ]  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """The way to a broker: queues are made or checked, refusals are told from absence, and no secret is in a message."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from control.plan import free_ports
 from exchange.adapters import rabbit_link
 from exchange.adapters.rabbit import RabbitConsumer, RabbitPublisher
-from exchange.adapters.rabbit_link import RabbitLink
+from exchange.adapters.rabbit_link import RabbitLink, heed_cancellation
 from exchange.adapters.rabbit_topology import TOPOLOGY, Queue, Topology
 from exchange.messaging import Outgoing
 from kernel.errors import InputError, PermanentError, TemporaryError
@@ -135,3 +136,29 @@ async def test_nobody_at_the_address_is_for_now_only():
         await RabbitPublisher(away).publish([Outgoing(routing_key="one", body=b"", message_id="1")])
     with pytest.raises(TemporaryError):
         await rabbit_link.declare(away, ONE, within_s=0.3)
+
+
+async def test_a_cancellation_that_a_time_limit_swallowed_is_heeded_at_the_next_look():
+    went_on: list[str] = []
+
+    async def reader() -> None:
+        done = asyncio.get_running_loop().create_future()
+        # Both at the same moment, as an answer of the broker and the word to end may come.
+        asyncio.get_running_loop().call_soon(lambda: (done.set_result(None), task.cancel()))
+        with contextlib.suppress(asyncio.CancelledError):  # what 3.11's own `wait_for` does then
+            await done
+        went_on.append("the limit returned")
+        heed_cancellation()
+        went_on.append("for ever")
+
+    task = asyncio.create_task(reader())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert went_on == ["the limit returned"]
+
+
+async def test_nobody_who_was_not_told_to_end_is_ended_by_a_look():
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await asyncio.Event().wait()
+    heed_cancellation()
