@@ -163,8 +163,15 @@ class Mirror:
         offset that its number tells.
 
         Raises:
-            PermanentError: the source begins after that record, or ends before it: this is no copy of it.
+            PermanentError: the source begins after that record, or ends before it: this is no copy of it. Or it has
+                other partitions than the one that is copied.
         """
+        parts = len(consumer.list_topics(where.topic, timeout=_ASK_S).topics[where.topic].partitions)
+        if parts > 1:
+            raise PermanentError(
+                f"{where.topic} has {parts} partitions, one for each engine there, of which one would be copied: a "
+                "region of several engines cannot be followed"
+            )
         low, high = consumer.get_watermark_offsets(where, timeout=_ASK_S, cached=False)
         consumer.assign([TopicPartition(where.topic, where.partition, low)])
         until = time.monotonic() + _ASK_S

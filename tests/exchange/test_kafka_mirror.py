@@ -137,6 +137,14 @@ def test_a_source_that_lacks_a_record_is_refused_and_one_that_is_another_journal
     assert "another journal" in str(mirror.error)
 
 
+def test_a_region_of_several_engines_is_refused_because_most_of_it_would_not_come_over(regions, kafka):
+    several = new_place(kafka, partitions=2)
+    prepare(several)
+    mirror = Running(several, regions[1])
+    mirror.wait(lambda: mirror.error is not None)
+    assert "has 2 partitions, one for each engine there" in str(mirror.error)
+
+
 def test_a_source_that_does_not_answer_is_waited_for(regions):
     source, target = regions
     away = Running(new_place_at("127.0.0.1:1"), target)
