@@ -386,7 +386,6 @@ class Engine:
         if type(at) is not int or not -MAX_INSTANT <= at <= MAX_INSTANT:
             raise self._wrong(f"{at!r} for an instant")
         if at > floor.clock:
-            floor.horizon = at
             if at >= floor.next_due:
                 let_due_happen(floor, events, at)
             floor.clock = at
