@@ -390,7 +390,6 @@ class Engine:
                 let_due_happen(floor, events, at)
             floor.clock = at
         self._sequence = seq
-        floor.met_before = floor.trades_made + floor.prevented
         if who is None and is_id(whose) and whose[0] != "$":
             who = floor.account(whose)
         # The whole of `is_id`, without a call: this one id is new with every request.
@@ -399,7 +398,7 @@ class Engine:
             return (*events, Rejected(whose, its, _BAD_CLIENT_ID))
         if its in who.known:
             return (*events, Rejected(whose, ClientId(its), RejectReason.DUPLICATE_CLIENT_ID))
-        traded = floor.trades_made
+        traded, floor.met_before = floor.trades_made, floor.trades_made + floor.prevented
         if kind is _PLACE:
             place(floor, events, who, fields)
         elif kind is _CANCEL:
