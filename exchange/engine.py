@@ -392,12 +392,10 @@ class Engine:
         if type(at) is not int or not -MAX_INSTANT <= at <= MAX_INSTANT:
             raise self._wrong(f"{at!r} for an instant")
         if at > floor.clock:
-            floor.horizon = at
             if at >= floor.next_due:
                 let_due_happen(floor, events, at)
             floor.clock = at
         self._sequence = seq
-        floor.met_before = floor.trades_made + floor.prevented
         if who is None and is_id(whose) and whose[0] != "$":
             who = floor.account(whose)
         # The whole of `is_id`, without a call: this one id is new with every request.
@@ -406,7 +404,7 @@ class Engine:
             return (*events, Rejected(whose, its, _BAD_CLIENT_ID))
         if its in who.known:
             return (*events, Rejected(whose, ClientId(its), RejectReason.DUPLICATE_CLIENT_ID))
-        traded = floor.trades_made
+        traded, floor.met_before = floor.trades_made, floor.trades_made + floor.prevented
         if kind is _PLACE:
             place(floor, events, who, fields)
         elif kind is _CANCEL:

@@ -119,7 +119,7 @@ class Floor:
         self.met_before = 0
         """How many had been met when this command, or what was due before it, began; no part of the state."""
         self.horizon = 0
-        """The instant of this command: what is put off comes after it; no part of the state."""
+        """The instant up to which what is due happens: what is put off comes after it; no part of the state."""
         self.phase = TradingPhase.CONTINUOUS
         self.halt: HaltReason | None = None
         self.paused_until = 0
@@ -182,7 +182,7 @@ class Floor:
     def put_off(self, book: Book) -> None:
         """Let all-or-nones and stops of a symbol be looked at again right after this command (L3)."""
         if not book.continue_at:
-            book.continue_at = self.horizon + 1
+            book.continue_at = max(self.clock, self.horizon) + 1
             self.schedule(book.continue_at, CONTINUATION, OrderId(0), book.symbol)
 
     # --- moves of orders -------------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ def floor_of(frame: Frame, instruments: Sequence[Instrument], venue: Venue) -> F
         )
     if frame.venue != venue:
         raise InputError("engine state", "it belongs to another venue", right="give the venue it was made with")
-    floor.clock = floor.horizon = frame.clock
+    floor.clock = frame.clock
     floor.orders_made = frame.orders_made
     floor.trades_made = frame.trades_made
     floor.ages = frame.ages

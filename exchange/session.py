@@ -91,6 +91,7 @@ def _begin(floor: Floor, events: list[Event], books: list[Book]) -> None:
 def turn(floor: Floor, events: list[Event], book: Book | None, phase: TradingPhase) -> None:
     """Turn one symbol, or the whole market, to another phase (table P)."""
     books = floor.sorted_books if book is None else [book]
+    stood = [one for one in books if not one.trading]
     leaving = _leave(floor, books, phase)
     if book is None:
         if floor.phase is _CLOSED and phase is not _CLOSED:
@@ -104,7 +105,7 @@ def turn(floor: Floor, events: list[Event], book: Book | None, phase: TradingPha
     else:
         book.symbol_seq += 1
         events.append(PhaseChanged(book.symbol, book.symbol_seq, phase))
-    _begin(floor, events, books)
+    _begin(floor, events, stood)
 
 
 def close_session(floor: Floor, events: list[Event]) -> None:
@@ -233,6 +234,7 @@ def _reopen(floor: Floor, events: list[Event], book: Book) -> None:
 def let_due_happen(floor: Floor, events: list[Event], now: int) -> None:
     """Let everything happen that is due by an instant, each at its own (T2)."""
     floor.begin_counting()
+    floor.horizon = now
     while floor.timers and floor.timers[0][0] <= now:
         timer = heappop(floor.timers)
         if not floor.stands(timer):

@@ -548,8 +548,8 @@ PLANTS: tuple[Plant, ...] = (
         "what is due has the limit of the command after it",
         "L3",
         "engine",
-        "floor.met_before = floor.trades_made + floor.prevented\n",
-        "pass\n",
+        "traded, floor.met_before = floor.trades_made, floor.trades_made + floor.prevented\n",
+        "traded = floor.trades_made\n",
         "limited",
     ),
 )
