@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import sys
 import threading
 import time
 
 import pytest
 
-from control import faults, killswitch
+from control import faults, killswitch, server_plan
 from control.calls import call
 from control.child import now
 from control.distributed import FOLLOWING
@@ -74,6 +75,7 @@ async def following(folder, bootstrap):
         yield plant
     finally:
         await stop_estate(process)
+        shutil.rmtree(server_plan.home(Layout(folder / "b")), ignore_errors=True)
 
 
 def firing(plant):
