@@ -16,7 +16,9 @@ from exchange.adapters.notice_store import NoticeStore
 from exchange.notices import Notice, NoticeKind
 from kernel.adapters.database import sqlite_url
 from kernel.time import Instant
-from tests.contract.test_ledger_store import BOTH, lay
+from tests.contract.test_ledger_store import lay
+
+BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
 
 @pytest.fixture(params=BOTH)
