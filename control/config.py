@@ -118,6 +118,8 @@ class SagaTuning(msgspec.Struct, frozen=True, kw_only=True):
 
     part: Literal["coordinator", "cash", "securities", "fees", "clearing"]
     style: Literal["orchestrated", "choreographed"] = "orchestrated"
+    keep_s: float = 0.0
+    """Of the coordinator: how long a saga that ended is kept; 0: for ever."""
 
 
 class AnomalyTuning(msgspec.Struct, frozen=True, kw_only=True):

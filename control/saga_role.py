@@ -27,6 +27,7 @@ from exchange.saga import Rules, Service
 from exchange.saga_messages import COORDINATOR, READER, Style, queue
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TemporaryError
+from kernel.time import seconds
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.log_files import FileLog
 from monitor.catalog import Role
@@ -64,7 +65,8 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         stack.push_async_callback(publisher.close)
         inbox = RabbitConsumer(link, queue_of(config.saga), batch=BATCH)
         around = Around(inbox, publisher, SagaInstruments(exporter), log, SystemClock(), faults,
-                        tracer=tracer_of(config, exporter, stack), traced=traced_share(config))  # fmt: skip
+                        tracer=tracer_of(config, exporter, stack), traced=traced_share(config),
+                        keep=seconds(config.saga.keep_s) if config.saga.keep_s else None)  # fmt: skip
         part = _part(config, config.saga, around, stack)
         server = HttpServer(saga_app(part, exporter, faults, admin), listener)
         await server.start()

@@ -33,6 +33,7 @@ SECRETS: Final = ("postgres", "postgres-roles", "rabbitmq")
 """Passwords of the services, made once for each state directory."""
 DATABASES: Final = ("ledger", "saga")
 """What the estate keeps on its pair by itself. Not the incident store: who fails over must not need what is gone."""
+_DAY_S: Final = 86_400.0
 _START_S: Final = 150.0
 """A Java machine on two busy cores takes ten times what it takes alone."""
 _GRACE_S: Final = 15.0
@@ -164,7 +165,8 @@ def saga_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, in
 
 def saga_tuning(settings: Settings, replica: str) -> SagaTuning:
     """Return which part a replica such as `saga-cash-1` is."""
-    return SagaTuning(part=SAGA_PARTS[replica], style=settings.saga_style)
+    keep_s = settings.saga_keep_days * _DAY_S
+    return SagaTuning(part=SAGA_PARTS[replica], style=settings.saga_style, keep_s=keep_s)
 
 
 def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:

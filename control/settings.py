@@ -184,6 +184,8 @@ class Settings(BaseSettings):
     """File whose first line is its password."""
     saga_style: Literal["orchestrated", "choreographed"] = "orchestrated"
     """Whether a coordinator leads settlement by sagas, or its services follow each other."""
+    saga_keep_days: float = Field(7.0, ge=0.0, le=3650.0)
+    """Days a saga that ended is kept: a week, so that people can look back; 0 keeps all of them for ever."""
     store_url: str = ""
     """Database of signals, incidents and runs, likewise; empty: SQLite in the state."""
     store_password_file: Path | None = None

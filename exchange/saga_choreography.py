@@ -7,12 +7,12 @@ saga begins, and that it is given up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
-from exchange.saga import AT, NEXT, Answer, Ask, End, Instruction, Service, Step, Verdict
+from exchange.saga import AT, NEXT, Answer, Ask, End, Instruction, Service, Step, Verdict, is_behind
 from exchange.saga_coordinator import Times
 from exchange.types import TradeId
 from kernel.time import Duration, Instant
@@ -68,6 +68,12 @@ class Sayings:
     def forget(self, trade_id: TradeId) -> None:
         """Drop the memory of an end: for a party whose store is asked for ends."""
         self._ends.pop(trade_id, None)
+
+    def drop(self, horizons: Mapping[int, int]) -> None:
+        """Say nothing more of what is at or behind a horizon (`exchange.saga.is_behind`): it ended, for everybody."""
+        for kept in (self._kept, self._said, self._ends):
+            for trade_id in [one for one in kept if is_behind(one, horizons)]:
+                del kept[trade_id]
 
     def again(self, answer: Answer) -> Answer | None:
         """Return what to say when a step was answered from memory: the end, so that who missed it hears it.

@@ -77,3 +77,21 @@ def whole_id(partition: int, number: int) -> int:
     assert 0 <= partition < MAX_PARTITIONS, f"there is no partition {partition}"
     assert 0 <= number < 1 << _ID_BITS, f"{number} is no id of an engine"
     return partition << _ID_BITS | number
+
+
+def partition_of_id(number: int) -> int:
+    """Return the partition that an id of `whole_id` was counted in.
+
+    >>> partition_of_id(whole_id(3, 7)), partition_of_id(7)
+    (3, 0)
+    """
+    return number >> _ID_BITS
+
+
+def ids_of(partition: int) -> tuple[int, int]:
+    """Return the first and the last id that a partition can have.
+
+    >>> [partition_of_id(one) for one in ids_of(3)]
+    [3, 3]
+    """
+    return whole_id(partition, 0), whole_id(partition, (1 << _ID_BITS) - 1)

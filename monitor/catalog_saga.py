@@ -33,5 +33,10 @@ SAGA: Final[tuple[Metric, ...]] = (
     counter(Role.SAGA, "exchange_saga_steps_total", "Steps that a service answered the first time.", "verdict"),
     counter(Role.SAGA, "exchange_saga_repeats_total", "Steps that a service answered from memory."),
     histogram(Role.SAGA, "exchange_saga_commit_seconds", "One batch of steps from its arrival to its commit."),
+    counter(
+        Role.SAGA,
+        "exchange_saga_forgotten_total",
+        "Sagas that ended long ago and of which this part keeps nothing more.",
+    ),
     gauge(Role.SAGA, "exchange_saga_amounts_drift", "Sum of a service's book over all assets, absolute; must be 0."),
 )

@@ -33,6 +33,7 @@ class SagaInstruments:
         self._repeats = meter.count("exchange_saga_repeats_total")
         self._commit = meter.spread("exchange_saga_commit_seconds")
         self._drift = meter.level("exchange_saga_amounts_drift")
+        self._forgotten = meter.count("exchange_saga_forgotten_total")
 
     def carried_out(self, verdicts: Mapping[Verdict, int], *, repeats: int, seconds: float) -> None:
         """See `SagaTelemetry`."""
@@ -62,6 +63,10 @@ class SagaInstruments:
         self._oldest.set(oldest)
         for key, level in self._stuck.items():
             level.set(stuck.get(key, 0))
+
+    def forgot(self, count: int) -> None:
+        """See `SagaTelemetry`."""
+        self._forgotten.add(count)
 
     def drift(self, value: int) -> None:
         """See `SagaTelemetry`."""

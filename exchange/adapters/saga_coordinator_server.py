@@ -19,10 +19,10 @@ from exchange.adapters.saga_store import Said
 from exchange.adapters.trade_source import Stretch, TradeSource, trades_of
 from exchange.ledger import money_per_tick
 from exchange.messaging import Delivery
-from exchange.saga import NEXT, Answer, Ask, End, Instruction, Step, Verdict
+from exchange.saga import NEXT, Answer, Ask, End, Instruction, Service, Step, Verdict
 from exchange.saga_choreography import Saying, Sayings, follows
 from exchange.saga_coordinator import Coordinator, Entry, GaveUp, Told
-from exchange.saga_messages import Style, asking, read_answer, saying
+from exchange.saga_messages import Forget, Style, asking, forgetting, read_answer, saying
 from exchange.tracing import Concluded
 from exchange.types import Instrument, TradeId
 from kernel.errors import TemporaryError
@@ -57,6 +57,7 @@ class _Reader(SagaPart):
         self._source: Final = source
         self._money: Final = {one.symbol: money_per_tick(one) for one in instruments}
         self._open_max: Final = open_max
+        self._keep: Final = around.keep
         self._turn: Final = asyncio.Lock()
         """Entries are made of what is applied, so one at a time makes, writes and applies them."""
         self._traded_at: dict[TradeId, Instant] = {}
@@ -69,7 +70,7 @@ class _Reader(SagaPart):
         return super().ready()
 
     def _works(self) -> Sequence[Coroutine[object, object, None]]:
-        return [self._read_trades(), self._inbox.run(self._handle), self._tick_forever()]
+        return [self._read_trades(), self._inbox.run(self._handle), self._tick_forever(), self._tidy_forever()]
 
     async def _read_trades(self) -> None:
         async with contextlib.aclosing(self._source.follow(self._journal.seq, self._told_of_source)) as stream:
@@ -96,6 +97,19 @@ class _Reader(SagaPart):
             place = Place(stretch.part, happened[-1].seq if whole else self._journal.seq(stretch.part))
             await self._begin_some(part, place)
         self._telemetry.read(happened[-1].seq)
+
+    async def _tidy(self) -> None:
+        """Forget what ended long ago, and tell the services, until they must have heard it: again each time."""
+        if self._keep is not None:
+            before = Instant(self._clock.now() - self._keep)
+            await self._forget_all(lambda: self._journal.forget(before))
+        horizons = await self._call(self._journal.horizons)
+        messages = [
+            forgetting(Forget(TradeId(up_to)), service, Style(self.style))
+            for up_to in horizons.values()
+            for service in Service
+        ]
+        await self._publish(messages)
 
     async def _tick_forever(self) -> None:
         while True:

@@ -6,6 +6,7 @@ the trades where no coordinator leads keeps what it says instead of a journal.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,17 +14,18 @@ from typing import Final, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
+from exchange.adapters import saga_forgetting
 from exchange.adapters.saga_database import SagaDatabase, add_rows, parts_of
+from exchange.adapters.saga_forgetting import OPEN, can_be_forgotten, ends_forgotten, horizons_of
 from exchange.adapters.saga_store import Said, ends_of, keep, kept
-from exchange.adapters.saga_tables import JOURNAL, LEAD, PROGRESS, SAGAS, SAID
-from exchange.saga import Answer, End, Instruction
+from exchange.adapters.saga_tables import HORIZON, JOURNAL, LEAD, PROGRESS, SAGAS, SAID
+from exchange.saga import Answer, End, Instruction, is_behind
 from exchange.saga_choreography import Saying
 from exchange.saga_coordinator import Begun, Entry, GaveUp, Told
 from exchange.types import TradeId
 from kernel.errors import PermanentError
 from kernel.time import Instant
 
-OPEN: Final = "open"
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Entry).decode
 
@@ -82,9 +84,37 @@ class SagaJournal:
         )
 
     def states(self) -> dict[str, int]:
-        """Return how many sagas are open, and how many ended in each way."""
+        """Return how many sagas are open, and how many ended in each way, those that are forgotten among them."""
         ask = sa.select(SAGAS.c.state, sa.func.count()).group_by(SAGAS.c.state)
-        return self._database.run("be read", lambda one: {str(state): int(n) for state, n in one.execute(ask)})
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            told = Counter({str(state): int(n) for state, n in connection.execute(ask)})
+            told.update(ends_forgotten(connection))
+            return dict(told)
+
+        return self._database.run("be read", work)
+
+    def horizons(self) -> dict[int, int]:
+        """Return up to which trade the sagas of each part are forgotten."""
+        return self._database.run("be read", lambda one: horizons_of(one, HORIZON))
+
+    def forget(self, before: Instant) -> int:
+        """Forget some sagas that ended before an instant; return how many, 0 when there are none (yet).
+
+        Raises:
+            TemporaryError: as for `begin`.
+            PermanentError: as for `begin`.
+        """
+
+        def work(connection: sa.Connection) -> int:
+            self._check(connection)
+            found = [can_be_forgotten(connection, part, before) for part in sorted(self._places)]
+            for ended in found:
+                if ended is not None:
+                    saga_forgetting.forget(connection, ended)
+            return sum(ended.settled + ended.cancelled for ended in found if ended is not None)
+
+        return self._database.run("be tidied, nothing was forgotten", work)
 
     def begin(self, trades: Sequence[Trade], now: Instant, place: Place) -> list[Begun]:
         """Begin the sagas of trades that were not met before, and note how far was read; return the new entries.
@@ -182,6 +212,8 @@ class SagaJournal:
         by_id = {trade.instruction.trade_id: trade for trade in reversed(trades)}
         for ids in parts_of(by_id):
             known.update(connection.execute(sa.select(SAGAS.c.trade_id).where(SAGAS.c.trade_id.in_(ids))).scalars())
+        horizons = horizons_of(connection, HORIZON)
+        known.update(one for one in by_id if is_behind(one, horizons))
         new = [by_id[one] for one in dict.fromkeys(trade.instruction.trade_id for trade in trades) if one not in known]
         add_rows(connection, SAGAS, [(trade.instruction.trade_id, trade.at, now, OPEN, None) for trade in new])
         change = sa.update(PROGRESS).where(PROGRESS.c.part == place.part)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Final
 
 from exchange.adapters.saga_part import STUCK_SHOWN, Around, SagaPart, SagasStatus, StuckSaga, readable
@@ -18,8 +19,10 @@ from exchange.messaging import Delivery
 from exchange.ports import SagaTelemetry
 from exchange.saga import AT, Answer, Ask, Carried, End, Verdict
 from exchange.saga_choreography import Saying, Sayings, follows
-from exchange.saga_messages import Style, answering, read_answer, read_ask, saying
+from exchange.saga_messages import Forget, Style, answering, read_asked, read_heard, saying
+from exchange.shards import partition_of_id
 from exchange.tracing import Stepped
+from exchange.types import TradeId
 from kernel.errors import TemporaryError
 from kernel.time import SECOND, Instant, to_seconds
 
@@ -40,10 +43,24 @@ class _Service(SagaPart):
         self._book: Final = book
 
     def _works(self) -> Sequence[Coroutine[object, object, None]]:
-        return [self._inbox.run(self._handle)]
+        return [self._inbox.run(self._handle), self._tidy_forever()]
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         raise NotImplementedError
+
+    async def _tidy(self) -> None:
+        await self._forget_all(self._book.sweep)
+
+    async def _raise_horizon(self, told: Sequence[Ask | Answer | Forget]) -> dict[int, int]:
+        """Note up to which trades nothing is to be remembered any more; return them by part."""
+        horizons: dict[int, int] = {}
+        for one in told:
+            if isinstance(one, Forget):
+                part = partition_of_id(one.up_to)
+                horizons[part] = max(one.up_to, horizons.get(part, 0))
+        for up_to in horizons.values():
+            await self._until_done(partial(self._book.forget, TradeId(up_to)))
+        return horizons
 
     async def _watch(self) -> None:
         self._telemetry.drift(await self._call(self._book.drift))
@@ -69,13 +86,19 @@ class AskedService(_Service):
         return SagasStatus(self.part, self.style, 0, {}, 0, [], drift=await self._call(self._book.drift))
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
-        asks, poison = readable(deliveries, read_ask)
-        asks = [ask for ask in asks if AT[ask.step] is self._book.service]
+        told, poison = readable(deliveries, read_asked)
+        await self._raise_horizon(told)
+        asks = [one for one in told if isinstance(one, Ask) and AT[one.step] is self._book.service]
         if asks:
             await self._dawdle()
             started = time.perf_counter()
             carried = await self._until_done(lambda: self._book.carry_out(asks))
             self._tell(carried, started)
+            for answer in (one.answer for one in carried if one.answer.verdict is Verdict.FORGOTTEN):
+                it = answer.instruction
+                self._log.event(
+                    "forgotten-saga-asked", severity="warning", trade_id=it.trade_id, step=answer.step.value
+                )
             await self._publish([answering(one.answer) for one in carried])
         if poison is not None:
             raise poison
@@ -112,7 +135,9 @@ class ReactingService(_Service):
         tell_sayings(self._telemetry, self._sayings, self._clock.now())
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
-        heard, poison = readable(deliveries, read_answer)
+        told, poison = readable(deliveries, read_heard)
+        self._sayings.drop(await self._raise_horizon(told))
+        heard = [one for one in told if isinstance(one, Answer)]
         if heard:
             await self._dawdle()
             started, now = time.perf_counter(), self._clock.now()

@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from exchange.adapters.saga_database import SagaDatabase, add_amounts, add_rows, parts_of
+from exchange.adapters.saga_forgetting import horizons_of, raise_horizon, sweep
 from exchange.adapters.saga_tables import BOOKS, OUTSIDE, BookTables, SayingTables
 from exchange.ledger import Asset, Posting
 from exchange.saga import (
@@ -29,6 +30,7 @@ from exchange.saga import (
     Step,
     Verdict,
     carry_out,
+    is_behind,
     movement,
 )
 from exchange.saga_choreography import Saying, follows, reaction
@@ -63,9 +65,13 @@ class Batch:
     """What a service has, as far as a batch of asks needs it (`exchange.saga.Known`), and what the batch adds."""
 
     def __init__(
-        self, remembered: Mapping[tuple[int, str], Remembered], amounts: Mapping[tuple[str, str], int]
+        self,
+        remembered: Mapping[tuple[int, str], Remembered],
+        amounts: Mapping[tuple[str, str], int],
+        horizons: Mapping[int, int],
     ) -> None:
         self._remembered: Final = dict(remembered)
+        self._horizons: Final = dict(horizons)
         self._amounts: Final = defaultdict(int, amounts)
         self.new: list[tuple[TradeId, Remembered]] = []
         self.moves: list[tuple[TradeId, Step, tuple[Posting, ...]]] = []
@@ -78,6 +84,10 @@ class Batch:
     def amount(self, account: AccountId, asset: Asset) -> int:
         """Return what an account has of an asset in this service's book."""
         return self._amounts[account, asset]
+
+    def forgotten(self, trade_id: TradeId) -> bool:
+        """Tell whether a saga is at or behind the horizon."""
+        return is_behind(trade_id, self._horizons)
 
     def write(self, carried: Carried) -> None:
         """Take over effect and memory of an ask, for those that follow in the batch."""
@@ -148,7 +158,9 @@ class SagaBook:
             ends, sayings, told = dict(known), dict[TradeId, Saying | None](), []
             for answer in heard:
                 trade_id, carried = answer.instruction.trade_id, None
-                if isinstance(follows(answer), End):
+                if batch.forgotten(trade_id):
+                    pass  # it ended, and what is said of it concerns nobody any more
+                elif isinstance(follows(answer), End):
                     ends.setdefault(trade_id, answer)
                     sayings[trade_id] = None
                 elif (ask := reaction(self.service, answer)) is not None:
@@ -169,6 +181,25 @@ class SagaBook:
     def kept(self) -> list[Saying]:
         """Return what is said until the end of its saga is heard."""
         return self._database.run("be read", lambda one: kept(one, self._tables))
+
+    def forget(self, up_to: TradeId) -> None:
+        """Do nothing more of any saga of a part up to this trade: all of them ended. `sweep` removes what is kept.
+
+        Raises:
+            TemporaryError: as for `carry_out`.
+            PermanentError: as for `carry_out`.
+        """
+        table = self._tables.horizon
+        self._database.run("be tidied, nothing was forgotten", lambda one: raise_horizon(one, table, up_to))
+
+    def sweep(self) -> int:
+        """Remove what is kept of some forgotten sagas; return of how many, 0 when nothing is left to remove.
+
+        Raises:
+            TemporaryError: as for `carry_out`.
+            PermanentError: as for `carry_out`.
+        """
+        return self._database.run("be tidied, nothing was removed", lambda one: sweep(one, self._tables))
 
     def deposit(self, number: int, account: AccountId, asset: Asset, amount: int) -> bool:
         """Take something in from outside; False when the deposit of this number (from 1 on) was taken in before."""
@@ -235,7 +266,7 @@ class SagaBook:
             for names in parts_of(entry.account for ask in asks for entry in movement(ask)):
                 for row in connection.execute(sa.select(balances).where(balances.c.account.in_(names))):
                     amounts[str(row.account), str(row.asset)] = int(row.amount)
-        return Batch(remembered, amounts)
+        return Batch(remembered, amounts, horizons_of(connection, self._tables.horizon))
 
     def _write(self, connection: sa.Connection, batch: Batch) -> None:
         remembered = [
@@ -297,12 +328,15 @@ def _remembered(row: sa.Row[tuple[object, ...]]) -> Remembered:
 
 
 def _wrong_balances(connection: sa.Connection, tables: BookTables) -> int:
-    moves, balances = tables.moves, tables.balances
-    given = sa.select(moves.c.giver.label("account"), moves.c.asset, (-moves.c.amount).label("amount"))
-    taken = sa.select(moves.c.taker.label("account"), moves.c.asset, moves.c.amount)
-    each = given.union_all(taken).subquery()
+    balances = tables.balances
+    sides = []
+    for table in (tables.moves, tables.carried):
+        sides.append(sa.select(table.c.giver.label("account"), table.c.asset, (-table.c.amount).label("amount")))
+        sides.append(sa.select(table.c.taker.label("account"), table.c.asset, table.c.amount))
+    each = sa.union_all(*sides).subquery()
     total = sa.cast(sa.func.sum(each.c.amount), balances.c.amount.type).label("amount")
     summed = sa.select(each.c.account, each.c.asset, total).group_by(each.c.account, each.c.asset)
+    summed = summed.having(sa.func.sum(each.c.amount) != 0)
     stand = sa.select(balances.c.account, balances.c.asset, balances.c.amount)
     held = stand.where(balances.c.amount != 0)
     return sum(
