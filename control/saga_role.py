@@ -11,6 +11,7 @@ from control.config import RabbitAccess, RoleConfig, SagaTuning
 from control.databases import password_of, read_password
 from control.layout import Layout
 from control.process_facts import ProcessFacts
+from control.saga_bounds import rules_of
 from control.spans_out import traced_share, tracer_of
 from exchange.adapters.http import Faults, HttpServer, listen, read_secret
 from exchange.adapters.rabbit import RabbitConsumer, RabbitPublisher
@@ -23,7 +24,7 @@ from exchange.adapters.saga_service import AskedService, ReactingService
 from exchange.adapters.saga_store import SagaBook
 from exchange.adapters.trade_source import EngineTrades
 from exchange.ports import Log
-from exchange.saga import Rules, Service
+from exchange.saga import Service
 from exchange.saga_messages import COORDINATOR, READER, Style, queue
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TemporaryError
@@ -94,7 +95,7 @@ def _part(config: RoleConfig, tuning: SagaTuning, around: Around, stack: AsyncEx
         source = EngineTrades(config.engine_stream_port, config.engine_host)
         reader = SagaCoordinator if led else SagaReader
         return reader(journal, source, config.instruments, around)
-    book = SagaBook(Service(tuning.part), place, Rules(), password=password)
+    book = SagaBook(Service(tuning.part), place, rules_of(tuning), password=password)
     stack.callback(book.close)
     return AskedService(book, around) if led else ReactingService(book, around)
 

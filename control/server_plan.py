@@ -20,6 +20,7 @@ from control.addresses import HOST, write_atomically
 from control.child import PYTHON, Slot
 from control.config import EdgeAccess, KafkaAccess, RabbitAccess, SagaTuning
 from control.layout import Layout
+from control.saga_bounds import tuned
 from control.servers.catalogue import BY_NAME, HOST_PORT, SAGA_PARTS, SERVICES, Service
 from control.servers.hosted import ServerConfig, load_server_config
 from control.servers.trial_authority import TrialAuthority
@@ -166,7 +167,8 @@ def saga_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, in
 def saga_tuning(settings: Settings, replica: str) -> SagaTuning:
     """Return which part a replica such as `saga-cash-1` is."""
     keep_s = settings.saga_keep_days * _DAY_S
-    return SagaTuning(part=SAGA_PARTS[replica], style=settings.saga_style, keep_s=keep_s)
+    tuning = SagaTuning(part=SAGA_PARTS[replica], style=settings.saga_style, keep_s=keep_s)
+    return tuned(tuning, settings.saga_bounds, settings.saga_suspended)
 
 
 def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:

@@ -143,6 +143,13 @@ class Rules(msgspec.Struct, frozen=True):
     """The least an account may have after a reservation or a fee; none: anything."""
     suspended: frozenset[AccountId] = frozenset()
     """Whose trades clearing does not take."""
+    least_of: Mapping[AccountId, int | None] = {}
+    """Accounts with a bound of their own, in the place of `least`."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anybody has a bound."""
+        return self.least is not None or any(one is not None for one in self.least_of.values())
 
 
 class Known(Protocol):
@@ -318,14 +325,17 @@ def _take_back(ask: Ask, known: Known) -> Carried:
 def _refusal(ask: Ask, entries: tuple[Posting, ...], known: Known, rules: Rules) -> Reason:
     if ask.step is Step.CLEAR and {ask.instruction.buyer, ask.instruction.seller} & rules.suspended:
         return Reason.SUSPENDED
-    if rules.least is None or ask.step in NEEDS:
+    if not rules.bounded or ask.step in NEEDS:
         return Reason.NONE
     # An account that trades with itself pays both fees, so its postings are judged together.
     taken: defaultdict[tuple[AccountId, Asset], int] = defaultdict(int)
     for entry in entries:
         taken[entry.account, entry.asset] += entry.amount
     for (account, asset), amount in taken.items():
-        if amount < 0 and account not in {ESCROW, FEES} and known.amount(account, asset) + amount < rules.least:
+        if amount >= 0 or account in {ESCROW, FEES}:
+            continue
+        least = rules.least_of.get(account, rules.least)
+        if least is not None and known.amount(account, asset) + amount < least:
             return Reason.INSUFFICIENT
     return Reason.NONE
 

@@ -262,7 +262,7 @@ class SagaBook:
             for row in connection.execute(sa.select(table).where(table.c.trade_id.in_(ids))):
                 remembered[int(row.trade_id), str(row.step)] = _remembered(row)
         balances, amounts = self._tables.balances, {}
-        if self._rules.least is not None:
+        if self._rules.bounded:
             for names in parts_of(entry.account for ask in asks for entry in movement(ask)):
                 for row in connection.execute(sa.select(balances).where(balances.c.account.in_(names))):
                     amounts[str(row.account), str(row.asset)] = int(row.amount)
