@@ -32,6 +32,7 @@ from control import (
     verbs_review,
     verbs_runbook,
     verbs_servers,
+    verbs_settle,
     verbs_shipper,
     verbs_slo,
     verbs_token,
@@ -88,6 +89,7 @@ verbs_exchange.app.command("enable", epilog="Example: tapewatch exchange enable 
 verbs_exchange.app.command("bench", epilog="Example: tapewatch exchange bench --flow crash --json")(verbs_bench.bench)
 verbs_exchange.app.add_typer(verbs_token.app, name="token")
 verbs_exchange.app.add_typer(verbs_letters.app, name="dead-letters")
+verbs_exchange.app.add_typer(verbs_settle.app, name="settle")
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_db.app, name="db")
 app.add_typer(verbs_kube.app, name="kube")

@@ -87,6 +87,22 @@ class End(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Deed(StrEnum):
+    """What a person does to a saga that is stuck."""
+
+    RETRY = "retry"
+    """What is waited for is asked, or said, once more."""
+    COMPENSATE = "compensate"
+    """It is given up, as one that takes too long."""
+
+
+WHO_MAX: Final = 200
+"""Characters of a person's name that are kept with a deed."""
+WHY_LEAST: Final = 3
+WHY_MAX: Final = 1000
+"""Characters of a reason."""
+
+
 class Instruction(msgspec.Struct, frozen=True, gc=False):
     """What one trade moves. Its trade's id is the id of its saga."""
 

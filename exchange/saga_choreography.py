@@ -117,6 +117,23 @@ class Sayings:
                 given_up.append(kept)
         return given_up
 
+    def given_up(self, trade_id: TradeId, now: Instant) -> Saying | None:
+        """Return what is to be kept when a saga is given up at once; None where nothing says that it begins."""
+        saying = self._kept.get(trade_id)
+        if saying is None or (saying.answer.step, saying.answer.verdict) != (Step.BEGIN, Verdict.DONE):
+            return None
+        return Saying(Answer(Step.BEGIN, saying.answer.instruction, Verdict.GIVEN_UP), now)
+
+    def said(self, trade_id: TradeId) -> tuple[int, Instant | None]:
+        """Return how often what is said of a saga was said, and when last, as far as this run of it knows."""
+        answer, at, times = self._said.get(trade_id, (None, None, 0))
+        saying = self._kept.get(trade_id)
+        return (times, at) if saying is not None and saying.answer == answer else (0, None)
+
+    def say_again(self, trade_id: TradeId) -> None:
+        """Have what is said of a saga said with the next `due`, whatever was waited for."""
+        self._said.pop(trade_id, None)
+
     def due(self, now: Instant, only: Iterable[TradeId] | None = None) -> list[Answer]:
         """Return what is to be said now; with `only`, of these sagas."""
         due = []

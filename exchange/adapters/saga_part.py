@@ -15,10 +15,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from exchange.adapters.http import Faults, common_routes, json_response, problem
+from exchange.adapters.saga_desk import SagaView, Wish, desk_routes
 from exchange.messaging import Consumer, Delivery, Outgoing, PoisonError, Publisher
 from exchange.ports import Exposition, Log, SagaTelemetry
+from exchange.saga import Deed
 from exchange.saga_coordinator import Times
 from exchange.tracing import Tracer
+from exchange.types import TradeId
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, Clock, Duration
 
@@ -142,6 +145,14 @@ class SagaPart:
         """Return how it stands."""
         raise NotImplementedError
 
+    async def view(self, trade_id: TradeId) -> SagaView:
+        """See `exchange.adapters.saga_desk.Desk`."""
+        raise NotImplementedError
+
+    async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
+        """See `exchange.adapters.saga_desk.Desk`."""
+        raise NotImplementedError
+
     async def _begin(self) -> None:
         """Read what is durable."""
 
@@ -244,6 +255,7 @@ def saga_app(part: SagaPart, exposition: Exposition, faults: Faults, admin_secre
         routes=[
             *common_routes(exposition, part.ready),
             Route("/v1/sagas", sagas, methods=["GET"]),
+            *desk_routes(part, admin_secret),
             *faults.routes(admin_secret),
         ]
     )

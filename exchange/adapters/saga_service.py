@@ -13,11 +13,23 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
+
+from exchange.adapters.saga_desk import (
+    DeedRefusedError,
+    MoveTold,
+    SagaView,
+    StepTold,
+    UnknownSagaError,
+    Wish,
+    told,
+)
+from exchange.adapters.saga_forgetting import OPEN
 from exchange.adapters.saga_part import STUCK_SHOWN, Around, SagaPart, SagasStatus, StuckSaga, readable
 from exchange.adapters.saga_store import Reacted, SagaBook
 from exchange.messaging import Delivery
 from exchange.ports import SagaTelemetry
-from exchange.saga import AT, Answer, Ask, Carried, End, Verdict
+from exchange.saga import AT, Answer, Ask, Carried, Deed, End, Verdict
 from exchange.saga_choreography import Saying, Sayings, follows
 from exchange.saga_messages import Forget, Style, answering, read_asked, read_heard, saying
 from exchange.shards import partition_of_id
@@ -44,6 +56,29 @@ class _Service(SagaPart):
 
     def _works(self) -> Sequence[Coroutine[object, object, None]]:
         return [self._inbox.run(self._handle), self._tidy_forever()]
+
+    async def view(self, trade_id: TradeId) -> SagaView:
+        """Return what this service did, moved and says of a saga.
+
+        Raises:
+            UnknownSagaError: nothing, or it is forgotten.
+        """
+        known = await self._call(lambda: self._book.known(trade_id))
+        if known.forgotten:
+            raise UnknownSagaError(f"the saga of trade {trade_id} ended and was forgotten by {self.part}")
+        if not known.steps and known.saying is None and known.end is None:
+            raise UnknownSagaError(f"{self.part} was not asked for anything of trade {trade_id}")
+        steps = [StepTold(one.step.value, self.part, verdict=one.verdict.value, reason=one.reason.value)
+                 for one in known.steps]  # fmt: skip
+        view = SagaView(
+            trade_id=trade_id, part=self.part, style=self.style, state="",
+            steps=steps, moves=[MoveTold(*one) for one in known.moves],
+        )  # fmt: skip
+        return view if known.saying is None else with_saying(view, known.saying, *self._said(trade_id))
+
+    def _said(self, trade_id: TradeId) -> tuple[int, Instant | None]:
+        del trade_id
+        return 0, None
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         raise NotImplementedError
@@ -85,6 +120,15 @@ class AskedService(_Service):
         """Return how it stands; where sagas stand only the coordinator knows."""
         return SagasStatus(self.part, self.style, 0, {}, 0, [], drift=await self._call(self._book.drift))
 
+    async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
+        """Refuse: a coordinator leads.
+
+        Raises:
+            DeedRefusedError: always.
+        """
+        del wish
+        raise DeedRefusedError(f"{deed} of trade {trade_id}: {self.part} does what the coordinator asks; ask that one")
+
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         told, poison = readable(deliveries, read_asked)
         await self._raise_horizon(told)
@@ -123,6 +167,24 @@ class ReactingService(_Service):
             self._sayings,
             self._clock.now(),
         )
+
+    async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
+        """Say again what is said of a saga. Who begins sagas writes down who wanted it.
+
+        Raises:
+            DeedRefusedError: nothing is said of it here, or it is to be given up, which is not a service's to say.
+        """
+        if deed is Deed.COMPENSATE:
+            raise DeedRefusedError(f"{deed} of trade {trade_id}: who begins sagas gives them up, not {self.part}")
+        if not self._sayings.says(trade_id):
+            raise DeedRefusedError(f"{deed} of trade {trade_id}: {self.part} says nothing of it (any more)")
+        self._log.event("saga-retried", severity="warning", trade_id=trade_id, by=wish.by, why=wish.why)
+        self._sayings.say_again(trade_id)
+        await self._publish([saying(one) for one in self._sayings.due(self._clock.now(), [trade_id])])
+        return await self.view(trade_id)
+
+    def _said(self, trade_id: TradeId) -> tuple[int, Instant | None]:
+        return self._sayings.said(trade_id)
 
     async def _begin(self) -> None:
         self._sayings = Sayings(self._times, await self._until_done(self._book.kept))
@@ -190,6 +252,15 @@ def awaited(said: Saying) -> str:
     """Return the service that what is said waits for, as far as who says it knows."""
     after = follows(said.answer)
     return AT[after.step].value if isinstance(after, Ask) else ""
+
+
+def with_saying(view: SagaView, kept: Saying, times: int, at: Instant | None) -> SagaView:
+    """Return a view with what its part says of the saga, how often, and when last."""
+    answer = kept.answer
+    return msgspec.structs.replace(
+        view, state=OPEN, step=f"{answer.step}.{answer.verdict}", waits_for=awaited(kept), since=told(kept.since),
+        asked=times, asked_last=told(at), instruction=answer.instruction,
+    )  # fmt: skip
 
 
 def sayings_status(blank: SagasStatus, sayings: Sayings, now: Instant) -> SagasStatus:

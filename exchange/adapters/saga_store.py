@@ -61,6 +61,17 @@ class Said(NamedTuple):
     ends: Mapping[TradeId, Answer]
 
 
+class KnownSaga(NamedTuple):
+    """What a service keeps of one saga."""
+
+    steps: list[Remembered]
+    moves: list[tuple[str, str, str, str, int]]
+    """Step, giver, taker, asset, amount."""
+    saying: Saying | None
+    end: Answer | None
+    forgotten: bool
+
+
 class Batch:
     """What a service has, as far as a batch of asks needs it (`exchange.saga.Known`), and what the batch adds."""
 
@@ -201,6 +212,23 @@ class SagaBook:
         """
         return self._database.run("be tidied, nothing was removed", lambda one: sweep(one, self._tables))
 
+    def known(self, trade_id: TradeId) -> KnownSaga:
+        """Return all that is kept of one saga, for people."""
+        tables = self._tables
+
+        def work(connection: sa.Connection) -> KnownSaga:
+            steps = connection.execute(sa.select(tables.remembered).where(tables.remembered.c.trade_id == trade_id))
+            moves = connection.execute(sa.select(tables.moves).where(tables.moves.c.trade_id == trade_id))
+            return KnownSaga(
+                [_remembered(row) for row in steps],
+                [(row.step, row.giver, row.taker, row.asset, int(row.amount)) for row in moves],
+                next(iter(kept(connection, tables, trade_id)), None),
+                ends_of(connection, tables, [trade_id]).get(trade_id),
+                is_behind(trade_id, horizons_of(connection, tables.horizon)),
+            )
+
+        return self._database.run("be read", work)
+
     def deposit(self, number: int, account: AccountId, asset: Asset, amount: int) -> bool:
         """Take something in from outside; False when the deposit of this number (from 1 on) was taken in before."""
         assert number > 0, "a deposit has a number of its own"
@@ -308,9 +336,10 @@ def keep(connection: sa.Connection, tables: SayingTables, said: Said) -> None:
     add_rows(connection, tables.ends, [(trade_id, _encode(end).decode()) for trade_id, end in said.ends.items()])
 
 
-def kept(connection: sa.Connection, tables: SayingTables) -> list[Saying]:
-    """Return what a party says."""
-    found = connection.execute(sa.select(tables.sayings).order_by(tables.sayings.c.trade_id))
+def kept(connection: sa.Connection, tables: SayingTables, trade_id: TradeId | None = None) -> list[Saying]:
+    """Return what a party says, of one saga or of all."""
+    ask = sa.select(tables.sayings).order_by(tables.sayings.c.trade_id)
+    found = connection.execute(ask if trade_id is None else ask.where(tables.sayings.c.trade_id == trade_id))
     return [Saying(_decode(row.answer), Instant(row.since)) for row in found]
 
 

@@ -15,13 +15,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy.dialects import oracle
 
 from exchange.adapters import saga_database
-from exchange.adapters.saga_journal import Place, SagaJournal, Trade
+from exchange.adapters.saga_journal import Note, Place, SagaJournal, Trade
 from exchange.adapters.saga_store import SagaBook
-from exchange.adapters.saga_tables import BOOKS, JOURNAL, META, SAGA, SAGAS
+from exchange.adapters.saga_tables import BOOKS, DEEDS, JOURNAL, META, SAGA, SAGAS
 from exchange.ledger import CASH, Asset
 from exchange.saga import AT, Answer, Ask, Book, End, Rules, Service, Step, Verdict, carry_out, instruction
 from exchange.saga_choreography import reaction
-from exchange.saga_coordinator import Coordinator, Told
+from exchange.saga_coordinator import Begun, Coordinator, GaveUp, Told
 from exchange.shards import whole_id
 from exchange.types import AccountId, TradeId
 from kernel.adapters.database import make_engine, parse, sqlite_url
@@ -342,6 +342,35 @@ def test_moves_of_the_first_revision_are_kept_on_the_way_there_and_back(url):
         assert book.balances() == before
 
 
+def test_what_a_person_did_is_kept_with_the_saga_as_long_as_it_is(url):
+    with contextlib.closing(SagaJournal(url)) as journal, book_of(url, rules=Rules()) as book:
+        begun_and_ended(journal, 2, left_open=2)
+        it = instruction(some_trades(2)[1], MONEY)
+        journal.note(TradeId(2), Note(Instant(5), "retry", "bo", "mended"))
+        journal.append(
+            [GaveUp(Instant(6), TradeId(2))], {}, Instant(6), Note(Instant(6), "compensate", "anna", "closed")
+        )
+        history = journal.history(TradeId(2))
+        assert history is not None
+        assert [(one.deed, one.who, one.why) for one in history.notes] == [
+            ("retry", "bo", "mended"), ("compensate", "anna", "closed"),
+        ]  # fmt: skip
+        assert (history.state, history.ended_at, [type(one) for one in history.entries]) == (
+            "open", None, [Begun, GaveUp],
+        )  # fmt: skip
+        book.carry_out([Ask(Step.RESERVE_CASH, it)])
+        known = book.known(TradeId(2))
+        assert ([one.step for one in known.steps], known.moves, known.forgotten) == (
+            [Step.RESERVE_CASH], [("reserve_cash", it.buyer, "$escrow", "$cash", it.cost)], False,
+        )  # fmt: skip
+        journal.append([Told(Instant(7), Answer(Step.RELEASE_CASH, it, Verdict.DONE))],
+                       {TradeId(2): End.CANCELLED}, Instant(7))  # fmt: skip
+        assert journal.forget(Instant(99)) == 2
+        assert (journal.history(TradeId(2)), book.known(TradeId(1)).steps) == (None, [])
+    with plain(url) as other:
+        assert other.execute(sa.select(DEEDS)).all() == []
+
+
 def test_an_earlier_coordinator_writes_no_more(url):
     trades = [Trade(instruction(one, MONEY), Instant(1)) for one in some_trades(2)]
     with contextlib.closing(SagaJournal(url)) as first, contextlib.closing(SagaJournal(url)) as second:
@@ -431,6 +460,8 @@ def test_every_statement_is_one_that_oracle_takes(tmp_path):
         journal.entries(), journal.traded_at(), journal.states(), journal.sayings()
         journal.append([Told(Instant(2), Answer(Step.CLEAR, entry.instruction, Verdict.DONE))],
                        {TradeId(1): End.SETTLED}, Instant(2))  # fmt: skip
+        journal.note(TradeId(1), Note(Instant(2), "retry", "a", "why")), journal.history(TradeId(1))
+        book.known(TradeId(1))
         journal.forget(Instant(9)), journal.forget(Instant(9)), journal.horizons()
     told = {str(one.compile(dialect=oracle.dialect())) for one in met if isinstance(one, sa.ClauseElement)}
     assert len(told) >= 15
