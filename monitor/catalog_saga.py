@@ -20,8 +20,24 @@ SAGA: Final[tuple[Metric, ...]] = (
         "party",
         "reason",
     ),
-    gauge(Role.SAGA, "exchange_saga_sequence", "Journal sequence number up to which trades were read."),
+    gauge(
+        Role.SAGA,
+        "exchange_saga_sequence",
+        "Journal sequence number up to which trades were read, the highest of all partitions.",
+    ),
     gauge(Role.SAGA, "exchange_saga_source_connected", "1 while the stream that trades are read from stands."),
+    gauge(
+        Role.SAGA,
+        "exchange_saga_source_lag_records",
+        "Records of a partition of events that are there and whose trades are not begun.",
+        "partition",
+    ),
+    gauge(
+        Role.SAGA,
+        "exchange_saga_source_stopped",
+        "1 while a partition stands still at a record that is missing or cannot be read.",
+        "partition",
+    ),
     histogram(Role.SAGA, "exchange_saga_step_seconds", "From a step's turn to its answer.", SAGA_BUCKETS),
     histogram(Role.SAGA, "exchange_saga_end_seconds", "From the beginning of a saga to its end.", SAGA_BUCKETS),
     histogram(

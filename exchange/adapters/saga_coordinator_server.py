@@ -77,9 +77,8 @@ class _Reader(SagaPart):
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether trades can be settled."""
-        if not self._source_stands:
-            return False, "no event stream to read trades from"
-        return super().ready()
+        stands, why_not = self._source.ready()
+        return super().ready() if stands else (False, why_not)
 
     def _works(self) -> Sequence[Coroutine[object, object, None]]:
         return [self._read_trades(), self._inbox.run(self._handle), self._tick_forever(), self._tidy_forever()]
@@ -91,7 +90,7 @@ class _Reader(SagaPart):
 
     def _told_of_source(self, stands: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if stands != self._source_stands:
-            self._log.event("trades-connected" if stands else "trades-lost", seq=self._journal.seq())
+            self._log.event("trades-connected" if stands else "trades-lost", seq=self._journal.highest())
         self._source_stands = stands
         self._telemetry.connected(source=stands)
 
@@ -99,8 +98,11 @@ class _Reader(SagaPart):
         happened = [item for item in stretch.happened if item.seq > self._journal.seq(stretch.part)]
         if not happened:
             return
-        trades = trades_of(happened, self._money, self._traced)
-        for start in range(0, len(trades), TOGETHER):
+        trades = trades_of(Stretch(stretch.part, happened), self._money, self._traced)
+        starts = range(0, len(trades), TOGETHER)
+        if not trades and self._source.keeps_place:
+            starts = range(1)  # nothing is begun, but noted how far it was read
+        for start in starts:
             while self._open() >= self._open_max:  # noqa: ASYNC110 - it is asked seldom, and many things change it
                 await asyncio.sleep(_FULL_S)
             part = trades[start : start + TOGETHER]
@@ -108,7 +110,7 @@ class _Reader(SagaPart):
             whole = start + TOGETHER >= len(trades)
             place = Place(stretch.part, happened[-1].seq if whole else self._journal.seq(stretch.part))
             await self._begin_some(part, place)
-        self._telemetry.read(happened[-1].seq)
+        self._telemetry.read(self._journal.highest())
 
     async def _history(self, trade_id: TradeId) -> History:
         """Return all that is kept of a saga.
@@ -268,7 +270,7 @@ class SagaCoordinator(_Reader):
     async def _begin(self) -> None:
         self._lead = Coordinator(self._times, await self._until_done(self._journal.entries))
         self._traded_at = await self._until_done(self._journal.traded_at)
-        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.seq())
+        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.highest())
 
     async def _watch(self) -> None:
         now = self._clock.now()
@@ -433,7 +435,7 @@ class SagaReader(_Reader):
         self._sayings = Sayings(self._times, await self._until_done(self._journal.sayings))
         self._traded_at = await self._until_done(self._journal.traded_at)
         self._begun_at = {trade_id: one.since for trade_id, one in self._sayings.kept.items()}
-        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.seq())
+        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.highest())
 
     async def _watch(self) -> None:
         tell_sayings(self._telemetry, self._sayings, self._clock.now())

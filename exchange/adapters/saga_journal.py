@@ -95,6 +95,10 @@ class SagaJournal:
         """Return up to which record the trades of a part were read; 0: none yet."""
         return self._places.get(part, 0)
 
+    def highest(self) -> int:
+        """Return the highest of `seq` over all parts."""
+        return max(self._places.values(), default=0)
+
     def entries(self) -> list[Entry]:
         """Return the entries of all open sagas, in order."""
         ask = sa.select(JOURNAL.c.entry).join(SAGAS, SAGAS.c.trade_id == JOURNAL.c.trade_id)

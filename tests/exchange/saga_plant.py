@@ -60,6 +60,11 @@ def some_trades(count: int, seed: int = 1) -> list[Traded]:
 class ListedTrades:
     """A source whose event stream is a list."""
 
+    keeps_place = False
+
+    def ready(self) -> tuple[bool, str]:
+        return True, "a list is always there"
+
     def __init__(self, happened: Sequence[Happened], together: int = 64) -> None:
         self._happened, self._together = happened, together
 
