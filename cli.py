@@ -35,6 +35,7 @@ from control import (
     verbs_review,
     verbs_runbook,
     verbs_servers,
+    verbs_settle,
     verbs_shipper,
     verbs_slo,
     verbs_token,
@@ -95,6 +96,7 @@ verbs_exchange.app.add_typer(verbs_letters.app, name="dead-letters")
 verbs_exchange.app.command("notices", epilog="Example: tapewatch exchange notices --account ann --follow")(
     verbs_notices.notices
 )
+verbs_exchange.app.add_typer(verbs_settle.app, name="settle")
 app.add_typer(verbs_exchange.app, name="exchange")
 app.add_typer(verbs_db.app, name="db")
 app.add_typer(verbs_edge.app, name="edge")

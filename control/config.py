@@ -118,6 +118,14 @@ class SagaTuning(msgspec.Struct, frozen=True, kw_only=True):
 
     part: Literal["coordinator", "cash", "securities", "fees", "clearing"]
     style: Literal["orchestrated", "choreographed"] = "orchestrated"
+    keep_s: float = 0.0
+    """Of the coordinator: how long a saga that ended is kept; 0: for ever."""
+    least: int | None = None
+    """Of a service: the least an account may have in its book, in millionths or lots; None: anything."""
+    least_of: dict[str, int | None] = {}
+    """Of a service: accounts with a bound of their own."""
+    suspended: list[str] = []
+    """Of clearing: accounts whose trades it does not take."""
 
 
 class AnomalyTuning(msgspec.Struct, frozen=True, kw_only=True):

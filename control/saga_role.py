@@ -7,10 +7,11 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from control.config import RabbitAccess, RoleConfig, SagaTuning
+from control.config import RabbitAccess, RoleConfig, SagaTuning, place_of
 from control.databases import password_of, read_password
 from control.layout import Layout
 from control.process_facts import ProcessFacts
+from control.saga_bounds import rules_of
 from control.spans_out import traced_share, tracer_of
 from exchange.adapters.http import Faults, HttpServer, listen, read_secret
 from exchange.adapters.rabbit import RabbitConsumer, RabbitPublisher
@@ -21,17 +22,18 @@ from exchange.adapters.saga_journal import SagaJournal
 from exchange.adapters.saga_part import SAGA_FAULTS, Around, SagaPart, saga_app
 from exchange.adapters.saga_service import AskedService, ReactingService
 from exchange.adapters.saga_store import SagaBook
-from exchange.adapters.trade_source import EngineTrades
+from exchange.adapters.trade_source import EngineTrades, TradeSource
 from exchange.ports import Log
-from exchange.saga import Rules, Service
+from exchange.saga import Service
 from exchange.saga_messages import COORDINATOR, READER, Style, queue
 from kernel.adapters.clock import SystemClock
 from kernel.errors import PermanentError, TemporaryError
+from kernel.time import seconds
 from monitor.adapters.exporter import Exporter
 from monitor.adapters.log_files import FileLog
 from monitor.catalog import Role
 from monitor.logs import EcsFormat
-from monitor.saga_instruments import SagaInstruments
+from monitor.saga_instruments import SagaInstruments, SagaSourceInstruments
 
 _PAUSE_S = 0.5
 BATCH = 256
@@ -64,8 +66,9 @@ async def serve(config: RoleConfig, stop: asyncio.Event) -> int:
         stack.push_async_callback(publisher.close)
         inbox = RabbitConsumer(link, queue_of(config.saga), batch=BATCH)
         around = Around(inbox, publisher, SagaInstruments(exporter), log, SystemClock(), faults,
-                        tracer=tracer_of(config, exporter, stack), traced=traced_share(config))  # fmt: skip
-        part = _part(config, config.saga, around, stack)
+                        tracer=tracer_of(config, exporter, stack), traced=traced_share(config),
+                        keep=seconds(config.saga.keep_s) if config.saga.keep_s else None)  # fmt: skip
+        part = _part(config, config.saga, around, exporter, stack)
         server = HttpServer(saga_app(part, exporter, faults, admin), listener)
         await server.start()
         stack.push_async_callback(server.stop)
@@ -82,19 +85,29 @@ def queue_of(tuning: SagaTuning) -> str:
     return queue(Service(tuning.part), style)
 
 
-def _part(config: RoleConfig, tuning: SagaTuning, around: Around, stack: AsyncExitStack) -> SagaPart:
+def _part(
+    config: RoleConfig, tuning: SagaTuning, around: Around, exporter: Exporter, stack: AsyncExitStack
+) -> SagaPart:
     layout, led = Layout(Path(config.state)), Style(tuning.style) is Style.ORCHESTRATED
     place = config.ledger.url if config.ledger is not None else layout.saga(tuning.part)
     password = password_of(config.ledger)
     if tuning.part == "coordinator":
         journal = SagaJournal(place, password=password)
         stack.callback(journal.close)
-        source = EngineTrades(config.engine_stream_port, config.engine_host)
         reader = SagaCoordinator if led else SagaReader
-        return reader(journal, source, config.instruments, around)
-    book = SagaBook(Service(tuning.part), place, Rules(), password=password)
+        return reader(journal, _trades(config, around, exporter), config.instruments, around)
+    book = SagaBook(Service(tuning.part), place, rules_of(tuning), password=password)
     stack.callback(book.close)
     return AskedService(book, around) if led else ReactingService(book, around)
+
+
+def _trades(config: RoleConfig, around: Around, exporter: Exporter) -> TradeSource:
+    """Return where trades come from: Kafka, where the engines' journal is kept there; else the engine's stream."""
+    if config.kafka is None:
+        return EngineTrades(config.engine_stream_port, config.engine_host)
+    from exchange.adapters.kafka_trades import KafkaTrades
+
+    return KafkaTrades(place_of(config.kafka), telemetry=SagaSourceInstruments(exporter), log=around.log)
 
 
 def _link(access: RabbitAccess, name: str) -> RabbitLink:

@@ -21,6 +21,7 @@ from control.child import PYTHON, Slot
 from control.config import EdgeAccess, EngineAddress, KafkaAccess, RabbitAccess, RoleConfig, SagaTuning
 from control.layout import Layout
 from control.leave import Balance, EdgeBalance
+from control.saga_bounds import tuned
 from control.servers.catalogue import BY_NAME, HOST_PORT, SAGA_PARTS, SERVICES, Service
 from control.servers.hosted import ServerConfig, load_server_config
 from control.servers.trial_authority import TrialAuthority
@@ -40,6 +41,7 @@ DATABASES: Final = ("ledger", "saga")
 HTTP: Final = "http"
 STREAM: Final = "stream"
 """The two ports of an engine, by name."""
+_DAY_S: Final = 86_400.0
 _START_S: Final = 150.0
 """A Java machine on two busy cores takes ten times what it takes alone."""
 _GRACE_S: Final = 15.0
@@ -234,7 +236,9 @@ def saga_ports(settings: Settings, ports: Ports) -> dict[str, list[tuple[str, in
 
 def saga_tuning(settings: Settings, replica: str) -> SagaTuning:
     """Return which part a replica such as `saga-cash-1` is."""
-    return SagaTuning(part=SAGA_PARTS[replica], style=settings.saga_style)
+    keep_s = settings.saga_keep_days * _DAY_S
+    tuning = SagaTuning(part=SAGA_PARTS[replica], style=settings.saga_style, keep_s=keep_s)
+    return tuned(tuning, settings.saga_bounds, settings.saga_suspended)
 
 
 def write_configs(settings: Settings, layout: Layout, ports: Ports) -> None:

@@ -22,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from control.saga_bounds import Account, Bound
 from kernel.errors import InputError
 from runbooks.model import Consent
 
@@ -200,6 +201,13 @@ class Settings(BaseSettings):
     """File whose first line is its password."""
     saga_style: Literal["orchestrated", "choreographed"] = "orchestrated"
     """Whether a coordinator leads settlement by sagas, or its services follow each other."""
+    saga_keep_days: float = Field(7.0, ge=0.0, le=3650.0)
+    """Days a saga that ended is kept: a week, so that people can look back; 0 keeps all of them for ever."""
+    saga_bounds: dict[Account, Bound] = Field(default_factory=dict)
+    """The least an account may have in settlement by sagas, such as `{"*": {"cash": -1000000}, "p7": {"lots": 0}}`:
+    money in units of the currency, lots of each symbol; `*` is every other account. Empty: nothing is refused."""
+    saga_suspended: tuple[Account, ...] = ()
+    """Accounts whose trades clearing does not take: their sagas are taken back."""
     store_url: str = ""
     """Database of signals, incidents and runs, likewise; empty: SQLite in the state."""
     store_password_file: Path | None = None

@@ -545,6 +545,10 @@ class SagaTelemetry(Protocol):
         """So many sagas are open, the oldest so old; those that are stuck by the service waited for and the reason."""
         ...
 
+    def forgot(self, count: int) -> None:
+        """So many ended sagas were forgotten."""
+        ...
+
     def drift(self, value: int) -> None:
         """The sum of a book over all assets, absolute."""
         ...

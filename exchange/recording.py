@@ -297,6 +297,7 @@ class RecordingSaga:
     last_drift: int | None = None
     seq: int = 0
     is_connected: bool = False
+    forgotten: int = 0
 
     def carried_out(self, verdicts: Mapping[Verdict, int], *, repeats: int, seconds: float) -> None:
         """Add a batch."""
@@ -324,6 +325,10 @@ class RecordingSaga:
         """Keep how it stands."""
         assert oldest >= 0
         self.open, self.stuck = open_, dict(stuck)
+
+    def forgot(self, count: int) -> None:
+        """Add what was forgotten."""
+        self.forgotten += count
 
     def drift(self, value: int) -> None:
         """Keep the sum."""

@@ -17,6 +17,7 @@ import msgspec
 
 from exchange.events import Traded
 from exchange.ledger import CASH, FEES, Asset, Posting
+from exchange.shards import partition_of_id
 from exchange.types import AccountId, TradeId
 
 ESCROW: Final = AccountId("$escrow")
@@ -59,6 +60,8 @@ class Verdict(StrEnum):
     """Asked to void what is cleared."""
     GIVEN_UP = "given_up"
     """Said of `BEGIN`: the saga takes too long, the pivot shall say which way it goes."""
+    FORGOTTEN = "forgotten"
+    """The saga ended so long ago that nothing of it is kept: nothing is done, and nothing follows from it."""
 
 
 class Reason(StrEnum):
@@ -73,6 +76,8 @@ class Reason(StrEnum):
     """What takes the step back came first, and left a tombstone."""
     NOT_RESERVED = "not_reserved"
     """Asked to deliver what is not reserved: a fault of who asked; nothing is remembered."""
+    FORGOTTEN = "forgotten"
+    """Of the verdict of the same name."""
 
 
 class End(StrEnum):
@@ -80,6 +85,22 @@ class End(StrEnum):
 
     SETTLED = "settled"
     CANCELLED = "cancelled"
+
+
+class Deed(StrEnum):
+    """What a person does to a saga that is stuck."""
+
+    RETRY = "retry"
+    """What is waited for is asked, or said, once more."""
+    COMPENSATE = "compensate"
+    """It is given up, as one that takes too long."""
+
+
+WHO_MAX: Final = 200
+"""Characters of a person's name that are kept with a deed."""
+WHY_LEAST: Final = 3
+WHY_MAX: Final = 1000
+"""Characters of a reason."""
 
 
 class Instruction(msgspec.Struct, frozen=True, gc=False):
@@ -138,6 +159,13 @@ class Rules(msgspec.Struct, frozen=True):
     """The least an account may have after a reservation or a fee; none: anything."""
     suspended: frozenset[AccountId] = frozenset()
     """Whose trades clearing does not take."""
+    least_of: Mapping[AccountId, int | None] = {}
+    """Accounts with a bound of their own, in the place of `least`."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anybody has a bound."""
+        return self.least is not None or any(one is not None for one in self.least_of.values())
 
 
 class Known(Protocol):
@@ -149,6 +177,10 @@ class Known(Protocol):
 
     def amount(self, account: AccountId, asset: Asset) -> int:
         """Return what an account has of an asset in this service's book."""
+        ...
+
+    def forgotten(self, trade_id: TradeId) -> bool:
+        """Tell whether a saga ended so long ago that what was answered in it is not kept."""
         ...
 
 
@@ -196,6 +228,14 @@ NEXT: Final[Mapping[tuple[Step, Verdict], Step | End]] = {
 """The order of the steps. An answer that is not in it changes nothing: the saga waits, and is told as stuck."""
 
 
+def is_behind(trade_id: TradeId, horizons: Mapping[int, int]) -> bool:
+    """Tell whether a saga is at or behind the horizon of its part of the exchange: `horizons` has a trade for each.
+
+    Every saga up to that trade has ended, and was forgotten. A trade's id says which part made it.
+    """
+    return 0 < trade_id <= horizons.get(partition_of_id(trade_id), 0)
+
+
 def instruction(trade: Traded, money: int, trace: str = "") -> Instruction:
     """Return what a trade moves; `money` is `money_per_tick` of its instrument, `trace` the order's `traceparent`."""
     return Instruction(
@@ -215,9 +255,12 @@ def carry_out(ask: Ask, known: Known, rules: Rules) -> Carried:
     """Return what a service does with an ask.
 
     An ask that was answered is answered the same again. What takes back a step that never came leaves a tombstone, so
-    that the step is refused when it comes.
+    that the step is refused when it comes. What is asked of a saga that is forgotten is not done, whatever it is: it
+    lay in a queue or among dead letters until nobody knew of it any more.
     """
     trade_id = ask.instruction.trade_id
+    if known.forgotten(trade_id):
+        return Carried(Answer(ask.step, ask.instruction, Verdict.FORGOTTEN, Reason.FORGOTTEN))
     before = known.remembered(trade_id, ask.step)
     if before is not None:
         return Carried(Answer(ask.step, ask.instruction, before.verdict, before.reason))
@@ -298,14 +341,17 @@ def _take_back(ask: Ask, known: Known) -> Carried:
 def _refusal(ask: Ask, entries: tuple[Posting, ...], known: Known, rules: Rules) -> Reason:
     if ask.step is Step.CLEAR and {ask.instruction.buyer, ask.instruction.seller} & rules.suspended:
         return Reason.SUSPENDED
-    if rules.least is None or ask.step in NEEDS:
+    if not rules.bounded or ask.step in NEEDS:
         return Reason.NONE
     # An account that trades with itself pays both fees, so its postings are judged together.
     taken: defaultdict[tuple[AccountId, Asset], int] = defaultdict(int)
     for entry in entries:
         taken[entry.account, entry.asset] += entry.amount
     for (account, asset), amount in taken.items():
-        if amount < 0 and account not in {ESCROW, FEES} and known.amount(account, asset) + amount < rules.least:
+        if amount >= 0 or account in {ESCROW, FEES}:
+            continue
+        least = rules.least_of.get(account, rules.least)
+        if least is not None and known.amount(account, asset) + amount < least:
             return Reason.INSUFFICIENT
     return Reason.NONE
 
@@ -316,6 +362,7 @@ class Book:
     def __init__(self) -> None:
         self._amounts: defaultdict[tuple[AccountId, Asset], int] = defaultdict(int)
         self._remembered: dict[tuple[TradeId, Step], Remembered] = {}
+        self._horizons: dict[int, int] = {}
 
     def remembered(self, trade_id: TradeId, step: Step) -> Remembered | None:
         """Return what was answered to a step, or nothing."""
@@ -324,6 +371,16 @@ class Book:
     def amount(self, account: AccountId, asset: Asset) -> int:
         """Return what an account has of an asset."""
         return self._amounts.get((account, asset), 0)
+
+    def forgotten(self, trade_id: TradeId) -> bool:
+        """Tell whether a saga is at or behind the horizon of its part."""
+        return is_behind(trade_id, self._horizons)
+
+    def forget(self, up_to: TradeId) -> None:
+        """Forget every saga of a part up to a trade: all of them have ended."""
+        part = partition_of_id(up_to)
+        self._horizons[part] = max(up_to, self._horizons.get(part, 0))
+        self._remembered = {key: one for key, one in self._remembered.items() if not self.forgotten(key[0])}
 
     def amounts(self) -> dict[tuple[AccountId, Asset], int]:
         """Return every balance that is not zero."""

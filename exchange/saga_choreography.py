@@ -7,12 +7,12 @@ saga begins, and that it is given up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
-from exchange.saga import AT, NEXT, Answer, Ask, End, Instruction, Service, Step, Verdict
+from exchange.saga import AT, NEXT, Answer, Ask, End, Instruction, Service, Step, Verdict, is_behind
 from exchange.saga_coordinator import Times
 from exchange.types import TradeId
 from kernel.time import Duration, Instant
@@ -69,6 +69,12 @@ class Sayings:
         """Drop the memory of an end: for a party whose store is asked for ends."""
         self._ends.pop(trade_id, None)
 
+    def drop(self, horizons: Mapping[int, int]) -> None:
+        """Say nothing more of what is at or behind a horizon (`exchange.saga.is_behind`): it ended, for everybody."""
+        for kept in (self._kept, self._said, self._ends):
+            for trade_id in [one for one in kept if is_behind(one, horizons)]:
+                del kept[trade_id]
+
     def again(self, answer: Answer) -> Answer | None:
         """Return what to say when a step was answered from memory: the end, so that who missed it hears it.
 
@@ -110,6 +116,23 @@ class Sayings:
                 assert kept is not None
                 given_up.append(kept)
         return given_up
+
+    def given_up(self, trade_id: TradeId, now: Instant) -> Saying | None:
+        """Return what is to be kept when a saga is given up at once; None where nothing says that it begins."""
+        saying = self._kept.get(trade_id)
+        if saying is None or (saying.answer.step, saying.answer.verdict) != (Step.BEGIN, Verdict.DONE):
+            return None
+        return Saying(Answer(Step.BEGIN, saying.answer.instruction, Verdict.GIVEN_UP), now)
+
+    def said(self, trade_id: TradeId) -> tuple[int, Instant | None]:
+        """Return how often what is said of a saga was said, and when last, as far as this run of it knows."""
+        answer, at, times = self._said.get(trade_id, (None, None, 0))
+        saying = self._kept.get(trade_id)
+        return (times, at) if saying is not None and saying.answer == answer else (0, None)
+
+    def say_again(self, trade_id: TradeId) -> None:
+        """Have what is said of a saga said with the next `due`, whatever was waited for."""
+        self._said.pop(trade_id, None)
 
     def due(self, now: Instant, only: Iterable[TradeId] | None = None) -> list[Answer]:
         """Return what is to be said now; with `only`, of these sagas."""

@@ -166,6 +166,20 @@ class Coordinator:
                 assert standing.step in BEFORE_THE_PIVOT, f"{standing.step} is past giving up"
                 self._go(standing, Answer(Step.BEGIN, standing.instruction, Verdict.GIVEN_UP), entry.at)
 
+    def give_up(self, trade_id: TradeId, now: Instant) -> GaveUp | None:
+        """Return the entry that gives a saga up at once; None: it is not open, or where it cannot be given up."""
+        standing = self._open.get(trade_id)
+        return GaveUp(now, trade_id) if standing is not None and standing.step in BEFORE_THE_PIVOT else None
+
+    def asked(self, trade_id: TradeId) -> Asked | None:
+        """Return when the step a saga stands at was asked last, and how often, as far as this run of it knows."""
+        asked, standing = self._asked.get(trade_id), self._open.get(trade_id)
+        return asked if asked is not None and standing is not None and asked.step is standing.step else None
+
+    def ask_again(self, trade_id: TradeId) -> None:
+        """Have the step a saga stands at asked with the next `asks`, whatever was waited for."""
+        self._asked.pop(trade_id, None)
+
     def forget(self, trade_id: TradeId) -> None:
         """Drop the memory of an ended saga: for a driver whose journal tells which sagas were begun."""
         self._ended.pop(trade_id, None)
@@ -190,7 +204,7 @@ class Coordinator:
     def stuck(self, now: Instant) -> list[Stuck]:
         """Return the sagas that stand at one step for too long, as the journal tells it."""
         return [
-            Stuck(trade_id, standing.step, AT[standing.step], standing.since, _why(standing), standing.refusal)
+            Stuck(trade_id, standing.step, AT[standing.step], standing.since, why(standing), standing.refusal)
             for trade_id, standing in self._open.items()
             if now - standing.since >= self._times.stuck
         ]
@@ -211,7 +225,8 @@ class Coordinator:
             self._open[trade_id] = Standing(standing.instruction, standing.begun, after, at)
 
 
-def _why(standing: Standing) -> StuckReason:
+def why(standing: Standing) -> StuckReason:
+    """Return why a saga does not go on from where it stands."""
     if standing.refusal:
         return StuckReason.REFUSED
     if standing.step in BEFORE_THE_PIVOT:

@@ -14,6 +14,7 @@ import msgspec
 
 from exchange.messaging import Delivery, Outgoing, PoisonError
 from exchange.saga import AT, NEXT, Answer, Ask, End, Service
+from exchange.types import TradeId
 
 VERSION: Final = 1
 READ: Final = frozenset({1})
@@ -32,10 +33,17 @@ class Style(StrEnum):
     CHOREOGRAPHED = "choreographed"
 
 
+class Forget(msgspec.Struct, frozen=True, gc=False):
+    """Every saga of a part of the exchange up to this trade has ended, and nobody speaks of it any more."""
+
+    up_to: TradeId
+
+
 class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int
     ask: Ask | None = None
     answer: Answer | None = None
+    forget: Forget | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -77,6 +85,19 @@ def saying(answer: Answer) -> Outgoing:
     )
 
 
+def forgetting(forget: Forget, service: Service, style: Style) -> Outgoing:
+    """Return the message that tells a service up to which trade it need not remember."""
+    return Outgoing(
+        routing_key=_forget_key(service, style),
+        body=_encode(_Body(VERSION, forget=forget)),
+        message_id=f"{forget.up_to}.forget.{service}",
+    )
+
+
+def _forget_key(service: Service, style: Style) -> str:
+    return f"saga.forget.{style}.{service}"
+
+
 def read_ask(delivery: Delivery) -> Ask:
     """Return what a delivery asks.
 
@@ -101,6 +122,24 @@ def read_answer(delivery: Delivery) -> Answer:
     return body.answer
 
 
+def read_asked(delivery: Delivery) -> Ask | Forget:
+    """Return what a service that a coordinator leads is to do.
+
+    Raises:
+        PoisonError: as `read_ask`.
+    """
+    return _read(delivery).forget or read_ask(delivery)
+
+
+def read_heard(delivery: Delivery) -> Answer | Forget:
+    """Return what a service hears that no coordinator leads.
+
+    Raises:
+        PoisonError: as `read_answer`.
+    """
+    return _read(delivery).forget or read_answer(delivery)
+
+
 def _read(delivery: Delivery) -> _Body:
     try:
         body = _decode(delivery.body)
@@ -115,9 +154,10 @@ def _read(delivery: Delivery) -> _Body:
 def bindings(style: Style) -> Mapping[str, tuple[str, ...]]:
     """Return which routing keys reach which queue. What tells an end reaches every one of the choreographed."""
     if style is Style.ORCHESTRATED:
-        asked = {queue(service, style): (f"saga.ask.{service}",) for service in Service}
+        asked = {queue(service, style): (f"saga.ask.{service}", _forget_key(service, style)) for service in Service}
         return {**asked, COORDINATOR: (ANSWERS,)}
-    heard: dict[str, list[str]] = {READER: [], **{queue(service, style): [] for service in Service}}
+    forget = {queue(service, style): [_forget_key(service, style)] for service in Service}
+    heard: dict[str, list[str]] = {READER: [], **forget}
     for (step, verdict), after in NEXT.items():
         key = f"saga.said.{step}.{verdict}"
         for name in heard if isinstance(after, End) else (queue(AT[after], style),):

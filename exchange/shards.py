@@ -84,10 +84,10 @@ def whole_id(partition: int, number: int) -> int:
 
 
 def partition_of_id(number: int) -> int:
-    """Return the partition that a whole id was counted in.
+    """Return the partition that an id of `whole_id` was counted in.
 
-    >>> partition_of_id(whole_id(3, 7))
-    3
+    >>> partition_of_id(whole_id(3, 7)), partition_of_id(7)
+    (3, 0)
     """
     return number >> _ID_BITS
 
@@ -109,3 +109,12 @@ def whole_hash(hashes: Sequence[str]) -> str:
     if len(hashes) == 1:
         return hashes[0]
     return blake2b(" ".join(hashes).encode(), digest_size=32).hexdigest()
+
+
+def ids_of(partition: int) -> tuple[int, int]:
+    """Return the first and the last id that a partition can have.
+
+    >>> [partition_of_id(one) for one in ids_of(3)]
+    [3, 3]
+    """
+    return whole_id(partition, 0), whole_id(partition, (1 << _ID_BITS) - 1)

@@ -20,8 +20,24 @@ SAGA: Final[tuple[Metric, ...]] = (
         "party",
         "reason",
     ),
-    gauge(Role.SAGA, "exchange_saga_sequence", "Journal sequence number up to which trades were read."),
+    gauge(
+        Role.SAGA,
+        "exchange_saga_sequence",
+        "Journal sequence number up to which trades were read, the highest of all partitions.",
+    ),
     gauge(Role.SAGA, "exchange_saga_source_connected", "1 while the stream that trades are read from stands."),
+    gauge(
+        Role.SAGA,
+        "exchange_saga_source_lag_records",
+        "Records of a partition of events that are there and whose trades are not begun.",
+        "partition",
+    ),
+    gauge(
+        Role.SAGA,
+        "exchange_saga_source_stopped",
+        "1 while a partition stands still at a record that is missing or cannot be read.",
+        "partition",
+    ),
     histogram(Role.SAGA, "exchange_saga_step_seconds", "From a step's turn to its answer.", SAGA_BUCKETS),
     histogram(Role.SAGA, "exchange_saga_end_seconds", "From the beginning of a saga to its end.", SAGA_BUCKETS),
     histogram(
@@ -33,5 +49,10 @@ SAGA: Final[tuple[Metric, ...]] = (
     counter(Role.SAGA, "exchange_saga_steps_total", "Steps that a service answered the first time.", "verdict"),
     counter(Role.SAGA, "exchange_saga_repeats_total", "Steps that a service answered from memory."),
     histogram(Role.SAGA, "exchange_saga_commit_seconds", "One batch of steps from its arrival to its commit."),
+    counter(
+        Role.SAGA,
+        "exchange_saga_forgotten_total",
+        "Sagas that ended long ago and of which this part keeps nothing more.",
+    ),
     gauge(Role.SAGA, "exchange_saga_amounts_drift", "Sum of a service's book over all assets, absolute; must be 0."),
 )

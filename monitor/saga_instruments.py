@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
+from exchange.ports import DeadReason
 from exchange.saga import End, Service, Verdict
 from exchange.saga_coordinator import StuckReason
-from monitor.instruments import Meter
+from monitor.instruments import Level, Meter
 
 PARTIES: Final = (*(service.value for service in Service), "unknown")
 """Whom a stuck saga waits for; nobody knows where no coordinator leads."""
@@ -33,6 +34,7 @@ class SagaInstruments:
         self._repeats = meter.count("exchange_saga_repeats_total")
         self._commit = meter.spread("exchange_saga_commit_seconds")
         self._drift = meter.level("exchange_saga_amounts_drift")
+        self._forgotten = meter.count("exchange_saga_forgotten_total")
 
     def carried_out(self, verdicts: Mapping[Verdict, int], *, repeats: int, seconds: float) -> None:
         """See `SagaTelemetry`."""
@@ -63,6 +65,10 @@ class SagaInstruments:
         for key, level in self._stuck.items():
             level.set(stuck.get(key, 0))
 
+    def forgot(self, count: int) -> None:
+        """See `SagaTelemetry`."""
+        self._forgotten.add(count)
+
     def drift(self, value: int) -> None:
         """See `SagaTelemetry`."""
         self._drift.set(value)
@@ -74,3 +80,38 @@ class SagaInstruments:
     def connected(self, *, source: bool) -> None:
         """See `SagaTelemetry`."""
         self._connected.set(source)
+
+
+class SagaSourceInstruments:
+    """`exchange.ports.ConsumerTelemetry` over a meter, for who begins sagas: the rest of it settlement tells."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._mine: frozenset[int] = frozenset()
+
+    def connected(self, *, connected: bool) -> None:
+        """Told as the source of trades that stands, or broke."""
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """See `ConsumerTelemetry`."""
+        for partition in self._mine - frozenset(partitions):
+            for name in ("lag_records", "stopped"):
+                self._of(name, partition).unset()
+        for partition in frozenset(partitions) - self._mine:
+            self.stopped(partition, stopped=False)
+        self._mine = frozenset(partitions)
+
+    def lag(self, partition: int, *, records: int, committed: int) -> None:
+        """See `ConsumerTelemetry`."""
+        del committed
+        self._of("lag_records", partition).set(records)
+
+    def stopped(self, partition: int, *, stopped: bool) -> None:
+        """See `ConsumerTelemetry`."""
+        self._of("stopped", partition).set(stopped)
+
+    def dead_letter(self, reason: DeadReason) -> None:
+        """Settlement reads the same messages and counts them."""
+
+    def _of(self, name: str, partition: int) -> Level:
+        return self._meter.level(f"exchange_saga_source_{name}", str(partition))

@@ -12,18 +12,30 @@ from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Final
 
-from exchange.adapters.saga_journal import Place, SagaJournal, Trade
+import msgspec
+
+from exchange.adapters.saga_desk import (
+    DeedRefusedError,
+    DeedTold,
+    SagaView,
+    UnknownSagaError,
+    Wish,
+    steps_of,
+    told,
+)
+from exchange.adapters.saga_journal import History, Note, Place, SagaJournal, Trade
 from exchange.adapters.saga_part import STUCK_SHOWN, Around, SagaPart, SagasStatus, StuckSaga, readable
-from exchange.adapters.saga_service import TICK_S, sayings_status, tell_sayings
+from exchange.adapters.saga_service import NO_END, TICK_S, sayings_status, tell_sayings, with_saying
 from exchange.adapters.saga_store import Said
 from exchange.adapters.trade_source import Stretch, TradeSource, trades_of
 from exchange.ledger import money_per_tick
 from exchange.messaging import Delivery
 from exchange.notices import cancelled, telling
-from exchange.saga import NEXT, Answer, Ask, End, Instruction, Step, Verdict
+from exchange.saga import AT, NEXT, Answer, Ask, Deed, End, Instruction, Service, Step, Verdict, is_behind
 from exchange.saga_choreography import Saying, Sayings, follows
-from exchange.saga_coordinator import Coordinator, Entry, GaveUp, Told
-from exchange.saga_messages import Style, asking, read_answer, saying
+from exchange.saga_coordinator import GOES_ON, Begun, Coordinator, Entry, GaveUp, Told, why
+from exchange.saga_messages import Forget, Style, asking, forgetting, read_answer, saying
+from exchange.shards import partition_of_id
 from exchange.tracing import Concluded
 from exchange.types import Instrument, TradeId
 from kernel.errors import TemporaryError
@@ -58,6 +70,7 @@ class _Reader(SagaPart):
         self._source: Final = source
         self._money: Final = {one.symbol: money_per_tick(one) for one in instruments}
         self._open_max: Final = open_max
+        self._keep: Final = around.keep
         self._turn: Final = asyncio.Lock()
         """Entries are made of what is applied, so one at a time makes, writes and applies them."""
         self._traded_at: dict[TradeId, Instant] = {}
@@ -65,12 +78,11 @@ class _Reader(SagaPart):
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether trades can be settled."""
-        if not self._source_stands:
-            return False, "no event stream to read trades from"
-        return super().ready()
+        stands, why_not = self._source.ready()
+        return super().ready() if stands else (False, why_not)
 
     def _works(self) -> Sequence[Coroutine[object, object, None]]:
-        return [self._read_trades(), self._inbox.run(self._handle), self._tick_forever()]
+        return [self._read_trades(), self._inbox.run(self._handle), self._tick_forever(), self._tidy_forever()]
 
     async def _read_trades(self) -> None:
         async with contextlib.aclosing(self._source.follow(self._journal.seq, self._told_of_source)) as stream:
@@ -79,7 +91,7 @@ class _Reader(SagaPart):
 
     def _told_of_source(self, stands: bool) -> None:  # noqa: FBT001 - a callback's one argument
         if stands != self._source_stands:
-            self._log.event("trades-connected" if stands else "trades-lost", seq=self._journal.seq())
+            self._log.event("trades-connected" if stands else "trades-lost", seq=self._journal.highest())
         self._source_stands = stands
         self._telemetry.connected(source=stands)
 
@@ -87,8 +99,11 @@ class _Reader(SagaPart):
         happened = [item for item in stretch.happened if item.seq > self._journal.seq(stretch.part)]
         if not happened:
             return
-        trades = trades_of(happened, self._money, self._traced)
-        for start in range(0, len(trades), TOGETHER):
+        trades = trades_of(Stretch(stretch.part, happened), self._money, self._traced)
+        starts = range(0, len(trades), TOGETHER)
+        if not trades and self._source.keeps_place:
+            starts = range(1)  # nothing is begun, but noted how far it was read
+        for start in starts:
             while self._open() >= self._open_max:  # noqa: ASYNC110 - it is asked seldom, and many things change it
                 await asyncio.sleep(_FULL_S)
             part = trades[start : start + TOGETHER]
@@ -96,7 +111,46 @@ class _Reader(SagaPart):
             whole = start + TOGETHER >= len(trades)
             place = Place(stretch.part, happened[-1].seq if whole else self._journal.seq(stretch.part))
             await self._begin_some(part, place)
-        self._telemetry.read(happened[-1].seq)
+        self._telemetry.read(self._journal.highest())
+
+    async def _history(self, trade_id: TradeId) -> History:
+        """Return all that is kept of a saga.
+
+        Raises:
+            UnknownSagaError: it was not begun, or is forgotten.
+        """
+        history = await self._call(lambda: self._journal.history(trade_id))
+        if history is not None:
+            return history
+        if is_behind(trade_id, await self._call(self._journal.horizons)):
+            raise UnknownSagaError(f"the saga of trade {trade_id} ended and was forgotten")
+        part = partition_of_id(trade_id)
+        read = f"trades of part {part} are read up to record {self._journal.seq(part)}"
+        raise UnknownSagaError(f"no saga of trade {trade_id} was begun; {read}")
+
+    def _view(self, trade_id: TradeId, history: History) -> SagaView:
+        return SagaView(
+            trade_id=trade_id, part=self.part, style=self.style, state=history.state,
+            traded=told(history.traded_at), begun=told(history.begun_at), ended=told(history.ended_at),
+            deeds=[DeedTold(told(one.at), one.deed, one.who, one.why) for one in history.notes],
+        )  # fmt: skip
+
+    def _done(self, deed: Deed, trade_id: TradeId, wish: Wish) -> None:
+        done = "saga-retried" if deed is Deed.RETRY else "saga-given-up-by-hand"
+        self._log.event(done, severity="warning", trade_id=trade_id, by=wish.by, why=wish.why)
+
+    async def _tidy(self) -> None:
+        """Forget what ended long ago, and tell the services, until they must have heard it: again each time."""
+        if self._keep is not None:
+            before = Instant(self._clock.now() - self._keep)
+            await self._forget_all(lambda: self._journal.forget(before))
+        horizons = await self._call(self._journal.horizons)
+        messages = [
+            forgetting(Forget(TradeId(up_to)), service, Style(self.style))
+            for up_to in horizons.values()
+            for service in Service
+        ]
+        await self._publish(messages)
 
     async def _tick_forever(self) -> None:
         while True:
@@ -171,10 +225,62 @@ class SagaCoordinator(_Reader):
         steps = Counter(one.step.value for one in standing.values())
         return SagasStatus(self.part, self.style, len(standing), dict(steps), len(stuck), shown, states)
 
+    async def view(self, trade_id: TradeId) -> SagaView:
+        """Return a saga as the journal has it.
+
+        Raises:
+            UnknownSagaError: it was not begun, or is forgotten.
+        """
+        history = await self._history(trade_id)
+        begun = history.entries[0]
+        assert isinstance(begun, Begun), "a saga's first entry begins it"
+        view = msgspec.structs.replace(
+            self._view(trade_id, history), instruction=begun.instruction, steps=steps_of(history.entries)
+        )
+        standing, asked = self._lead.at(trade_id), self._lead.asked(trade_id)
+        if standing is None:
+            return view
+        stands = self._clock.now() - standing.since >= self._times.stuck
+        return msgspec.structs.replace(
+            view, step=standing.step.value, waits_for=AT[standing.step].value, since=told(standing.since),
+            asked=asked.times if asked is not None else 0, asked_last=told(asked.at if asked is not None else None),
+            stuck=why(standing).value if stands or standing.refusal else "", refusal=standing.refusal.value,
+        )  # fmt: skip
+
+    async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
+        """Ask a saga's step once more, or give it up, because a person says so.
+
+        Raises:
+            UnknownSagaError: it was not begun, or is forgotten.
+            DeedRefusedError: it ended, or is where it can only go on.
+        """
+        await self._history(trade_id)
+        async with self._turn:
+            now = self._clock.now()
+            note, standing = Note(now, deed.value, wish.by, wish.why), self._lead.at(trade_id)
+            if standing is None:
+                raise DeedRefusedError(f"the saga of trade {trade_id} ended; nothing can be done to it any more")
+            if deed is Deed.COMPENSATE:
+                given_up = self._lead.give_up(trade_id, now)
+                if given_up is None:
+                    goes = "is cleared and goes on until it is settled" if standing.step in GOES_ON else "is taken back"
+                    raise DeedRefusedError(
+                        f"the saga of trade {trade_id} {goes}: it waits for {AT[standing.step]} to {standing.step}; "
+                        "that can be retried"
+                    )
+                asks = await self._note([given_up], now, note)
+            else:
+                await self._call(lambda: self._journal.note(trade_id, note))
+                self._lead.ask_again(trade_id)
+                asks = self._lead.asks(now, [trade_id])
+        self._done(deed, trade_id, wish)
+        await self._ask(asks)
+        return await self.view(trade_id)
+
     async def _begin(self) -> None:
         self._lead = Coordinator(self._times, await self._until_done(self._journal.entries))
         self._traded_at = await self._until_done(self._journal.traded_at)
-        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.seq())
+        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.highest())
 
     async def _watch(self) -> None:
         now = self._clock.now()
@@ -227,8 +333,10 @@ class SagaCoordinator(_Reader):
             asks = self._lead.asks(now)
         await self._ask(asks)
 
-    async def _note(self, entries: Sequence[Told] | Sequence[GaveUp], now: Instant) -> list[Ask]:
-        """Write entries, then take them over; return what is to be asked next."""
+    async def _note(
+        self, entries: Sequence[Told] | Sequence[GaveUp], now: Instant, note: Note | None = None
+    ) -> list[Ask]:
+        """Write entries, with who wanted the first, then take them over; return what is to be asked next."""
         if not entries:
             return []
         ended: dict[TradeId, End] = {}
@@ -237,7 +345,7 @@ class SagaCoordinator(_Reader):
                 ended[entry.answer.instruction.trade_id] = end
         await self._tell_cancelled([one.answer for one in entries if isinstance(one, Told)], now)
         written: Sequence[Entry] = entries
-        await self._until_done(lambda: self._journal.append(written, ended, now))
+        await self._until_done(lambda: self._journal.append(written, ended, now, note))
         touched = []
         for entry in entries:
             trade_id = entry.answer.instruction.trade_id if isinstance(entry, Told) else entry.trade_id
@@ -289,11 +397,56 @@ class SagaReader(_Reader):
         blank = SagasStatus(self.part, self.style, 0, {}, 0, [], states)
         return sayings_status(blank, self._sayings, self._clock.now())
 
+    async def view(self, trade_id: TradeId) -> SagaView:
+        """Return what is known of a saga where nobody leads: its beginning, what is said here, the end that was heard.
+
+        Raises:
+            UnknownSagaError: it was not begun, or is forgotten.
+        """
+        history = await self._history(trade_id)
+        view = self._view(trade_id, history)
+        if history.end is not None:
+            return msgspec.structs.replace(
+                view, instruction=history.end.instruction, step=f"{history.end.step}.{history.end.verdict}"
+            )
+        if history.saying is None:
+            return view
+        late = self._clock.now() - history.saying.since >= self._times.stuck
+        view = with_saying(view, history.saying, *self._sayings.said(trade_id))
+        return msgspec.structs.replace(view, stuck=NO_END if late else "")
+
+    async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
+        """Say once more how a saga begins, or that it is given up, because a person says so.
+
+        Raises:
+            UnknownSagaError: it was not begun, or is forgotten.
+            DeedRefusedError: its end was heard, or it was given up before.
+        """
+        await self._history(trade_id)
+        async with self._turn:
+            now = self._clock.now()
+            if not self._sayings.says(trade_id):
+                raise DeedRefusedError(f"the end of the saga of trade {trade_id} was heard; nothing can be done to it")
+            note = Note(now, deed.value, wish.by, wish.why)
+            if deed is Deed.COMPENSATE:
+                given_up = self._sayings.given_up(trade_id, now)
+                if given_up is None:
+                    raise DeedRefusedError(f"the saga of trade {trade_id} was given up before; the pivot decides")
+                await self._until_done(lambda: self._journal.said(Said({trade_id: given_up}, {}), {}, now, note))
+                self._sayings.keep(given_up.answer, now)
+            else:
+                await self._call(lambda: self._journal.note(trade_id, note))
+                self._sayings.say_again(trade_id)
+            due = self._sayings.due(now, [trade_id])
+        self._done(deed, trade_id, wish)
+        await self._say(due)
+        return await self.view(trade_id)
+
     async def _begin(self) -> None:
         self._sayings = Sayings(self._times, await self._until_done(self._journal.sayings))
         self._traded_at = await self._until_done(self._journal.traded_at)
         self._begun_at = {trade_id: one.since for trade_id, one in self._sayings.kept.items()}
-        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.seq())
+        self._log.event("sagas-taken-over", open=self._open(), seq=self._journal.highest())
 
     async def _watch(self) -> None:
         tell_sayings(self._telemetry, self._sayings, self._clock.now())

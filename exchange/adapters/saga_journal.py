@@ -6,6 +6,7 @@ the trades where no coordinator leads keeps what it says instead of a journal.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,17 +14,18 @@ from typing import Final, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
+from exchange.adapters import saga_forgetting
 from exchange.adapters.saga_database import SagaDatabase, add_rows, parts_of
+from exchange.adapters.saga_forgetting import OPEN, can_be_forgotten, ends_forgotten, horizons_of
 from exchange.adapters.saga_store import Said, ends_of, keep, kept
-from exchange.adapters.saga_tables import JOURNAL, LEAD, PROGRESS, SAGAS, SAID
-from exchange.saga import Answer, End, Instruction
+from exchange.adapters.saga_tables import DEEDS, HORIZON, JOURNAL, LEAD, PROGRESS, SAGAS, SAID
+from exchange.saga import Answer, End, Instruction, is_behind
 from exchange.saga_choreography import Saying
 from exchange.saga_coordinator import Begun, Entry, GaveUp, Told
 from exchange.types import TradeId
 from kernel.errors import PermanentError
 from kernel.time import Instant
 
-OPEN: Final = "open"
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Entry).decode
 
@@ -40,6 +42,31 @@ class Place(NamedTuple):
 
     part: int
     seq: int
+
+
+class Note(NamedTuple):
+    """What a person did to a saga."""
+
+    at: Instant
+    deed: str
+    who: str
+    why: str
+
+
+class History(NamedTuple):
+    """All that is kept of one saga."""
+
+    state: str
+    """`open`, or how it ended."""
+    traded_at: Instant
+    begun_at: Instant
+    ended_at: Instant | None
+    entries: list[Entry]
+    """Of the journal, where a coordinator leads."""
+    saying: Saying | None
+    """What is said of it, where none does."""
+    end: Answer | None
+    notes: list[Note]
 
 
 class SagaJournal:
@@ -68,6 +95,10 @@ class SagaJournal:
         """Return up to which record the trades of a part were read; 0: none yet."""
         return self._places.get(part, 0)
 
+    def highest(self) -> int:
+        """Return the highest of `seq` over all parts."""
+        return max(self._places.values(), default=0)
+
     def entries(self) -> list[Entry]:
         """Return the entries of all open sagas, in order."""
         ask = sa.select(JOURNAL.c.entry).join(SAGAS, SAGAS.c.trade_id == JOURNAL.c.trade_id)
@@ -82,9 +113,37 @@ class SagaJournal:
         )
 
     def states(self) -> dict[str, int]:
-        """Return how many sagas are open, and how many ended in each way."""
+        """Return how many sagas are open, and how many ended in each way, those that are forgotten among them."""
         ask = sa.select(SAGAS.c.state, sa.func.count()).group_by(SAGAS.c.state)
-        return self._database.run("be read", lambda one: {str(state): int(n) for state, n in one.execute(ask)})
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            told = Counter({str(state): int(n) for state, n in connection.execute(ask)})
+            told.update(ends_forgotten(connection))
+            return dict(told)
+
+        return self._database.run("be read", work)
+
+    def horizons(self) -> dict[int, int]:
+        """Return up to which trade the sagas of each part are forgotten."""
+        return self._database.run("be read", lambda one: horizons_of(one, HORIZON))
+
+    def forget(self, before: Instant) -> int:
+        """Forget some sagas that ended before an instant; return how many, 0 when there are none (yet).
+
+        Raises:
+            TemporaryError: as for `begin`.
+            PermanentError: as for `begin`.
+        """
+
+        def work(connection: sa.Connection) -> int:
+            self._check(connection)
+            found = [can_be_forgotten(connection, part, before) for part in sorted(self._places)]
+            for ended in found:
+                if ended is not None:
+                    saga_forgetting.forget(connection, ended)
+            return sum(ended.settled + ended.cancelled for ended in found if ended is not None)
+
+        return self._database.run("be tidied, nothing was forgotten", work)
 
     def begin(self, trades: Sequence[Trade], now: Instant, place: Place) -> list[Begun]:
         """Begin the sagas of trades that were not met before, and note how far was read; return the new entries.
@@ -105,8 +164,10 @@ class SagaJournal:
         self._wrote(len(entries), place)
         return entries
 
-    def append(self, entries: Sequence[Entry], ended: Mapping[TradeId, End], now: Instant) -> None:
-        """Add entries, and note which sagas they end, in one transaction.
+    def append(
+        self, entries: Sequence[Entry], ended: Mapping[TradeId, End], now: Instant, note: Note | None = None
+    ) -> None:
+        """Add entries, and note which sagas they end, in one transaction; with `note`, who had the first one made.
 
         Raises:
             TemporaryError: as for `begin`.
@@ -117,6 +178,8 @@ class SagaJournal:
             self._check(connection)
             self._append(connection, entries)
             _end(connection, ended, now)
+            if note is not None:
+                _note(connection, _saga_of(entries[0]), note)
 
         self._database.run("be written, nothing was noted", work)
         self._wrote(len(entries))
@@ -141,8 +204,8 @@ class SagaJournal:
         self._wrote(0, place)
         return new
 
-    def said(self, said: Said, ended: Mapping[TradeId, End], now: Instant) -> None:
-        """Keep what is said from now on, and which sagas ended.
+    def said(self, said: Said, ended: Mapping[TradeId, End], now: Instant, note: Note | None = None) -> None:
+        """Keep what is said from now on, and which sagas ended; with `note`, who had the first thing said.
 
         Raises:
             TemporaryError: as for `begin`.
@@ -154,8 +217,44 @@ class SagaJournal:
             known = ends_of(connection, SAID, said.ends)
             keep(connection, SAID, Said(said.sayings, {one: end for one, end in said.ends.items() if one not in known}))
             _end(connection, ended, now)
+            if note is not None:
+                _note(connection, next(iter(said.sayings)), note)
 
         self._database.run("be written, nothing was kept", work)
+
+    def note(self, trade_id: TradeId, note: Note) -> None:
+        """Keep what a person did to a saga, where nothing else is to be written.
+
+        Raises:
+            TemporaryError: as for `begin`.
+            PermanentError: as for `begin`.
+        """
+
+        def work(connection: sa.Connection) -> None:
+            self._check(connection)
+            _note(connection, trade_id, note)
+
+        self._database.run("be written, nothing was done", work)
+
+    def history(self, trade_id: TradeId) -> History | None:
+        """Return all that is kept of a saga; None: it was not begun, or is forgotten."""
+
+        def work(connection: sa.Connection) -> History | None:
+            row = connection.execute(sa.select(SAGAS).where(SAGAS.c.trade_id == trade_id)).first()
+            if row is None:
+                return None
+            entries = sa.select(JOURNAL.c.entry).where(JOURNAL.c.trade_id == trade_id).order_by(JOURNAL.c.number)
+            notes = sa.select(DEEDS).where(DEEDS.c.trade_id == trade_id).order_by(DEEDS.c.number)
+            return History(
+                row.state, Instant(row.traded_at), Instant(row.begun_at),
+                None if row.ended_at is None else Instant(row.ended_at),
+                [_decode(entry) for entry in connection.execute(entries).scalars()],
+                next(iter(kept(connection, SAID, trade_id)), None),
+                ends_of(connection, SAID, [trade_id]).get(trade_id),
+                [Note(Instant(one.at), one.deed, one.who, one.reason) for one in connection.execute(notes)],
+            )  # fmt: skip
+
+        return self._database.run("be read", work)
 
     def sayings(self) -> list[Saying]:
         """Return what is said until the end of its saga is heard."""
@@ -182,6 +281,8 @@ class SagaJournal:
         by_id = {trade.instruction.trade_id: trade for trade in reversed(trades)}
         for ids in parts_of(by_id):
             known.update(connection.execute(sa.select(SAGAS.c.trade_id).where(SAGAS.c.trade_id.in_(ids))).scalars())
+        horizons = horizons_of(connection, HORIZON)
+        known.update(one for one in by_id if is_behind(one, horizons))
         new = [by_id[one] for one in dict.fromkeys(trade.instruction.trade_id for trade in trades) if one not in known]
         add_rows(connection, SAGAS, [(trade.instruction.trade_id, trade.at, now, OPEN, None) for trade in new])
         change = sa.update(PROGRESS).where(PROGRESS.c.part == place.part)
@@ -214,6 +315,12 @@ def _end(connection: sa.Connection, ended: Mapping[TradeId, End], now: Instant) 
     for end in End:
         for ids in parts_of(trade_id for trade_id, one in ended.items() if one is end):
             connection.execute(sa.update(SAGAS).where(SAGAS.c.trade_id.in_(ids)).values(state=end.value, ended_at=now))
+
+
+def _note(connection: sa.Connection, trade_id: TradeId, note: Note) -> None:
+    last = sa.select(sa.func.coalesce(sa.func.max(DEEDS.c.number), 0)).where(DEEDS.c.trade_id == trade_id)
+    number = int(connection.execute(last).scalar_one()) + 1
+    add_rows(connection, DEEDS, [(trade_id, number, note.at, note.deed, note.who, note.why)])
 
 
 def _saga_of(entry: Entry) -> TradeId:

@@ -15,10 +15,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from exchange.adapters.http import Faults, common_routes, json_response, problem
+from exchange.adapters.saga_desk import SagaView, Wish, desk_routes
 from exchange.messaging import Consumer, Delivery, Outgoing, PoisonError, Publisher
 from exchange.ports import Exposition, Log, SagaTelemetry
+from exchange.saga import Deed
 from exchange.saga_coordinator import Times
 from exchange.tracing import Tracer
+from exchange.types import TradeId
 from kernel.errors import PermanentError, TapewatchError, TemporaryError
 from kernel.time import SECOND, Clock, Duration
 
@@ -29,6 +32,9 @@ TIMES: Final = Times(Duration(5 * SECOND), Duration(10 * SECOND), Duration(60 * 
 """A broker that confirmed a message delivers it: asking again is for a service that ended in between."""
 RETRY_S: Final = 0.25
 PUBLISH_ATTEMPTS: Final = 20
+TIDY_S: Final = 30.0
+_BREATH_S: Final = 0.05
+"""Between two transactions that forget, so that steps come first."""
 _WATCH_S: Final = 1.0
 STUCK_SHOWN: Final = 100
 _T = TypeVar("_T")
@@ -57,6 +63,10 @@ class Around(NamedTuple):
     tracer: Tracer | None = None
     traced: float = 0.0
     """Share of the orders whose traces are kept."""
+    keep: Duration | None = None
+    """How long a saga that ended is kept, of who begins them; None: for ever."""
+    tidy_s: float = TIDY_S
+    """How often it is looked what can be forgotten."""
 
 
 class StuckSaga(msgspec.Struct, frozen=True):
@@ -104,6 +114,7 @@ class SagaPart:
         self._times: Final = around.times
         self._tracer: Final = around.tracer
         self._traced: Final = around.traced
+        self._tidy_s: Final = around.tidy_s
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     def ready(self) -> tuple[bool, str]:
@@ -134,6 +145,14 @@ class SagaPart:
         """Return how it stands."""
         raise NotImplementedError
 
+    async def view(self, trade_id: TradeId) -> SagaView:
+        """See `exchange.adapters.saga_desk.Desk`."""
+        raise NotImplementedError
+
+    async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
+        """See `exchange.adapters.saga_desk.Desk`."""
+        raise NotImplementedError
+
     async def _begin(self) -> None:
         """Read what is durable."""
 
@@ -152,6 +171,24 @@ class SagaPart:
             except TemporaryError as error:  # whoever writes tries again by itself; gauges keep what was known last
                 self._log.event("saga-database-away", severity="error", why=str(error))
             await asyncio.sleep(_WATCH_S)
+
+    async def _tidy_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._tidy_s)
+            try:
+                await self._tidy()
+            except TemporaryError as error:
+                self._log.event("saga-database-away", severity="error", why=str(error))
+
+    async def _tidy(self) -> None:
+        """Forget what can be forgotten by now."""
+        raise NotImplementedError
+
+    async def _forget_all(self, some: Callable[[], int]) -> None:
+        """Forget a few at a time, until there are none."""
+        while forgotten := await self._call(some):
+            self._telemetry.forgot(forgotten)
+            await asyncio.sleep(_BREATH_S)
 
     async def _call(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -218,6 +255,7 @@ def saga_app(part: SagaPart, exposition: Exposition, faults: Faults, admin_secre
         routes=[
             *common_routes(exposition, part.ready),
             Route("/v1/sagas", sagas, methods=["GET"]),
+            *desk_routes(part, admin_secret),
             *faults.routes(admin_secret),
         ]
     )

@@ -10,16 +10,31 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Final
 
+import msgspec
+
+from exchange.adapters.saga_desk import (
+    DeedRefusedError,
+    MoveTold,
+    SagaView,
+    StepTold,
+    UnknownSagaError,
+    Wish,
+    told,
+)
+from exchange.adapters.saga_forgetting import OPEN
 from exchange.adapters.saga_part import STUCK_SHOWN, Around, SagaPart, SagasStatus, StuckSaga, readable
 from exchange.adapters.saga_store import Reacted, SagaBook
 from exchange.messaging import Delivery
 from exchange.ports import SagaTelemetry
-from exchange.saga import AT, Answer, Ask, Carried, End, Verdict
+from exchange.saga import AT, Answer, Ask, Carried, Deed, End, Verdict
 from exchange.saga_choreography import Saying, Sayings, follows
-from exchange.saga_messages import Style, answering, read_answer, read_ask, saying
+from exchange.saga_messages import Forget, Style, answering, read_asked, read_heard, saying
+from exchange.shards import partition_of_id
 from exchange.tracing import Stepped
+from exchange.types import TradeId
 from kernel.errors import TemporaryError
 from kernel.time import SECOND, Instant, to_seconds
 
@@ -40,10 +55,47 @@ class _Service(SagaPart):
         self._book: Final = book
 
     def _works(self) -> Sequence[Coroutine[object, object, None]]:
-        return [self._inbox.run(self._handle)]
+        return [self._inbox.run(self._handle), self._tidy_forever()]
+
+    async def view(self, trade_id: TradeId) -> SagaView:
+        """Return what this service did, moved and says of a saga.
+
+        Raises:
+            UnknownSagaError: nothing, or it is forgotten.
+        """
+        known = await self._call(lambda: self._book.known(trade_id))
+        if known.forgotten:
+            raise UnknownSagaError(f"the saga of trade {trade_id} ended and was forgotten by {self.part}")
+        if not known.steps and known.saying is None and known.end is None:
+            raise UnknownSagaError(f"{self.part} was not asked for anything of trade {trade_id}")
+        steps = [StepTold(one.step.value, self.part, verdict=one.verdict.value, reason=one.reason.value)
+                 for one in known.steps]  # fmt: skip
+        view = SagaView(
+            trade_id=trade_id, part=self.part, style=self.style, state="",
+            steps=steps, moves=[MoveTold(*one) for one in known.moves],
+        )  # fmt: skip
+        return view if known.saying is None else with_saying(view, known.saying, *self._said(trade_id))
+
+    def _said(self, trade_id: TradeId) -> tuple[int, Instant | None]:
+        del trade_id
+        return 0, None
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         raise NotImplementedError
+
+    async def _tidy(self) -> None:
+        await self._forget_all(self._book.sweep)
+
+    async def _raise_horizon(self, told: Sequence[Ask | Answer | Forget]) -> dict[int, int]:
+        """Note up to which trades nothing is to be remembered any more; return them by part."""
+        horizons: dict[int, int] = {}
+        for one in told:
+            if isinstance(one, Forget):
+                part = partition_of_id(one.up_to)
+                horizons[part] = max(one.up_to, horizons.get(part, 0))
+        for up_to in horizons.values():
+            await self._until_done(partial(self._book.forget, TradeId(up_to)))
+        return horizons
 
     async def _watch(self) -> None:
         self._telemetry.drift(await self._call(self._book.drift))
@@ -68,14 +120,29 @@ class AskedService(_Service):
         """Return how it stands; where sagas stand only the coordinator knows."""
         return SagasStatus(self.part, self.style, 0, {}, 0, [], drift=await self._call(self._book.drift))
 
+    async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
+        """Refuse: a coordinator leads.
+
+        Raises:
+            DeedRefusedError: always.
+        """
+        del wish
+        raise DeedRefusedError(f"{deed} of trade {trade_id}: {self.part} does what the coordinator asks; ask that one")
+
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
-        asks, poison = readable(deliveries, read_ask)
-        asks = [ask for ask in asks if AT[ask.step] is self._book.service]
+        told, poison = readable(deliveries, read_asked)
+        await self._raise_horizon(told)
+        asks = [one for one in told if isinstance(one, Ask) and AT[one.step] is self._book.service]
         if asks:
             await self._dawdle()
             started = time.perf_counter()
             carried = await self._until_done(lambda: self._book.carry_out(asks))
             self._tell(carried, started)
+            for answer in (one.answer for one in carried if one.answer.verdict is Verdict.FORGOTTEN):
+                it = answer.instruction
+                self._log.event(
+                    "forgotten-saga-asked", severity="warning", trade_id=it.trade_id, step=answer.step.value
+                )
             await self._publish([answering(one.answer) for one in carried])
         if poison is not None:
             raise poison
@@ -101,6 +168,24 @@ class ReactingService(_Service):
             self._clock.now(),
         )
 
+    async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
+        """Say again what is said of a saga. Who begins sagas writes down who wanted it.
+
+        Raises:
+            DeedRefusedError: nothing is said of it here, or it is to be given up, which is not a service's to say.
+        """
+        if deed is Deed.COMPENSATE:
+            raise DeedRefusedError(f"{deed} of trade {trade_id}: who begins sagas gives them up, not {self.part}")
+        if not self._sayings.says(trade_id):
+            raise DeedRefusedError(f"{deed} of trade {trade_id}: {self.part} says nothing of it (any more)")
+        self._log.event("saga-retried", severity="warning", trade_id=trade_id, by=wish.by, why=wish.why)
+        self._sayings.say_again(trade_id)
+        await self._publish([saying(one) for one in self._sayings.due(self._clock.now(), [trade_id])])
+        return await self.view(trade_id)
+
+    def _said(self, trade_id: TradeId) -> tuple[int, Instant | None]:
+        return self._sayings.said(trade_id)
+
     async def _begin(self) -> None:
         self._sayings = Sayings(self._times, await self._until_done(self._book.kept))
 
@@ -112,7 +197,9 @@ class ReactingService(_Service):
         tell_sayings(self._telemetry, self._sayings, self._clock.now())
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
-        heard, poison = readable(deliveries, read_answer)
+        told, poison = readable(deliveries, read_heard)
+        self._sayings.drop(await self._raise_horizon(told))
+        heard = [one for one in told if isinstance(one, Answer)]
         if heard:
             await self._dawdle()
             started, now = time.perf_counter(), self._clock.now()
@@ -165,6 +252,15 @@ def awaited(said: Saying) -> str:
     """Return the service that what is said waits for, as far as who says it knows."""
     after = follows(said.answer)
     return AT[after.step].value if isinstance(after, Ask) else ""
+
+
+def with_saying(view: SagaView, kept: Saying, times: int, at: Instant | None) -> SagaView:
+    """Return a view with what its part says of the saga, how often, and when last."""
+    answer = kept.answer
+    return msgspec.structs.replace(
+        view, state=OPEN, step=f"{answer.step}.{answer.verdict}", waits_for=awaited(kept), since=told(kept.since),
+        asked=times, asked_last=told(at), instruction=answer.instruction,
+    )  # fmt: skip
 
 
 def sayings_status(blank: SagasStatus, sayings: Sayings, now: Instant) -> SagasStatus:

@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from exchange.adapters.saga_database import SagaDatabase, add_amounts, add_rows, parts_of
+from exchange.adapters.saga_forgetting import horizons_of, raise_horizon, sweep
 from exchange.adapters.saga_tables import BOOKS, OUTSIDE, BookTables, SayingTables
 from exchange.ledger import Asset, Posting
 from exchange.saga import (
@@ -29,6 +30,7 @@ from exchange.saga import (
     Step,
     Verdict,
     carry_out,
+    is_behind,
     movement,
 )
 from exchange.saga_choreography import Saying, follows, reaction
@@ -59,13 +61,28 @@ class Said(NamedTuple):
     ends: Mapping[TradeId, Answer]
 
 
+class KnownSaga(NamedTuple):
+    """What a service keeps of one saga."""
+
+    steps: list[Remembered]
+    moves: list[tuple[str, str, str, str, int]]
+    """Step, giver, taker, asset, amount."""
+    saying: Saying | None
+    end: Answer | None
+    forgotten: bool
+
+
 class Batch:
     """What a service has, as far as a batch of asks needs it (`exchange.saga.Known`), and what the batch adds."""
 
     def __init__(
-        self, remembered: Mapping[tuple[int, str], Remembered], amounts: Mapping[tuple[str, str], int]
+        self,
+        remembered: Mapping[tuple[int, str], Remembered],
+        amounts: Mapping[tuple[str, str], int],
+        horizons: Mapping[int, int],
     ) -> None:
         self._remembered: Final = dict(remembered)
+        self._horizons: Final = dict(horizons)
         self._amounts: Final = defaultdict(int, amounts)
         self.new: list[tuple[TradeId, Remembered]] = []
         self.moves: list[tuple[TradeId, Step, tuple[Posting, ...]]] = []
@@ -78,6 +95,10 @@ class Batch:
     def amount(self, account: AccountId, asset: Asset) -> int:
         """Return what an account has of an asset in this service's book."""
         return self._amounts[account, asset]
+
+    def forgotten(self, trade_id: TradeId) -> bool:
+        """Tell whether a saga is at or behind the horizon."""
+        return is_behind(trade_id, self._horizons)
 
     def write(self, carried: Carried) -> None:
         """Take over effect and memory of an ask, for those that follow in the batch."""
@@ -148,7 +169,9 @@ class SagaBook:
             ends, sayings, told = dict(known), dict[TradeId, Saying | None](), []
             for answer in heard:
                 trade_id, carried = answer.instruction.trade_id, None
-                if isinstance(follows(answer), End):
+                if batch.forgotten(trade_id):
+                    pass  # it ended, and what is said of it concerns nobody any more
+                elif isinstance(follows(answer), End):
                     ends.setdefault(trade_id, answer)
                     sayings[trade_id] = None
                 elif (ask := reaction(self.service, answer)) is not None:
@@ -169,6 +192,42 @@ class SagaBook:
     def kept(self) -> list[Saying]:
         """Return what is said until the end of its saga is heard."""
         return self._database.run("be read", lambda one: kept(one, self._tables))
+
+    def forget(self, up_to: TradeId) -> None:
+        """Do nothing more of any saga of a part up to this trade: all of them ended. `sweep` removes what is kept.
+
+        Raises:
+            TemporaryError: as for `carry_out`.
+            PermanentError: as for `carry_out`.
+        """
+        table = self._tables.horizon
+        self._database.run("be tidied, nothing was forgotten", lambda one: raise_horizon(one, table, up_to))
+
+    def sweep(self) -> int:
+        """Remove what is kept of some forgotten sagas; return of how many, 0 when nothing is left to remove.
+
+        Raises:
+            TemporaryError: as for `carry_out`.
+            PermanentError: as for `carry_out`.
+        """
+        return self._database.run("be tidied, nothing was removed", lambda one: sweep(one, self._tables))
+
+    def known(self, trade_id: TradeId) -> KnownSaga:
+        """Return all that is kept of one saga, for people."""
+        tables = self._tables
+
+        def work(connection: sa.Connection) -> KnownSaga:
+            steps = connection.execute(sa.select(tables.remembered).where(tables.remembered.c.trade_id == trade_id))
+            moves = connection.execute(sa.select(tables.moves).where(tables.moves.c.trade_id == trade_id))
+            return KnownSaga(
+                [_remembered(row) for row in steps],
+                [(row.step, row.giver, row.taker, row.asset, int(row.amount)) for row in moves],
+                next(iter(kept(connection, tables, trade_id)), None),
+                ends_of(connection, tables, [trade_id]).get(trade_id),
+                is_behind(trade_id, horizons_of(connection, tables.horizon)),
+            )
+
+        return self._database.run("be read", work)
 
     def deposit(self, number: int, account: AccountId, asset: Asset, amount: int) -> bool:
         """Take something in from outside; False when the deposit of this number (from 1 on) was taken in before."""
@@ -231,11 +290,11 @@ class SagaBook:
             for row in connection.execute(sa.select(table).where(table.c.trade_id.in_(ids))):
                 remembered[int(row.trade_id), str(row.step)] = _remembered(row)
         balances, amounts = self._tables.balances, {}
-        if self._rules.least is not None:
+        if self._rules.bounded:
             for names in parts_of(entry.account for ask in asks for entry in movement(ask)):
                 for row in connection.execute(sa.select(balances).where(balances.c.account.in_(names))):
                     amounts[str(row.account), str(row.asset)] = int(row.amount)
-        return Batch(remembered, amounts)
+        return Batch(remembered, amounts, horizons_of(connection, self._tables.horizon))
 
     def _write(self, connection: sa.Connection, batch: Batch) -> None:
         remembered = [
@@ -277,9 +336,10 @@ def keep(connection: sa.Connection, tables: SayingTables, said: Said) -> None:
     add_rows(connection, tables.ends, [(trade_id, _encode(end).decode()) for trade_id, end in said.ends.items()])
 
 
-def kept(connection: sa.Connection, tables: SayingTables) -> list[Saying]:
-    """Return what a party says."""
-    found = connection.execute(sa.select(tables.sayings).order_by(tables.sayings.c.trade_id))
+def kept(connection: sa.Connection, tables: SayingTables, trade_id: TradeId | None = None) -> list[Saying]:
+    """Return what a party says, of one saga or of all."""
+    ask = sa.select(tables.sayings).order_by(tables.sayings.c.trade_id)
+    found = connection.execute(ask if trade_id is None else ask.where(tables.sayings.c.trade_id == trade_id))
     return [Saying(_decode(row.answer), Instant(row.since)) for row in found]
 
 
@@ -297,12 +357,15 @@ def _remembered(row: sa.Row[tuple[object, ...]]) -> Remembered:
 
 
 def _wrong_balances(connection: sa.Connection, tables: BookTables) -> int:
-    moves, balances = tables.moves, tables.balances
-    given = sa.select(moves.c.giver.label("account"), moves.c.asset, (-moves.c.amount).label("amount"))
-    taken = sa.select(moves.c.taker.label("account"), moves.c.asset, moves.c.amount)
-    each = given.union_all(taken).subquery()
+    balances = tables.balances
+    sides = []
+    for table in (tables.moves, tables.carried):
+        sides.append(sa.select(table.c.giver.label("account"), table.c.asset, (-table.c.amount).label("amount")))
+        sides.append(sa.select(table.c.taker.label("account"), table.c.asset, table.c.amount))
+    each = sa.union_all(*sides).subquery()
     total = sa.cast(sa.func.sum(each.c.amount), balances.c.amount.type).label("amount")
     summed = sa.select(each.c.account, each.c.asset, total).group_by(each.c.account, each.c.asset)
+    summed = summed.having(sa.func.sum(each.c.amount) != 0)
     stand = sa.select(balances.c.account, balances.c.asset, balances.c.amount)
     held = stand.where(balances.c.amount != 0)
     return sum(

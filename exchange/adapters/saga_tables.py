@@ -40,6 +40,11 @@ class BookTables(SayingTables):
     remembered: sa.Table
     moves: sa.Table
     balances: sa.Table
+    horizon: sa.Table
+    """Up to which trade each part of the exchange is forgotten: whatever still comes of it is not done."""
+    carried: sa.Table
+    """What the forgotten moves came to, of each two accounts and asset: from the one that sorts first to the other,
+    negative the other way round."""
 
 
 def _number(name: str, *, key: bool = False) -> sa.Column[int]:
@@ -91,7 +96,20 @@ def _book(service: Service) -> BookTables:
         _number("amount"),
         sqlite_strict=True,
     )
-    return BookTables(*_said(service), remembered, moves, balances)
+    horizon = sa.Table(
+        f"{service}_horizon", META, _number("part", key=True), _number("up_to"), sqlite_strict=True
+    )  # fmt: skip
+    carried = sa.Table(
+        f"{service}_carried",
+        META,
+        _words("giver", 128, key=True),
+        _words("taker", 128, key=True),
+        _words("asset", 64, key=True),
+        _number("amount"),
+        sa.CheckConstraint("giver < taker", name=f"{service}_carried_order"),
+        sqlite_strict=True,
+    )
+    return BookTables(*_said(service), remembered, moves, balances, horizon, carried)
 
 
 BOOKS: Final = {service: _book(service) for service in Service}
@@ -122,6 +140,16 @@ PROGRESS: Final = sa.Table(
     "coordinator_progress", META, _number("part", key=True), _number("seq"), sqlite_strict=True
 )  # fmt: skip
 """How far the trades of each part of the exchange were read."""
+HORIZON: Final = sa.Table(
+    "coordinator_horizon", META, _number("part", key=True), _number("up_to"), _number("settled"),
+    _number("cancelled"), sqlite_strict=True,
+)  # fmt: skip
+"""Up to which trade each part of the exchange is forgotten, and how those sagas ended: none of them begins again."""
+DEEDS: Final = sa.Table(
+    "coordinator_deeds", META, _number("trade_id", key=True), _number("number", key=True), _number("at"),
+    _words("deed", 16), _words("who", 200), _words("reason", 1000), sqlite_strict=True,
+)  # fmt: skip
+"""What people did to a saga, and why."""
 LEAD: Final = sa.Table(
     "coordinator_lead", META, sa.Column("one", WHOLE, sa.CheckConstraint("one = 1"), primary_key=True,
     autoincrement=False), _number("epoch"), sqlite_strict=True,
@@ -131,6 +159,6 @@ SAGA: Final = Revisions(
     name="saga",
     directory=Path(__file__).parent / "saga_revisions",
     table="saga_revision",
-    head="r0001",
+    head="r0002",
     first="r0001",
 )

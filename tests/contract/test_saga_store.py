@@ -15,13 +15,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy.dialects import oracle
 
 from exchange.adapters import saga_database
-from exchange.adapters.saga_journal import Place, SagaJournal, Trade
+from exchange.adapters.saga_journal import Note, Place, SagaJournal, Trade
 from exchange.adapters.saga_store import SagaBook
-from exchange.adapters.saga_tables import BOOKS, META, SAGA
+from exchange.adapters.saga_tables import BOOKS, DEEDS, JOURNAL, META, SAGA, SAGAS
 from exchange.ledger import CASH, Asset
 from exchange.saga import AT, Answer, Ask, Book, End, Rules, Service, Step, Verdict, carry_out, instruction
 from exchange.saga_choreography import reaction
-from exchange.saga_coordinator import Coordinator, Told
+from exchange.saga_coordinator import Begun, Coordinator, GaveUp, Told
+from exchange.shards import whole_id
 from exchange.types import AccountId, TradeId
 from kernel.adapters.database import make_engine, parse, sqlite_url
 from kernel.errors import InputError, PermanentError, TemporaryError
@@ -207,6 +208,169 @@ def test_a_journal_begins_each_saga_once_and_gives_back_what_is_open(url):
         assert journal.begin(trades, Instant(11), Place(0, 6)) == []
 
 
+def begun_and_ended(journal: SagaJournal, count: int, *, left_open: int) -> list[Trade]:
+    """Begin so many sagas and end all but one: that of trade n at instant n."""
+    trades = [Trade(instruction(one, MONEY), Instant(one.trade_id)) for one in some_trades(count)]
+    journal.begin(trades, Instant(1), Place(0, count))
+    for one in trades:
+        it = one.instruction
+        if it.trade_id != left_open:
+            refused = Told(one.at, Answer(Step.RESERVE_CASH, it, Verdict.REFUSED))
+            journal.append([refused], {it.trade_id: End.CANCELLED}, one.at)
+    return trades
+
+
+def test_what_ended_before_an_instant_is_forgotten_up_to_the_first_that_did_not(url):
+    with contextlib.closing(SagaJournal(url)) as journal:
+        trades = begun_and_ended(journal, 300, left_open=290)
+        assert [journal.forget(Instant(50)), journal.forget(Instant(50))] == [49, 0]
+        assert journal.horizons() == {0: 49}
+        assert [journal.forget(Instant(1000)) for _ in range(3)] == [240, 0, 0]
+        assert (journal.horizons(), journal.states()) == ({0: 289}, {"open": 1, "cancelled": 299})
+        assert journal.begin(trades, Instant(1000), Place(0, 300)) == []
+    with contextlib.closing(SagaJournal(url)) as journal:
+        assert list(Coordinator(QUICK, journal.entries()).standing) == [290]
+        assert journal.begin(trades, Instant(1000), Place(0, 300)) == []
+        last = Told(Instant(1001), Answer(Step.RESERVE_CASH, trades[289].instruction, Verdict.REFUSED))
+        journal.append([last], {TradeId(290): End.CANCELLED}, Instant(1001))
+        assert [journal.forget(Instant(2000)) for _ in range(2)] == [11, 0]
+    with plain(url) as other:
+        kept = other.execute(sa.select(JOURNAL.c.number)).scalars().all()
+        assert (kept, other.execute(sa.select(SAGAS)).all()) == ([599 + 1], [])
+    with contextlib.closing(SagaJournal(url)) as journal:  # the next entry has a number of its own
+        assert len(journal.begin([Trade(instruction(trade(301), MONEY), Instant(1))], Instant(1), Place(0, 301))) == 1
+        assert journal.forget(Instant(5000)) == 0
+
+
+def test_each_part_of_the_exchange_is_forgotten_by_itself(url):
+    def of(part: int, number: int) -> Trade:
+        one = trade(whole_id(part, number))
+        return Trade(instruction(one, MONEY), Instant(1))
+
+    with contextlib.closing(SagaJournal(url)) as journal:
+        for part in (0, 3):
+            entries = journal.begin([of(part, 1), of(part, 2)], Instant(1), Place(part, 2))
+            ended = entries[:1] if part == 0 else entries
+            told = [Told(Instant(2), Answer(Step.RESERVE_CASH, one.instruction, Verdict.REFUSED)) for one in ended]
+            journal.append(told, {one.instruction.trade_id: End.CANCELLED for one in ended}, Instant(2))
+        assert [journal.forget(Instant(9)), journal.forget(Instant(9))] == [3, 0]
+        assert journal.horizons() == {0: 1, 3: whole_id(3, 2)}
+
+
+@pytest.mark.parametrize("service", [Service.CASH, Service.FEES])
+def test_a_book_that_forgot_does_nothing_more_and_is_still_the_sum_of_its_moves(url, service):
+    asks, memory = random_asks(service, 400), Book()
+
+    def both(book: SagaBook) -> None:
+        expected = []
+        for one in asks:
+            expected.append(carry_out(one, memory, Rules()))
+            memory.write(expected[-1])
+        assert book.carry_out(asks) == expected
+
+    with book_of(url, service, Rules()) as book:
+        book.deposit(1, P, CASH, 5)
+        both(book)
+        for up_to in (60, 40):  # one that comes late takes nothing back
+            book.forget(TradeId(up_to))
+        memory.forget(TradeId(60))
+        both(book)
+        before = book.balances()
+        assert [book.sweep(), book.sweep()] == [60, 0]
+        both(book)
+        late = book.carry_out([one for one in asks if one.instruction.trade_id <= 60])
+        assert {(one.answer.verdict, one.postings, one.remembered) for one in late} == {(Verdict.FORGOTTEN, (), ())}
+        assert min(trade_id for trade_id, _ in book.remembered()) == 61
+    with book_of(url, service, Rules()) as book:  # which compares balances with moves
+        assert (book.balances(), book.drift()) == (before, 0)
+        assert book.deposit(1, P, CASH, 5) is False
+    with plain(url) as other:
+        moves = BOOKS[service].moves
+        ids = set(other.execute(sa.select(moves.c.trade_id)).scalars())
+        kept = min(one for one in ids if one > 0)
+        assert (kept > 60, -1 in ids) == (True, True)
+    with pytest.raises(sa.exc.IntegrityError, match="never changed"), plain(url) as other:
+        other.execute(sa.delete(moves).where(moves.c.trade_id == kept))
+    with pytest.raises(sa.exc.IntegrityError, match="never changed"), plain(url) as other:
+        other.execute(sa.delete(moves).where(moves.c.trade_id == -1))
+
+
+def test_more_than_fit_together_are_swept_in_several_transactions(url):
+    asks = [ask(Step.RESERVE_CASH, number) for number in range(1, 601)]
+    with book_of(url, rules=Rules()) as book:
+        book.carry_out(asks)
+        before = book.balances()
+        book.forget(TradeId(599))
+        assert [book.sweep() for _ in range(4)] == [256, 256, 87, 0]
+        assert (book.balances(), len(book.remembered())) == (before, 1)
+    with book_of(url) as book:
+        assert book.balances() == before
+
+
+def test_an_end_that_a_service_hears_of_what_it_forgot_is_not_kept(url):
+    begun = Answer(Step.BEGIN, instruction(trade(1), MONEY), Verdict.DONE)
+    end = Answer(Step.DELIVER_CASH, begun.instruction, Verdict.DONE)
+    with book_of(url, rules=Rules()) as book:
+        book.react([begun], Instant(1))
+        book.forget(TradeId(1))
+        assert [(one.carried, one.end) for one in book.react([begun, end], Instant(2))] == [(None, None)] * 2
+        assert (book.sweep(), book.kept(), book.sweep()) == (1, [], 0)
+
+
+def test_what_was_forgotten_keeps_the_tables_from_going_back_to_what_knew_no_horizon(url):
+    with plain(url) as connection:
+        SAGA.downgrade(connection, "r0001")
+        SAGA.upgrade(connection)
+    with book_of(url, rules=Rules()) as book:
+        book.carry_out([ask(Step.RESERVE_CASH)])
+        book.forget(TradeId(1))
+    with pytest.raises(InputError, match="would do again what comes again"), plain(url) as connection:
+        SAGA.downgrade(connection, "r0001")
+
+
+def test_moves_of_the_first_revision_are_kept_on_the_way_there_and_back(url):
+    with book_of(url, rules=Rules()) as book:
+        book.carry_out([ask(Step.RESERVE_CASH)])
+        before = book.balances()
+    with plain(url) as connection:
+        SAGA.downgrade(connection, "r0001")
+    with pytest.raises(sa.exc.IntegrityError, match="never changed"), plain(url) as other:
+        other.execute(sa.delete(MOVES))
+    with plain(url) as connection:
+        SAGA.upgrade(connection)
+    with book_of(url) as book:
+        assert book.balances() == before
+
+
+def test_what_a_person_did_is_kept_with_the_saga_as_long_as_it_is(url):
+    with contextlib.closing(SagaJournal(url)) as journal, book_of(url, rules=Rules()) as book:
+        begun_and_ended(journal, 2, left_open=2)
+        it = instruction(some_trades(2)[1], MONEY)
+        journal.note(TradeId(2), Note(Instant(5), "retry", "bo", "mended"))
+        journal.append(
+            [GaveUp(Instant(6), TradeId(2))], {}, Instant(6), Note(Instant(6), "compensate", "anna", "closed")
+        )
+        history = journal.history(TradeId(2))
+        assert history is not None
+        assert [(one.deed, one.who, one.why) for one in history.notes] == [
+            ("retry", "bo", "mended"), ("compensate", "anna", "closed"),
+        ]  # fmt: skip
+        assert (history.state, history.ended_at, [type(one) for one in history.entries]) == (
+            "open", None, [Begun, GaveUp],
+        )  # fmt: skip
+        book.carry_out([Ask(Step.RESERVE_CASH, it)])
+        known = book.known(TradeId(2))
+        assert ([one.step for one in known.steps], known.moves, known.forgotten) == (
+            [Step.RESERVE_CASH], [("reserve_cash", it.buyer, "$escrow", "$cash", it.cost)], False,
+        )  # fmt: skip
+        journal.append([Told(Instant(7), Answer(Step.RELEASE_CASH, it, Verdict.DONE))],
+                       {TradeId(2): End.CANCELLED}, Instant(7))  # fmt: skip
+        assert journal.forget(Instant(99)) == 2
+        assert (journal.history(TradeId(2)), book.known(TradeId(1)).steps) == (None, [])
+    with plain(url) as other:
+        assert other.execute(sa.select(DEEDS)).all() == []
+
+
 def test_an_earlier_coordinator_writes_no_more(url):
     trades = [Trade(instruction(one, MONEY), Instant(1)) for one in some_trades(2)]
     with contextlib.closing(SagaJournal(url)) as first, contextlib.closing(SagaJournal(url)) as second:
@@ -290,9 +454,15 @@ def test_every_statement_is_one_that_oracle_takes(tmp_path):
         book.carry_out([ask(Step.RESERVE_CASH)])
         book.react([Answer(Step.BEGIN, instruction(trade(2), MONEY), Verdict.DONE)], Instant(1))
         book.balances(), book.drift(), book.kept(), book.remembered()
+        book.forget(TradeId(1)), book.sweep(), book.carry_out([ask(Step.RESERVE_CASH, 3)]), book.sweep()
         (entry,) = journal.begin([Trade(instruction(trade(1), MONEY), Instant(1))], Instant(1), Place(0, 1))
         journal.append([Told(Instant(2), Answer(Step.RESERVE_CASH, entry.instruction, Verdict.DONE))], {}, Instant(2))
         journal.entries(), journal.traded_at(), journal.states(), journal.sayings()
+        journal.append([Told(Instant(2), Answer(Step.CLEAR, entry.instruction, Verdict.DONE))],
+                       {TradeId(1): End.SETTLED}, Instant(2))  # fmt: skip
+        journal.note(TradeId(1), Note(Instant(2), "retry", "a", "why")), journal.history(TradeId(1))
+        book.known(TradeId(1))
+        journal.forget(Instant(9)), journal.forget(Instant(9)), journal.horizons()
     told = {str(one.compile(dialect=oracle.dialect())) for one in met if isinstance(one, sa.ClauseElement)}
     assert len(told) >= 15
     assert not [one for one in told if "ON CONFLICT" in one or "LIMIT" in one]

@@ -32,6 +32,7 @@ EVERY_VERB = [
     "runbook run", "runbook asking", "runbook approve", "runbook deny", "approve", "deny",
     "exchange load", "exchange book", "exchange verify", "exchange halt", "exchange resume",
     "exchange phase", "exchange fund", "exchange disable", "exchange enable", "exchange notices",
+    "exchange settle list", "exchange settle show", "exchange settle retry", "exchange settle compensate",
 ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from tests.exchange.plant import INSTRUMENTS
 
 ANYTHING = Rules()
 QUICK = Times(Duration(60 * MILLISECOND), Duration(200 * MILLISECOND), Duration(20 * SECOND), Duration(10 * SECOND))
+TIDY_S = 0.05
 MONEY = money_per_tick(INSTRUMENTS[0])
 PARTS = ("coordinator", *(service.value for service in Service))
 
@@ -58,6 +59,11 @@ def some_trades(count: int, seed: int = 1) -> list[Traded]:
 
 class ListedTrades:
     """A source whose event stream is a list."""
+
+    keeps_place = False
+
+    def ready(self) -> tuple[bool, str]:
+        return True, "a list is always there"
 
     def __init__(self, happened: Sequence[Happened], together: int = 64) -> None:
         self._happened, self._together = happened, together
@@ -138,8 +144,9 @@ class Plant:
         storm: float = 0.0,
         broker: MemoryBroker | None = None,
         tracer: Tracer | None = None,
+        keep: Duration | None = None,
     ) -> None:
-        self.tracer = tracer
+        self.tracer, self.keep = tracer, keep
         self.place, self.style, self.trades, self.rules, self.times = place, style, list(trades), rules, times
         self.points = points or Points()
         self.storm, self.rng = storm, random.Random(7)
@@ -169,6 +176,8 @@ class Plant:
             self.faults[name],
             self.times,
             self.tracer,
+            keep=self.keep,
+            tidy_s=TIDY_S,
         )
 
     def make(self, name: str) -> tuple[SagaPart, Callable[[], None]]:
@@ -227,10 +236,14 @@ class Plant:
         return sum(part._sayings.kept_count for part in self.parts.values() if hasattr(part, "_sayings"))
 
     def states(self) -> dict[str, int]:
-        from exchange.adapters.saga_tables import SAGAS
+        from exchange.adapters.saga_tables import HORIZON, SAGAS
         from tests.exchange.saga_rows import rows
 
         told: dict[str, int] = {}
+        for row in rows(self.place("coordinator"), HORIZON):
+            for end in ("settled", "cancelled"):
+                if row[end]:
+                    told[end] = told.get(end, 0) + row[end]
         for row in rows(self.place("coordinator"), SAGAS):
             told[row["state"]] = told.get(row["state"], 0) + 1
         return told

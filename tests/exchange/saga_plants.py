@@ -121,8 +121,8 @@ PLANTS = (
     Plant(
         "an account may have less than it may",
         "saga",
-        "known.amount(account, asset) + amount < rules.least",
-        "known.amount(account, asset) < rules.least",
+        "known.amount(account, asset) + amount < least",
+        "known.amount(account, asset) < least",
     ),
     Plant(
         "the coordinator takes an answer to another step",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from exchange.adapters.saga_journal import SagaJournal
+from exchange.adapters.saga_store import SagaBook
 from exchange.messaging import Outgoing
-from exchange.saga import Rules
+from exchange.saga import Rules, Service
 from exchange.saga_messages import Style
 from exchange.tracing import Concluded, NoTracer
 from exchange.types import AccountId
-from tests.exchange.saga_plant import PARTS, Plant, Points, some_trades, trade
+from tests.exchange.saga_plant import MONEY, PARTS, Plant, Points, some_trades, trade
 
 STYLES = list(Style)
 
@@ -76,6 +78,21 @@ async def test_what_clearing_refuses_is_taken_back_whole(style, place):
     states = await plant.run()
     assert set(states) == {"settled", "cancelled"}
     plant.judge()
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_an_account_with_a_bound_of_its_own_never_has_less_and_the_others_settle(style, place):
+    bound = -300 * MONEY
+    plant = Plant(place, style, some_trades(60), rules=Rules(least_of={AccountId("p"): bound}))
+    states = await plant.run()
+    assert set(states) == {"settled", "cancelled"}
+    plant.judge()
+    for name in ("cash", "securities", "fees"):
+        with contextlib.closing(SagaBook(Service(name), place(name), Rules())) as book:
+            held = book.balances()
+            assert min(amount for (account, _), amount in held.items() if account == "p") >= bound
+    with contextlib.closing(SagaBook(Service.CASH, place("cash"), Rules())) as book:
+        assert min(book.balances().values()) < bound
 
 
 @pytest.mark.parametrize("each", [pytest.param(1, marks=pytest.mark.long), 4])
