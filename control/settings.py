@@ -345,11 +345,6 @@ class Settings(BaseSettings):
             )
         if self.follows:
             raise ValueError(f"{several}, but follows names another region, of which one partition is copied")
-        if "rabbitmq" in self.services:
-            raise ValueError(
-                f"{several}, but settlement by sagas (service rabbitmq) follows one engine's trades: leave it out, "
-                'TAPEWATCH_SERVICES=\'["kafka","postgres","zipkin","edge"]\''
-            )
 
 
 def load_settings(**given: Any) -> Settings:

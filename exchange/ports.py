@@ -16,7 +16,6 @@ from exchange.bearer import TokenFault
 from exchange.commands import PlaceOrder, Sequenced
 from exchange.events import Happened
 from exchange.journal import Record
-from exchange.saga import End, Verdict
 from exchange.types import AccountId, ClientId, Symbol
 from kernel.time import Instant
 
@@ -519,46 +518,6 @@ class ConsumerTelemetry(Protocol):
 
     def dead_letter(self, reason: DeadReason) -> None:
         """A message was put aside."""
-        ...
-
-
-class SagaTelemetry(Protocol):
-    """What a part of settlement by sagas tells. Ages and lengths of time in seconds."""
-
-    def carried_out(self, verdicts: Mapping[Verdict, int], *, repeats: int, seconds: float) -> None:
-        """A service committed a batch: new answers by verdict, and how many were given from memory."""
-        ...
-
-    def begun(self, count: int) -> None:
-        """So many sagas were begun."""
-        ...
-
-    def stepped(self, seconds: float) -> None:
-        """A step was answered so long after it was asked first."""
-        ...
-
-    def ended(self, end: End, *, seconds: float, since_trade: float) -> None:
-        """A saga ended, so long after its beginning and after its trade."""
-        ...
-
-    def standing(self, open_: int, *, oldest: float, stuck: Mapping[tuple[str, str], int]) -> None:
-        """So many sagas are open, the oldest so old; those that are stuck by the service waited for and the reason."""
-        ...
-
-    def forgot(self, count: int) -> None:
-        """So many ended sagas were forgotten."""
-        ...
-
-    def drift(self, value: int) -> None:
-        """The sum of a book over all assets, absolute."""
-        ...
-
-    def read(self, seq: int) -> None:
-        """Trades were read up to this number of the journal."""
-        ...
-
-    def connected(self, *, source: bool) -> None:
-        """Where trades come from stands, or broke."""
         ...
 
 

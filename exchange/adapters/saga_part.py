@@ -17,9 +17,10 @@ from starlette.types import ASGIApp
 from exchange.adapters.http import Faults, common_routes, json_response, problem
 from exchange.adapters.saga_desk import SagaView, Wish, desk_routes
 from exchange.messaging import Consumer, Delivery, Outgoing, PoisonError, Publisher
-from exchange.ports import Exposition, Log, SagaTelemetry
+from exchange.ports import Exposition, Log
 from exchange.saga import Deed
 from exchange.saga_coordinator import Times
+from exchange.saga_ports import SagaTelemetry
 from exchange.tracing import Tracer
 from exchange.types import TradeId
 from kernel.errors import PermanentError, TapewatchError, TemporaryError

@@ -28,10 +28,10 @@ from exchange.adapters.saga_forgetting import OPEN
 from exchange.adapters.saga_part import STUCK_SHOWN, Around, SagaPart, SagasStatus, StuckSaga, readable
 from exchange.adapters.saga_store import Reacted, SagaBook
 from exchange.messaging import Delivery
-from exchange.ports import SagaTelemetry
 from exchange.saga import AT, Answer, Ask, Carried, Deed, End, Verdict
 from exchange.saga_choreography import Saying, Sayings, follows
 from exchange.saga_messages import Forget, Style, answering, read_asked, read_heard, saying
+from exchange.saga_ports import SagaTelemetry
 from exchange.shards import partition_of_id
 from exchange.tracing import Stepped
 from exchange.types import TradeId

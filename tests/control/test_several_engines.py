@@ -79,7 +79,6 @@ def test_the_workload_has_a_replica_for_each_engine(laid):
     [
         ({}, "takes a journal on Kafka in a distributed estate"),
         ({"estate": "distributed", "services": ("postgres",)}, "takes a journal on Kafka in a distributed estate"),
-        ({"estate": "distributed"}, "settlement by sagas .service rabbitmq. follows one engine"),
         ({"estate": "distributed", "services": SERVICES, "follows": "h:1"}, "follows names another region"),
     ],
 )
