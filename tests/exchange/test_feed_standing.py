@@ -254,7 +254,7 @@ async def test_a_client_that_lost_a_market_asks_for_it(tmp_path):
         await running.server.command(Halt("h", None, HaltReason.OPERATOR))
         await eventually(lambda: client.market() is not None and client.market().halted)
         data = published.server._data
-        data.fold(Happened(data.journal_seq + 1, 0, running.server._sequencer.engine.apply(Resume("r", None))))
+        data.fold(0, Happened(data.journal_seq + 1, 0, running.server._sequencer.engine.apply(Resume("r", None))))
         await eventually(lambda: client.market() is not None and not client.market().halted)
         assert client.lost == {}
 

@@ -7,7 +7,7 @@ import contextlib
 from msgspec.structs import replace
 
 from exchange.adapters.memory_broker import MemoryBroker
-from exchange.adapters.trade_source import trades_of
+from exchange.adapters.trade_source import Stretch, trades_of
 from exchange.commands import Halt, Limit, PlaceOrder, Sequenced
 from exchange.engine import Engine
 from exchange.events import Happened, Traded
@@ -84,7 +84,7 @@ def test_what_kafka_received_hangs_below_what_was_published():
 
 async def test_a_trades_settlement_carries_the_trace_of_the_order_that_took_through_the_broker():
     _, happened = two_orders(CALLER)
-    (trade,) = trades_of(happened, {"AAA": money_per_tick(AAA)}, 1.0)
+    (trade,) = trades_of(Stretch(0, happened), {"AAA": money_per_tick(AAA)}, 1.0)
     instruction = trade.instruction
     assert instruction.trace == caused(happened[1], 1.0)
     assert instruction.trace.split("-")[1] == CALLER.split("-")[1]
