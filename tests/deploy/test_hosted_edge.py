@@ -132,18 +132,16 @@ def asked(server, target, body=None, secret="admin-secret"):
 
 
 @contextmanager
-def slow(config, count):
-    """Have so many requests under way, each at a gateway that does not answer before this is left."""
+def slow(config):
+    """Have a request under way at a gateway that does not answer before this is left."""
     Toy.hold.clear()
-    threads = [threading.Thread(target=get, args=(config, "/v1/orders/slow")) for _ in range(count)]
-    for each in threads:
-        each.start()
+    thread = threading.Thread(target=get, args=(config, "/v1/orders/slow"))
+    thread.start()
     try:
         yield
     finally:
         Toy.hold.set()
-        for each in threads:
-            each.join(10)
+        thread.join(10)
 
 
 def told(config):
@@ -219,8 +217,15 @@ def test_it_tells_what_a_gateway_that_was_taken_out_is_still_busy_with():
             200,
             {"server": "gateway-1", "out": False, "sessions": 0},
         )
-        with slow(config, 2):  # by least connections, one goes to each
-            until(lambda: asked(server, "/admin/server?server=gateway-1")[1]["sessions"] == 1)
+
+        def busy():
+            return [asked(server, f"/admin/server?server=gateway-{number}")[1]["sessions"] for number in (1, 2)]
+
+        # By least connections one goes to each, but only where the first is there when the second comes.
+        with slow(config), contextlib.ExitStack() as second:
+            until(lambda: sum(busy()) == 1)
+            second.enter_context(slow(config))
+            until(lambda: busy() == [1, 1])
             assert post(server, "/admin/server", {"server": "gateway-1", "state": "drain"}) == 200
             left = asked(server, "/admin/server?server=gateway-1")[1]
             assert (left["out"], left["sessions"]) == (True, 1)
