@@ -196,7 +196,7 @@ def notices_of(part: int, item: Happened) -> list[Notice]:
                 pass
     for (account, reason, client_id), group in groups.items():
         kind = NoticeKind.ORDERS_CANCELLED if reason else NoticeKind.ORDERS_EXPIRED
-        orders = tuple(int(event.order_id) for _, event in group[:ORDERS_LISTED])
+        orders = tuple(whole_id(part, event.order_id) for _, event in group[:ORDERS_LISTED])
         told.append(
             Notice(id=f"{part}.{item.seq}.{group[0][0]}", kind=kind, at=item.at, account=account, reason=reason,
                    client_id=client_id, count=len(group), orders=orders)

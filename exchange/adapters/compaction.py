@@ -101,17 +101,17 @@ class Compacting:
 
     def wanted(self) -> bool:
         """Tell whether anything would go if the snapshots covered everything: only then it is worth reading them."""
-        return not self._refused and bool(self._removable(self._journal.synced_seq))
+        upto, now = self._journal.synced_seq, self._clock.now()
+        return not self._refused and bool(self._journal.removable(upto, self._keep, now))
 
     async def run(self, covered: int) -> None:
-        """Remove what every usable snapshot covers (up to record `covered`), the event log has, and nobody keeps.
+        """Remove what every usable snapshot covers (up to record `covered`) and nobody keeps.
 
         A disk that refuses is not asked again before the next start.
         """
-        bound, now = self._bound(covered), self._clock.now()
         try:
             removed = await asyncio.get_running_loop().run_in_executor(
-                None, partial(self._journal.compact, bound, self._keep, now)
+                None, partial(self._compact, covered, self._clock.now())
             )
         except LogReadError as error:
             self._log.event("journal-not-compacted", why=str(error))  # the next snapshot finds it unread
@@ -129,10 +129,9 @@ class Compacting:
             self._log.event("journal-compacted", records=removed.records, segments=removed.segments,
                             bytes=removed.size, first_seq=first_seq, covered=covered)  # fmt: skip
 
-    def _removable(self, covered: int) -> bool:
-        return bool(self._journal.removable(self._bound(covered), self._keep, self._clock.now()))
-
-    def _bound(self, covered: int) -> int:
-        # What the event log has not got durably could not be derived any more. A sync of it would take the disk from
-        # the journal's: the segments that it finished are durable, and they are enough.
-        return min(covered, self._events.synced_seq)
+    def _compact(self, covered: int, now: int) -> Removed:
+        # A power loss leaves the event log where it is durable, and what it lacks then is derived from a snapshot that
+        # is not ahead of it. Nearly always the oldest is not: the event log finished segments since.
+        if covered > self._events.synced_seq:
+            self._events.sync()
+        return self._journal.compact(min(covered, self._events.synced_seq), self._keep, now)

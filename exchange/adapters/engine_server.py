@@ -250,7 +250,8 @@ class EngineServer:
             if sequencer.failure is not None:
                 return EXIT_JOURNAL_FAILED
             engine, directory = sequencer.engine, self._parts.paths.snapshots
-            write_snapshot(directory, engine.sequence, snapshot.dump(engine), self._parts.retention.snapshots)
+            kept, durable = self._parts.retention.snapshots, recovered.events.synced_seq
+            write_snapshot(directory, engine.sequence, snapshot.dump(engine), kept, durable)
             mark_clean_stop(directory, CleanStop(engine.sequence, engine.state_hash(), snapshot.VERSION))
         except OSError as error:
             self._parts.log.event("clean-stop-not-marked", severity="error", why=str(error))
@@ -369,7 +370,8 @@ class EngineServer:
         directory, kept, engine = self._parts.paths.snapshots, self._parts.retention.snapshots, sequencer.engine
         compacting = self._compacting if self._compacting is not None and self._compacting.wanted() else None
         first_seq = None if compacting is None or self._recovered is None else self._recovered.journal.first_seq
-        forked = await sequencer.at_rest(lambda: fork_snapshot(directory, engine, kept, first_seq))
+        events_seq = None if self._recovered is None else self._recovered.events.synced_seq
+        forked = await sequencer.at_rest(lambda: fork_snapshot(directory, engine, kept, first_seq, events_seq))
         self._snapshot_seq = forked.seq
         covered = await asyncio.get_running_loop().run_in_executor(None, take_snapshot, directory, forked)
         self._parts.log.event("snapshot-kept", seq=forked.seq)

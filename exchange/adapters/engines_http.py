@@ -189,6 +189,8 @@ def _passed(engine: EngineSite, said: _Said) -> Response:
 def _carried_out(engines: Sequence[EngineSite], said: Sequence[_Said]) -> Response:
     """Return one answer to a command that goes to every engine."""
     have = [one.name for one, what in zip(engines, said, strict=True) if what.status == _OK]
+    if len(have) == len(engines) and any("seq" not in what.body for what in said):  # a fault, which is no command
+        return json_response({"engines": {one.name: what.body for one, what in zip(engines, said, strict=True)}})
     if len(have) == len(engines):
         seqs = {one.name: what.body["seq"] for one, what in zip(engines, said, strict=True)}
         replayed = all(what.body.get("replayed", False) for what in said)

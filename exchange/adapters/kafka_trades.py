@@ -21,9 +21,11 @@ from kernel.errors import TemporaryError
 
 GROUP: Final = "sagas"
 PATIENCE_S: Final = 60.0
-"""So long a stretch may wait for room among the open sagas before the consumer looks after its group again.
+"""So long a stretch may wait for room among the open sagas before the consumer looks after its group again."""
+PATIENCE_WITH_ALL_S: Final = 240.0
+"""So long may the stretches of all partitions, which wait one after the other.
 
-A member that did not for five minutes would lose its partitions.
+A member that did not look after its group for five minutes would lose its partitions.
 """
 
 
@@ -92,7 +94,7 @@ class KafkaTrades:
         self._telemetry: Final = telemetry
         self._log: Final = log
         self._with: Final = with_
-        self._patience_s: Final = patience_s
+        self._patience_s: Final = min(patience_s, PATIENCE_WITH_ALL_S / place.partitions)
         self._consumer: KafkaConsumer | None = None
 
     def ready(self) -> tuple[bool, str]:

@@ -295,7 +295,7 @@ def _expiry(order: PlaceBody) -> Instant:
 
 
 def _order_id(text: str) -> OrderId:
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_NUMBER)) - 1):
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_NUMBER)) and int(text) <= MAX_NUMBER):
         raise BadOrderError("order_id: a whole number is needed, the `order_id` of the answer to the order")
     return OrderId(int(text))
 

@@ -168,18 +168,34 @@ def _open_files(directory: Path, disk: Disk | None, log: Log) -> FileLog:
     return journal
 
 
-def write_snapshot(directory: Path, seq: int, data: bytes, kept: int = KEPT_SNAPSHOTS) -> None:
+def write_snapshot(
+    directory: Path, seq: int, data: bytes, kept: int = KEPT_SNAPSHOTS, events_seq: int | None = None
+) -> None:
     """Keep a snapshot durably, read it back, and only then drop the oldest beyond `kept`.
+
+    Of those one more stays where all the others are ahead of `events_seq`, what the event log has durably: without it a
+    power loss could leave an event log that no snapshot leads on from, beside a journal that was compacted.
 
     Raises:
         OSError: the disk refused, or gives back something else; older snapshots are untouched.
     """
+    _keep(directory, seq, data)
+    _drop_old(directory, kept, events_seq)
+
+
+def _keep(directory: Path, seq: int, data: bytes) -> None:
     path = directory / f"{seq:020d}{_SUFFIX}"
     _write_durably(path, data)
     if path.read_bytes() != data:
         raise OSError(errno.EIO, "a snapshot that was written reads differently", str(path))
-    for _, old in _snapshots(directory)[kept:]:
-        old.unlink(missing_ok=True)
+
+
+def _drop_old(directory: Path, kept: int, events_seq: int | None) -> None:
+    found = _snapshots(directory)
+    needed = None if events_seq is None else next((path for seq, path in found if seq <= events_seq), None)
+    for _, old in found[kept:]:
+        if old != needed:
+            old.unlink(missing_ok=True)
 
 
 class SnapshotCheck(msgspec.Struct, frozen=True):
@@ -234,14 +250,19 @@ class ForkedSnapshot(NamedTuple):
 
 
 def fork_snapshot(
-    directory: Path, engine: Engine, kept: int = KEPT_SNAPSHOTS, first_seq: int | None = None
+    directory: Path,
+    engine: Engine,
+    kept: int = KEPT_SNAPSHOTS,
+    first_seq: int | None = None,
+    events_seq: int | None = None,
 ) -> ForkedSnapshot:
     """Write a snapshot in a child process; `take_snapshot` waits for it.
 
     The child has the state as of now, and the engine goes on after the milliseconds of the fork: writing
     the state here would stop every order for as long as it takes. With `first_seq`, the first record of the journal,
     the child also makes an engine of what it wrote, compares its hash with its own, and reads the older snapshots: so
-    that it can tell what all of them cover. That takes the memory of one more engine for as long as it lasts.
+    that it can tell what all of them cover. That takes the memory of one more engine for as long as it lasts. No older
+    one goes before the new one is known to be right. `events_seq` is that of `write_snapshot`.
     """
     verdict, told = os.pipe()
     with warnings.catch_warnings():
@@ -259,10 +280,12 @@ def fork_snapshot(
         os.closerange(told + 1, min(os.sysconf("SC_OPEN_MAX"), _MAX_FDS))
         gc.disable()
         os.nice(5)
-        write_snapshot(directory, engine.sequence, snapshot.dump(engine), kept)
+        _keep(directory, engine.sequence, snapshot.dump(engine))
         if first_seq is None:
+            _drop_old(directory, kept, events_seq)
             code = 0
         elif _is_snapshot_of(directory, engine):
+            _drop_old(directory, kept, events_seq)
             os.write(told, _COVERED.pack(oldest_whole(directory, market_of(engine), first_seq - 1) or 0))
             code = 0
         else:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from exchange.adapters.http import Faults
-from exchange.adapters.kafka_consumer import With
+from exchange.adapters.kafka_consumer import _POLL_MS, With
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.kafka_topics import prepare
 from exchange.adapters.kafka_trades import KafkaTrades
@@ -207,6 +207,12 @@ async def test_each_trade_of_each_part_is_one_saga_however_often_its_reader_is_b
         assert {partition_of_id(one) for one in ids} == set(side.seqs)
         told = rows(path, JOURNAL if style is Style.ORCHESTRATED else SAID.sayings)
         assert sorted(row["trade_id"] for row in told) == ids, "each begins once"
+
+
+def test_a_member_that_waits_for_every_engine_in_turn_still_keeps_its_partitions():
+    place = KafkaPlace(bootstrap="nowhere:1", partitions=16)
+    trades = KafkaTrades(place, telemetry=RecordingConsumer(), log=RecordingLog())
+    assert 16 * trades._patience_s < _POLL_MS / 1000
 
 
 async def test_where_too_many_are_open_the_consumer_looks_after_its_group_and_hands_nothing_over_twice(tmp_path):

@@ -318,17 +318,63 @@ def test_a_stop_at_any_call_of_a_snapshot_and_its_compaction_leaves_the_same_has
         shutil.rmtree(root)
 
 
-async def test_what_the_event_log_has_not_got_durably_stays(tmp_path):
-    """A power loss could take it, and the journal alone could give it back."""
-    begin(tmp_path)
+def lose_power(where, durable):
+    """Leave of the event log what was durable: a power loss takes the rest."""
+    with FileLog(where.events, Kind.EVENTS) as events:
+        kept = [record.payload for record in events.replay() if record.seq <= durable]
+    shutil.rmtree(where.events)
+    with FileLog(where.events, Kind.EVENTS) as events:
+        events.append(kept)
+
+
+async def test_what_a_power_loss_takes_from_the_event_log_is_derived_again(tmp_path):
+    """From a snapshot: one that is not ahead of what the event log has durably."""
+    ends, _ = begin(tmp_path)
     where = paths(tmp_path)
     with FileLog(where.journal) as journal, FileLog(where.events, Kind.EVENTS) as events:
-        events._synced_seq = 15
+        events._synced_seq = 15  # the snapshots are at 20 and 40
         compacting = Compacting(
             journal, events, NOTHING, clock=SystemClock(), telemetry=RecordingEngine(), log=RecordingLog()
         )
-        await compacting.run(40)
-        assert journal.first_seq <= 16
-        events.sync()
-        await compacting.run(40)
-        assert 16 < journal.first_seq <= 41
+        await compacting.run(oldest_whole(where.snapshots, (ONE, None), 0))
+        assert 1 < journal.first_seq <= 21
+        durable = events.synced_seq
+    lose_power(where, durable)
+    back = recover(where, ONE, RecordingLog())
+    with back.journal, back.events:
+        assert back.engine.state_hash() == ends
+        assert back.events.last_seq == 60
+
+
+async def test_a_snapshot_that_the_event_log_needs_outlives_those_that_are_kept(tmp_path):
+    kept = Retention(NOTHING, snapshots=1)
+    async with engine(tmp_path / "live", retention=kept) as running, client_of(running.port) as client:
+        running.server._recovered.journal._segment_bytes = 2_000
+        for start in range(0, 180, 60):  # the event log finishes no segment
+            await send_one_by_one(client, range(start, start + 60))
+            await running.server.snapshot()
+        durable, ends = running.server._recovered.events.synced_seq, (await running.server.state_hash()).state_hash
+        assert firsts(tmp_path / "live")[0] > 1
+        shutil.copytree(tmp_path / "live", tmp_path / "lost")
+    where = paths(tmp_path / "lost")
+    lose_power(where, durable)
+    back = recover(where, INSTRUMENTS, RecordingLog())
+    with back.journal, back.events:
+        assert back.engine.state_hash() == ends
+
+
+async def test_no_snapshot_goes_before_the_next_is_known_to_be_right(tmp_path, monkeypatch):
+    other = Engine(INSTRUMENTS)
+    for number in range(160):
+        other.apply(Tick(f"t{number}"))
+    kept = Retention(NOTHING, snapshots=1)
+    async with engine(tmp_path, retention=kept) as running, client_of(running.port) as client:
+        small_segments(running)
+        await send_one_by_one(client, range(80))
+        await running.server.snapshot()
+        await send_one_by_one(client, range(80, 160))
+        with monkeypatch.context() as patched:
+            patched.setattr(snapshot, "dump", lambda _, right=snapshot.dump: right(other))
+            with pytest.raises(Exception, match="has another hash; it was removed"):
+                await running.server.snapshot()
+        assert [int(path.stem) for path in paths(tmp_path).snapshots.glob("*.snapshot")] == [80]

@@ -190,3 +190,14 @@ def test_how_several_stand_is_told_as_of_one_and_nothing_bad_of_any_is_hidden(se
     sites = [EngineSite("engine-1", ""), EngineSite("engine-2", "")]
     found = together(sites, [standing(halted_symbols=["A"]), standing(**second)])
     assert {name: found[name] for name in what} == what
+
+
+def test_what_is_no_command_is_answered_with_what_each_engine_said():
+    async def work(desk):
+        for one in desk.engines:
+            one.answer = 200, {"active": {"engine-slow-sync": 0.1}}
+        code, told = await desk.tell("faults", {"name": "engine-slow-sync", "value": 0.1})
+        assert code == 200
+        assert told == {"engines": {name: {"active": {"engine-slow-sync": 0.1}} for name in ("engine-1", "engine-2")}}
+
+    with_two(work)

@@ -23,6 +23,7 @@ from exchange.notices import (
     word,
 )
 from exchange.saga import Instruction
+from exchange.shards import whole_id
 from exchange.types import CancelReason, HaltReason, Side, Symbol, TradingPhase
 from kernel.time import Instant
 from tests.exchange.plant import AAA, INSTRUMENTS, order
@@ -98,6 +99,12 @@ def test_orders_that_expired_are_told_by_account():
     assert [(one.account, one.count, one.orders) for one in told(*expired)] == [
         ("ann", 3, (1, 3, 5)), ("bob", 2, (2, 4)),
     ]  # fmt: skip
+
+
+def test_orders_are_named_by_the_ids_that_participants_know_them_by():
+    expired = Expired(3, "ann", "AAA", 1, Side.BUY, 10, 1)
+    canceled = Canceled(4, "ann", "m", "AAA", 2, Side.BUY, 10, 5, CancelReason.MASS_CANCEL, True)
+    assert {one.orders for one in told(expired, canceled, part=2)} == {(whole_id(2, 3),), (whole_id(2, 4),)}
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,18 @@ import pytest
 from yarl import URL
 
 from exchange.adapters.orders_json import (
+    MAX_NUMBER,
     BadOrderError,
     OrderType,
     PlaceBody,
+    read_cancel,
     read_mass_cancel,
     read_place,
     read_replace,
 )
 from exchange.answers import OrderAnswer, OrderState, Status
 from exchange.commands import Limit, Market, MassCancel, Stop, StopLimit
+from exchange.shards import whole_id
 from exchange.types import CancelReason, SelfTrade, Side, TimeInForce
 from kernel.time import SECOND, to_rfc3339
 from tests.exchange.plant import client_of, engine
@@ -79,6 +82,18 @@ def test_a_replace_takes_a_trigger_and_need_not_name_a_price():
     assert (change.order_id, change.quantity, change.price, change.trigger) == (7, 3, 0, 1011)
     change = read_replace("7", json.dumps({"account": "a", "client_id": "b", "quantity": 3, "price": 9}).encode())
     assert (change.price, change.trigger) == (9, None)
+
+
+@pytest.mark.parametrize("partition", [0, 7, 8, 63])
+def test_the_id_of_an_order_of_any_engine_is_read(partition):
+    for number in (whole_id(partition, 1), whole_id(partition + 1, 0) - 1 if partition < 63 else MAX_NUMBER):
+        assert read_cancel(str(number), {"account": "a", "client_id": "b"}).order_id == number
+
+
+@pytest.mark.parametrize("text", [str(MAX_NUMBER + 1), "9" * 17, "-1", "", "1e3", "\u0663"])
+def test_what_is_no_id_of_an_order_is_refused(text):
+    with pytest.raises(BadOrderError, match="order_id: a whole number is needed"):
+        read_cancel(text, {"account": "a", "client_id": "b"})
 
 
 def test_a_mass_cancel_takes_symbol_side_and_session():
