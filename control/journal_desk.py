@@ -97,15 +97,18 @@ def check(directory: Path, given: Path | None = None) -> FilesVerdict:
     logs = [
         check_log(each, Progress(f"checked of {each.name}")) for each in (paths.journal, paths.events) if is_log(each)
     ]
-    elsewhere = noted(paths.journal) is not None
-    notes = (f"the journal itself is in {name_of(paths.journal)}: `exchange replay` reads it",) if elsewhere else ()
+    place = noted(paths.journal)
+    notes = () if place is None else (f"the journal itself is in {name_of(paths.journal)}: `exchange replay` reads it",)
     instruments = given or _instruments_near(directory)
     if instruments is None:
         note = f"no {INSTRUMENTS} near: the snapshots were not read; --instruments names the file"
         unread = (note,) if any(paths.snapshots.glob("*.snapshot")) else ()
         return FilesVerdict(logs=tuple(logs), notes=(*notes, *unread))
     listing = read_listing(instruments)
-    snapshots = check_snapshots(paths.snapshots, listing.instruments, listing.venue)
+    mine = listing.instruments
+    if place is not None and place.partitions > 1:  # one of several engines knows its own symbols
+        mine = instruments_of(mine, place.partition, place.partitions)
+    snapshots = check_snapshots(paths.snapshots, mine, listing.venue)
     return FilesVerdict(logs=tuple(logs), snapshots=tuple(snapshots), notes=notes)
 
 

@@ -101,12 +101,14 @@ class Leaves:
 
     async def begin(self, replica: str, balance: Balance | None) -> Leave:
         """Mark a replica and take it out of the balance, where there is one. A balancer that refuses stops nothing."""
-        leave = self._away[replica] = Leave(balance)
+        before = self._away.get(replica)
+        owed = before.balance if before is not None else None  # that leave puts nothing in any more
+        leave = self._away[replica] = Leave(balance or owed)
         if balance is None:
             return leave
         began_s = time.monotonic()
         try:
-            if not await balance.take_out(replica):
+            if not await balance.take_out(replica) and owed is None:
                 leave.balance = None
         except TapewatchError as error:
             self._log("warn", f"{replica} is replaced under requests, the balancer did not take it out: {error}")
@@ -127,6 +129,7 @@ class Leaves:
         if leave.balance is not None:
             try:
                 await leave.balance.put_in(replica)
+                leave.balance = None
             except TapewatchError as error:
                 self._log("error", f"{replica} is back, and the balancer does not send to it: {error}", replica=replica)
         if child.ready:

@@ -73,6 +73,16 @@ def _account(name: str) -> str:
 
 
 Account = Annotated[str, pydantic.AfterValidator(_account)]
+"""An account, or `*` for all."""
+
+
+def _one(name: str) -> str:
+    if name == ALL:  # it would be an account of that name, and nobody would be suspended
+        raise ValueError(f"the name of one account, not {ALL}")
+    return name
+
+
+OneAccount = Annotated[Account, pydantic.AfterValidator(_one)]
 
 
 def tuned(tuning: SagaTuning, bounds: Mapping[str, Bound], suspended: tuple[str, ...]) -> SagaTuning:

@@ -22,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from control.saga_bounds import Account, Bound
+from control.saga_bounds import Account, Bound, OneAccount
 from kernel.errors import InputError
 from runbooks.model import Consent
 
@@ -206,7 +206,7 @@ class Settings(BaseSettings):
     saga_bounds: dict[Account, Bound] = Field(default_factory=dict)
     """The least an account may have in settlement by sagas, such as `{"*": {"cash": -1000000}, "p7": {"lots": 0}}`:
     money in units of the currency, lots of each symbol; `*` is every other account. Empty: nothing is refused."""
-    saga_suspended: tuple[Account, ...] = ()
+    saga_suspended: tuple[OneAccount, ...] = ()
     """Accounts whose trades clearing does not take: their sagas are taken back."""
     store_url: str = ""
     """Database of signals, incidents and runs, likewise; empty: SQLite in the state."""

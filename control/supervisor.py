@@ -272,7 +272,7 @@ class Supervisor:
             self._check(unit, generation, by)
             facts = {"replica": replica, "pid": str(child.pid or "none"), "uid": child.uid}
             self._begin(unit, key, request, by, facts)
-            await self._start_anew(unit, child, child.slot, key)
+            await self._start_anew(unit, child, child.slot, key, by)
             self._log("info", f"{replica} restarted for {by or 'a runbook'}", replica=replica, key=key, pid=child.pid)
             after = {"replica": replica, "pid": str(child.pid or ""), "uid": child.uid}
             return self._effects.done(key, after, now())
@@ -295,7 +295,7 @@ class Supervisor:
                 raise RefusedError(RefusalReason.CONFLICT, words)
             self._check(unit, None, by)
             self._begin(unit, key, request, by, {"replica": slot.id, "uid": child.uid, "revision": ""})
-            return await self._revise(unit, child, slot, key)
+            return await self._revise(unit, child, slot, key, by)
 
     async def roll_back(self, workload: str, *, key: str, generation: int | None = None, by: str = "") -> Effect:
         """Give a workload's canary the revision of the replicas beside it; returns once its new process runs.
@@ -316,25 +316,28 @@ class Supervisor:
             self._check(unit, generation, by)
             facts = {"replica": child.slot.id, "uid": child.uid, "revision": child.slot.revision}
             self._begin(unit, key, request, by, facts)
-            return await self._revise(unit, child, child.usual, key)
+            return await self._revise(unit, child, child.usual, key, by)
 
-    async def _revise(self, unit: _Unit, child: Child, slot: Slot, key: str) -> Effect:
+    async def _revise(self, unit: _Unit, child: Child, slot: Slot, key: str, by: str) -> Effect:
         """Start a replica anew with what `slot` says."""
-        await self._start_anew(unit, child, slot, key)
+        await self._start_anew(unit, child, slot, key, by)
         told = slot.revision or f"the revision of {unit.spec.name}"
         self._log("info", f"{slot.id} runs {told}", replica=slot.id, key=key, pid=child.pid)
         return self._effects.done(key, {"replica": slot.id, "uid": child.uid, "revision": slot.revision}, now())
 
-    async def _start_anew(self, unit: _Unit, child: Child, slot: Slot, key: str) -> None:
+    async def _start_anew(self, unit: _Unit, child: Child, slot: Slot, key: str, by: str) -> None:
         """End a replica and start it with what `slot` says; the effect is dropped when it cannot be started.
 
-        One that serves beside others is taken out of the balance first, and put in again once it is ready.
+        One that serves beside others is taken out of the balance first, and put in again once it is ready. That takes
+        seconds: the switch may be thrown meanwhile, or the estate stopped, and then it is left as it is.
         """
         spec = unit.spec
         balance = spec.balance if any(one.ready for one in unit.active if one is not child) else None
         serves = child.ready and not spec.singleton
         leave = await self._leaves.begin(slot.id, balance) if serves else None
         try:
+            if leave is not None:
+                self._check_still(by)
             child.slot = slot
             await child.stop(spec.grace_s)
             self._launch(unit, child)
@@ -482,8 +485,7 @@ class Supervisor:
 
     def _check(self, unit: _Unit, generation: int | None, by: str) -> None:
         name = unit.spec.name
-        if self._ending:
-            raise RefusedError(RefusalReason.NOT_ALLOWED, "the estate is being stopped")
+        self._check_ending()
         if unit.held:
             raise RefusedError(RefusalReason.CONFLICT, f"{name} is held down; release it first")
         if by != PERSON and name not in self._allowed:
@@ -496,6 +498,15 @@ class Supervisor:
                 RefusalReason.CONFLICT, f"{name} is at generation {unit.generation}, the plan was made on {generation}"
             )
         self._check_switch(by)
+
+    def _check_still(self, by: str) -> None:
+        """Refuse what was allowed before it had to wait, when it no longer is."""
+        self._check_ending()
+        self._check_switch(by)
+
+    def _check_ending(self) -> None:
+        if self._ending:
+            raise RefusedError(RefusalReason.NOT_ALLOWED, "the estate is being stopped")
 
     def _check_switch(self, by: str) -> None:
         if by == PERSON:

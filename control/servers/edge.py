@@ -274,7 +274,9 @@ class Edge:
             write_atomically(file, pem, mode=0o600)
             self._process.send_signal(signal.SIGHUP)
             return
-        said = self.tell(f"set ssl cert {file} <<\n{pem.decode('ascii', 'replace')}\n")
+        # An empty line would end it there: what follows, such as the chain, would be taken for commands.
+        lines = [line for line in pem.decode("ascii", "replace").splitlines() if line.strip()]
+        said = self.tell("\n".join((f"set ssl cert {file} <<", *lines, "")))
         if "ransaction" not in said:
             raise PermanentError(said[:200])
         if "Success" not in (said := self.tell(f"commit ssl cert {file}")):

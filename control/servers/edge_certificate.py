@@ -27,6 +27,7 @@ REFUSED: Final = "certificate-refused"
 TAKEN: Final = "certificate-shown"
 AGAIN_S: Final = 60.0
 """What was refused is tried again after so long: the balancer may have been too busy to answer."""
+_ENDED: Final = "it has ended"
 
 
 class Balancer(Protocol):
@@ -95,6 +96,8 @@ class Certificates:
                 self._authority.prepare(self._share)
                 offered = self._authority.edge.read_bytes()
                 why = self._balancer.refusal(offered)
+                if not why and not _lasts(offered) and self.shown.exists() and _lasts(self.shown.read_bytes()):
+                    why = _ENDED  # its own check does not mind, and what was refused while it ran is not begun with
             except (TapewatchError, OSError) as error:
                 offered, why = b"", str(error)
             if not why:
@@ -114,7 +117,7 @@ class Certificates:
                     if not self._authority.is_due(self._share):
                         self.why = ""
                     elif self._clock_s() >= self._again_s:
-                        self._take(self._authority.issue(dt.timedelta(days=DAYS)))
+                        self._take(self._authority.issue(dt.timedelta(days=DAYS)), instead=offered)
                 elif offered != self._last:  # somebody may be writing it just now: it is taken at the next look
                     self._last, self._again_s = offered, 0.0
                 elif self._clock_s() >= self._again_s:
@@ -136,17 +139,20 @@ class Certificates:
                 raise PermanentError(
                     f"{self._authority.edge} is shown already, and another authority issued it: put a new one there"
                 )
-            self._take(self._authority.issue(dt.timedelta(days=DAYS)) if made else offered)
+            if made:
+                self._take(self._authority.issue(dt.timedelta(days=DAYS)), instead=offered)
+            else:
+                self._take(offered)
             if self.why:
                 raise PermanentError(f"the new certificate is refused, the one before is shown on: {self.why}")
             serial, ends_s = pair_ends(self.shown.read_bytes())
             return {"serial": serial, "not_after": ends_s, "issued": made}
 
-    def _take(self, pem: bytes) -> None:
-        """Have a pair shown, and kept where it is ours; or remember why not."""
+    def _take(self, pem: bytes, *, instead: bytes | None = None) -> None:
+        """Have a pair shown, or remember why not; a new one of ours is kept `instead` of what was offered until now."""
         try:
             serial, ends_s = pair_ends(pem)
-            why = "it has ended" if ends_s <= time.time() else self._balancer.refusal(pem)
+            why = _ENDED if ends_s <= time.time() else self._balancer.refusal(pem)
             if not why:
                 self._balancer.show(pem)
         except (TapewatchError, ValueError) as error:
@@ -154,7 +160,7 @@ class Certificates:
         if why:
             self._refused(pem, why)
             return
-        if pem != self._authority.edge.read_bytes():
+        if instead is not None and self._authority.edge.read_bytes() == instead:  # nobody put another there meanwhile
             write_atomically(self._authority.edge, pem, mode=0o600)
         write_atomically(self.shown, pem, mode=0o600)
         self._last, self.why, self._again_s = pem, "", 0.0
@@ -168,3 +174,11 @@ class Certificates:
         self.taken["refused"] += 1
         if first and self._log is not None:
             self._log.event(REFUSED, severity="error", file=str(self._authority.edge), why=why)
+
+
+def _lasts(pem: bytes) -> bool:
+    """Tell whether there is a certificate that has not ended."""
+    try:
+        return pair_ends(pem)[1] > time.time()
+    except ValueError:
+        return False

@@ -150,7 +150,7 @@ class Taking:
     """A balancer that takes what it is not told to refuse, and keeps what it was shown."""
 
     def __init__(self):
-        self.seen, self.refuses, self.fails = [], "", None
+        self.seen, self.refuses, self.fails, self.meanwhile = [], "", None, lambda: None
 
     def refusal(self, pem):
         return self.refuses
@@ -159,6 +159,7 @@ class Taking:
         if self.fails:
             raise self.fails
         self.seen.append(pem)
+        self.meanwhile()
 
 
 class Told:
@@ -265,3 +266,49 @@ def test_a_person_has_a_new_one_issued_though_none_is_due(renewal):
     told = made.renew()
     assert told["issued"] is True
     assert told["serial"] == pair_ends(balancer.seen[0])[0]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_somebody_puts_there_while_ours_is_made_is_not_written_over(renewal, tmp_path, by_hand):
+    made, authority, balancer, _, _ = renewal
+    other = TrialAuthority(tmp_path / "other")
+    other.prepare()
+    theirs = other.edge.read_bytes()
+    ages(authority, made)
+    balancer.meanwhile = lambda: authority.edge.write_bytes(theirs)
+    (made.renew if by_hand else made.turn)()
+    assert authority.edge.read_bytes() == theirs
+    balancer.meanwhile = lambda: None
+    made.turn()
+    made.turn()
+    assert balancer.seen[1:] == [theirs]
+    assert made.shown.read_bytes() == theirs
+
+
+def test_what_grows_while_it_is_shown_is_shown_whole_next(renewal, tmp_path):
+    made, authority, balancer, _, _ = renewal
+    other = TrialAuthority(tmp_path / "other")
+    other.prepare()
+    theirs = other.edge.read_bytes()
+    whole = theirs + other.certificate.read_bytes()
+    authority.edge.write_bytes(theirs)
+    balancer.meanwhile = lambda: authority.edge.write_bytes(whole)
+    for _ in range(4):
+        made.turn()
+    assert balancer.seen == [theirs, whole]
+    assert authority.edge.read_bytes() == made.shown.read_bytes() == whole
+
+
+def test_a_restart_does_not_begin_with_one_that_has_ended_while_the_one_before_lasts(renewal, tmp_path):
+    made, authority, balancer, _, _ = renewal
+    kept, other = made.shown.read_bytes(), TrialAuthority(tmp_path / "other")
+    other.prepare()
+    theirs = other.issue(dt.timedelta(seconds=-1))
+    authority.edge.write_bytes(theirs)
+    for look in (made.turn, made.turn, made.prepare):
+        look()
+        assert (balancer.seen, made.shown.read_bytes()) == ([], kept)
+    assert made.why == "it has ended"
+    made.shown.write_bytes(other.issue(dt.timedelta(seconds=-1)))
+    made.prepare()
+    assert made.shown.read_bytes() == theirs, "there is no better one: the edge starts, and its alert tells"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from control import leave, server_plan
+from control import killswitch, leave, server_plan
 from control.layout import Layout
 from control.leave import EdgeBalance
 from control.plan import choose_ports
 from control.settings import Settings
+from control.supervisor import PERSON
 from kernel.errors import PermanentError, TemporaryError
+from kernel.time import Instant
 from monitor.adapters.exporter import samples
+from runbooks.ports import RefusedError
 from tests.control.dummies import DummyEstate, specs
 from tests.control.test_canary import canary_of
 
@@ -118,6 +122,47 @@ async def test_one_that_somebody_took_out_before_is_left_out(estate):
     await estate.supervisor.restart("gateway", "gateway-2", key="r")
     await back(estate)
     assert [what for what, *_ in estate.balance.told] == ["out"]
+
+
+async def test_one_that_is_replaced_again_before_it_was_put_in_is_put_in_by_the_second_leave():
+    balance, child = Kept(), SimpleNamespace(slot=SimpleNamespace(id="gateway-2"), running=True, ready=False)
+    leaves = leave.Leaves(lambda *_, **__: None)
+    first = await leaves.begin("gateway-2", balance)
+    balance.taken = False  # the edge says that it is out already: by the first leave
+    for second in (await leaves.begin("gateway-2", balance), await leaves.begin("gateway-2", None)):
+        await leaves.end(first, child, 0.0)
+        assert [what for what, *_ in balance.told] == ["out", "out"]
+        assert second.balance is balance
+    await leaves.end(second, child, 0.0)
+    assert [what for what, *_ in balance.told] == ["out", "out", "in"]
+    assert "gateway-2" not in leaves
+
+
+@pytest.mark.parametrize("ended", ["kill switch", "estate"])
+async def test_what_is_forbidden_while_requests_are_waited_for_is_not_done_and_it_serves_on(estate, ended):
+    first = estate.balance.see("gateway-2")
+
+    def forbid(_):
+        if ended == "kill switch":
+            killswitch.throw(estate.kill_switch, by="anna", why="stop", at=Instant(0))
+        else:
+            estate.supervisor.end()
+
+    see, estate.balance.see = estate.balance.see, forbid
+    with pytest.raises(RefusedError, match=r"kill switch is on|is being stopped"):
+        await estate.supervisor.restart("gateway", "gateway-2", key="r")
+    await back(estate)
+    assert [what for what, *_ in estate.balance.told] == ["out", "in"]
+    assert (see("gateway-2").uid, see("gateway-2").ready) == (first.uid, True)
+    assert estate.supervisor.effect("r") is None
+
+
+async def test_a_person_replaces_a_replica_with_the_kill_switch_on(estate):
+    first = estate.balance.see("gateway-2")
+    killswitch.throw(estate.kill_switch, by="anna", why="stop", at=Instant(0))
+    await estate.supervisor.restart("gateway", "gateway-2", key="r", by=PERSON)
+    await back(estate)
+    assert estate.balance.see("gateway-2").uid != first.uid
 
 
 async def test_a_balancer_that_refuses_stops_no_deploy_and_is_told_in_the_log(estate):

@@ -62,6 +62,12 @@ def test_a_wrong_bound_is_refused_with_what_it_should_be(monkeypatch, value, why
         load_settings()
 
 
+def test_all_accounts_cannot_be_suspended_for_that_would_suspend_nobody(monkeypatch):
+    monkeypatch.setenv("TAPEWATCH_SAGA_SUSPENDED", '["p1", "*"]')
+    with pytest.raises(InputError, match=r"setting saga_suspended .* one account, not \*"):
+        load_settings()
+
+
 def test_a_suspended_account_is_a_name(monkeypatch):
     monkeypatch.setenv("TAPEWATCH_SAGA_SUSPENDED", '["$fees"]')
     with pytest.raises(InputError, match=r"setting saga_suspended .* the exchange's own"):

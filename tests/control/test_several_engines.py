@@ -11,17 +11,20 @@ from control.config import EngineAddress, load_config
 from control.settings import Settings, load_settings
 from control.state_dir import StateDir
 from control.verbs_market import status_words
+from exchange import snapshot
 from exchange.adapters.engines_http import EngineSite, together
 from exchange.adapters.file_log import FileLog
 from exchange.adapters.journal_place import NOTE, part_directory, parts_of
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.ledger_check import compare, from_journal
 from exchange.adapters.load_account import account
+from exchange.adapters.recovery import write_snapshot
 from exchange.adapters.verify import verify
 from exchange.commands import Sequenced
+from exchange.engine import Engine
 from exchange.journal import encode_command
 from exchange.listing import Listing
-from exchange.shards import partition_of, whole_id
+from exchange.shards import instruments_of, partition_of, whole_id
 from exchange.types import Side, Venue
 from kernel.errors import InputError, PermanentError
 from kernel.time import Instant
@@ -127,6 +130,18 @@ def test_a_directory_of_several_journals_is_told_and_one_of_them_has_its_files_b
     found = journal_desk.paths_of(part_directory(layout.journal, 1))
     assert found.events == layout.events / "engine-2"
     assert found.snapshots == layout.snapshots / "engine-2"
+
+
+def test_the_snapshots_of_one_of_several_engines_are_checked_by_its_own_symbols(laid):
+    _, layout, _, listing = laid
+    directory, snapshots = part_directory(layout.journal, 1), part_directory(layout.snapshots, 1)
+    place = KafkaPlace(bootstrap="h:1", cluster_id="c", partition=1, partitions=3)
+    (directory / NOTE).write_bytes(msgspec.json.encode(place))
+    snapshots.mkdir(parents=True)
+    engine = Engine(instruments_of(listing.instruments, 1, 3), listing.venue)
+    write_snapshot(snapshots, engine.sequence, snapshot.dump(engine))
+    (found,) = journal_desk.check(directory).snapshots
+    assert found.wrong == ""
 
 
 def test_account_and_ledger_are_held_against_the_journals_of_all_engines(tmp_path):

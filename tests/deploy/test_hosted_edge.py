@@ -357,6 +357,22 @@ def test_a_connection_that_is_open_goes_on_through_a_renewal_of_haproxy():
         assert shown(config) != before
 
 
+@pytest.mark.parametrize("apart", ["", "\n", "\r\n", " \n"])
+def test_haproxy_is_given_the_whole_chain_however_its_parts_stand_apart(apart):
+    """A blank line ends what HAProxy is given: many authorities put one before the chain."""
+    with gateways(1) as ports, edge("haproxy", ports) as (server, config):
+        assert until(lambda: server.ready()[0])
+        authority, mark = server._authority, "-----BEGIN CERTIFICATE-----"
+        key, _, made = authority.issue(dt.timedelta(days=20)).decode().partition(mark)
+        pem = key + apart + mark + made + apart + authority.certificate.read_text() + apart
+        authority.edge.write_bytes(pem.encode())
+        assert post(server, "/admin/renew", {}) == 200
+        assert shown(config) == pair_ends(pem.encode())[0]
+        assert "Chain Subject: /CN=Tapewatch trial authority" in server._edge.tell(
+            f"show ssl cert {server._edge.place.certificate}"
+        )
+
+
 def test_a_request_under_way_is_answered_by_the_nginx_that_took_it():
     with gateways(1) as ports, edge("nginx", ports) as (server, config):
         until(lambda: get(config, "/openapi.json")[0] == 200)
