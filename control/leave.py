@@ -21,6 +21,7 @@ IN_FLIGHT_S: Final = 5.0
 SETTLE_S: Final = 2.0
 """For so long it stays marked after it is back: two scrapes."""
 _LOOK_S: Final = 0.1
+_AGAIN_S: Final = 1.0
 _CALL_S: Final = 2.0
 
 
@@ -117,6 +118,20 @@ class Leaves:
             self._log("info", f"{replica} was taken out of the balance within {took_s:.1f} s", replica=replica)
         return leave
 
+    async def _put_in(self, leave: Leave, child: Child, until_s: float) -> None:
+        """Have the balancer send to it again, asked until it does: nobody else would. One that ended is let go."""
+        replica = child.slot.id
+        while leave.balance is not None and self._away.get(replica) is leave:
+            try:
+                await leave.balance.put_in(replica)
+                leave.balance = None
+            except TapewatchError as error:
+                if time.monotonic() > until_s or not child.running:
+                    words = f"{replica} is back, and the balancer does not send to it: {error}"
+                    self._log("error", words, replica=replica)
+                    return
+                await asyncio.sleep(_AGAIN_S)
+
     async def end(self, leave: Leave, child: Child, patience_s: float) -> None:
         """Put a replica in again once its new process is ready, has ended, or after `patience_s`; then unmark it."""
         replica, until_s = child.slot.id, time.monotonic() + patience_s
@@ -126,12 +141,7 @@ class Leaves:
             await asyncio.sleep(_LOOK_S)
         if self._away.get(replica) is not leave:
             return
-        if leave.balance is not None:
-            try:
-                await leave.balance.put_in(replica)
-                leave.balance = None
-            except TapewatchError as error:
-                self._log("error", f"{replica} is back, and the balancer does not send to it: {error}", replica=replica)
+        await self._put_in(leave, child, until_s)
         if child.ready:
             await asyncio.sleep(SETTLE_S)
         if self._away.get(replica) is leave:

@@ -67,6 +67,7 @@ async def open_notices(
             log=log,
             clock=SystemClock(),
             traced=traced_share(config),
+            engines=1 if config.kafka is None else config.kafka.partitions,
         )
     )
 

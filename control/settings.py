@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     traded until `tapewatch region take-over`; the listing comes over with it."""
     edge: Literal["haproxy", "nginx"] = "haproxy"
     """When distributed: what stands before the gateways."""
-    edge_renew_share: float = Field(1 / 3, gt=0, lt=1)
+    edge_renew_share: float = Field(1 / 3, gt=0, le=0.9)
     """With less than this share of its life left, the edge's own certificate is made anew; a third, as is custom."""
     ports: Literal["fixed", "auto"] = "fixed"
     """`fixed`: the ports below, so that addresses can be remembered. `auto`: free ones, for drills and tests."""

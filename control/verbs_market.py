@@ -255,7 +255,11 @@ def fund_now(wish: Wish, account: str, asset: str, amount: int, *, engine: str =
     plant = faults.connect(wish.layout.root)
     body = {"account": account, "asset": asset, "amount": amount}
     _status(plant, None if asset == CASH else asset, partly=True)
-    _tell(plant, wish, "fund", body, f"{account} {amount} {asset}", engine=engine)
+    engines = [one.id for one in plant.addresses.workloads.get("engine", ())]
+    if engine and engine not in engines:
+        raise InputError("--engine", f"there is no {engine[:40]!r}", right=f"there are {', '.join(engines)}")
+    which = engine if len(engines) > 1 else ""
+    _tell(plant, wish, "fund", body, f"{account} {amount} {asset}", engine=which)
     verb = "given" if amount > 0 else "taken"
     unit = "millionths of $cash" if asset == CASH else f"lots of {asset}"
     return f"{account}: {abs(amount)} {unit} {verb} by {wish.by}: {wish.why}"

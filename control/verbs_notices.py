@@ -44,16 +44,15 @@ def notices(
     away = False
     while follow:
         time.sleep(POLL_S)
-        try:
-            told = _ask(plant, account, most=SHOWN_MAX, after=last)
-        except TemporaryError as error:
+        more = guarded(lambda: _more(plant, account, last))  # noqa: B023 - it is carried out at once
+        if isinstance(more, TemporaryError):
             if not away:
-                err.print(f"[bold red]tapewatch:[/] {markup(str(error))}; waiting")
+                err.print(f"[bold red]tapewatch:[/] {markup(str(more))}; waiting")
             away = True
             continue
         away = False
-        _print(told.notices, as_json=as_json)
-        last = told.notices[-1].number if told.notices else last
+        _print(more.notices, as_json=as_json)
+        last = more.notices[-1].number if more.notices else last
 
 
 def line(notice: Notice) -> str:
@@ -87,6 +86,14 @@ def _ask(plant: Plant, account: str, *, most: int, after: int | None = None) -> 
     if after is not None:
         asked["after"] = after
     return msgspec.convert(plant.role("GET", ASKED, f"/v1/notices?{urlencode(asked)}"), type=NoticesStatus)
+
+
+def _more(plant: Plant, account: str, after: int) -> NoticesStatus | TemporaryError:
+    """Return what was told since, or why it cannot be read now."""
+    try:
+        return _ask(plant, account, most=SHOWN_MAX, after=after)
+    except TemporaryError as error:
+        return error
 
 
 def _print(kept: list[Kept], *, as_json: bool) -> None:

@@ -100,6 +100,10 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase: Annotated[str, _WORD] = ""
     until: Annotated[Instant, _INT] | None = None
     level: Annotated[int, _INT] | None = None
+    engine: Annotated[int, _INT] | None = None
+    """Of a notice about the market, where several engines share the symbols: the number, from 1, of the one it is from.
+    It is about that one's symbols alone; each engine that is told says so.
+    """
 
     @property
     def key(self) -> str:
@@ -173,8 +177,11 @@ def word(name: str) -> str:
     return quote(name, safe="").replace(".", "%2E").replace("~", "%7E")
 
 
-def notices_of(part: int, item: Happened) -> list[Notice]:
-    """Return what is told of one command's events, orders that left last; `part`: of the exchange, they are from it."""
+def notices_of(part: int, item: Happened, parts: int = 1) -> list[Notice]:
+    """Return what is told of one command's events, orders that left last; `part`: of the exchange, they are from it.
+
+    `parts` is how many engines share the symbols.
+    """
     told: list[Notice] = []
     groups: dict[tuple[str, str, str], list[tuple[int, Canceled | Expired]]] = {}
     for index, event in enumerate(item.events):
@@ -191,7 +198,9 @@ def notices_of(part: int, item: Happened) -> list[Notice]:
             case AccountEnabled():
                 told.append(Notice(id=name, kind=NoticeKind.ENABLED, at=item.at, account=event.account))
             case Halted() | Resumed() | Paused() | PhaseChanged() | Breaker() | SessionOpened() | SessionClosed():
-                told.append(_of_market(name, item.at, event))
+                notice = _of_market(name, item.at, event)
+                alone = parts == 1 or notice.symbol
+                told.append(notice if alone else msgspec.structs.replace(notice, engine=part + 1))
             case _:
                 pass
     for (account, reason, client_id), group in groups.items():

@@ -72,6 +72,8 @@ class NoticeParts(NamedTuple):
     clock: Clock
     traced: float = 0.0
     """Share of the orders whose traces are kept."""
+    engines: int = 1
+    """How many share the symbols."""
 
 
 class NoticePublisher:
@@ -100,7 +102,7 @@ class NoticePublisher:
     def read(self, partition: int, happened: Sequence[Happened]) -> None:
         """See `Effect`."""
         for item in happened:
-            if count := len(notices_of(partition, item)):
+            if count := len(notices_of(partition, item, self._parts.engines)):
                 self._waiting[partition].append((item.seq, item.at, count))
 
     def only(self, partitions: Collection[int]) -> None:
@@ -137,7 +139,7 @@ class NoticePublisher:
         return count, max(0.0, to_seconds(now - oldest))
 
     async def _tell(self, partition: int, happened: Sequence[Happened]) -> None:
-        told = [(notice, item) for item in happened for notice in notices_of(partition, item)]
+        told = [(notice, item) for item in happened for notice in notices_of(partition, item, self._parts.engines)]
         await self._until_settled(partition, last_trade(happened))
         confirmed = self._confirmed.get(partition, 0)
         new = [(notice, item) for notice, item in told if item.seq > confirmed]

@@ -164,7 +164,10 @@ def is_plain(order: PlaceBody) -> bool:
         order.price is not None
         and order.type is _LIMIT
         and order.time_in_force is not _GTT
-        and not (order.trigger or order.post_only or order.display or order.all_or_none or order.expires_at)
+        and order.trigger is None
+        and order.display is None
+        and order.expires_at is None
+        and not (order.post_only or order.all_or_none)
     )
 
 

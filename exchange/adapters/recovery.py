@@ -263,13 +263,21 @@ def fork_snapshot(
     the child also makes an engine of what it wrote, compares its hash with its own, and reads the older snapshots: so
     that it can tell what all of them cover. That takes the memory of one more engine for as long as it lasts. No older
     one goes before the new one is known to be right. `events_seq` is that of `write_snapshot`.
+
+    Raises:
+        PermanentError: there is no memory or no process to be had for a child.
     """
     verdict, told = os.pipe()
     with warnings.catch_warnings():
         # Forking beside threads is safe here: the child runs none of their code, takes none of their locks and ends
         # without returning.
         warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError as error:
+            os.close(verdict)
+            os.close(told)
+            raise PermanentError(f"no process for a snapshot: {error.strerror}") from error
     if child:
         os.close(told)
         return ForkedSnapshot(engine.sequence, child, verdict)

@@ -138,6 +138,27 @@ async def test_one_that_is_replaced_again_before_it_was_put_in_is_put_in_by_the_
     assert "gateway-2" not in leaves
 
 
+@pytest.mark.parametrize(("runs", "asked"), [(True, 3), (False, 1)])
+async def test_a_balancer_that_does_not_take_it_is_asked_again_as_long_as_the_process_runs(monkeypatch, runs, asked):
+    monkeypatch.setattr(leave, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(leave, "SETTLE_S", 0.0)
+    logged, balance = [], Kept()
+    child = SimpleNamespace(slot=SimpleNamespace(id="gateway-2"), running=runs, ready=True)
+    leaves = leave.Leaves(lambda level, words, **_: logged.append((level, words)))
+    begun = await leaves.begin("gateway-2", balance)
+    balance.fails = TemporaryError("the edge is slow")
+
+    def see(_):
+        if sum(what == "in" for what, *_ in balance.told) == 2:
+            balance.fails = None
+
+    balance.see = see
+    await leaves.end(begun, child, 60.0)
+    assert [what for what, *_ in balance.told] == ["out"] + ["in"] * asked
+    assert any(level == "error" for level, _ in logged) is not runs
+    assert "gateway-2" not in leaves
+
+
 @pytest.mark.parametrize("ended", ["kill switch", "estate"])
 async def test_what_is_forbidden_while_requests_are_waited_for_is_not_done_and_it_serves_on(estate, ended):
     first = estate.balance.see("gateway-2")
@@ -168,10 +189,23 @@ async def test_a_person_replaces_a_replica_with_the_kill_switch_on(estate):
 async def test_a_balancer_that_refuses_stops_no_deploy_and_is_told_in_the_log(estate):
     estate.balance.fails = TemporaryError("the edge does not answer")
     await estate.supervisor.deploy("gateway", canary_of(estate), key="d")
+    estate.balance.fails = None
     await back(estate)
     assert estate.balance.see("gateway-2").revision == "2.1"
     assert any("replaced under requests" in line for line in estate.logged)
-    assert any("the balancer does not send to it" in line for line in estate.logged)
+
+
+async def test_a_balancer_that_never_takes_it_again_is_told_in_the_log_and_the_mark_ends_all_the_same(monkeypatch):
+    monkeypatch.setattr(leave, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(leave, "SETTLE_S", 0.0)
+    logged, balance = [], Kept()
+    leaves = leave.Leaves(lambda level, words, **_: logged.append((level, words)))
+    begun = await leaves.begin("gateway-2", balance)
+    balance.fails = TemporaryError("the edge does not answer")
+    child = SimpleNamespace(slot=SimpleNamespace(id="gateway-2"), running=True, ready=True)
+    await leaves.end(begun, child, 0.05)
+    assert ("error", "gateway-2 is back, and the balancer does not send to it: the edge does not answer") in logged
+    assert "gateway-2" not in leaves
 
 
 async def test_one_that_ends_again_loses_its_mark_so_that_its_death_is_seen(estate):

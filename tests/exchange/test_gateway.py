@@ -241,3 +241,8 @@ async def test_what_no_route_takes_is_told_as_every_other_error(tmp_path, method
     assert (told, body) == (status, {"status": "bad_request", "error": words})
     assert headers["X-Request-Id"]
     assert ("GET" in headers.get("Allow", "")) == (status == 405)
+
+
+def test_a_member_that_is_empty_is_no_member_that_is_absent():
+    with pytest.raises(BadOrderError, match="expires_at"):
+        read_place(json.dumps(ORDER | {"expires_at": ""}).encode())

@@ -132,6 +132,17 @@ def test_a_halt_of_the_engine_is_a_notice():
     assert [one.key for one in notices_of(0, Happened(1, Instant(1), events))] == ["notice.market.halted"]
 
 
+def test_a_halt_of_one_engine_of_several_says_whose_symbols_stand_and_one_of_a_symbol_needs_not_to():
+    halts = (Halt("k", None, HaltReason.RECOVERY), Halt("l", "AAA", HaltReason.OPERATOR))
+    engine = Engine(INSTRUMENTS)
+    happened = [Happened(n, Instant(n), engine.apply(Sequenced(n, Instant(n), one))) for n, one in enumerate(halts, 1)]
+    told = [one for item in happened for one in notices_of(1, item, 2)]
+    assert [(one.key, one.engine) for one in told] == [
+        ("notice.market.halted", 2), ("notice.symbol.AAA.halted", None),
+    ]  # fmt: skip
+    assert [one.engine for item in happened for one in notices_of(0, item)] == [None, None]
+
+
 @pytest.mark.parametrize("name", ["a.b", "#", "*", "%", "~x", " ", "A" * 64, "#" * 64, "notice.market"])
 def test_a_name_is_one_word_of_a_key_whatever_stands_in_it(name):
     one = Notice(id="1", kind=NoticeKind.SETTLEMENT_CANCELLED, at=Instant(1), account=name)
