@@ -312,7 +312,8 @@ async def run(settings: Settings, say: Say, on_up: Callable[[Estate], None]) -> 
         loop.add_signal_handler(number, stop.set)
     try:
         async with running(settings, say, stop) as estate:
-            on_up(estate)
+            # It asks over HTTP, also this very process, which answers for several engines.
+            await asyncio.to_thread(on_up, estate)
             await stop.wait()
             say("stopping in order; once more kills at once")
         say("stopped")
