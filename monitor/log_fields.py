@@ -67,7 +67,9 @@ def kind_of(field: str, where: str, fields: Mapping[str, FieldKind] = FIELDS) ->
         )
     if (kind := fields.get(field)) is not None:
         return kind
-    near = difflib.get_close_matches(field, fields, 1, 0.5)
+    group = f"{field.partition('.')[0]}."
+    kin = [name for name in fields if name.startswith(group)]  # who writes `http.` means something of HTTP
+    near = difflib.get_close_matches(field, kin, 1, 0.5) or difflib.get_close_matches(field, fields, 1, 0.5)
     right = f"did you mean {near[0]}?" if near else "ECS's own fields and those under exchange. are known"
     raise InputError(where, f"{field[:80]!r} is no field of a log record", right=right)
 
