@@ -204,7 +204,7 @@ class DistributedEstate(Estate):
         self._engines = desk, HttpServer(desk.app(self.admin), listen(self.ports.engine))
         await self._engines[1].start()
 
-    async def end_cluster(self) -> None:
+    async def end_own(self) -> None:
         """Answer for the engines no longer."""
         if self._engines is not None:
             desk, server = self._engines

@@ -206,8 +206,8 @@ class Estate:
         """Return the groups in which the processes are stopped."""
         return plan.STOP_ORDER
 
-    async def end_cluster(self) -> None:
-        """End the cluster, where there is one."""
+    async def end_own(self) -> None:
+        """End what an estate of its kind has besides its processes: here nothing."""
 
 
 @contextlib.asynccontextmanager
@@ -279,7 +279,7 @@ async def _begun(estate: Estate, effects: EffectLog) -> AsyncIterator[Estate]:
         await _stop_or_kill(estate)
     finally:
         await supervisor.close()
-        await estate.end_cluster()
+        await estate.end_own()
         facts.cancel()
         server.should_exit = True
         await task

@@ -233,13 +233,13 @@ class KubeEstate(Estate):
     async def stop(self) -> None:
         """Stop the platform, the exchange's processes and the cluster, in order."""
         await super().stop()
-        await self.end_cluster()
+        await self.end_own()
 
     def stop_order(self) -> tuple[tuple[str, ...], ...]:
         """Return the groups in which the processes are stopped."""
         return plan.KUBE_STOP_ORDER
 
-    async def end_cluster(self) -> None:
+    async def end_own(self) -> None:
         """End the test bed; nothing happens when it does not run."""
         for task in self._tasks:
             task.cancel()

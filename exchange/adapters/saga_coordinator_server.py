@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Final
@@ -178,17 +179,21 @@ class _Reader(SagaPart):
         ends = [one.instruction for one in answers if follows(one) is End.CANCELLED]
         await self._publish([telling(notice, one.trace) for one in ends for notice in cancelled(one, now)])
 
+    @abstractmethod
     def _open(self) -> int:
-        raise NotImplementedError
+        """Return how many are under way."""
 
+    @abstractmethod
     async def _begin_some(self, trades: Sequence[Trade], place: Place) -> None:
-        raise NotImplementedError
+        """Begin what some trades ask for, and note the place they were read at with it."""
 
+    @abstractmethod
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
-        raise NotImplementedError
+        """Carry out what came."""
 
+    @abstractmethod
     async def _tick(self) -> None:
-        raise NotImplementedError
+        """Do what is due by now."""
 
 
 class SagaCoordinator(_Reader):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, Protocol, TypeVar
@@ -99,7 +100,7 @@ class SagasStatus(msgspec.Struct, frozen=True):
     """Of a service: the sum of its book, absolute; must be 0."""
 
 
-class SagaPart:
+class SagaPart(ABC):
     """The common half of every part. A database call blocks, so one thread of its own makes them."""
 
     part: str = ""
@@ -142,28 +143,28 @@ class SagaPart:
         if refused is not None:
             raise refused
 
+    @abstractmethod
     async def status(self) -> SagasStatus:
         """Return how it stands."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def view(self, trade_id: TradeId) -> SagaView:
         """See `exchange.adapters.saga_desk.Desk`."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def do(self, trade_id: TradeId, deed: Deed, wish: Wish) -> SagaView:
         """See `exchange.adapters.saga_desk.Desk`."""
-        raise NotImplementedError
 
-    async def _begin(self) -> None:
+    async def _begin(self) -> None:  # noqa: B027 - a service that only answers has nothing to read
         """Read what is durable."""
 
+    @abstractmethod
     def _works(self) -> Sequence[Coroutine[object, object, None]]:
         """Return what runs as long as the part does."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _watch(self) -> None:
         """Tell the telemetry how it stands, once a second."""
-        raise NotImplementedError
 
     async def _watch_forever(self) -> None:
         while True:
@@ -181,9 +182,9 @@ class SagaPart:
             except TemporaryError as error:
                 self._log.event("saga-database-away", severity="error", why=str(error))
 
+    @abstractmethod
     async def _tidy(self) -> None:
         """Forget what can be forgotten by now."""
-        raise NotImplementedError
 
     async def _forget_all(self, some: Callable[[], int]) -> None:
         """Forget a few at a time, until there are none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from functools import partial
@@ -80,8 +81,9 @@ class _Service(SagaPart):
         del trade_id
         return 0, None
 
+    @abstractmethod
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
-        raise NotImplementedError
+        """Carry out what came."""
 
     async def _tidy(self) -> None:
         await self._forget_all(self._book.sweep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ QUICK = Times(Duration(60 * MILLISECOND), Duration(200 * MILLISECOND), Duration(
 TIDY_S = 0.05
 MONEY = money_per_tick(INSTRUMENTS[0])
 PARTS = ("coordinator", *(service.value for service in Service))
+
+
+def files(root: Path, laid: Path) -> Callable[[str], Path]:
+    """Copy a database whose tables are laid for each part; return where each has its own."""
+    root.mkdir(exist_ok=True)
+    for name in PARTS:
+        shutil.copy(laid, root / f"{name}.sqlite")
+    return lambda name: root / f"{name}.sqlite"
 
 
 class Crash(Exception):  # noqa: N818 - nothing is wrong, the test wants it so

@@ -86,20 +86,6 @@ class WitnessedPlant(Plant):
         return told
 
 
-@pytest.fixture(scope="module")
-def laid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("laid") / "saga.sqlite"
-    SagaJournal(path).close()
-    return path
-
-
-@pytest.fixture
-def place(tmp_path: Path, laid: Path) -> Callable[[str], Path]:
-    for name in PARTS:
-        shutil.copy(laid, tmp_path / f"{name}.sqlite")
-    return lambda name: tmp_path / f"{name}.sqlite"
-
-
 def forget_how_far(path: Path) -> None:
     with contextlib.closing(SagaJournal(path)) as journal:
         journal._database.run("be written", lambda one: one.execute(PROGRESS.delete()))

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from exchange.adapters.saga_journal import SagaJournal
 from exchange.messaging import Delivery
 from exchange.notices import QUEUE, Notice, NoticeKind, read_notice
 from exchange.saga import Rules
 from exchange.saga_messages import Style
 from exchange.types import AccountId
-from tests.exchange.saga_plant import PARTS, Plant, Points, some_trades, trade
+from tests.exchange.saga_plant import Plant, Points, files, some_trades, trade
 
 STYLES = list(Style)
 NOT_R = Rules(suspended=frozenset({AccountId("r")}))
-
-
-@pytest.fixture(scope="module")
-def laid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("laid") / "saga.sqlite"
-    SagaJournal(path).close()
-    return path
-
-
-def files(root: Path, laid: Path) -> Callable[[str], Path]:
-    root.mkdir(exist_ok=True)
-    for name in PARTS:
-        shutil.copy(laid, root / f"{name}.sqlite")
-    return lambda name: root / f"{name}.sqlite"
 
 
 def told(plant: Plant) -> list[Notice]:

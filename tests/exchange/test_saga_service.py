@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from exchange.adapters.saga_journal import SagaJournal
 from exchange.adapters.saga_store import SagaBook
 from exchange.messaging import Outgoing
 from exchange.saga import Rules, Service
 from exchange.saga_messages import Style
 from exchange.tracing import Concluded, NoTracer
 from exchange.types import AccountId
-from tests.exchange.saga_plant import MONEY, PARTS, Plant, Points, some_trades, trade
+from tests.exchange.saga_plant import MONEY, Plant, Points, files, some_trades, trade
 
 STYLES = list(Style)
-
-
-@pytest.fixture(scope="module")
-def laid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database whose tables are laid: copying it costs less than laying them."""
-    path = tmp_path_factory.mktemp("laid") / "saga.sqlite"
-    SagaJournal(path).close()
-    return path
-
-
-def files(root: Path, laid: Path) -> Callable[[str], Path]:
-    root.mkdir(exist_ok=True)
-    for name in PARTS:
-        shutil.copy(laid, root / f"{name}.sqlite")
-    return lambda name: root / f"{name}.sqlite"
-
-
-@pytest.fixture
-def place(tmp_path: Path, laid: Path) -> Callable[[str], Path]:
-    return files(tmp_path, laid)
 
 
 @pytest.mark.parametrize("style", STYLES)
