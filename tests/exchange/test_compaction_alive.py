@@ -363,6 +363,19 @@ async def test_a_snapshot_that_the_event_log_needs_outlives_those_that_are_kept(
         assert back.engine.state_hash() == ends
 
 
+@pytest.mark.parametrize(
+    ("durable", "stay"), [(None, [60]), (60, [60]), (59, [40, 60]), (40, [40, 60]), (39, [20, 60]), (19, [60])]
+)
+def test_until_a_newer_one_is_behind_the_event_log_that_which_is_stays_beside_those_that_are_kept(
+    tmp_path, durable, stay
+):
+    """A power loss between a snapshot and the compaction after it leaves the event log where it was durable."""
+    for seq in (20, 40):
+        write_snapshot(tmp_path, seq, snapshot.dump(Engine(INSTRUMENTS)))
+    write_snapshot(tmp_path, 60, snapshot.dump(Engine(INSTRUMENTS)), 1, durable)
+    assert sorted(int(path.stem) for path in tmp_path.glob("*.snapshot")) == stay
+
+
 async def test_no_snapshot_goes_before_the_next_is_known_to_be_right(tmp_path, monkeypatch):
     other = Engine(INSTRUMENTS)
     for number in range(160):
