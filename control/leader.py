@@ -125,7 +125,8 @@ class Leader:
             self._election.kept(kept, self._p.monotonic_ns())
 
     async def _timely(self, answer: Awaitable[T]) -> T:
-        return await asyncio.wait_for(answer, to_seconds(self._p.tuning.renew_ns))
+        async with asyncio.timeout(to_seconds(self._p.tuning.renew_ns)):
+            return await answer
 
     # --- being told -----------------------------------------------------------------------------------------------
 

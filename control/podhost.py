@@ -428,7 +428,8 @@ class _Hosted:
         sys.stderr.write(f"{to_rfc3339(now())} {slot.id} ended with {child.exit_code}: {child.last_words()}\n")
         pause_s = BACK_OFF_S[min(self._restarts, len(BACK_OFF_S)) - 1]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), pause_s or 0.01)
+            async with asyncio.timeout(pause_s or 0.01):
+                await self._ended.wait()
 
     async def _watch(self, child: Child) -> None:
         """Probe until the process ends or is to end."""
@@ -441,7 +442,8 @@ class _Hosted:
                 self._show(ready=ok and child.running)
             pause_s = PROBE_S if self._ready and not failed else PROBE_STARTING_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._stirred()
 
     async def _stirred(self) -> None:
         waits = [asyncio.create_task(self._ended.wait()), asyncio.create_task(self._exited.wait())]

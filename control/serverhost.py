@@ -94,7 +94,8 @@ class ServerHost:
                     return _say(f"{name}: {words}", 1)
                 self._act()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _LOOK_S)
+                    async with asyncio.timeout(_LOOK_S):
+                        await stop.wait()
             return 0
         finally:
             if observing is not None:
