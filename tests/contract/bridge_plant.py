@@ -144,11 +144,13 @@ class BridgePlant:
     async def until(
         self, delivery: str, condition: Callable[[Delivery], bool] = lambda one: one.phase in OVER
     ) -> Delivery:
-        """Return the delivery once the condition holds."""
+        """Return the delivery once the condition holds; the end of one also for the bridge, which tells it later."""
         async with asyncio.timeout(60):
-            while not condition(one := await self.delivery(delivery)):  # noqa: ASYNC110 - what is waited for sets no event
+            while True:
+                kept, known = await self.delivery(delivery), self.bridge._open.get(delivery)
+                if condition(kept) and (not kept.over or known is None or known.over):
+                    return kept
                 await asyncio.sleep(0.02)
-        return one
 
 
 def alert(**changes: Any) -> dict[str, Any]:

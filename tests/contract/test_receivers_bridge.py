@@ -291,7 +291,7 @@ async def test_a_repeated_webhook_is_one_page(plant):
 
 
 async def test_pages_of_one_group_arrive_in_the_order_in_which_they_came(tmp_path, sink):
-    async with bridge_plant(tmp_path, sink, patience={"first_wait_s": 0.6, "wait_s_max": 0.6}) as plant:
+    async with bridge_plant(tmp_path, sink, patience={"first_wait_s": 3.0, "wait_s_max": 3.0}) as plant:
         sink.script("zenduty", Say(503))
         first = await plant.page("zenduty")
         await plant.until(first, lambda one: one.reason.startswith("503"))
@@ -333,7 +333,7 @@ async def test_a_level_2_page_does_not_escalate(tmp_path, sink):
 @each(EVERY)
 async def test_what_nobody_takes_is_given_up_at_last(tmp_path, sink, channel):
     (tmp_path / channel).mkdir()
-    async with bridge_plant(tmp_path / channel, sink, patience={"give_up_s": 0.5}) as plant:
+    async with bridge_plant(tmp_path / channel, sink, patience={"give_up_s": 2.0}) as plant:
         sink.script(channel, *[Say(503)] * 1000)
         ended = await plant.until(await plant.page(channel))
         assert ended.phase is Phase.FAILED

@@ -41,7 +41,7 @@ async def test_orders_of_a_session_are_cancelled_by_the_next_life_of_a_killed_ga
             estate.kill("gateway-1")
         assert await resting(session, estate) == 3, "while no gateway is there they rest"
         estate.start("gateway-1")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await resting(session, estate) > 0:  # noqa: ASYNC110 - asks
                 await asyncio.sleep(0.1)
         assert list(estate.layout.sessions.glob("gateway-1/*.json")) == []

@@ -55,7 +55,7 @@ async def estate(tmp_path, monkeypatch):
 
 
 async def until(holds):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - a supervisor is asked
             await asyncio.sleep(0.02)
 

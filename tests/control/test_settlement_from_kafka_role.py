@@ -27,7 +27,7 @@ async def page(session, estate):
 
 async def told_of(session, estate, key, value):
     """Wait until the process tells `value`; return all that it tells then."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found = await page(session, estate)
             if found.get(key) == value:
@@ -36,7 +36,7 @@ async def told_of(session, estate, key, value):
 
 
 async def settled(session, estate, trades):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with session.get(estate.url("settlement", "/v1/ledger")) as answer:
                 ledger = await answer.json()

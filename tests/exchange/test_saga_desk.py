@@ -90,7 +90,7 @@ async def running(plant: Plant, parts: Sequence[str]) -> AsyncIterator[None]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110 - many things change it
             await asyncio.sleep(0.02)
 
