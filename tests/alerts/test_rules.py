@@ -69,7 +69,7 @@ def run(*argv: object) -> subprocess.CompletedProcess[str]:
     # promtool makes a database for each test: a fifth of its time was the collector's.
     roomy = {**os.environ, "GOGC": "400"}
     return subprocess.run(
-        [str(part) for part in argv], env=roomy, capture_output=True, text=True, check=False, timeout=120
+        [str(part) for part in argv], env=roomy, capture_output=True, text=True, check=False, timeout=300
     )
 
 

@@ -82,8 +82,8 @@ async def side_of(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
     if kind == "engine":
         async with engine(tmp_path / "engine") as running, client_of(running.port) as client:
             for number in range(12):
-                await client.submit(order(f"s{number}", Side.SELL), 5)
-                await client.submit(order(f"b{number}", Side.BUY, who="bob"), 5)
+                await client.submit(order(f"s{number}", Side.SELL), 60)
+                await client.submit(order(f"b{number}", Side.BUY, who="bob"), 60)
             yield Held(lambda: EngineTrades(running.port), {0: 24}, list(range(1, 13)))
         return
     parts = {0: happenings(160), 1: happenings(240), 2: happenings(90)}

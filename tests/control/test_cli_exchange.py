@@ -270,8 +270,8 @@ async def test_the_ladder_is_that_of_a_running_market_data_process(tmp_path):
             load_addresses(desk.layout.addresses), market_data=f"http://127.0.0.1:{market.port}"
         )
         save_addresses(addresses, desk.layout.addresses)
-        await client.submit(order("b", quantity=7), 5)
-        await client.submit(order("s", Side.SELL, 1003, 4), 5)
+        await client.submit(order("b", quantity=7), 60)
+        await client.submit(order("s", Side.SELL, 1003, 4), 60)
         await eventually(lambda: market.server.snapshot(AAA).asks)
         words = ("exchange", "book", "AAA", "--watch", "--state", root)
         code, out, _ = await run_beside(*words)

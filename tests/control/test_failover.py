@@ -70,8 +70,8 @@ async def test_settlement_outlives_its_server_and_ends_when_the_ledger_went_back
         task = asyncio.create_task(settlement.run())
 
         async def trade(number):
-            await client.submit(order(f"s{number}", Side.SELL), 5)
-            await client.submit(order(f"b{number}", Side.BUY, who="bob"), 5)
+            await client.submit(order(f"s{number}", Side.SELL), 60)
+            await client.submit(order(f"b{number}", Side.BUY, who="bob"), 60)
 
         await trade(1)
         await eventually(lambda: telemetry.trades == 1)

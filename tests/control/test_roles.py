@@ -112,6 +112,20 @@ async def ready(session: aiohttp.ClientSession, url: str) -> None:
     raise AssertionError(f"{url} is not ready")
 
 
+async def sequence(session: aiohttp.ClientSession, estate: Estate) -> int:
+    async with session.get(estate.url("engine", "/metrics")) as answer:
+        lines = [line for line in (await answer.text()).splitlines() if line.startswith("exchange_engine_sequence")]
+    return int(float(lines[0].rpartition(" ")[2])) if lines else 0  # before the first command there is none
+
+
+async def takes(session: aiohttp.ClientSession, estate: Estate, count: int) -> None:
+    """Return once the engine has taken so many more commands."""
+    until = await sequence(session, estate) + count
+    async with asyncio.timeout(120):
+        while await sequence(session, estate) < until:  # noqa: ASYNC110 - asks
+            await asyncio.sleep(0.05)
+
+
 async def post(session: aiohttp.ClientSession, url: str, body: object) -> bytes:
     async with session.post(url, json=body, headers=ADMIN) as answer:
         data = await answer.read()
@@ -126,8 +140,8 @@ async def test_an_engine_killed_under_load_loses_no_acknowledged_order(estate):
         for replica in estate.processes:
             await ready(session, estate.url(replica, "/health/ready"))
         await post(session, estate.url("load", "/admin/rate"), {"rate": 400})
-        await asyncio.sleep(1.5)
         for kill in range(2):
+            await takes(session, estate, 150)
             estate.kill("engine")
             estate.start("engine")
             await ready(session, estate.url("engine", "/health/ready"))
@@ -135,7 +149,7 @@ async def test_an_engine_killed_under_load_loses_no_acknowledged_order(estate):
                 status = await answer.json()
             assert (status["market_halted"], status["clean_start"]) == (True, False)
             await post(session, estate.url("engine", "/admin/resume"), {"key": f"open-{kill}"})
-            await asyncio.sleep(1.0)
+        await takes(session, estate, 150)
         told = msgspec.json.decode(await post(session, estate.url("load", "/admin/stop"), {}), type=Account)
         async with session.get(estate.url("engine", "/v1/hash")) as answer:
             state = await answer.json()

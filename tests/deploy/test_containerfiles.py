@@ -182,7 +182,7 @@ def lives(process, url):
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
-        with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(url, timeout=2) as answer:
+        with contextlib.suppress(urllib.error.URLError, TimeoutError), urllib.request.urlopen(url, timeout=2) as answer:
             return answer.status == 200
         time.sleep(0.05)
     return False

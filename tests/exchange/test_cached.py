@@ -96,7 +96,7 @@ async def test_the_tag_of_a_book_changes_with_the_book_and_of_the_market_with_it
             _, _, other = await get(session, url + "/v1/book/BBB")
             _, market, market_before = await get(session, url + "/v1/market")
             assert msgspec.json.decode(market)["symbols"]["AAA"]["phase"] == "continuous"
-            await client.submit(order("a"), 5)
+            await client.submit(order("a"), 60)
             await eventually(lambda: feed.snapshot("AAA").bids)
             status, _, after = await get(session, url + "/v1/book/AAA", before["ETag"])
             assert status == 200

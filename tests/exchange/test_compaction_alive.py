@@ -39,7 +39,7 @@ def small_segments(running):
 
 
 async def send(client, numbers):
-    replies = await asyncio.gather(*(client.submit(order(f"c{number}", price=990), 5) for number in numbers))
+    replies = await asyncio.gather(*(client.submit(order(f"c{number}", price=990), 60) for number in numbers))
     assert all(isinstance(reply, Answer) for reply in replies)
 
 

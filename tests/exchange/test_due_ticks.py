@@ -15,7 +15,7 @@ from tests.exchange.plant import INSTRUMENTS, client_of, engine, eventually, ord
 async def test_an_order_expires_at_its_instant_without_another_command(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
         place = structs.replace(order("c1"), time_in_force=TimeInForce.GTT, expires_at=time.time_ns() + SECOND // 4)
-        await client.submit(place, 5)
+        await client.submit(place, 60)
         inner = running.server._sequencer.engine
         assert inner.resting_orders == 1
         await eventually(lambda: inner.resting_orders == 0)
@@ -29,7 +29,7 @@ async def test_an_order_expires_at_its_instant_without_another_command(tmp_path)
 async def test_what_became_due_while_the_engine_was_down_happens_when_it_is_back(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
         soon = time.time_ns() + SECOND // 2
-        await client.submit(structs.replace(order("c1"), time_in_force=TimeInForce.GTT, expires_at=soon), 5)
+        await client.submit(structs.replace(order("c1"), time_in_force=TimeInForce.GTT, expires_at=soon), 60)
     async with engine(tmp_path) as running:
         await eventually(lambda: running.server._sequencer is not None)
         await eventually(lambda: running.server._sequencer.engine.resting_orders == 0)

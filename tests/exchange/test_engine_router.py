@@ -70,11 +70,11 @@ async def test_an_order_is_placed_changed_and_cancelled_at_the_engine_of_its_sym
     async with plant(tmp_path) as made:
         ids = set()
         for partition, symbol in HERE.items():
-            order_id = only(await made.router.submit(place(f"p{partition}", symbol), 5), Accepted).order_id
+            order_id = only(await made.router.submit(place(f"p{partition}", symbol), 60), Accepted).order_id
             assert order_id == whole_id(partition, 1)
-            changed = await made.router.submit(ReplaceOrder("ann", f"r{partition}", order_id, 7, 1001), 5)
+            changed = await made.router.submit(ReplaceOrder("ann", f"r{partition}", order_id, 7, 1001), 60)
             assert only(changed, Replaced).order_id == order_id
-            gone = await made.router.submit(CancelOrder("ann", f"c{partition}", order_id), 5)
+            gone = await made.router.submit(CancelOrder("ann", f"c{partition}", order_id), 60)
             assert (only(gone, Canceled).order_id, only(gone, Canceled).quantity) == (order_id, 7)
             ids.add(order_id)
             assert made.servers[partition].status().seq == 3
@@ -87,8 +87,8 @@ async def test_trades_of_different_engines_have_different_ids(tmp_path):
     async with plant(tmp_path) as made:
         trades = []
         for partition, symbol in HERE.items():
-            await made.router.submit(place(f"s{partition}", symbol, Side.SELL), 5)
-            trades.append(only(await made.router.submit(place(f"b{partition}", symbol, who="bob"), 5), Traded))
+            await made.router.submit(place(f"s{partition}", symbol, Side.SELL), 60)
+            trades.append(only(await made.router.submit(place(f"b{partition}", symbol, who="bob"), 60), Traded))
         assert [one.trade_id for one in trades] == [whole_id(partition, 1) for partition in HERE]
         assert len({one.taker_order_id for one in trades} | {one.maker_order_id for one in trades}) == 2 * PARTITIONS
 
@@ -97,8 +97,8 @@ async def test_trades_of_different_engines_have_different_ids(tmp_path):
 async def test_an_order_that_nobody_has_is_refused_by_a_rule_and_no_other_is_touched(tmp_path, order_id):
     async with plant(tmp_path) as made:
         for partition, symbol in HERE.items():
-            await made.router.submit(place(f"p{partition}", symbol), 5)
-        reply = await made.router.submit(CancelOrder("ann", "c", order_id), 5)
+            await made.router.submit(place(f"p{partition}", symbol), 60)
+        reply = await made.router.submit(CancelOrder("ann", "c", order_id), 60)
         assert only(reply, Rejected).reason is RejectReason.UNKNOWN_ORDER
         assert sum(server._sequencer.engine.resting_orders for server in made.servers) == PARTITIONS
 
@@ -106,12 +106,12 @@ async def test_an_order_that_nobody_has_is_refused_by_a_rule_and_no_other_is_tou
 async def test_a_mass_cancel_of_everything_reaches_every_engine_and_is_answered_once(tmp_path):
     async with plant(tmp_path) as made:
         for number, one in enumerate(INSTRUMENTS):
-            await made.router.submit(place(f"p{number}", one.symbol), 5)
-        reply = await made.router.submit(MassCancel("ann", "all"), 5)
+            await made.router.submit(place(f"p{number}", one.symbol), 60)
+        reply = await made.router.submit(MassCancel("ann", "all"), 60)
         assert only(reply, MassCanceled).count == len(INSTRUMENTS)
         canceled = [event.order_id for event in reply.events if isinstance(event, Canceled)]
         assert len(set(canceled)) == len(INSTRUMENTS)
-        again = await made.router.submit(MassCancel("ann", "all"), 5)
+        again = await made.router.submit(MassCancel("ann", "all"), 60)
         assert again.replayed
         assert only(again, MassCanceled).count == len(INSTRUMENTS)
         assert sum(server._sequencer.engine.resting_orders for server in made.servers) == 0
@@ -121,8 +121,8 @@ async def test_a_mass_cancel_of_everything_reaches_every_engine_and_is_answered_
 async def test_a_mass_cancel_of_one_symbol_reaches_its_engine_alone(tmp_path):
     async with plant(tmp_path) as made:
         for partition, symbol in HERE.items():
-            await made.router.submit(place(f"p{partition}", symbol), 5)
-        reply = await made.router.submit(MassCancel("ann", "one", HERE[1]), 5)
+            await made.router.submit(place(f"p{partition}", symbol), 60)
+        reply = await made.router.submit(MassCancel("ann", "one", HERE[1]), 60)
         assert only(reply, MassCanceled).count == 1
         assert [server.status().seq for server in made.servers] == [1, 2, 1]
 
@@ -131,7 +131,7 @@ async def test_a_request_is_found_wherever_it_is_and_nowhere_when_nobody_has_it(
     async with plant(tmp_path) as made:
         sent = {}
         for partition, symbol in HERE.items():
-            sent[partition] = await made.router.submit(place(f"p{partition}", symbol), 5)
+            sent[partition] = await made.router.submit(place(f"p{partition}", symbol), 60)
         for partition, first in sent.items():
             found = await made.router.look_up("ann", f"p{partition}", 5)
             assert (found.events, found.replayed) == (first.events, True)
@@ -141,18 +141,18 @@ async def test_a_request_is_found_wherever_it_is_and_nowhere_when_nobody_has_it(
 async def test_an_engine_that_is_away_takes_nothing_of_the_others_with_it(tmp_path):
     async with plant(tmp_path) as made:
         for partition, symbol in HERE.items():
-            await made.router.submit(place(f"p{partition}", symbol), 5)
+            await made.router.submit(place(f"p{partition}", symbol), 60)
         await made.servers[1].stop()
         await eventually(lambda: not made.clients[1].connected)
         assert made.router.connected
         with pytest.raises(NotConnectedError):
-            await made.router.submit(place("x", HERE[1]), 5)
-        assert isinstance(await made.router.submit(place("y", HERE[2]), 5), Answer)
+            await made.router.submit(place("x", HERE[1]), 60)
+        assert isinstance(await made.router.submit(place("y", HERE[2]), 60), Answer)
         assert isinstance(await made.router.look_up("ann", "p0", 5), Answer)
         with pytest.raises(AnswerLostError, match="partition 1 is not connected"):
             await made.router.look_up("ann", "never", 5)  # the one that is away may have it
         with pytest.raises(AnswerLostError, match=r"not every engine has it .*send it again"):
-            await made.router.submit(MassCancel("ann", "all"), 5)
+            await made.router.submit(MassCancel("ann", "all"), 60)
         left = [made.servers[at]._sequencer.engine.resting_orders for at in (0, 2)]
         assert left == [0, 0]  # those that are there have cancelled all the same
         with pytest.raises(AnswerLostError, match="send it again under the same client id"):
@@ -164,7 +164,7 @@ async def test_an_engine_that_is_silent_is_waited_for_no_longer_than_was_said(tm
         made.servers[1]._parts.faults._active["engine-slow-sync"] = 1.0
         with pytest.raises(AnswerLostError, match="did not answer in time"):
             await made.router.submit(place("slow", HERE[1]), 0.1)
-        assert isinstance(await made.router.submit(place("quick", HERE[2]), 5), Answer)
+        assert isinstance(await made.router.submit(place("quick", HERE[2]), 60), Answer)
         with pytest.raises(AnswerLostError):
             await made.router.submit(MassCancel("ann", "all"), 0.1)
         assert made.router.in_flight == 0

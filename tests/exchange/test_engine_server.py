@@ -28,16 +28,16 @@ from tests.exchange.plant import AAA, INSTRUMENTS, FailingDisk, client_of, engin
 
 async def test_an_order_is_answered_with_all_it_caused(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a", Side.SELL), 5)
-        reply = await client.submit(order("b", Side.BUY, who="bob"), 5)
+        await client.submit(order("a", Side.SELL), 60)
+        reply = await client.submit(order("b", Side.BUY, who="bob"), 60)
     assert isinstance(reply, Answer)
     assert [type(event) for event in reply.events] == [Accepted, Traded]
 
 
 async def test_the_same_request_gets_the_first_answer_and_is_sequenced_once(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        first = await client.submit(order("a"), 5)
-        again = await client.submit(order("a"), 5)
+        first = await client.submit(order("a"), 60)
+        again = await client.submit(order("a"), 60)
         assert isinstance(first, Answer)
         assert isinstance(again, Answer)
         assert (again.seq, again.events, again.replayed) == (first.seq, first.events, True)
@@ -46,8 +46,8 @@ async def test_the_same_request_gets_the_first_answer_and_is_sequenced_once(tmp_
 
 async def test_another_request_under_a_used_client_id_is_a_mismatch(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a"), 5)
-        reply = await client.submit(order("a", quantity=6), 5)
+        await client.submit(order("a"), 60)
+        reply = await client.submit(order("a", quantity=6), 60)
         assert isinstance(reply, Refused)
         assert reply.reason is Refusal.MISMATCH
         assert running.telemetry.commands == 1
@@ -59,7 +59,7 @@ async def test_a_request_whose_sync_is_under_way_is_in_flight(tmp_path):
         disk.hold()
         first = asyncio.create_task(client.submit(order("a"), 60))
         await eventually(lambda: disk.begun)
-        again = await client.submit(order("a"), 5)
+        again = await client.submit(order("a"), 60)
         looked_up = await client.look_up(AccountId("ann"), ClientId("a"), 5)
         assert isinstance(again, Refused)
         assert again.reason is Refusal.IN_FLIGHT
@@ -76,7 +76,7 @@ async def test_looking_up_what_nobody_sent_finds_nothing(tmp_path):
 async def test_many_requests_share_one_sync(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
         running.faults._active["engine-slow-sync"] = 0.05
-        replies = await asyncio.gather(*(client.submit(order(f"a{number}"), 5) for number in range(100)))
+        replies = await asyncio.gather(*(client.submit(order(f"a{number}"), 60) for number in range(100)))
         assert all(isinstance(reply, Answer) for reply in replies)
         assert running.telemetry.batches < 10
 
@@ -84,12 +84,12 @@ async def test_many_requests_share_one_sync(tmp_path):
 async def test_nothing_is_acknowledged_after_a_sync_failed_and_none_is_tried_again(tmp_path):
     disk = FailingDisk()
     async with engine(tmp_path, disk) as running, client_of(running.port) as client:
-        assert isinstance(await client.submit(order("a"), 5), Answer)
+        assert isinstance(await client.submit(order("a"), 60), Answer)
         disk.broken = True
-        failed = await client.submit(order("b"), 5)
+        failed = await client.submit(order("b"), 60)
         disk.broken = False  # the next fsync would succeed, and prove nothing
-        later = await client.submit(order("c"), 5)
-        again = await client.submit(order("b"), 5)
+        later = await client.submit(order("c"), 60)
+        again = await client.submit(order("b"), 60)
         assert [reply.reason for reply in (failed, later, again) if isinstance(reply, Refused)] == [
             Refusal.UNDECIDED,
             Refusal.JOURNAL_FAILED,
@@ -115,7 +115,7 @@ async def test_the_stream_waits_for_the_sync_and_never_tells_what_was_not_synced
 
     async with engine(tmp_path, disk) as running, client_of(running.port) as client:
         listening = asyncio.create_task(listen_on(running.port))
-        assert isinstance(await client.submit(order("a"), 5), Answer)
+        assert isinstance(await client.submit(order("a"), 60), Answer)
         await eventually(lambda: heard[-1] == 1)
         disk.hold()
         asking = asyncio.create_task(client.submit(order("b"), 60))
@@ -128,7 +128,7 @@ async def test_the_stream_waits_for_the_sync_and_never_tells_what_was_not_synced
         assert isinstance(await asking, Answer)
         await eventually(lambda: heard[-1] == 2)
         disk.fails = True
-        assert isinstance(await client.submit(order("c"), 5), Refused)
+        assert isinstance(await client.submit(order("c"), 60), Refused)
         assert server._sequencer.engine.sequence == 3
         count = len(heard)
         await eventually(lambda: len(heard) > count + 2)
@@ -139,7 +139,7 @@ async def test_the_stream_waits_for_the_sync_and_never_tells_what_was_not_synced
 
 async def test_a_clean_stop_starts_open_and_an_unclean_one_starts_halted(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a"), 5)
+        await client.submit(order("a"), 60)
     async with engine(tmp_path) as running:
         assert running.server.status().clean_start
         assert not running.server.status().market_halted
@@ -148,11 +148,11 @@ async def test_a_clean_stop_starts_open_and_an_unclean_one_starts_halted(tmp_pat
         status = running.server.status()
         assert (status.clean_start, status.market_halted) == (False, True)
         assert status.market_halt_reason is HaltReason.RECOVERY
-        reply = await client.submit(order("b"), 5)
+        reply = await client.submit(order("b"), 60)
         assert isinstance(reply, Refused)
         assert reply.reason is Refusal.HALTED
         assert isinstance(await running.server.command(Resume(ClientId("open"), None)), Done)
-        assert isinstance(await client.submit(order("b"), 5), Answer)
+        assert isinstance(await client.submit(order("b"), 60), Answer)
 
 
 async def test_a_fresh_directory_starts_open(tmp_path):
@@ -175,9 +175,9 @@ async def test_an_operators_command_is_carried_out_once_for_its_key(tmp_path):
 async def test_the_hash_and_the_replay_agree_whatever_way_the_engine_comes_back(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
         for number in range(20):
-            await client.submit(order(f"a{number}", Side.BUY if number % 2 else Side.SELL, 995 + number), 5)
+            await client.submit(order(f"a{number}", Side.BUY if number % 2 else Side.SELL, 995 + number), 60)
         await running.server.snapshot()
-        await client.submit(order("last"), 5)
+        await client.submit(order("last"), 60)
         state = await running.server.state_hash()
     assert verify(tmp_path / "journal", INSTRUMENTS).state_hash == state.state_hash
     for damage in (None, "snapshots", "events"):
@@ -192,9 +192,9 @@ async def test_the_hash_and_the_replay_agree_whatever_way_the_engine_comes_back(
 
 async def test_a_damaged_snapshot_is_passed_over_for_an_older_one(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a"), 5)
+        await client.submit(order("a"), 60)
         await running.server.snapshot()
-        await client.submit(order("b"), 5)
+        await client.submit(order("b"), 60)
         state = await running.server.state_hash()
     newest = max((tmp_path / "snapshots").glob("*.snapshot"))
     newest.write_bytes(newest.read_bytes()[:-1] + b"\0")
@@ -208,8 +208,8 @@ async def test_a_damaged_snapshot_is_passed_over_for_an_older_one(tmp_path):
 
 async def test_a_torn_tail_is_cut_and_the_engine_starts(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a"), 5)
-        await client.submit(order("b"), 5)
+        await client.submit(order("a"), 60)
+        await client.submit(order("b"), 60)
     shutil.rmtree(tmp_path / "snapshots")
     segment = next((tmp_path / "journal").glob("*.log"))
     segment.write_bytes(segment.read_bytes()[:-3])
@@ -221,8 +221,8 @@ async def test_a_torn_tail_is_cut_and_the_engine_starts(tmp_path):
 
 async def test_a_corrupt_journal_is_refused_with_its_offset(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a"), 5)
-        await client.submit(order("b"), 5)
+        await client.submit(order("a"), 60)
+        await client.submit(order("b"), 60)
     segment = next((tmp_path / "journal").glob("*.log"))
     data = bytearray(segment.read_bytes())
     data[80] ^= 1
@@ -234,7 +234,7 @@ async def test_a_corrupt_journal_is_refused_with_its_offset(tmp_path):
 
 async def test_a_journal_that_ends_before_the_last_snapshot_is_refused(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a"), 5)
+        await client.submit(order("a"), 60)
     shutil.rmtree(tmp_path / "journal")
     with pytest.raises(PermanentError, match="records are missing"):
         recover(paths(tmp_path), INSTRUMENTS, RecordingLog())
@@ -263,7 +263,7 @@ async def test_an_engine_waits_for_the_journal_that_another_holds_and_says_so(tm
 async def test_a_consumer_gets_everything_in_order_from_file_and_memory_and_goes_on_after_a_restart(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
         for number in range(5):
-            await client.submit(order(f"a{number}"), 5)
+            await client.submit(order(f"a{number}"), 60)
         port = running.port
     seen: list[int] = []
 
@@ -277,10 +277,10 @@ async def test_a_consumer_gets_everything_in_order_from_file_and_memory_and_goes
     consuming = asyncio.create_task(consume())
     async with engine(tmp_path, port=port) as running, client_of(port) as client:
         for number in range(5, 8):
-            await client.submit(order(f"a{number}"), 5)
+            await client.submit(order(f"a{number}"), 60)
     async with engine(tmp_path, port=port) as running, client_of(port) as client:
         for number in range(8, 12):
-            await client.submit(order(f"a{number}"), 5)
+            await client.submit(order(f"a{number}"), 60)
         async with asyncio.timeout(60):
             await consuming
     assert seen == list(range(1, 13))
@@ -288,12 +288,12 @@ async def test_a_consumer_gets_everything_in_order_from_file_and_memory_and_goes
 
 async def test_books_come_at_one_number_and_the_stream_goes_on_behind_it(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a", quantity=7), 5)
+        await client.submit(order("a", quantity=7), 60)
         messages = follow_events(running.port, lambda: Subscribe(books=True), lambda _connected: None)
         books = await anext(messages)
         assert isinstance(books, Books)
         assert (books.seq, books.books[0].bids) == (1, ((1000, 7),))
-        await client.submit(order("b"), 5)
+        await client.submit(order("b"), 60)
         async with asyncio.timeout(60):
             while not isinstance(message := await anext(messages), Stream):
                 pass
@@ -316,7 +316,7 @@ async def test_a_broken_connection_leaves_the_answer_unknown_not_refused(tmp_pat
 
 async def test_a_rejection_is_durable_and_answered_with_its_reason(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        reply = await client.submit(order("a", price=9_999), 5)
+        reply = await client.submit(order("a", price=9_999), 60)
         assert isinstance(reply, Answer)
         assert isinstance(reply.events[0], Rejected)
     assert verify(tmp_path / "journal", INSTRUMENTS).last_seq == 1
@@ -338,13 +338,13 @@ async def test_an_engine_keeps_the_conventions_of_its_venue_over_a_restart(tmp_p
     venue = Venue(holds=True)
     for number in range(2):
         async with engine(tmp_path, venue=venue) as running, client_of(running.port) as client:
-            answer = await client.submit(order(f"c{number}"), 5)
+            answer = await client.submit(order(f"c{number}"), 60)
             assert answer.events[-1].reason == "insufficient_funds"
 
 
 async def test_commands_sent_together_are_answered_as_if_each_had_come_alone(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        single = await client.submit(order("z"), 5)
+        single = await client.submit(order("z"), 60)
         heard = {}
         commands = [order(f"a{number}") for number in range(150)] + [order("t", Side.SELL), order("z")]
         client.send_many(commands, {}, heard.update)

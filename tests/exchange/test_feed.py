@@ -74,13 +74,13 @@ async def watchdog(port: int):
 async def test_a_follower_of_the_feed_has_the_engines_book_also_after_an_engine_restart(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
         port = running.port
-        await client.submit(order("a", quantity=7), 5)
+        await client.submit(order("a", quantity=7), 60)
         async with feed(port) as market, connect(f"ws://127.0.0.1:{market.port}/v1/feed") as socket:
             follower = Follower([AAA, BBB])
-            await client.submit(order("b", Side.SELL, 1001, 4), 5)
+            await client.submit(order("b", Side.SELL, 1001, 4), 60)
             await running.stop()
             async with engine(tmp_path, port=port), client_of(port) as again:
-                await again.submit(order("c", Side.SELL, 1000, 3), 5)
+                await again.submit(order("c", Side.SELL, 1000, 3), 60)
                 async with asyncio.timeout(60):
                     while (book := follower.book(AAA)) is None or book.bids.depth() != ((1000, 4),):
                         for message in msgspec.json.decode(await socket.recv(), type=list[FeedMessage]):
@@ -97,7 +97,7 @@ async def test_of_two_engines_one_may_go_and_come_back_and_the_others_book_is_cu
             await eventually(lambda: not market.server.current(BBB)[0])
             assert market.server.ready() == (True, "the books are current but for BBB")
             assert not market.server.current(None)[0], "of the whole market not all is known"
-            await client.submit(order("a", quantity=7), 5)
+            await client.submit(order("a", quantity=7), 60)
             await eventually(lambda: market.server.snapshot(AAA).bids == ((1000, 7),))
             assert market.server.current(AAA)[0]
             async with engine(tmp_path / "2", instruments=second, port=port):
@@ -114,17 +114,17 @@ async def test_a_lost_delta_is_called_out_in_milliseconds_and_the_book_is_fetche
         feed(running.port) as market,
         watchdog(market.port) as (telemetry, alarms),
     ):
-        await client.submit(order("a"), 5)
+        await client.submit(order("a"), 60)
         assert not any(telemetry.gaps.values())
         market.faults._active["feed-gap"] = "AAA"
-        await client.submit(order("b"), 5)
-        await client.submit(order("c"), 5)
+        await client.submit(order("b"), 60)
+        await client.submit(order("c"), 60)
         await eventually(lambda: alarms.posts)
         raised = alarms.posts[0]
         assert (raised.alarm, raised.symbol) == (Alarm.SEQUENCE_GAP, AAA)
         assert raised.ends_at > raised.starts_at
         assert telemetry.gaps == {AAA: True, BBB: False}
-        await client.submit(order("d"), 5)
+        await client.submit(order("d"), 60)
         await asyncio.sleep(0.3)
         assert telemetry.gaps_seen == {AAA: 1}, "the book was not fetched anew, or the gap was counted again"
 
@@ -137,7 +137,7 @@ async def test_the_loss_of_a_last_delta_shows_by_the_next_heartbeat(tmp_path):
         watchdog(market.port) as (telemetry, alarms),
     ):
         market.faults._active["feed-gap"] = "AAA"
-        await client.submit(order("a"), 5)
+        await client.submit(order("a"), 60)
         await eventually(lambda: alarms.posts)
         assert telemetry.gaps[AAA]
 
@@ -189,11 +189,11 @@ async def test_a_conflated_feed_says_less_and_neither_the_watchdog_nor_a_late_su
         market.faults._active["feed-conflation"] = 0.25
         before = market.telemetry.kinds["delta"]
         for number in range(20):
-            await client.submit(order(f"c{number}", price=900 + number), 5)
+            await client.submit(order(f"c{number}", price=900 + number), 60)
         async with connect(f"ws://127.0.0.1:{market.port}/v1/feed") as socket:
             late = Follower()
             for number in range(20, 40):
-                await client.submit(order(f"c{number}", price=900 + number), 5)
+                await client.submit(order(f"c{number}", price=900 + number), 60)
             assert market.telemetry.kinds["delta"] - before < 20
             market.faults._active.clear()
             async with asyncio.timeout(60):

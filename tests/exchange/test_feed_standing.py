@@ -230,10 +230,10 @@ async def test_an_auction_is_followed_to_its_cross_at_most_ten_times_a_second(tm
         following(published.port, heard=lambda message, _: heard.append(message)) as (follower, _),
     ):
         await running.server.command(SetPhase("open", P.OPENING_AUCTION))
-        await client.submit(order("s", Side.SELL, quantity=500), 5)
+        await client.submit(order("s", Side.SELL, quantity=500), 60)
         began = time.monotonic()
         for number in range(60):
-            await client.submit(order(f"b{number}", who="bob", quantity=1), 5)
+            await client.submit(order(f"b{number}", who="bob", quantity=1), 60)
             await asyncio.sleep(0.01)
         await eventually(lambda: follower.book(AAA).indicative == Indication(1000, 60, -440))
         told = [one for one in heard if isinstance(one, IndicativePrice)]

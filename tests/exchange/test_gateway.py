@@ -141,7 +141,7 @@ async def test_what_is_shed_was_never_sequenced(tmp_path):
 
 async def test_a_halted_market_answers_503_and_the_order_can_be_sent_again(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(read_place(json.dumps(ORDER | {"client_id": "before"}).encode()), 5)
+        await client.submit(read_place(json.dumps(ORDER | {"client_id": "before"}).encode()), 60)
     (tmp_path / "snapshots" / "clean-stop.json").unlink()
     async with plant(tmp_path) as (running, front):
         status, problem, headers = await front.place()

@@ -124,7 +124,7 @@ def test_a_venue_comes_back_from_the_file_and_a_plain_one_needs_none():
 async def test_the_engines_process_its_recovery_and_a_replay_keep_the_venue(tmp_path):
     venue = Venue(holds=True)
     async with engine(tmp_path, venue=venue) as running, client_of(running.port) as client:
-        reply = await client.submit(order("a"), 5)
+        reply = await client.submit(order("a"), 60)
         assert reply.events[0].reason == "insufficient_funds"
         held = await running.server.state_hash()
     assert verify(tmp_path / "journal", INSTRUMENTS, venue=venue).state_hash == held.state_hash

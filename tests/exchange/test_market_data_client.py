@@ -55,7 +55,7 @@ async def test_a_walk_of_every_kind_of_order_with_gaps_ends_with_the_engines_boo
                 lots, price = chance.randrange(1, 9), chance.randrange(995, 1006)
                 terms = chance.choice([Limit(price), Limit(price, display=1), Limit(price, all_or_none=True)])
                 who, symbol, side = chance.choice(["ann", "bob"]), chance.choice([AAA, BBB]), chance.choice(list(Side))
-                await orders.submit(PlaceOrder(who, f"w{number}", symbol, side, lots, terms), 5)
+                await orders.submit(PlaceOrder(who, f"w{number}", symbol, side, lots, terms), 60)
                 if number % 60 == 20:
                     market.faults._active["feed-gap"] = str(chance.choice([AAA, BBB]))
                 if number % 90 == 50:
@@ -77,15 +77,15 @@ async def test_a_gap_makes_the_book_unknown_until_its_snapshot_comes_and_is_told
                 deltas.append((client.book(AAA) is None, [one.trouble for one in findings]))
 
         async with following(market.port, heard=heard) as (client, _):
-            await orders.submit(order("a"), 5)
+            await orders.submit(order("a"), 60)
             await eventually(lambda: deltas)
             market.faults._active["feed-gap"] = "AAA"
-            await orders.submit(order("b"), 5)
-            await orders.submit(order("c"), 5)
+            await orders.submit(order("b"), 60)
+            await orders.submit(order("c"), 60)
             await eventually(lambda: same(client, running))
             assert deltas[0] == (False, [])
             assert client.lost == {AAA: 1}
-            await orders.submit(order("d"), 5)
+            await orders.submit(order("d"), 60)
             await eventually(lambda: same(client, running))
             assert client.lost == {AAA: 1}
 
@@ -100,7 +100,7 @@ async def test_a_snapshot_that_does_not_come_is_asked_for_again(tmp_path):
         server, answer = market.server, market.server.snapshot
         server.snapshot = lambda _symbol: None
         market.faults._active["feed-gap"] = "AAA"
-        await orders.submit(order("a"), 5)
+        await orders.submit(order("a"), 60)
         await eventually(lambda: client.lost[AAA])
         assert client.book(AAA) is None
         server.snapshot = answer
@@ -117,7 +117,7 @@ async def test_a_client_cut_off_for_being_slow_begins_again_with_whole_books(tmp
         (subscriber,) = market.server._subscribers
         for _ in range(MAX_WAITING_FRAMES + 1):  # more at once than any subscriber may leave unread
             subscriber.put(b"[]")
-        await orders.submit(order("a", quantity=9), 5)
+        await orders.submit(order("a", quantity=9), 60)
         await eventually(lambda: client.connections == 2 and same(client, running))
         assert market.telemetry.slow == 1
         assert [fields["why"][:9] for name, _, fields in log.events if name == "feed-lost"] == ["too slow:"]
@@ -129,13 +129,13 @@ async def test_a_broken_connection_leaves_no_stale_book_and_the_next_one_is_righ
         first = HttpServer(app, listen(0), sockets=True)
         await first.start()
         async with following(first.port) as (client, _):
-            await orders.submit(order("a"), 5)
+            await orders.submit(order("a"), 60)
             await eventually(lambda: same(client, running))
             await first.stop()
             await eventually(lambda: not client.connected)
             assert client.book(AAA) is None
             assert client.ready() == (False, "not connected to the feed")
-            await orders.submit(order("b", Side.SELL, 1000, 3, who="bob"), 5)
+            await orders.submit(order("b", Side.SELL, 1000, 3, who="bob"), 60)
             second = HttpServer(app, listen(first.port), sockets=True)
             await second.start()
             try:
@@ -153,7 +153,7 @@ async def test_halts_and_the_journals_number_are_told_and_other_symbols_are_left
         feed(running.port) as market,
         following(market.port, (BBB,), lambda message, _: heard.append(message)) as (client, _),
     ):
-        await orders.submit(order("a"), 5)
+        await orders.submit(order("a"), 60)
         await running.server.command(Halt("h", None, HaltReason.OPERATOR))
         await eventually(lambda: client.market_halted and client.journal_seq == 2)
         await running.server.command(Resume("r", None))

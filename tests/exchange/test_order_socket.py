@@ -399,7 +399,7 @@ async def test_what_a_killed_gateway_promised_is_kept_by_its_next_life(tmp_path)
     async with engine(tmp_path) as running, client_of(running.port) as client:
         asked = read_frame(json.dumps(PLACE), "s-1")[0].what
         assert isinstance(asked, PlaceOrder)
-        await client.submit(asked, 5)
+        await client.submit(asked, 60)
         assert resting(running) == 1
         async with front(tmp_path, client, sessions=tmp_path / "sessions") as http:
             await eventually(lambda: resting(running) == 0)

@@ -291,8 +291,8 @@ async def test_a_running_engine_turns_by_itself_and_its_journal_replays_without_
         status = inner.status()
         assert (status.by_calendar, status.next_phase) == (True, P.CONTINUOUS)
         assert status.next_phase_at is not None
-        await client.submit(order("b"), 5)
-        await client.submit(order("s", Side.SELL, who="bob"), 5)
+        await client.submit(order("b"), 60)
+        await client.submit(order("s", Side.SELL, who="bob"), 60)
         assert inner._sequencer.engine.resting_orders == 2
         await eventually(lambda: inner.status().market_phase is P.CONTINUOUS)
         assert time.time_ns() >= status.next_phase_at
@@ -309,8 +309,8 @@ async def test_after_an_unclean_stop_the_halt_comes_before_the_turns(tmp_path):
     calendar = today(("pre_open", -60), ("closed", 3600))
     async with engine(tmp_path, calendar=calendar) as running, client_of(running.port) as client:
         await eventually(lambda: running.server.status().market_phase is P.PRE_OPEN)
-        await client.submit(order("b"), 5)
-        await client.submit(order("s", Side.SELL, who="bob"), 5)
+        await client.submit(order("b"), 60)
+        await client.submit(order("s", Side.SELL, who="bob"), 60)
     for mark in (tmp_path / "snapshots").iterdir():
         mark.unlink()
     calendar = today(("pre_open", -60), ("continuous", -1), ("closed", 3600))
@@ -326,6 +326,6 @@ async def test_turns_come_before_the_orders_that_wait(tmp_path):
         await eventually(lambda: running.server.status().market_phase is P.PRE_OPEN)
         due = running.server.status().next_phase_at
         time.sleep((due - time.time_ns()) / SECOND + 0.05)  # noqa: ASYNC251 - the loop is to find both at once
-        reply = await client.submit(order("b"), 5)
+        reply = await client.submit(order("b"), 60)
         assert running.server.status().market_phase is P.CONTINUOUS
         assert reply.seq == running.server.status().seq

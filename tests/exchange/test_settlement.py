@@ -141,12 +141,12 @@ async def test_the_consumer_settles_what_the_engine_trades_and_lags_when_it_is_s
         )
         task = asyncio.create_task(server.run())
         for number in range(10):
-            await client.submit(order(f"s{number}", Side.SELL), 5)
-            await client.submit(order(f"b{number}", Side.BUY, who="bob"), 5)
+            await client.submit(order(f"s{number}", Side.SELL), 60)
+            await client.submit(order(f"b{number}", Side.BUY, who="bob"), 60)
         await eventually(lambda: telemetry.trades >= 10)
         faults._active["settlement-slow"] = 30.0
-        await client.submit(order("s", Side.SELL), 5)
-        last = await client.submit(order("b", Side.BUY, who="bob"), 5)
+        await client.submit(order("s", Side.SELL), 60)
+        last = await client.submit(order("b", Side.BUY, who="bob"), 60)
         await asyncio.sleep(0.2)
         assert isinstance(last, Answer)
         assert telemetry.trades == 10

@@ -111,11 +111,11 @@ async def test_an_engine_goes_on_with_a_cascade_by_itself(tmp_path):
     venue = Venue(max_trades_per_command=1)
     async with engine(tmp_path, venue=venue) as running, client_of(running.port) as client:
         for number in range(6):
-            await client.submit(order(f"s{number}", Side.SELL, 1_000 + number, 1), 5)
+            await client.submit(order(f"s{number}", Side.SELL, 1_000 + number, 1), 60)
         for number in range(1, 6):
             stop = PlaceOrder("bob", f"t{number}", AAA, Side.BUY, 1, Stop(1_000 + number - 1))
-            await client.submit(stop, 5)
-        await client.submit(order("b", Side.BUY, 1_000, 1, who="cid"), 5)
+            await client.submit(stop, 60)
+        await client.submit(order("b", Side.BUY, 1_000, 1, who="cid"), 60)
         await eventually(lambda: running.telemetry.commands == 12 + 5, within_s=30)
         assert running.server._sequencer.engine.resting_orders == 0
         ends = (await running.server.state_hash()).state_hash

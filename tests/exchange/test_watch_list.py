@@ -88,7 +88,7 @@ def test_lag_and_difference_are_what_a_plain_count_says(seed, steps, lost):
 
 async def test_the_engine_tells_how_its_disk_stands_and_how_long_commands_waited(tmp_path):
     async with engine(tmp_path) as running, client_of(running.port) as client:
-        await client.submit(order("a"), 5)
+        await client.submit(order("a"), 60)
         await eventually(lambda: running.telemetry.disk is not None)
         journal_bytes, free, snapshot_at = running.telemetry.disk
     assert journal_bytes > 0
