@@ -409,7 +409,7 @@ class NaiveEngine(NaiveState):
         if self.wrong(command, None, isinstance(opened, TradingPhase) and opened is not TradingPhase.CLOSED):
             return
         if self.market_phase is TradingPhase.CLOSED:
-            self.ids = set()
+            self.forget_the_day()
         self.turn(self.symbols, lambda: self.set_market(opened), lambda: self.tell(e.SessionOpened(opened)))
 
     def halt(self, command):

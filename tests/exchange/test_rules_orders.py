@@ -522,7 +522,7 @@ def test_the_engine_tells_of_orders_and_books():
     assert (level.price, level.quantity, level.order_ids) == (100, 4, (1, 2))
     order = desk.engine.order(1)
     assert (order.status, order.open, order.hidden, order.filled) == (OrderStatus.RESTING, 4, 3, 1)
-    assert desk.engine.order(3).status is OrderStatus.ENDED
+    assert desk.engine.order(3).status is OrderStatus.FILLED
     assert desk.engine.order(4) is None
     assert desk.engine.last_price("AAA") == 100
 
