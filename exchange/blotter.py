@@ -41,8 +41,8 @@ class _Line:
 
 
 def _change(line: _Line, event: Rested | Canceled | Expired | Replaced) -> None:
-    if line.price is not None and event.price is not None:
-        line.price = event.price  # the moving band may have cut it (B3)
+    if isinstance(event, Rested) or (line.price is not None and event.price is not None):
+        line.price = event.price  # the moving band may have cut it (B3), a market order may have become a limit order
     match event:
         case Rested():
             return

@@ -17,6 +17,7 @@ from exchange.types import (
     MOST_LOTS,
     CrossPrices,
     Instrument,
+    MarketRemainder,
     ReplaceQuantity,
     StopReached,
     Venue,
@@ -180,6 +181,7 @@ def _check_venue(place: str, venue: Venue) -> None:
         ("stop_reached", StopReached),
         ("replace_quantity", ReplaceQuantity),
         ("cross_prices", CrossPrices),
+        ("market_remainder", MarketRemainder),
     ):
         value: object = getattr(venue, name)
         if not isinstance(value, kind):

@@ -14,6 +14,7 @@ from exchange import events as e
 from exchange.types import (
     CancelReason,
     HaltReason,
+    MarketRemainder,
     RejectReason,
     SelfTrade,
     Side,
@@ -207,12 +208,19 @@ class NaiveEngine(NaiveState):
             self.cancel_rest(order, order.client_id, CancelReason.TRADE_LIMIT)
         elif prevented:
             self.cancel_rest(order, order.client_id, CancelReason.SELF_TRADE)
-        elif order.kind == "market":
+        elif order.kind == "market" and not self.becomes_limit(order):
             self.cancel_rest(order, order.client_id, CancelReason.MARKET_REMAINDER)
         elif order.lasts is TimeInForce.IOC:
             self.cancel_rest(order, order.client_id, CancelReason.IOC_REMAINDER)
         else:
             self.rest(order)
+
+    def becomes_limit(self, order):
+        """F3 with `market_remainder = rest`: at the price of its last trade."""
+        if self.venue.market_remainder is MarketRemainder.CANCEL or order.lasts is TimeInForce.IOC or not order.traded:
+            return False
+        order.kind, order.price = "limit", self.last[order.symbol]
+        return True
 
     def execute(self, taker, steps):
         for what, maker_id, lots in steps:

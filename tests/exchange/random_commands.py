@@ -13,6 +13,7 @@ from exchange.types import (
     CrossPrices,
     HaltReason,
     Instrument,
+    MarketRemainder,
     ReplaceQuantity,
     SelfTrade,
     Side,
@@ -119,6 +120,16 @@ PROFILES = (
         Venue(holds=True, max_trades_per_command=2, pause_seconds=10, limit_state_seconds=2),
         admin=0.03,
         fund=0.1,
+    ),
+    Profile(
+        "rests",  # what market orders leave stands
+        (
+            Instrument("AAA", 10, 8, taker_fee_ppm=12_500, maker_fee_ppm=-500),
+            Instrument("BBB", 50, 30, luld_ppm=60_000, tick_size="0.001"),
+        ),
+        Venue(holds=True, market_remainder=MarketRemainder.REST, limit_state_seconds=3, pause_seconds=10),
+        admin=0.03,
+        fund=0.15,
     ),
 )
 GATHERING = (TradingPhase.PRE_OPEN, TradingPhase.OPENING_AUCTION, TradingPhase.CLOSING_AUCTION)

@@ -9,7 +9,16 @@ from fractions import Fraction
 
 import pytest
 
-from exchange.types import Instrument, ReplaceQuantity, SelfTrade, StopReached, TimeInForce, TradingPhase, Venue
+from exchange.types import (
+    Instrument,
+    MarketRemainder,
+    ReplaceQuantity,
+    SelfTrade,
+    StopReached,
+    TimeInForce,
+    TradingPhase,
+    Venue,
+)
 from tests.exchange.desk import Desk, cancels, crossed, expired, reason, trades
 
 NEWEST, OLDEST, BOTH, DECREMENT = (
@@ -461,8 +470,8 @@ def test_limit_order_book_a_limit_order_sweeps_two_levels_and_rests_crossed_no_m
 # --- TMX: order types and functionality guide ------------------------------------------------------------------------
 
 
-def tmx():
-    desk = Desk(Instrument("AAA", 1_000, 100))
+def tmx(venue=None):
+    desk = Desk(Instrument("AAA", 1_000, 100), venue=venue)
     desk.buy(100, 1000)
     desk.buy(100, 999)
     desk.sell(400, 1002)
@@ -484,6 +493,13 @@ def test_tmx_a_seller_of_500_meets_two_bids_of_100(price, lasts, right, left):
     desk = tmx()
     assert trades(desk.sell(500, price, lasts=lasts)) == right
     assert (desk.bids(), desk.asks()) == left
+
+
+def test_tmx_books_what_a_market_order_leaves_at_the_last_sale_price():
+    desk = tmx(Venue(market_remainder=MarketRemainder.REST))
+    assert trades(desk.sell(500)) == [(1, 1000, 100), (2, 999, 100)]
+    assert (desk.bids(), desk.asks()) == ((), ((999, 300), (1002, 500)))
+    assert desk.engine.order(5).price == 999
 
 
 def test_tmx_icebergs_give_what_all_show_before_what_is_hidden():
