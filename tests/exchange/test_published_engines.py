@@ -242,6 +242,17 @@ def test_intrepidkarthi_a_fill_or_kill_that_fails_leaves_queue_icebergs_and_last
     assert (desk.asks(), how(desk, 1)) == (((103, 3),), ("canceled", 1, 0))
 
 
+def test_intrepidkarthi_a_stop_that_is_fill_or_kill_is_set_off_and_killed():
+    """The conditional scenario, 86 to 88."""
+    desk = Desk(Instrument("AAA", 100, 100))
+    desk.sell(5, 106)
+    desk.buy(50, 200, trigger=105, lasts=FOK)
+    desk.sell(1, 105)
+    events = desk.buy(1, 105)
+    assert (trades(events), cancels(events)) == ([(3, 105, 1)], [(2, 50, "fok_unfilled")])
+    assert desk.asks() == ((106, 5),)
+
+
 def test_intrepidkarthi_the_modes_of_self_trade_prevention_one_after_another():
     desk = Desk()
     desk.sell(4, 101, self_trade=NEWEST)
@@ -389,12 +400,6 @@ def test_simpleorderbook_a_market_order_passes_over_an_all_or_none_that_is_too_l
 
 
 # --- order-matcher (C#) ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("lasts", [IOC, FOK])
-@pytest.mark.parametrize("price", [10, None])
-def test_order_matcher_refuses_stops_that_are_immediate(lasts, price):
-    assert reason(Desk().buy(500, price and 100, trigger=100, lasts=lasts)) == "bad_combination"
 
 
 def test_order_matcher_a_cancelled_iceberg_leaves_with_all_that_is_open():
