@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.control.test_cli_exchange import run
+from tests.control.test_cli import run
 
 HEAD = "at_us,account,client_id,action,symbol,side,quantity,price,order,time_in_force\n"
 TAPE = """0,ann,1,place,AAA,sell,10,101,,

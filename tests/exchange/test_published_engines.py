@@ -472,6 +472,42 @@ def test_limit_order_book_a_limit_order_sweeps_two_levels_and_rests_crossed_no_m
     assert desk.asks() == ()
 
 
+@pytest.mark.parametrize(
+    ("book", "taker", "right", "rests"),
+    [
+        ([("buy", 5, 7000)], ("sell", 5, 8000), [], ((7000, 5), (8000, 5))),
+        ([("buy", 5, 7000)], ("sell", 5, 7000), [(1, 7000, 5)], ()),
+        ([("buy", 5, 7000)], ("sell", 1, 6000), [(1, 7000, 1)], ((7000, 4),)),
+        ([("sell", 5, 7000)], ("buy", 1, 8000), [(1, 7000, 1)], ((7000, 4),)),
+        ([("buy", 1, 7000), ("buy", 1, 6000)], ("sell", 2, 6000), [(1, 7000, 1), (2, 6000, 1)], ()),
+        ([("buy", 1, 7000), ("buy", 2, 6000)], ("sell", 2, 6000), [(1, 7000, 1), (2, 6000, 1)], ((6000, 1),)),
+        ([("buy", 5, 7000)], ("sell", 6, 6000), [(1, 7000, 5)], ((6000, 1),)),
+        ([("sell", 5, 7000)], ("buy", 6, 8000), [(1, 7000, 5)], ((8000, 1),)),
+        (
+            [("buy", 10, 74), ("buy", 10, 75), ("buy", 10, 770), ("buy", 10, 760)], ("sell", 21, 770),
+            [(3, 770, 10)], ((760, 10), (75, 10), (74, 10), (770, 11)),
+        ),
+    ],
+)  # fmt: skip
+def test_pantelwar_limit_orders_meet_a_book(book, taker, right, rests):
+    """Pantelwar/matching-engine (Go), process_limit_order_test.go; bids first, then offers."""
+    desk = Desk(Instrument("AAA", 5_000, 4_999))
+    for side, quantity, price in book:
+        getattr(desk, side)(quantity, price)
+    side, quantity, price = taker
+    assert trades(getattr(desk, side)(quantity, price)) == right
+    assert (*desk.bids(), *desk.asks()) == rests
+
+
+def test_fmstephe_three_bids_are_filled_one_by_one_and_a_used_cancel_is_told():
+    """fmstephe/matching_engine (Go); where prices differ it trades in the middle, here at the maker's price (F1)."""
+    desk = Desk(Instrument("AAA", 10, 9))
+    for _ in range(3):
+        desk.buy(1, 7)
+    assert trades(desk.sell(3, 7)) == [(1, 7, 1), (2, 7, 1), (3, 7, 1)]
+    assert (reason(desk.cancel(1)), reason(desk.cancel(9))) == ("too_late", "unknown_order")
+
+
 # --- TMX: order types and functionality guide ------------------------------------------------------------------------
 
 
