@@ -355,6 +355,9 @@ app.command("compact", epilog="Example: tapewatch exchange compact .tapewatch/up
 
 # --- load ----------------------------------------------------------------------------------------------------------
 
+_TOLD: Final = "Write JSON lines, with --offline: what each request caused, then books, orders, balances."
+Told = Annotated[Path | None, typer.Option(help=_TOLD, show_default=False)]
+
 
 @app.command("load", epilog="Example: tapewatch exchange load --offline --flow crash --seed 7 --out crash.csv")
 def load(  # noqa: PLR0913, PLR0917 - the options of a verb
@@ -381,13 +384,7 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     journal: Annotated[
         Path | None, typer.Option(help="Write a journal in this directory, with --offline.", show_default=False)
     ] = None,
-    told: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write JSON lines, with --offline: what each request caused, then books, orders, balances.",
-            show_default=False,
-        ),
-    ] = None,
+    told: Told = None,
     instruments: verbs_journal.Instruments = None,
     state: State = None,
     *,

@@ -100,9 +100,8 @@ def refuse_new(  # noqa: C901, PLR0911, PLR0912 - the table in its order; fields
         if reason is not None:
             return reason
     if book is None or not book.trading:
-        unseen = plain and bool(limit[1] or limit[3])
-        waits = type(terms) in _STOPS  # for its trigger, whatever it does then
-        reason = refuse_phase(floor, book, at_once=unseen or (_is_at_once(lasts) and not waits))
+        at_once = type(terms) not in _STOPS and _is_at_once(lasts)  # a stop waits, whatever it does then
+        reason = refuse_phase(floor, book, at_once=at_once or (plain and bool(limit[1] or limit[3])))
         if reason is not None:
             return reason
         if book is None:
