@@ -57,6 +57,7 @@ class NaiveEngine(NaiveState):
     def apply(self, item):
         assert item.seq == self.seq + 1
         self.seq, self.told, self.met = item.seq, [], 0
+        self.ended_now, self.day_begun = [], False
         self.until = until = max(self.now, item.at)
         while (due := min(self.dues(), default=None)) is not None and due[0] <= until:
             self.now = due[0]

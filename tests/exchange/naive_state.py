@@ -28,6 +28,7 @@ class NaiveState:
             one.symbol: int(Decimal(one.tick_size) * Decimal(one.lot_size) * 1_000_000) for one in instruments
         }
         self.orders, self.ids, self.told, self.ended = [], set(), [], {}
+        self.ended_now, self.day_begun = [], False
         self.seqs = dict.fromkeys(self.symbols, 0)
         self.seq = self.made = self.trades = self.now = self.places = 0
         self.balances, self.disabled, self.sent = {}, set(), []
@@ -127,7 +128,7 @@ class NaiveState:
 
     def forget_the_day(self):
         """C2, E8: client ids, how orders ended, and of those that live what happened to them."""
-        self.ids, self.ended = set(), {}
+        self.ids, self.ended, self.ended_now, self.day_begun = set(), {}, [], True
         for order in self.orders:
             order.trades, order.lost, order.why = (), 0, None
 
@@ -242,6 +243,7 @@ class NaiveState:
     def drop(self, order):
         self.orders = [one for one in self.orders if one is not order]
         self.ended[order.order_id] = order
+        self.ended_now.append(order)
 
     def cancel_rest(self, order, client_id, reason: CancelReason):
         self.tell_canceled(order, client_id, order.quantity, reason, 0)
