@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from control import load_desk
 from tests.control.test_cli import run
 
 HEAD = "at_us,account,client_id,action,symbol,side,quantity,price,order,time_in_force\n"
@@ -63,9 +64,10 @@ def test_the_venue_of_the_file_is_the_one_that_the_tape_is_traded_at(files):
     assert (code, json.loads(out)["records"]) == (0, 3)
 
 
-def test_a_tape_is_sent_whole_however_long_it_is(files):
-    rows = (f"{number},ann,{number},place,AAA,sell,1,101,," for number in range(10_001))
-    (files / "tape.csv").write_text(HEAD + "\n".join(rows) + "\n")
-    words = ("exchange", "load", "--offline", "--flow", files / "tape.csv", "--instruments", files / "i.json", "--json")
-    assert json.loads(run(*words)[1])["accepted"] == 10_001
-    assert json.loads(run(*words, "--commands", 7)[1])["accepted"] == 7
+def test_a_tape_is_sent_whole_however_many_a_kind_of_flow_sends(files, monkeypatch):
+    monkeypatch.setattr(load_desk, "COMMANDS", 5)
+    words = ("exchange", "load", "--offline", "--json", "--flow")
+    tape = (*words, files / "tape.csv", "--instruments", files / "i.json")
+    assert json.loads(run(*tape)[1])["sent"] == 6
+    assert json.loads(run(*tape, "--commands", 4)[1])["sent"] == 4
+    assert json.loads(run(*words, "calm")[1])["sent"] == 5
