@@ -15,20 +15,22 @@ from control.journal_desk import INSTRUMENTS
 from control.progress import Progress
 from control.state_dir import generate_instruments
 from exchange.adapters.file_log import FileLog
+from exchange.adapters.listing_file import read_listing, write_listing
 from exchange.adapters.load_client import ACCOUNTS, SHAPE
-from exchange.adapters.verify import read_instruments
 from exchange.commands import CancelOrder, MassCancel, PlaceOrder, ReplaceOrder, Sequenced
 from exchange.engine import Engine
-from exchange.events import Event
+from exchange.events import Event, Happened
 from exchange.flow import OrderFlow, arrivals
 from exchange.flow_csv import BEGINNING, CsvFlow, CsvWriter, Row, read_flow
 from exchange.flow_kinds import FlowKind, made_flow
 from exchange.journal import encode_command
+from exchange.listing import Listing
 from exchange.offline_load import LoadAccount, run_offline
-from exchange.types import Instrument
+from exchange.types import Instrument, OrderId
 from kernel.errors import InputError, PermanentError
 from kernel.time import Duration, Instant
 
+COMMANDS: Final = 10_000
 COMMANDS_MAX: Final = 100_000_000
 FILE_BYTES_MAX: Final = 2**30
 _JOURNAL_BATCH: Final = 1024
@@ -40,12 +42,16 @@ class OfflineWish:
 
     flow: str
     seed: int
-    count: int
+    count: int | None
+    """None: all of a file, else `COMMANDS`."""
     rate: float
     instruments: Path | None = None
+    """With the venue, if the file tells one."""
     symbols: int = 4
     out: Path | None = None
     """Where the flow is written as CSV."""
+    told: Path | None = None
+    """Where it is written what each request caused, and how everything stands at the end."""
     journal: Path | None = None
     """Where a journal and its instruments are written."""
 
@@ -111,16 +117,18 @@ def run(wish: OfflineWish) -> LoadAccount:
         InputError: what is wished for is wrong.
         PermanentError: a file cannot be written.
     """
-    if not 1 <= wish.count <= COMMANDS_MAX:
+    if wish.count is not None and not 1 <= wish.count <= COMMANDS_MAX:
         raise InputError("--commands", f"is {wish.count}", right=f"between 1 and {COMMANDS_MAX:,}")
     if not wish.rate > 0:
         raise InputError("--rate", f"is {wish.rate:g}", right="more than 0 offline: it gives the times of the requests")
-    instruments = (
-        generate_instruments(wish.symbols, 1) if wish.instruments is None else read_instruments(wish.instruments)
+    listing = (
+        Listing(generate_instruments(wish.symbols, 1)) if wish.instruments is None else read_listing(wish.instruments)
     )
     rows = rows_of(wish.flow)
-    flow = flow_of(wish.flow, rows, wish.seed, instruments, count=wish.count, prefix="f")
-    count = wish.count if rows is None else min(wish.count, len(rows))
+    count = (COMMANDS if rows is None else len(rows)) if wish.count is None else wish.count
+    count = count if rows is None else min(count, len(rows))
+    flow = flow_of(wish.flow, rows, wish.seed, listing.instruments, count=count, prefix="f")
+    engine = Engine(listing.instruments, listing.venue)
     # Whole microseconds, as a file keeps them: what is read from it again is the same flow.
     times = (
         (Duration(at // 1000 * 1000) for at in arrivals(wish.rate, SHAPE, wish.seed))
@@ -132,13 +140,38 @@ def run(wish: OfflineWish) -> LoadAccount:
         if wish.out is not None:
             kept.append(_to_csv(files.enter_context(_created(wish.out))))
         if wish.journal is not None:
-            kept.append(files.enter_context(_to_journal(wish.journal, instruments)))
+            kept.append(files.enter_context(_to_journal(wish.journal, listing)))
+        if wish.told is not None:
+            kept.append(files.enter_context(_to_lines(wish.told, engine)))
 
         def keep(item: Sequenced, events: Sequence[Event]) -> None:
             for each in kept:
                 each(item, events)
 
-        return run_offline(Engine(instruments), flow, iter(times), count, keep=keep, progress=Progress("sent", count))
+        return run_offline(engine, flow, iter(times), count, keep=keep, progress=Progress("sent", count))
+
+
+@contextlib.contextmanager
+def _to_lines(path: Path, engine: Engine) -> Iterator[Callable[[Sequenced, Sequence[Event]], None]]:
+    """Write JSON lines: what each request caused, and at the end each book, order and balance."""
+    encode = msgspec.json.Encoder().encode
+    with _created(path) as file:
+
+        def write(line: object) -> None:
+            file.write(encode(line).decode() + "\n")
+
+        yield lambda item, events: write(Happened(item.seq, item.at, tuple(events)))
+        for symbol in sorted(engine.instruments):
+            write({"book": engine.book(symbol)})
+        for order_id in range(1, engine.orders_made + 1):
+            write({"order": engine.order(OrderId(order_id)), "average_price": _mean(engine, OrderId(order_id))})
+        for (account, asset), amount in sorted(engine.balances().items()):
+            write({"balance": {"account": account, "asset": asset, "amount": amount}})
+
+
+def _mean(engine: Engine, order_id: OrderId) -> float | None:
+    mean = engine.average_price(order_id)
+    return None if mean is None else float(mean)
 
 
 def _to_csv(file: TextIO) -> Callable[[Sequenced, Sequence[Event]], None]:
@@ -161,7 +194,7 @@ def _created(path: Path) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def _to_journal(directory: Path, instruments: Sequence[Instrument]) -> Iterator[Callable[[Sequenced, object], None]]:
+def _to_journal(directory: Path, listing: Listing) -> Iterator[Callable[[Sequenced, object], None]]:
     """Write a journal beside its instruments; it must not be there yet."""
     journal = directory / "journal"
     if journal.exists():
@@ -169,7 +202,7 @@ def _to_journal(directory: Path, instruments: Sequence[Instrument]) -> Iterator[
     batch: list[bytes] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / INSTRUMENTS).write_bytes(msgspec.json.encode(instruments))
+        (directory / INSTRUMENTS).write_bytes(write_listing(listing))
     except OSError as error:
         raise PermanentError(f"{directory}: cannot be written: {error.strerror}") from error
     with FileLog(journal) as log:

@@ -355,6 +355,9 @@ app.command("compact", epilog="Example: tapewatch exchange compact .tapewatch/up
 
 # --- load ----------------------------------------------------------------------------------------------------------
 
+_TOLD: Final = "Write JSON lines, with --offline: what each request caused, then books, orders, balances."
+Told = Annotated[Path | None, typer.Option(help=_TOLD, show_default=False)]
+
 
 @app.command("load", epilog="Example: tapewatch exchange load --offline --flow crash --seed 7 --out crash.csv")
 def load(  # noqa: PLR0913, PLR0917 - the options of a verb
@@ -371,13 +374,17 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     seed: Annotated[
         int | None, typer.Option(help="The same seed, the same flow; else the setting.", show_default=False)
     ] = None,
-    commands: Annotated[int, typer.Option(help="How many requests, with --offline.")] = 10_000,
+    commands: Annotated[
+        int | None,
+        typer.Option(help="How many requests, with --offline; else 10000, of a .csv all.", show_default=False),
+    ] = None,
     to_file: Annotated[
         Path | None, typer.Option("--out", help="Write the flow as CSV, with --offline.", show_default=False)
     ] = None,
     journal: Annotated[
         Path | None, typer.Option(help="Write a journal in this directory, with --offline.", show_default=False)
     ] = None,
+    told: Told = None,
     instruments: verbs_journal.Instruments = None,
     state: State = None,
     *,
@@ -391,13 +398,15 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     """
     chosen = settings_of(state).seed if seed is None else seed
     if offline:
-        wish = load_desk.OfflineWish(flow or "calm", chosen, commands, rate, instruments, out=to_file, journal=journal)
+        wish = load_desk.OfflineWish(
+            flow or "calm", chosen, commands, rate, instruments, out=to_file, told=told, journal=journal
+        )
         _load_offline(wish, as_json=as_json)
         return
     layout = layout_of(state)
     for_s = guarded(lambda: _checked(rate, duration))
     before = _sizes(layout.load)
-    only_offline = (("--out", to_file), ("--journal", journal), ("--instruments", instruments))
+    only_offline = (("--out", to_file), ("--journal", journal), ("--told", told), ("--instruments", instruments))
     guarded(lambda: _only_offline([name for name, given in only_offline if given is not None]))
     account = guarded(lambda: _load(layout, Sending(rate, for_s, chosen, flow), quiet=as_json))
     meanwhile = _answers_since(layout.load, before)

@@ -22,8 +22,8 @@ from control.layout import Layout
 from control.terminal import AsJson, By, State, guarded, layout_of, out, print_json, starting, who
 from control.verbs_exchange import complete_symbol, examine, instruments_of
 from exchange.checks import is_id
-from exchange.engine import MAX_FUND
 from exchange.ledger import CASH
+from exchange.operators import MAX_FUND
 from exchange.types import MAX_ID_LENGTH, HaltReason, TradingPhase
 from kernel.errors import InputError, PermanentError, TemporaryError
 from kernel.time import SECOND, Instant, to_rfc3339

@@ -100,8 +100,8 @@ def refuse_new(  # noqa: C901, PLR0911, PLR0912 - the table in its order; fields
         if reason is not None:
             return reason
     if book is None or not book.trading:
-        unseen = plain and bool(limit[1] or limit[3])
-        reason = refuse_phase(floor, book, at_once=unseen or _is_at_once(lasts))
+        at_once = type(terms) not in _STOPS and _is_at_once(lasts)  # a stop waits, whatever it does then
+        reason = refuse_phase(floor, book, at_once=at_once or (plain and bool(limit[1] or limit[3])))
         if reason is not None:
             return reason
         if book is None:
@@ -219,7 +219,7 @@ def _refuse_other(  # noqa: C901, PLR0911, PLR0913, PLR0917 - a table of reasons
     its: Any = terms
     if not stops and type(terms) is not Market:
         return RejectReason.BAD_COMBINATION
-    if lasts in (_AT_ONCE if stops else _FOR_LONG):
+    if (type(terms) is StopLimit and its.display and lasts in _AT_ONCE) or (not stops and lasts in _FOR_LONG):
         return RejectReason.BAD_COMBINATION
     if not is_quantity(book, quantity):
         return RejectReason.BAD_QUANTITY

@@ -58,7 +58,7 @@ class Limit(msgspec.Struct, frozen=True, gc=False, tag="limit"):
 
 
 class Market(msgspec.Struct, frozen=True, gc=False, tag="market"):
-    """Trade at whatever the other side asks; the rest is cancelled, never rests.
+    """Trade at whatever the other side asks; the rest is cancelled (or rests, where the venue says so: F3).
 
     >>> kinds(engine.apply(PlaceOrder("ann", "1", "AAA", Side.SELL, 5, Limit(101))))
     ['Accepted', 'Rested']

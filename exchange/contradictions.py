@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from exchange.commands import Limit, Market, ParticipantCommand, PlaceOrder, ReplaceOrder, Stop, StopLimit
+from exchange.commands import Limit, Market, ParticipantCommand, PlaceOrder, ReplaceOrder, StopLimit
 from exchange.types import RejectReason, TimeInForce
 
 _AT_ONCE: Final = (TimeInForce.IOC, TimeInForce.FOK)
@@ -34,10 +34,8 @@ def contradictions_of(command: PlaceOrder) -> tuple[Contradiction, ...]:
     match terms:
         case Limit():
             return _of_limit(terms, lasts)
-        case Stop() | StopLimit() if lasts in _AT_ONCE:
-            kind = "stop" if isinstance(terms, Stop) else "stop_limit"
-            right = f"a {kind} order waits for its trigger: make time_in_force day, gtc or gtt"
-            return (Contradiction(("type", "time_in_force"), right),)
+        case StopLimit(display=display) if lasts in _AT_ONCE and display:
+            return (_never_rests(lasts, ("display",)),)
         case Market() if lasts in _LASTING:
             right = (
                 "a market order never rests: make time_in_force day, ioc or fok, or type limit, with a price; "
@@ -48,12 +46,16 @@ def contradictions_of(command: PlaceOrder) -> tuple[Contradiction, ...]:
             return ()
 
 
+def _never_rests(lasts: TimeInForce, given: tuple[str, ...]) -> Contradiction:
+    right = f"an order that is {lasts} never rests: leave out {_and(given)}, or make time_in_force day, gtc or gtt"
+    return Contradiction(("time_in_force", *given), right)
+
+
 def _of_limit(terms: Limit, lasts: TimeInForce) -> tuple[Contradiction, ...]:
     given = tuple(name for name in _FLAGS if getattr(terms, name))
     found: list[Contradiction] = []
     if lasts in _AT_ONCE and given:
-        right = f"an order that is {lasts} never rests: leave out {_and(given)}, or make time_in_force day, gtc or gtt"
-        found.append(Contradiction(("time_in_force", *given), right))
+        found.append(_never_rests(lasts, given))
     others = tuple(name for name in given if name != "all_or_none")
     if terms.all_or_none and others:
         right = f"an all-or-none order waits unseen: leave out all_or_none, or {_and(others)}"
@@ -90,7 +92,9 @@ def _at_once(command: PlaceOrder | ReplaceOrder) -> tuple[str, ...]:
     if not isinstance(command, PlaceOrder):
         return ()
     flags = tuple(name for name in ("post_only", "all_or_none") if getattr(command.terms, name, False))
-    return ("time_in_force", *flags) if command.time_in_force in _AT_ONCE else flags
+    # A stop waits for its trigger, whatever its time in force.
+    waits = not isinstance(command.terms, Limit | Market)
+    return ("time_in_force", *flags) if command.time_in_force in _AT_ONCE and not waits else flags
 
 
 def _and(names: Sequence[str]) -> str:

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, get_args
+from fractions import Fraction
+from typing import Any, Final, get_args
 
 import msgspec
 from msgspec.structs import astuple
 
 from exchange.auction import equilibrium
 from exchange.bands import edges
+from exchange.blotter import Blotter, Carried
 from exchange.book import Account, Amount, Book, Depth, Top
 from exchange.checks import MAX_INSTANT, is_id, refuse_phase
 from exchange.commands import (
@@ -41,20 +43,13 @@ from exchange.commands import (
     SetPhase,
     Tick,
 )
-from exchange.events import (
-    AccountDisabled,
-    AccountEnabled,
-    Event,
-    Funded,
-    MassCanceled,
-    Rejected,
-    Ticked,
-)
+from exchange.events import Event, Rejected, Ticked, Traded
 from exchange.floor import Floor
-from exchange.frozen import Frozen, Known, KnownFrame, fingerprint, floor_of, frame_of
+from exchange.frozen import Frozen, Known, fingerprint, floor_of, frame_of
 from exchange.ledger import CASH
 from exchange.listing import refuse_contradictions
-from exchange.orders import cancel, cancel_all, mass_cancel, place, replace
+from exchange.operators import ADMIN, fund, switch
+from exchange.orders import cancel, mass_cancel, place, replace
 from exchange.session import (
     close_session,
     halt,
@@ -69,7 +64,6 @@ from exchange.types import (
     GATHERING,
     MAX_ID_LENGTH,
     AccountId,
-    CancelReason,
     ClientId,
     HaltReason,
     Instrument,
@@ -82,14 +76,9 @@ from exchange.types import (
     TradingPhase,
     Venue,
 )
-from exchange.views import BookView, Indicative, OrderStatus, OrderView, UnknownSymbolError, levels_of, view_of
+from exchange.views import BookView, Indicative, OrderView, Queued, UnknownSymbolError, levels_of, view_of
 from kernel.errors import PermanentError
 from kernel.time import Instant
-
-ADMIN: Final = AccountId("")
-"""The account under which the keys of admin commands are remembered; no participant can have it."""
-MAX_FUND: Final = 10**18
-"""The largest amount `Fund` moves: sums of many of them still fit into a ledger's 64 bits."""
 
 _BAD_CLIENT_ID: Final = RejectReason.BAD_CLIENT_ID
 _PARTICIPANTS: Final = (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)
@@ -106,14 +95,6 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 __all__ = ["ADMIN", "Engine", "Frozen", "Known", "Queued", "fingerprint", "identity"]
 
 
-class Queued(NamedTuple):
-    """An order in its place: price, id, and what it shows."""
-
-    price: Ticks
-    order_id: OrderId
-    shown: Lots
-
-
 def identity(command: Command) -> tuple[AccountId, ClientId]:
     """Return under which account and id a command is remembered."""
     if isinstance(command, _PARTICIPANTS):
@@ -125,6 +106,8 @@ class Engine:
     """A deterministic exchange: all books, accounts, phases, timers and the memory of client ids."""
 
     __slots__ = (
+        "_blotter",
+        "_carried",
         "_floor",
         "_known_hash",
         "_known_hashed",
@@ -144,6 +127,10 @@ class Engine:
         self._known_hashed = 0
         """Up to which sequence number the remembered requests are in the hash."""
         self._sequence = 0
+        self._carried: tuple[Carried, ...] = ()
+        """The orders that lived when the requests of the day before were forgotten."""
+        self._blotter: Blotter | None = None
+        """A reading of what is remembered; none before somebody asks for it."""
 
     # --- what is asked ---------------------------------------------------------------------------------------------
 
@@ -238,12 +225,33 @@ class Engine:
     def order(self, order_id: OrderId) -> OrderView | None:
         """Return what is known of an order; None when the id was never given out.
 
-        Of an order that ended it tells that and no more: how it ended is in the events, which a consumer keeps.
+        How an order ended is known until the market opens from closed. Asked for one that ended, for `fills` or for an
+        `average_price`, it reads what the commands since it was last asked did: the first time the whole day.
         """
         order = self._floor.orders.get(order_id)
         if order is not None:
             return view_of(order)
-        return OrderView(order_id, OrderStatus.ENDED) if 0 < order_id <= self._floor.orders_made else None
+        return self._read().ended(order_id) if 0 < order_id <= self._floor.orders_made else None
+
+    def fills(self, order_id: OrderId) -> tuple[Traded, ...]:
+        """Return an order's trades since the market last opened from closed, the oldest first."""
+        return self._read().fills(order_id)
+
+    def average_price(self, order_id: OrderId) -> Fraction | None:
+        """Return the mean price of what traded of an order, in ticks, exactly; None when nothing has.
+
+        None, too, when some of it traded before the market last opened from closed.
+        """
+        return self._read().average_price(order_id)
+
+    def _read(self) -> Blotter:
+        blotter = Blotter(self._carried) if self._blotter is None else self._blotter
+        self._blotter = blotter
+        if blotter.read_to < self._sequence:
+            for _, _, known in self._remembered(blotter.read_to):
+                blotter.take(known.events)
+            blotter.read_to = self._sequence
+        return blotter
 
     def orders(self, account: AccountId) -> tuple[OrderView, ...]:
         """Return an account's live orders by id. Looks at every live order."""
@@ -401,9 +409,9 @@ class Engine:
         # The whole of `is_id`, without a call: this one id is new with every request.
         if who is None or type(its) is not str or not (0 < len(its) <= MAX_ID_LENGTH and its.isascii()
                                                        and its.isprintable()):  # fmt: skip
-            return (*events, Rejected(whose, its, _BAD_CLIENT_ID))
+            return self._refuse(events, Rejected(whose, its, _BAD_CLIENT_ID))
         if its in who.known:
-            return (*events, Rejected(whose, ClientId(its), RejectReason.DUPLICATE_CLIENT_ID))
+            return self._refuse(events, Rejected(whose, ClientId(its), RejectReason.DUPLICATE_CLIENT_ID))
         traded, floor.met_before = floor.trades_made, floor.trades_made + floor.prevented
         if kind is _PLACE:
             place(floor, events, who, fields)
@@ -418,6 +426,12 @@ class Engine:
         told = tuple(events)
         who.known[its] = _KNOWN(seq, asked, told)
         return told
+
+    def _refuse(self, events: list[Event], refusal: Rejected) -> tuple[Event, ...]:
+        """Return the answer to a request that is not remembered; what was due before it is, under a name of no key."""
+        if events:
+            self._operators.known[ClientId(f"\0{self._sequence}")] = _KNOWN(self._sequence, b"", tuple(events))
+        return (*events, refusal)
 
     def _wrong(self, what: str) -> PermanentError:
         return PermanentError(f"engine at sequence {self._sequence} was given {what}")
@@ -435,9 +449,9 @@ class Engine:
             case OpenSession():
                 self._open_session(events, command)
             case Fund():
-                self._fund(events, command)
+                fund(self._floor, events, command)
             case DisableAccount() | EnableAccount():
-                self._switch(events, command)
+                switch(self._floor, events, command)
             case Halt() | Resume() | SetPhase():
                 self._turn(events, command)
             case _:
@@ -472,47 +486,10 @@ class Engine:
         """Forget every client id: a new day begins (C2)."""
         for who in (self._operators, *self._floor.accounts.values()):
             who.known = {}
-        self._known_hash = hashlib.blake2b()
-        self._known_hashed = 0
-
-    def _fund(self, events: list[Event], command: Fund) -> None:
-        """Give an account an asset, or take what is free of it (M3)."""
-        floor = self._floor
-        asked: Any = command
-        account: Any = asked.account
-        asset: Any = asked.asset
-        amount: Any = asked.amount
-        book = floor.find(asset)
-        reason: RejectReason | None = None
-        if not is_id(account):
-            reason = _BAD_CLIENT_ID
-        elif book is None and (type(asset) is not str or asset != CASH):
-            reason = RejectReason.BAD_ASSET
-        elif type(amount) is not int or not amount or abs(amount) > MAX_FUND:
-            reason = RejectReason.BAD_QUANTITY
-        elif amount < 0 and amount + self.free(account, asset) < 0:
-            reason = RejectReason.INSUFFICIENT_FUNDS if book is None else RejectReason.INSUFFICIENT_POSITION
-        if reason is not None:
-            events.append(Rejected(ADMIN, command.key, reason))
-            return
-        (floor.cash_of(account) if book is None else floor.stock_of(book, account)).has += amount
-        events.append(Funded(account, asset, amount))
-
-    def _switch(self, events: list[Event], command: DisableAccount | EnableAccount) -> None:
-        """Switch an account off, with all its orders, or on again (R7)."""
-        floor = self._floor
-        asked: Any = command
-        account: Any = asked.account
-        if not is_id(account):
-            events.append(Rejected(ADMIN, command.key, _BAD_CLIENT_ID))
-        elif isinstance(command, EnableAccount):
-            floor.disabled.discard(account)
-            events.append(AccountEnabled(account))
-        else:
-            floor.disabled.add(account)
-            count = cancel_all(floor, events, account, command.key, CancelReason.KILL_SWITCH)
-            events.append(MassCanceled(account, command.key, count))
-            events.append(AccountDisabled(account))
+        live = self._floor.orders
+        self._carried = tuple((one, live[one].client_id, live[one].price, live[one].filled) for one in sorted(live))
+        self._blotter = None
+        self._known_hash, self._known_hashed = self._begun_hash(), 0
 
     # --- state as a whole --------------------------------------------------------------------------------------------
 
@@ -522,29 +499,29 @@ class Engine:
         Takes time in proportion to the live orders and the requests since the last call.
         """
         digest = hashlib.blake2b(_encode(frame_of(self._floor, self._sequence)), digest_size=32)
-        for _, key, kept in self._remembered(self._known_hashed):
-            self._known_hash.update(_encode((key, kept)))
+        for _, key, known in self._remembered(self._known_hashed):
+            self._known_hash.update(_encode((key, known.kept())))
         self._known_hashed = self._sequence
         digest.update(self._known_hash.digest())
         return digest.hexdigest()
 
-    def _remembered(self, after: int) -> list[tuple[int, str, KnownFrame]]:
-        """Return the requests after a sequence number in their order: number, account and client id, what is kept."""
-        found: list[tuple[int, str, KnownFrame]] = []
+    def _remembered(self, after: int) -> list[tuple[int, str, Known]]:
+        """Return the requests after a sequence number in their order: number, account and client id, what is known."""
+        found: list[tuple[int, str, Known]] = []
         for who in (self._operators, *self._floor.accounts.values()):
             # What an account sent last stands last: nobody looks at what was there before.
             for client_id in reversed(who.known):
                 known: Known = who.known[client_id]
                 if known.seq <= after:
                     break
-                found.append((known.seq, f"{who.name}\n{client_id}", known.kept()))
+                found.append((known.seq, f"{who.name}\n{client_id}", known))
         found.sort(key=_by_seq)
         return found
 
     def freeze(self) -> Frozen:
         """Return the whole state as a value."""
-        known = tuple((key, kept) for _, key, kept in self._remembered(0))
-        return Frozen(frame_of(self._floor, self._sequence), known)
+        known = tuple((key, known.kept()) for _, key, known in self._remembered(0))
+        return Frozen(frame_of(self._floor, self._sequence), known, self._carried)
 
     @classmethod
     def thaw(cls, frozen: Frozen, instruments: Sequence[Instrument], venue: Venue | None = None) -> Engine:
@@ -574,8 +551,13 @@ class Engine:
             account, _, client_id = key.partition("\n")
             who = self._floor.account(AccountId(account)) if account else self._operators
             who.known[client_id] = Known(one.seq, one.fingerprint, one.events)
-        self._known_hash, self._known_hashed = hashlib.blake2b(), 0
+        self._carried, self._blotter = frozen.carried, None
+        self._known_hash, self._known_hashed = self._begun_hash(), 0
+
+    def _begun_hash(self) -> Any:
+        """Return the hash of what is remembered when no request of the day is."""
+        return hashlib.blake2b(_encode(self._carried) if self._carried else b"")
 
 
-def _by_seq(one: tuple[int, str, KnownFrame]) -> int:
+def _by_seq(one: tuple[int, str, Known]) -> int:
     return one[0]

@@ -20,6 +20,7 @@ from exchange.types import (
     HaltReason,
     Instrument,
     Lots,
+    MarketRemainder,
     OrderId,
     Side,
     Symbol,
@@ -72,6 +73,7 @@ class Floor:
         "holds",
         "horizon",
         "index_reference",
+        "market_rests",
         "met_before",
         "most",
         "most_met",
@@ -100,6 +102,7 @@ class Floor:
         """How many new and replaced orders of an account a second may hold."""
         self.most_met: Final = venue.max_trades_per_command or NEVER
         """How many resting orders one order may meet at once."""
+        self.market_rests: Final = venue.market_remainder is MarketRemainder.REST
         self.books: Final = {instrument.symbol: Book(instrument) for instrument in instruments}
         if len(self.books) != len(instruments):
             raise InputError("instruments", "a symbol stands twice", right="name each symbol once")

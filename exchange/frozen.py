@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from exchange.blotter import Carried
 from exchange.book import LIMIT, Amount, Book, Order
 from exchange.commands import Command
 from exchange.events import Event
@@ -142,6 +143,8 @@ class Frozen(msgspec.Struct, frozen=True, array_like=True):
 
     frame: Frame
     known: tuple[tuple[str, KnownFrame], ...]
+    carried: tuple[Carried, ...] = ()
+    """The orders that lived when the day began."""
 
 
 def frame_of(floor: Floor, sequence: int) -> Frame:

@@ -17,6 +17,7 @@ from exchange.types import (
     MOST_LOTS,
     CrossPrices,
     Instrument,
+    MarketRemainder,
     ReplaceQuantity,
     StopReached,
     Venue,
@@ -176,16 +177,17 @@ def _check_venue(place: str, venue: Venue) -> None:
     for name in ("holds", "breakers"):
         if not isinstance(getattr(venue, name), bool):
             raise InputError(f"{place}.{name}", f"{getattr(venue, name)!r} is no flag", right="write true or false")
-    if not isinstance(venue.stop_reached, StopReached):
-        raise InputError(f"{place}.stop_reached", f"{venue.stop_reached!r} is none", right="write trigger or reject")
-    if not isinstance(venue.replace_quantity, ReplaceQuantity):
-        raise InputError(
-            f"{place}.replace_quantity", f"{venue.replace_quantity!r} is none", right="write open or total"
-        )
-    if not isinstance(venue.cross_prices, CrossPrices):
-        raise InputError(
-            f"{place}.cross_prices", f"{venue.cross_prices!r} is none", right="write limits_and_reference or limits"
-        )
+    for name, kind in (
+        ("stop_reached", StopReached),
+        ("replace_quantity", ReplaceQuantity),
+        ("cross_prices", CrossPrices),
+        ("market_remainder", MarketRemainder),
+    ):
+        value: object = getattr(venue, name)
+        if not isinstance(value, kind):
+            words = " or ".join(one.value for one in kind)
+            member = next((f"; in Python {kind.__name__}.{one.name}" for one in kind if one == value), "")
+            raise InputError(f"{place}.{name}", f"{value!r} is none", right=f"write {words}{member}")
     _check_ranges(place, venue, _VENUE_RANGES)
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Final
 
 from exchange.bands import limit_price
-from exchange.book import ALL_OR_NONE, MARKET, BookSide, Order
+from exchange.book import ALL_OR_NONE, LIMIT, MARKET, BookSide, Order
 from exchange.events import Canceled, Event
 from exchange.floor import Floor
 from exchange.types import MAX_PRICE_TICKS, CancelReason, Lots, SelfTrade, Side, Ticks, TimeInForce
@@ -64,14 +64,18 @@ def enter(floor: Floor, events: list[Event], order: Order) -> None:
     if not order.quantity:
         return
     if order.kind == MARKET:
-        floor.cancel(events, order, order.client_id, CancelReason.MARKET_REMAINDER, live=False)
+        if not floor.market_rests or order.time_in_force is _IOC or not order.filled:
+            floor.cancel(events, order, order.client_id, CancelReason.MARKET_REMAINDER, live=False)
+            return
+        order.kind = LIMIT
+        price = book.last_price  # its own last trade was the last one
     elif order.time_in_force is _IOC:
         floor.cancel(events, order, order.client_id, CancelReason.IOC_REMAINDER, live=False)
-    else:
-        order.price = price
-        floor.show(events, order)
-        if other.all_or_none:
-            look_at_all_or_none(floor, events, other)
+        return
+    order.price = price
+    floor.show(events, order)
+    if other.all_or_none:
+        look_at_all_or_none(floor, events, other)
 
 
 def _match(floor: Floor, events: list[Event], other: BookSide, taker: Order, limit: int) -> None:

@@ -133,7 +133,7 @@ def _tell_instead(events: list[Event], place: int, told: Event) -> None:
 
 
 def _expire_day(floor: Floor, events: list[Event], books: list[Book]) -> None:
-    """Expire every day order: by symbol, then the stops of all of them by id (P2)."""
+    """Expire every day order: by symbol, then the stops of all of them by id, those that are ioc or fok, too (P2)."""
     stops: list[Order] = []
     for book in books:
         for order in (*book.bids.all_orders(), *book.asks.all_orders()):
@@ -142,7 +142,7 @@ def _expire_day(floor: Floor, events: list[Event], books: list[Book]) -> None:
         stops.extend(order for _, _, order in (*book.bids.stops, *book.asks.stops))
     stops.sort(key=_by_id)
     for order in stops:
-        if order.time_in_force is TimeInForce.DAY:
+        if order.time_in_force is not TimeInForce.GTC and order.time_in_force is not TimeInForce.GTT:
             _expire(floor, events, order)
 
 

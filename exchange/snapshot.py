@@ -13,9 +13,10 @@ from exchange.engine import Engine, Frozen
 from exchange.types import Instrument, Venue
 from kernel.errors import PermanentError
 
-VERSION: Final = 3
-"""2 before symbols had a `continue_at`: the same bytes otherwise, so it is read, too, and has other hashes."""
-_READ: Final = frozenset({2, VERSION})
+VERSION: Final = 4
+"""2 before symbols had a `continue_at`, 3 before a day kept the orders that it began with (`carried`): the same bytes
+otherwise, so they are read, too, and have other hashes."""
+_READ: Final = frozenset({2, 3, VERSION})
 _MAGIC: Final = b"TWSNAP"
 _HEAD: Final = struct.Struct(">6sH16s")
 _ENCODER: Final = msgspec.msgpack.Encoder()

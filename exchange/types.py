@@ -160,6 +160,14 @@ class CrossPrices(StrEnum):
     """Limit prices in the book only; without any, the reference price."""
 
 
+class MarketRemainder(StrEnum):
+    """What becomes of a market order that traded in continuous trading and has something left."""
+
+    CANCEL = "cancel"
+    REST = "rest"
+    """A day order's rest stands as a limit order at the price of its last trade."""
+
+
 class ReplaceQuantity(StrEnum):
     """What the quantity of a replacement counts."""
 
@@ -209,6 +217,7 @@ class Venue(msgspec.Struct, frozen=True):
     stop_reached: StopReached = StopReached.TRIGGER
     replace_quantity: ReplaceQuantity = ReplaceQuantity.OPEN
     cross_prices: CrossPrices = CrossPrices.LIMITS_AND_REFERENCE
+    market_remainder: MarketRemainder = MarketRemainder.CANCEL
     breakers: bool = False
     limit_state_seconds: int = 15
     pause_seconds: int = 300

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from exchange.book import LIMIT, STOP, STOP_LIMIT, BookSide, Order
-from exchange.types import AccountId, Lots, OrderId, Side, Symbol, Ticks, TimeInForce
+from exchange.types import AccountId, CancelReason, ClientId, Lots, OrderId, Side, Symbol, Ticks, TimeInForce
 from kernel.errors import InputError
 from kernel.time import Instant
 
@@ -39,12 +39,22 @@ class OrderStatus(StrEnum):
     """In the shown book."""
     WAITING = "waiting"
     """For its trigger, for a cross, or for enough on the other side; not shown."""
+    FILLED = "filled"
+    """All of it traded."""
+    CANCELED = "canceled"
+    """Nothing of it is open, and something left without trading: `reason` tells why, `filled` what traded."""
+    EXPIRED = "expired"
+    """As `CANCELED`, by its time in force."""
     ENDED = "ended"
-    """Filled, cancelled or expired: the events told which."""
+    """One of these three, on a day before this one: how is in the events, which a consumer keeps."""
 
 
 class OrderView(msgspec.Struct, frozen=True):
-    """An order as its owner may see it. Of one that ended only the id and the status are known."""
+    """An order as its owner may see it.
+
+    Of one that ended trigger, time in force and expiry are not told; of one that ended before the market last opened
+    from closed only the id.
+    """
 
     order_id: OrderId
     status: OrderStatus
@@ -57,8 +67,23 @@ class OrderView(msgspec.Struct, frozen=True):
     """What is still to trade, hidden or not."""
     hidden: Lots = Lots(0)
     filled: Lots = Lots(0)
-    time_in_force: TimeInForce = TimeInForce.DAY
+    """What traded of it, on whatever day."""
+    time_in_force: TimeInForce | None = None
     expires_at: Instant = Instant(0)
+    client_id: ClientId = ClientId("")
+    """Of the request that placed it, or of the last that replaced it."""
+    canceled: Lots = Lots(0)
+    """Of one that ended: what left without trading on the day it ended, by self-trade prevention too."""
+    reason: CancelReason | None = None
+    """Why it was cancelled; of several reasons the last."""
+
+
+class Queued(NamedTuple):
+    """An order in its place: price, id, and what it shows."""
+
+    price: Ticks
+    order_id: OrderId
+    shown: Lots
 
 
 class LevelView(msgspec.Struct, frozen=True):
@@ -117,4 +142,5 @@ def view_of(order: Order) -> OrderView:
         Lots(order.filled),
         order.time_in_force,
         Instant(order.expires_at),
+        order.client_id,
     )

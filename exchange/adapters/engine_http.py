@@ -26,8 +26,8 @@ from exchange.commands import (
     Resume,
     SetPhase,
 )
-from exchange.engine import MAX_FUND
 from exchange.events import Rejected
+from exchange.operators import MAX_FUND
 from exchange.ports import Exposition, Refusal
 from exchange.types import AccountId, ClientId, HaltReason, Symbol, TradingPhase
 from kernel.errors import PermanentError

@@ -32,6 +32,7 @@ class Pair:
         for symbol in self.naive.symbols:
             self.follower.take(self.data.snapshot(symbol))
         self.seq = 0
+        self.looked_at: set[int] = set()
 
     def step(self, at, command):
         """Carry a command out in both; what differs, or None."""
@@ -54,6 +55,7 @@ class Pair:
         """Go on with an engine made of the frozen one."""
         before = self.engine.state_hash()
         self.engine = self.kind.thaw(self.engine.freeze(), self.profile.instruments, self.profile.venue)
+        self.looked_at = set()
         return None if self.engine.state_hash() == before else "the thawed engine has another hash"
 
     def books(self):
@@ -100,7 +102,25 @@ class Pair:
     def orders(self):
         right = sorted((order.order_id, order.quantity) for order in self.naive.orders)
         live = list(map(tuple, self.engine.live()))
-        return None if live == right else f"live: engine {live}, naive {right}"
+        return self.ended() if live == right else f"live: engine {live}, naive {right}"
+
+    def ended(self):
+        """How orders ended, each once, and all of them anew when the engine was thawed (E8)."""
+        if self.naive.day_begun:
+            gone = [one for one in self.looked_at if one not in self.naive.ended]
+            if any((view := self.engine.order(one)).status.value != "ended" or view.account for one in gone):
+                return f"ended on another day: engine knows one of {gone}"
+            self.looked_at = set()
+        for order in self.naive.ended_now if self.looked_at else self.naive.ended.values():
+            fills, view = self.engine.fills(order.order_id), self.engine.order(order.order_id)
+            trades = tuple(one.trade_id for one in fills)
+            price = None if order.fate[-2] is None else view.price
+            name = view.client_id, view.account, view.symbol, view.side, price
+            told = view.status.value, view.filled, view.canceled, view.reason, *name, trades
+            if told != order.fate:
+                return f"ended {order.order_id}: engine {told}, naive {order.fate}"
+            self.looked_at.add(order.order_id)
+        return None
 
     def money(self):
         right = {key: amount for key, amount in self.naive.balances.items() if amount}

@@ -14,6 +14,7 @@ from exchange import events as e
 from exchange.types import (
     CancelReason,
     HaltReason,
+    MarketRemainder,
     RejectReason,
     SelfTrade,
     Side,
@@ -56,6 +57,7 @@ class NaiveEngine(NaiveState):
     def apply(self, item):
         assert item.seq == self.seq + 1
         self.seq, self.told, self.met = item.seq, [], 0
+        self.ended_now, self.day_begun = [], False
         self.until = until = max(self.now, item.at)
         while (due := min(self.dues(), default=None)) is not None and due[0] <= until:
             self.now = due[0]
@@ -207,12 +209,19 @@ class NaiveEngine(NaiveState):
             self.cancel_rest(order, order.client_id, CancelReason.TRADE_LIMIT)
         elif prevented:
             self.cancel_rest(order, order.client_id, CancelReason.SELF_TRADE)
-        elif order.kind == "market":
+        elif order.kind == "market" and not self.becomes_limit(order):
             self.cancel_rest(order, order.client_id, CancelReason.MARKET_REMAINDER)
         elif order.lasts is TimeInForce.IOC:
             self.cancel_rest(order, order.client_id, CancelReason.IOC_REMAINDER)
         else:
             self.rest(order)
+
+    def becomes_limit(self, order):
+        """F3 with `market_remainder = rest`: at the price of its last trade."""
+        if self.venue.market_remainder is MarketRemainder.CANCEL or order.lasts is TimeInForce.IOC or not order.traded:
+            return False
+        order.kind, order.price = "limit", self.last[order.symbol]
+        return True
 
     def execute(self, taker, steps):
         for what, maker_id, lots in steps:
@@ -409,7 +418,7 @@ class NaiveEngine(NaiveState):
         if self.wrong(command, None, isinstance(opened, TradingPhase) and opened is not TradingPhase.CLOSED):
             return
         if self.market_phase is TradingPhase.CLOSED:
-            self.ids = set()
+            self.forget_the_day()
         self.turn(self.symbols, lambda: self.set_market(opened), lambda: self.tell(e.SessionOpened(opened)))
 
     def halt(self, command):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from exchange.commands import Limit, Market, Stop, StopLimit
-from exchange.types import SelfTrade, Side, TimeInForce
+from exchange.types import CancelReason, SelfTrade, Side, TimeInForce
 
 KINDS = {Limit: "limit", Market: "market", Stop: "stop", StopLimit: "stop_limit"}
 
@@ -35,6 +35,12 @@ class Order:
     shown: int = 0
     place: int = 0
     """0: it is not in the book."""
+    lost: int = 0
+    """What left without trading."""
+    why: CancelReason | None = None
+    expired: bool = False
+    trades: tuple[int, ...] = ()
+    """Those of this day."""
 
     @property
     def waits(self):
@@ -52,6 +58,16 @@ class Order:
     def show(self):
         """Show what it shows when it comes into the book."""
         self.shown = 0 if self.aon or self.kind == "market" else min(self.display or self.quantity, self.quantity)
+
+    @property
+    def fate(self):
+        """How it ended (E8): status, what traded, what left, why, then what is known of it besides."""
+        status = "filled" if not self.lost else "expired" if self.expired else "canceled"
+        why = None if self.expired else self.why
+        # The band may have cut an all-or-none that was then filled: no event tells its price.
+        price = None if self.aon and not self.lost else self.price
+        name = self.client_id, self.account, self.symbol, self.side, price
+        return status, self.traded, self.lost, why, *name, self.trades
 
     @property
     def hollow(self):

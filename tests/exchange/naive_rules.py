@@ -33,7 +33,8 @@ def c3_to_c5(engine, account, order, symbol):
     limit = engine.venue.orders_per_second
     if limit and sum(1 for who, at in engine.sent if who == account and engine.now - SECOND < at) >= limit:
         return RejectReason.RATE_LIMITED
-    at_auction_refused = order is not None and (order.lasts in AT_ONCE or order.post_only or order.aon)
+    at_once = order is not None and order.lasts in AT_ONCE and not order.waits
+    at_auction_refused = order is not None and (at_once or order.post_only or order.aon)
     return {
         "closed": RejectReason.SESSION_CLOSED,
         "halted": RejectReason.HALTED,
@@ -57,7 +58,7 @@ def c7_combination(order):
     if not right:
         return RejectReason.BAD_COMBINATION
     wrong = (
-        (order.lasts in AT_ONCE and (order.post_only or order.display or order.aon or order.waits))
+        (order.lasts in AT_ONCE and (order.post_only or order.display or order.aon))
         or (order.lasts is TimeInForce.GTT) != (order.expires_at != 0)
         or (order.kind == "market" and order.lasts in (TimeInForce.GTC, TimeInForce.GTT))
         or (order.aon and (order.display or order.post_only))

@@ -27,7 +27,8 @@ class NaiveState:
         self.money = {
             one.symbol: int(Decimal(one.tick_size) * Decimal(one.lot_size) * 1_000_000) for one in instruments
         }
-        self.orders, self.ids, self.told = [], set(), []
+        self.orders, self.ids, self.told, self.ended = [], set(), [], {}
+        self.ended_now, self.day_begun = [], False
         self.seqs = dict.fromkeys(self.symbols, 0)
         self.seq = self.made = self.trades = self.now = self.places = 0
         self.balances, self.disabled, self.sent = {}, set(), []
@@ -125,6 +126,12 @@ class NaiveState:
         for symbol, at in self.continues.items():
             yield at, 4, symbol
 
+    def forget_the_day(self):
+        """C2, E8: client ids, how orders ended, and of those that live what happened to them."""
+        self.ids, self.ended, self.ended_now, self.day_begun = set(), {}, [], True
+        for order in self.orders:
+            order.trades, order.lost, order.why = (), 0, None
+
     # Changes of phases
 
     def halt_market(self):
@@ -211,6 +218,7 @@ class NaiveState:
         return order.trigger if order.waits else 0
 
     def tell_canceled(self, order, client_id, lots, reason, left):
+        order.lost, order.why = order.lost + lots, reason
         resting = order.place > 0 and not order.aon and order.kind != "market"
         hidden = order.quantity - order.shown if resting and not left else 0
         self.tell(
@@ -234,6 +242,8 @@ class NaiveState:
 
     def drop(self, order):
         self.orders = [one for one in self.orders if one is not order]
+        self.ended[order.order_id] = order
+        self.ended_now.append(order)
 
     def cancel_rest(self, order, client_id, reason: CancelReason):
         self.tell_canceled(order, client_id, order.quantity, reason, 0)
@@ -242,6 +252,7 @@ class NaiveState:
 
     def expire(self, order):
         self.drop(order)
+        order.lost, order.expired = order.lost + order.quantity, True
         self.tell(
             e.Expired(
                 order.order_id,
@@ -265,6 +276,8 @@ class NaiveState:
         maker.traded += lots
         taker.traded += lots
         self.trades += 1
+        for order in (maker, taker):
+            order.trades = (*order.trades, self.trades)
         self.last[symbol] = price
         self.traded.add(symbol)
         kept = [one for one in self.recent[symbol] if self.now - FIVE_MINUTES < one[0]]

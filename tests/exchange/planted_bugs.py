@@ -189,7 +189,7 @@ PLANTS: tuple[Plant, ...] = (
         "a waiting all-or-none is not looked at",
         "F14",
         "matching",
-        "if other.all_or_none:\n            look_at_all_or_none(floor, events, other)",
+        "if other.all_or_none:\n        look_at_all_or_none(floor, events, other)",
         "pass",
     ),
     # Replacements
@@ -551,5 +551,38 @@ PLANTS: tuple[Plant, ...] = (
         "traded, floor.met_before = floor.trades_made, floor.trades_made + floor.prevented\n",
         "traded = floor.trades_made\n",
         "limited",
+    ),
+    # What market orders leave, and how orders ended
+    Plant(
+        "what a market order leaves stands a tick away",
+        "F3",
+        "matching",
+        "price = book.last_price  #",
+        "price = book.last_price + 1  #",
+        "rests",
+    ),
+    Plant(
+        "what an immediate market order leaves stands, too",
+        "F3",
+        "matching",
+        "if not floor.market_rests or order.time_in_force is _IOC or not order.filled:",
+        "if not floor.market_rests or not order.filled:",
+        "rests",
+    ),
+    Plant(
+        "an order of yesterday forgets what traded then",
+        "E8",
+        "engine",
+        "live[one].price, live[one].filled) for",
+        "live[one].price, 0) for",
+        "auctions",
+    ),
+    Plant(
+        "what was due before a refusal is forgotten",
+        "E8",
+        "engine",
+        "self._operators.known[ClientId(",
+        "{}[ClientId(",
+        "auctions",
     ),
 )

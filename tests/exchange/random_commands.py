@@ -13,6 +13,7 @@ from exchange.types import (
     CrossPrices,
     HaltReason,
     Instrument,
+    MarketRemainder,
     ReplaceQuantity,
     SelfTrade,
     Side,
@@ -44,6 +45,8 @@ class Profile:
     """How often minutes pass at once."""
     patience: float = 0.06
     """How often standing still is ended."""
+    hasty: float = 0.0
+    """Share of stops that are ioc or fok."""
 
 
 PROFILES = (
@@ -119,6 +122,17 @@ PROFILES = (
         Venue(holds=True, max_trades_per_command=2, pause_seconds=10, limit_state_seconds=2),
         admin=0.03,
         fund=0.1,
+    ),
+    Profile(
+        "rests",  # what market orders leave stands; half of the stops are ioc or fok
+        (
+            Instrument("AAA", 10, 8, taker_fee_ppm=12_500, maker_fee_ppm=-500),
+            Instrument("BBB", 50, 30, luld_ppm=60_000, tick_size="0.001"),
+        ),
+        Venue(holds=True, market_remainder=MarketRemainder.REST, limit_state_seconds=3, pause_seconds=10),
+        admin=0.03,
+        fund=0.15,
+        hasty=0.5,
     ),
 )
 GATHERING = (TradingPhase.PRE_OPEN, TradingPhase.OPENING_AUCTION, TradingPhase.CLOSING_AUCTION)
@@ -228,6 +242,8 @@ class Script:
         long = rng.choice((TimeInForce.DAY, TimeInForce.DAY, TimeInForce.GTC, TimeInForce.GTT))
         at_once = rng.choice((TimeInForce.IOC, TimeInForce.FOK))
         gathers = self.naive.state(symbol if symbol in self.naive.instruments else None) == "gather" and not self.off()
+        hasty = self.profile.hasty and rng.random() < self.profile.hasty
+        stays = at_once if hasty else long
         kinds = (
             (0.35, lambda: (c.Limit(price), long, 7)),
             (0.0 if gathers else 0.12, lambda: (c.Limit(price), at_once, 9)),
@@ -238,8 +254,8 @@ class Script:
             ),
             (0.12, lambda: (c.Limit(price, display=self.lots(symbol, 4)), long, 13)),
             (0.0 if gathers else 0.1, lambda: (c.Limit(price, all_or_none=True), long, 12)),
-            (0.08, lambda: (c.Stop(self.price(symbol)), long, 7)),
-            (0.06, lambda: (c.StopLimit(self.price(symbol), price, rng.choice((0, 0, 2))), long, 7)),
+            (0.08, lambda: (c.Stop(self.price(symbol)), stays, 7)),
+            (0.06, lambda: (c.StopLimit(self.price(symbol), price, 0 if hasty else rng.choice((0, 0, 2))), stays, 7)),
             (0.02, lambda: self.contrary_terms(price, long, at_once)),
         )
         return rng.choices([make for _, make in kinds], [share for share, _ in kinds])[0]()

@@ -80,7 +80,7 @@ def states_of(seed):
             assert (told.state is OrderState.WAITING) == (told.order_id not in shown)
             assert (view.status is OrderStatus.WAITING) == (told.state is OrderState.WAITING)
             continue
-        assert view.status is OrderStatus.ENDED
+        assert view.status.value == told.state.value
         assert told.state is (OrderState.CANCELED if told.canceled else OrderState.FILLED)
         assert (told.cancel_reason is not None) == bool(told.canceled)
     return seen

@@ -255,7 +255,7 @@ async def test_a_stop_waits_its_trigger_is_moved_and_it_trades(tmp_path):
         await http.place(client_id="b", account="bob", side="sell", price=1005, quantity=1)
         await http.place(client_id="c", account="cat", side="sell", price=1006, quantity=9)
         await http.place(client_id="d", account="dan", price=1005, quantity=1)
-        assert running.server._sequencer.engine.order(waiting["order_id"]).status == "ended"
+        assert running.server._sequencer.engine.order(waiting["order_id"]).status == "filled"
         status, late, _ = await http.call("DELETE", f"{path}?account=ann&client_id=late")
         assert (status, late["reason"]) == (422, "too_late")
 

@@ -252,7 +252,7 @@ def test_a_snapshot_of_other_instruments_or_another_version_is_refused(monkeypat
     with pytest.raises(InputError, match="other instruments"):
         load(data, INSTRUMENTS[:1])
     with monkeypatch.context() as patched:
-        patched.setattr("exchange.snapshot.VERSION", 4)
+        patched.setattr("exchange.snapshot.VERSION", 5)
         later = dump(Engine(INSTRUMENTS))
-    with pytest.raises(SnapshotError, match="is of version 4; this program reads version 3"):
+    with pytest.raises(SnapshotError, match="is of version 5; this program reads version 4"):
         load(later, INSTRUMENTS)

@@ -292,14 +292,47 @@ FLAGS = [
     {"price": 100, "lasts": GTT},
     {"price": 100, "expires_at": 5},
     {"lasts": GTC},
-    {"trigger": 100, "lasts": FOK},
-    {"price": 100, "trigger": 100, "lasts": IOC},
+    {"price": 100, "trigger": 100, "lasts": IOC, "display": 1},
+    {"price": 100, "trigger": 100, "lasts": FOK, "display": 1},
 ]
 
 
 @pytest.mark.parametrize("flags", FLAGS)
 def test_f17_what_does_not_go_together_is_refused(flags):
     assert reason(Desk().buy(2, **flags)) == "bad_combination"
+
+
+@pytest.mark.parametrize(
+    ("lasts", "price", "traded", "gone"),
+    [
+        (IOC, None, [(3, 100, 2)], [(4, 3, "market_remainder")]),
+        (IOC, 100, [(3, 100, 2)], [(4, 3, "ioc_remainder")]),
+        (FOK, None, [], [(4, 5, "fok_unfilled")]),
+        (FOK, 100, [], [(4, 5, "fok_unfilled")]),
+    ],
+)
+def test_f4_a_stop_that_is_immediate_waits_and_is_immediate_when_it_triggers(lasts, price, traded, gone):
+    desk = Desk()
+    desk.sell(1, 100)
+    desk.turn(TradingPhase.INTRADAY_AUCTION)
+    desk.turn(TradingPhase.CONTINUOUS)
+    desk.sell(1, 99, who="q")
+    desk.sell(2, 100)
+    desk.turn(TradingPhase.INTRADAY_AUCTION)  # it waits for its trigger: no phase that gathers orders refuses it
+    desk.buy(5, price, trigger=100, lasts=lasts)
+    desk.turn(TradingPhase.CONTINUOUS)
+    assert desk.engine.order(4).status is OrderStatus.WAITING
+    events = desk.buy(2, 100)
+    assert trades(events) == [(2, 99, 1), (1, 100, 1), *traded]
+    assert (cancels(events), desk.bids()) == (gone, ())
+
+
+@pytest.mark.parametrize("lasts", [IOC, FOK])
+def test_p2_a_stop_that_is_immediate_waits_for_a_day(lasts):
+    desk = Desk()
+    desk.buy(5, 100, trigger=100, lasts=lasts)
+    desk.replace(1, 4, 101, trigger=102)
+    assert expired(desk.close()) == [1]
 
 
 STEPS = Instrument("AAA", 100, 50, tick_step=5, lot_step=10, min_quantity=20, max_quantity=100,
@@ -522,7 +555,7 @@ def test_the_engine_tells_of_orders_and_books():
     assert (level.price, level.quantity, level.order_ids) == (100, 4, (1, 2))
     order = desk.engine.order(1)
     assert (order.status, order.open, order.hidden, order.filled) == (OrderStatus.RESTING, 4, 3, 1)
-    assert desk.engine.order(3).status is OrderStatus.ENDED
+    assert desk.engine.order(3).status is OrderStatus.FILLED
     assert desk.engine.order(4) is None
     assert desk.engine.last_price("AAA") == 100
 
