@@ -80,6 +80,8 @@ def _print_verdict(verdict: FilesVerdict) -> None:
             out.print(f"[bold red]{'wrong':10}[/]{markup(f'{snapshot.path}: {snapshot.wrong}')}", soft_wrap=True)
         else:
             out.print(f"{'snapshot':10}{markup(snapshot.path)}: stands at record {snapshot.seq}", soft_wrap=True)
+    for missing in verdict.missing:
+        out.print(f"[bold red]{'wrong':10}[/]{markup(missing)}", soft_wrap=True)
     for note in verdict.notes:
         out.print(f"{'note':10}{markup(note)}", soft_wrap=True)
     if verdict.sound:
