@@ -64,7 +64,7 @@ def verify_files(directory: Path, instruments: Path | None, *, as_json: bool) ->
 def _print_verdict(verdict: FilesVerdict) -> None:
     for log in verdict.logs:
         out.print(f"{log.kind:10}{markup(_log_words(log))}", soft_wrap=True)
-        if log.torn_bytes:
+        if log.torn_bytes and not verdict.missing:
             note = (
                 f"{log.torn_bytes} bytes at the end are no whole record: cut short or being written, never acknowledged"
             )

@@ -97,7 +97,7 @@ def test_an_event_log_that_the_disk_refuses_is_not_thrown_away(root, monkeypatch
 
 def test_a_file_that_cannot_be_read_is_a_sentence(root):
     (paths(root).snapshots / "clean-stop.json").mkdir()
-    with pytest.raises(PermanentError, match="files cannot be used: .*clean-stop"):
+    with pytest.raises(PermanentError, match=r"files cannot be used: .*clean-stop"):
         recover(paths(root), INSTRUMENTS, RecordingLog())
     first = list_segments(paths(root).journal)[0].path
     first.rename(first.with_suffix(".aside"))
