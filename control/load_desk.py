@@ -70,7 +70,7 @@ def rows_of(flow: str) -> list[Row] | None:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise InputError(flow, "is larger than 1 GiB", right="split it")
-        return read_flow(flow, path.read_text(encoding="utf-8"))
+        return read_flow(flow, path.read_text(encoding="utf-8-sig"))  # as spreadsheets write it
     except OSError as error:
         raise InputError(flow, f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -309,6 +309,8 @@ def test_a_file_that_trades_what_is_not_there_is_told_before_anything_is_sent(tm
     code, out, err = run("exchange", "load", "--offline", "--flow", path)
     assert (code, out) == (2, "")
     assert "trades XYZ; there are " in err
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # with a mark of its encoding, as a spreadsheet writes it
+    assert run("exchange", "load", "--offline", "--flow", path) == (code, out, err)
     path.write_bytes(b"\xff\xfe")
     code, _, err = run("exchange", "load", "--offline", "--flow", path)
     assert code == 2

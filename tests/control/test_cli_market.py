@@ -46,7 +46,8 @@ class Engine:
         return web.json_response({
             "ready": self.ready, "phase": "ready" if self.ready else "replaying", "detail": "", "seq": 0,
             "market_halted": self.market_halted, "halted_symbols": sorted(self.halted),
-            "disabled_accounts": sorted(self.disabled), "clean_start": self.clean_start, "journal_failed": self.journal_failed,
+            "disabled_accounts": sorted(self.disabled), "clean_start": self.clean_start,
+            "journal_failed": self.journal_failed,
         })  # fmt: skip
 
     async def hash(self, _: web.Request) -> web.Response:
