@@ -117,6 +117,10 @@ def guarded(work: Callable[[], T]) -> T:
     except TapewatchError as error:
         err.print(f"[bold red]tapewatch:[/] {escape(str(error))}")
         raise typer.Exit(exit_code(error)) from None
+    except OSError as error:  # of a file or a directory that was named here, such as one of another user's
+        where = "" if error.filename is None else f"{error.filename}: "
+        err.print(f"[bold red]tapewatch:[/] {escape(f'{where}{error.strerror or error}')}", soft_wrap=True)
+        raise typer.Exit(FAILED) from None
 
 
 def escape(text: str) -> str:

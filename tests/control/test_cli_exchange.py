@@ -4,6 +4,7 @@
 # (plain numbers and texts stand for instants and ids)
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import json
@@ -101,6 +102,18 @@ def test_a_torn_tail_is_sound_and_told(files):
     assert code == 0
     assert "records 1 to 599" in out
     assert "never acknowledged" in out
+
+
+@pytest.mark.parametrize("verb", ["verify", "replay", "compact"])
+def test_a_directory_that_may_not_be_looked_into_is_one_sentence(files, verb, monkeypatch):
+    """As root, who runs the tests, may look into all: the refusal is stood in for."""
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(type(files), "iterdir", refused)
+    code, out, err = run("exchange", verb, files)
+    assert (code, out, err) == (1, "", f"tapewatch: {files}: Permission denied\n")
 
 
 def test_replay_prints_the_hash_of_every_place_the_same_in_another_process(recorded, files):
