@@ -6,6 +6,7 @@ damaged, and the marker of a clean stop tells whether anything could have been c
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -37,6 +38,8 @@ KEPT_SNAPSHOTS: Final = 3
 _MAX_FDS: Final = 65_536
 _PIECE_BYTES: Final = 1024 * 1024
 """A snapshot reaches the disk in pieces, so that no sync of the journal waits for the whole of it."""
+_ROOM_BYTES: Final = 1024 * 1024
+"""So much of the disk a snapshot beside commits leaves them: a full one would stop them for good."""
 _SUFFIX: Final = ".snapshot"
 _DRAFT: Final = ".draft"
 _COVERED: Final = struct.Struct(">Q")
@@ -194,6 +197,11 @@ def _keep(directory: Path, seq: int, data: bytes) -> None:
         raise OSError(errno.EIO, "a snapshot that was written reads differently", str(path))
 
 
+def _need_room(directory: Path, size: int) -> None:
+    if shutil.disk_usage(directory).free < size + _ROOM_BYTES:
+        raise OSError(errno.ENOSPC, "a snapshot would fill the disk", str(directory))
+
+
 def _drop_old(directory: Path, kept: int, events_seq: int | None) -> None:
     found = _snapshots(directory)
     needed = None if events_seq is None else next((path for seq, path in found if seq <= events_seq), None)
@@ -292,7 +300,9 @@ def fork_snapshot(
         os.closerange(told + 1, min(os.sysconf("SC_OPEN_MAX"), _MAX_FDS))
         gc.disable()
         os.nice(5)
-        _keep(directory, engine.sequence, snapshot.dump(engine))
+        data = snapshot.dump(engine)
+        _need_room(directory, len(data))
+        _keep(directory, engine.sequence, data)
         if first_seq is None:
             _drop_old(directory, kept, events_seq)
             code = 0
@@ -549,14 +559,20 @@ def _snapshots(directory: Path) -> list[tuple[int, Path]]:
 
 
 def _write_durably(path: Path, data: bytes) -> None:
+    """Replace a file at once; what cannot be written whole leaves nothing: the journal needs the room."""
     draft = path.with_name(path.name + _DRAFT)
-    with draft.open("wb") as file:
-        for start in range(0, len(data), _PIECE_BYTES):
-            file.write(data[start : start + _PIECE_BYTES])
-            file.flush()
-            os.fdatasync(file.fileno())
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            for start in range(0, len(data), _PIECE_BYTES):
+                file.write(data[start : start + _PIECE_BYTES])
+                file.flush()
+                os.fdatasync(file.fileno())
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
     _sync_directory(path.parent)
 
 

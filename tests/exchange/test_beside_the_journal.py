@@ -1,6 +1,7 @@
 # mypy: disallow-untyped-calls=False, check-untyped-defs=False, disable-error-code="arg-type"
-"""A journal that lost its last records is found out by whatever stands beside it, and nothing is thrown away for it."""
+"""What stands beside a journal tells when its end is lost, is thrown away for damage only, and leaves it the disk."""
 
+import errno
 import os
 import shutil
 
@@ -10,9 +11,17 @@ from control.journal_desk import check
 from exchange import snapshot
 from exchange.adapters import recovery
 from exchange.adapters.file_log import FileLog, LogFailedError, list_segments, read_records
-from exchange.adapters.recovery import CleanStop, mark_clean_stop, recover, write_snapshot
+from exchange.adapters.recovery import (
+    CleanStop,
+    fork_snapshot,
+    mark_clean_stop,
+    recover,
+    take_snapshot,
+    write_snapshot,
+)
 from exchange.adapters.verify import verify
 from exchange.commands import Sequenced
+from exchange.engine import Engine
 from exchange.journal import encode_command
 from exchange.recording import RecordingLog
 from kernel.errors import PermanentError
@@ -104,3 +113,23 @@ def test_a_file_that_cannot_be_read_is_a_sentence(root):
     first.mkdir()
     with pytest.raises(PermanentError, match=r"\.log: cannot be read: Is a directory"):
         verify(paths(root).journal, INSTRUMENTS)
+
+
+def test_a_snapshot_that_the_disk_cannot_take_leaves_the_journal_its_room(tmp_path, monkeypatch):
+    engine, directory = Engine(INSTRUMENTS), paths(tmp_path).snapshots
+    directory.mkdir()
+    with monkeypatch.context() as full:
+        full.setattr(recovery.shutil, "disk_usage", lambda _: (0, 0, 1024 * 1024))
+        with pytest.raises(PermanentError, match="is the disk full"):
+            take_snapshot(directory, fork_snapshot(directory, engine))
+    assert not list(directory.iterdir())
+    take_snapshot(directory, fork_snapshot(directory, engine))
+    (kept,) = directory.iterdir()
+
+    def refused(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fdatasync", refused)
+    with pytest.raises(OSError, match="No space"):
+        write_snapshot(directory, 9, snapshot.dump(engine))
+    assert list(directory.iterdir()) == [kept]
