@@ -147,6 +147,8 @@ def test_replay_prints_the_hash_of_every_place_the_same_in_another_process(recor
         ("load --offline --commands 0", 2, "--commands: is 0"),
         ("load --offline --rate 0", 2, "--rate: is 0"),
         ("load --offline --rate nan", 2, "--rate: is nan"),
+        ("load --offline --rate inf", 2, "--rate: is inf"),
+        ("load --offline --rate 1e-300", 2, "--rate: is 1e-300"),
         ("load --offline --journal {a}", 2, "is there already"),
         ("load --offline --out {a}/no/x.csv", 1, "cannot be written: No such file"),
         ("load --offline --instruments {a}/none.json", 2, "none.json: cannot be read"),
