@@ -185,7 +185,12 @@ def up(
 
     guarded(lambda: verbs_kube.refuse_context(context))
     settings = guarded(lambda: verbs_kube.with_binary(load_settings(state=state, on=on, estate=estate)))
-    guarded(lambda: asyncio.run(run(settings, lambda text: out.print(escape(text)), _announce)))
+    guarded(lambda: asyncio.run(run(settings, _say, _announce)))
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal went away: what is under way is the more worth finishing
+        out.print(escape(text))
 
 
 def _announce(estate: Estate) -> None:

@@ -301,15 +301,27 @@ async def _stop_or_kill(estate: Estate) -> None:
 
 
 async def run(settings: Settings, say: Say, on_up: Callable[[Estate], None]) -> None:
-    """Run an estate until SIGINT, SIGTERM or a request to stop.
+    """Run an estate until SIGINT, SIGTERM, a request to stop, or until its terminal goes away (SIGHUP).
+
+    Started by `nohup`, it outlives its terminal.
 
     Raises:
         TapewatchError: it cannot be started.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    for number in numbers:
         loop.add_signal_handler(number, stop.set)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+
+        def hung_up() -> None:
+            # Kernel and shell may both tell of it: the second time is no wish to kill.
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
     try:
         async with running(settings, say, stop) as estate:
             # It asks over HTTP, also this very process, which answers for several engines.
@@ -318,5 +330,5 @@ async def run(settings: Settings, say: Say, on_up: Callable[[Estate], None]) -> 
             say("stopping in order; once more kills at once")
         say("stopped")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)

@@ -14,7 +14,7 @@ from exchange.adapters.journal_place import JournalPart, count_parts, name_of, n
 from exchange.adapters.kafka_place import KafkaPlace
 from exchange.adapters.listing_file import read_listing
 from exchange.adapters.log_check import BadByte, LogCheck, check_log, is_log
-from exchange.adapters.recovery import EnginePaths, SnapshotCheck, check_snapshots
+from exchange.adapters.recovery import EnginePaths, SnapshotCheck, beside, check_snapshots, told_by
 from exchange.adapters.verify import Verification, verify, verify_topic
 from exchange.listing import Listing
 from exchange.shards import instruments_of
@@ -29,6 +29,8 @@ class FilesVerdict(msgspec.Struct, frozen=True, kw_only=True):
     logs: tuple[LogCheck, ...]
     snapshots: tuple[SnapshotCheck, ...] = ()
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """What tells that the journal's end is missing, of all that stands beside it."""
 
     @property
     def bad(self) -> BadByte | None:
@@ -37,8 +39,8 @@ class FilesVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sound(self) -> bool:
-        """Whether every byte is as it was written."""
-        return self.bad is None and all(not one.wrong for one in self.snapshots)
+        """Whether every byte is as it was written, and all of them are there."""
+        return self.bad is None and not self.missing and all(not one.wrong for one in self.snapshots)
 
 
 def paths_of(directory: Path) -> EnginePaths:
@@ -94,22 +96,40 @@ def check(directory: Path, given: Path | None = None) -> FilesVerdict:
     if is_log(directory):
         return FilesVerdict(logs=(check_log(directory, Progress("checked", None)),))
     paths = paths_of(directory)
-    logs = [
-        check_log(each, Progress(f"checked of {each.name}")) for each in (paths.journal, paths.events) if is_log(each)
-    ]
+    logs, missing = _check_logs(paths)
     place = noted(paths.journal)
     notes = () if place is None else (f"the journal itself is in {name_of(paths.journal)}: `exchange replay` reads it",)
     instruments = given or _instruments_near(directory)
     if instruments is None:
         note = f"no {INSTRUMENTS} near: the snapshots were not read; --instruments names the file"
         unread = (note,) if any(paths.snapshots.glob("*.snapshot")) else ()
-        return FilesVerdict(logs=tuple(logs), notes=(*notes, *unread))
+        return FilesVerdict(logs=logs, missing=missing, notes=(*notes, *unread))
     listing = read_listing(instruments)
     mine = listing.instruments
     if place is not None and place.partitions > 1:  # one of several engines knows its own symbols
         mine = instruments_of(mine, place.partition, place.partitions)
     snapshots = check_snapshots(paths.snapshots, mine, listing.venue)
-    return FilesVerdict(logs=tuple(logs), snapshots=tuple(snapshots), notes=notes)
+    return FilesVerdict(logs=logs, missing=missing, snapshots=tuple(snapshots), notes=notes)
+
+
+def _check_logs(paths: EnginePaths) -> tuple[tuple[LogCheck, ...], tuple[str, ...]]:
+    """Check the journal and the event log; tell besides what goes back to records that the journal does not have.
+
+    The journal is read last: an engine that runs writes to it before it writes anywhere else.
+    """
+    try:
+        found = beside(paths)
+    except OSError as error:
+        raise InputError(str(error.filename), f"cannot be read: {error.strerror}") from error
+    checked = [
+        check_log(each, Progress(f"checked of {each.name}")) for each in (paths.events, paths.journal) if is_log(each)
+    ]
+    if not is_log(paths.journal) or checked[-1].bad is not None:
+        return tuple(reversed(checked)), ()
+    if len(checked) > 1 and checked[0].bad is None:
+        found = (told_by(paths.events, checked[0].last_seq), *found)
+    missing = (one.missing(checked[-1].last_seq) for one in found)
+    return tuple(reversed(checked)), tuple(filter(None, missing))
 
 
 def replay(directory: Path, given: Path | None, until: int | None) -> Verification:

@@ -32,6 +32,9 @@ from kernel.time import Duration, Instant
 
 COMMANDS: Final = 10_000
 COMMANDS_MAX: Final = 100_000_000
+OFFLINE_RATE_MIN: Final = 0.1
+"""Then also the most requests are over before there are no more instants: these are nanoseconds in 64 bits."""
+OFFLINE_RATE_MAX: Final = 1e9
 FILE_BYTES_MAX: Final = 2**30
 _JOURNAL_BATCH: Final = 1024
 
@@ -76,7 +79,7 @@ def rows_of(flow: str) -> list[Row] | None:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise InputError(flow, "is larger than 1 GiB", right="split it")
-        return read_flow(flow, path.read_text(encoding="utf-8"))
+        return read_flow(flow, path.read_text(encoding="utf-8-sig"))  # as spreadsheets write it
     except OSError as error:
         raise InputError(flow, f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -119,8 +122,10 @@ def run(wish: OfflineWish) -> LoadAccount:
     """
     if wish.count is not None and not 1 <= wish.count <= COMMANDS_MAX:
         raise InputError("--commands", f"is {wish.count}", right=f"between 1 and {COMMANDS_MAX:,}")
-    if not wish.rate > 0:
-        raise InputError("--rate", f"is {wish.rate:g}", right="more than 0 offline: it gives the times of the requests")
+    if not OFFLINE_RATE_MIN <= wish.rate <= OFFLINE_RATE_MAX:
+        raise InputError(
+            "--rate", f"is {wish.rate:g}", right="offline it gives the times of the requests: 0.1 to a thousand million"
+        )
     listing = (
         Listing(generate_instruments(wish.symbols, 1)) if wish.instruments is None else read_listing(wish.instruments)
     )

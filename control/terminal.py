@@ -117,6 +117,10 @@ def guarded(work: Callable[[], T]) -> T:
     except TapewatchError as error:
         err.print(f"[bold red]tapewatch:[/] {escape(str(error))}")
         raise typer.Exit(exit_code(error)) from None
+    except OSError as error:  # of a file or a directory that was named here, such as one of another user's
+        where = "" if error.filename is None else f"{error.filename}: "
+        err.print(f"[bold red]tapewatch:[/] {escape(f'{where}{error.strerror or error}')}", soft_wrap=True)
+        raise typer.Exit(FAILED) from None
 
 
 def escape(text: str) -> str:
@@ -163,10 +167,13 @@ def status_of(plant: Plant, workloads: Sequence[WorkloadStatus] | None = None) -
 
 
 def _market(plant: Plant) -> dict[str, Any] | None:
-    """Return what is halted; None when the engine does not say."""
+    """Return what is halted, and whether no order is taken at all; None when the engine does not say."""
     try:
         seen = call("GET", f"{plant.addresses.engine}/v1/status", timeout_s=_GLANCE_S)
-        return {"halted": bool(seen["market_halted"]), "halted_symbols": list(seen["halted_symbols"])}
+        return {
+            "halted": bool(seen["market_halted"]), "halted_symbols": list(seen["halted_symbols"]),
+            "journal_failed": bool(seen["journal_failed"]) and not seen.get("engines"),  # one of several is not all
+        }  # fmt: skip
     except (TapewatchError, KeyError, TypeError):  # whoever answers in other words is no engine
         return None
 
@@ -210,6 +217,8 @@ def _headlines(status: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "kill switch", thrown if switch["on"] else "off"
     if market is None:
         yield "market", "[red]unknown: the engine does not answer[/]"
+    elif market["journal_failed"]:
+        yield "market", "[bold red]takes no orders: the engine's journal failed[/]"
     else:
         symbols = ", ".join(map(escape, market["halted_symbols"]))
         halted = f"; [bold red]halted symbols:[/] {symbols}" if symbols else ""

@@ -64,7 +64,7 @@ def verify_files(directory: Path, instruments: Path | None, *, as_json: bool) ->
 def _print_verdict(verdict: FilesVerdict) -> None:
     for log in verdict.logs:
         out.print(f"{log.kind:10}{markup(_log_words(log))}", soft_wrap=True)
-        if log.torn_bytes:
+        if log.torn_bytes and not verdict.missing:
             note = (
                 f"{log.torn_bytes} bytes at the end are no whole record: cut short or being written, never acknowledged"
             )
@@ -80,6 +80,8 @@ def _print_verdict(verdict: FilesVerdict) -> None:
             out.print(f"[bold red]{'wrong':10}[/]{markup(f'{snapshot.path}: {snapshot.wrong}')}", soft_wrap=True)
         else:
             out.print(f"{'snapshot':10}{markup(snapshot.path)}: stands at record {snapshot.seq}", soft_wrap=True)
+    for missing in verdict.missing:
+        out.print(f"[bold red]{'wrong':10}[/]{markup(missing)}", soft_wrap=True)
     for note in verdict.notes:
         out.print(f"{'note':10}{markup(note)}", soft_wrap=True)
     if verdict.sound:

@@ -143,6 +143,8 @@ def status_words(status: Mapping[str, Any], at: Instant) -> list[tuple[str, str]
     elif status.get("by_calendar"):
         turn = "none within the month that the calendar looks ahead"
     lines = [("phase", str(status["market_phase"])), ("halted", halted), ("next turn", turn)]
+    if status.get("journal_failed") and not status.get("engines"):
+        lines.append(("orders", f"none is taken: {status['detail']}"))
     if status.get("phase") == "partly":
         lines.append(("engines", status["detail"]))
     if status["disabled_accounts"]:

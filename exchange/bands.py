@@ -17,11 +17,15 @@ MOVES_AT_PERCENT: Final = 1
 
 
 def edges(book: Book) -> tuple[int, int]:
-    """Return the lowest and the highest price of the moving band, whole steps inside it."""
+    """Return the lowest and the highest price of the moving band, whole steps inside it.
+
+    Where the mean lies between two steps and the band holds neither, these are its ends: else nothing could trade.
+    """
     reference, step = book.band_reference, book.instrument.tick_step
     width = reference * book.luld_ppm // MILLION
     lower = -(-(reference - width) // step) * step
-    return max(lower, step), (reference + width) // step * step
+    upper = (reference + width) // step * step
+    return (max(lower, step), upper) if lower <= upper else (max(upper, step), lower)
 
 
 def limit_price(book: Book, order: Order) -> int:

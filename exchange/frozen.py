@@ -42,8 +42,18 @@ def fingerprint(command: Command) -> bytes:
         body = _encode(command)
     except (TypeError, ValueError, OverflowError):
         # No journal holds such a command: a field is of a type, or of a size, that none can have.
-        body = repr(command).encode("utf-8", "backslashreplace")
+        body = _words(command).encode("utf-8", "backslashreplace")
     return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def _words(value: object) -> str:
+    """Return words for whatever a field of a command may hold."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - Python writes no number of more than 4,300 digits; others may raise anything
+        fields = value.__struct_fields__ if isinstance(value, msgspec.Struct) else ()
+        within = ", ".join(_words(getattr(value, name)) for name in fields)
+        return hex(value) if isinstance(value, int) else f"{type(value).__name__}({within})"
 
 
 class Known(msgspec.Struct, gc=False):

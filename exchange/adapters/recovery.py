@@ -6,6 +6,7 @@ damaged, and the marker of a clean stop tells whether anything could have been c
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -23,7 +24,7 @@ import msgspec
 from exchange import journal as codec
 from exchange import snapshot
 from exchange.adapters.disk import Disk
-from exchange.adapters.file_log import FileLog, LogHeldError
+from exchange.adapters.file_log import FileLog, LogFailedError, LogHeldError
 from exchange.adapters.journal_place import need_files
 from exchange.engine import Engine
 from exchange.events import Happened
@@ -37,6 +38,8 @@ KEPT_SNAPSHOTS: Final = 3
 _MAX_FDS: Final = 65_536
 _PIECE_BYTES: Final = 1024 * 1024
 """A snapshot reaches the disk in pieces, so that no sync of the journal waits for the whole of it."""
+_ROOM_BYTES: Final = 1024 * 1024
+"""So much of the disk a snapshot beside commits leaves them: a full one would stop them for good."""
 _SUFFIX: Final = ".snapshot"
 _DRAFT: Final = ".draft"
 _COVERED: Final = struct.Struct(">Q")
@@ -131,7 +134,8 @@ def recover(
     Raises:
         LogHeldError: another process writes to the journal.
         TemporaryError: the journal cannot be reached now.
-        PermanentError: the journal is damaged or incomplete, or belongs to other instruments or another version.
+        PermanentError: the journal is damaged or incomplete, or belongs to other instruments or another version; or a
+            file cannot be used.
     """
     started = time.perf_counter()
     try:
@@ -142,7 +146,7 @@ def recover(
         raise PermanentError(f"cannot open the journal: {error}") from error
     try:
         _drop_drafts(paths.snapshots)
-        stop = _take_marker(paths.snapshots)
+        stop = clean_stop(paths.snapshots)
         market = (instruments, venue)
         events = _open_events(paths, market, journal, log)
         try:
@@ -153,6 +157,9 @@ def recover(
         except BaseException:
             events.close()
             raise
+    except OSError as error:
+        journal.close()
+        raise PermanentError(f"an engine's files cannot be used: {error}") from error
     except BaseException:
         journal.close()
         raise
@@ -188,6 +195,11 @@ def _keep(directory: Path, seq: int, data: bytes) -> None:
     _write_durably(path, data)
     if path.read_bytes() != data:
         raise OSError(errno.EIO, "a snapshot that was written reads differently", str(path))
+
+
+def _need_room(directory: Path, size: int) -> None:
+    if shutil.disk_usage(directory).free < size + _ROOM_BYTES:
+        raise OSError(errno.ENOSPC, "a snapshot would fill the disk", str(directory))
 
 
 def _drop_old(directory: Path, kept: int, events_seq: int | None) -> None:
@@ -288,7 +300,9 @@ def fork_snapshot(
         os.closerange(told + 1, min(os.sysconf("SC_OPEN_MAX"), _MAX_FDS))
         gc.disable()
         os.nice(5)
-        _keep(directory, engine.sequence, snapshot.dump(engine))
+        data = snapshot.dump(engine)
+        _need_room(directory, len(data))
+        _keep(directory, engine.sequence, data)
         if first_seq is None:
             _drop_old(directory, kept, events_seq)
             code = 0
@@ -346,7 +360,12 @@ def _marker(directory: Path) -> Path:
     return directory / "clean-stop.json"
 
 
-def _take_marker(directory: Path) -> CleanStop | None:
+def clean_stop(directory: Path) -> CleanStop | None:
+    """Return the marker of a clean stop; None when there is none, or only a part of one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         return msgspec.json.decode(_marker(directory).read_bytes(), type=CleanStop)
     except FileNotFoundError:
@@ -363,11 +382,7 @@ def _remove_marker(directory: Path) -> None:
 def _is_clean(stop: CleanStop | None, engine: Engine, log: Log) -> bool:
     if stop is None:
         return engine.sequence == 0
-    if stop.seq > engine.sequence:
-        raise PermanentError(
-            f"the journal ends with record {engine.sequence}, but the engine stopped at {stop.seq}: "
-            "records are missing; restore the journal from a copy"
-        )
+    _refuse_missing(_stopped(stop), engine.sequence)
     if stop.version != snapshot.VERSION:
         log.event("clean-stop-of-another-version", seq=stop.seq, version=stop.version)
     elif stop.seq == engine.sequence and stop.state_hash != engine.state_hash():
@@ -376,24 +391,72 @@ def _is_clean(stop: CleanStop | None, engine: Engine, log: Log) -> bool:
     return stop.seq == engine.sequence
 
 
+class Beyond(NamedTuple):
+    """Something beside a journal that was written after a record of it was durable."""
+
+    who: str
+    seq: int
+
+    def missing(self, last_seq: int) -> str:
+        """Say that a journal which ends with `last_seq` lost what this goes back to; empty when it did not."""
+        if self.seq <= last_seq:
+            return ""
+        return (
+            f"{self.who} record {self.seq}, but the journal ends with {last_seq}: "
+            "records are missing; restore the journal from a copy"
+        )
+
+
+def beside(paths: EnginePaths) -> tuple[Beyond, ...]:
+    """Return what stands beside a journal and goes back to its last records: snapshots and the marker of a clean stop.
+
+    Raises:
+        OSError: the marker cannot be read.
+    """
+    stop = clean_stop(paths.snapshots)
+    newest = [_standing(path, seq) for seq, path in _snapshots(paths.snapshots)[:1]]
+    return (*newest, *([_stopped(stop)] if stop is not None else []))
+
+
+def told_by(events: Path, seq: int) -> Beyond:
+    """Return what an event log that ends with record `seq` goes back to."""
+    return Beyond(f"{events}: the event log ends with what was caused by", seq)
+
+
+def _standing(path: Path, seq: int) -> Beyond:
+    return Beyond(f"{path}: this snapshot stands at", seq)
+
+
+def _stopped(stop: CleanStop) -> Beyond:
+    return Beyond("the engine stopped at", stop.seq)
+
+
+def _refuse_missing(found: Beyond, last_seq: int) -> None:
+    if why := found.missing(last_seq):
+        raise PermanentError(why)
+
+
 def _open_events(paths: EnginePaths, market: Market, journal: Journal, log: Log) -> FileLog:
-    """Open the event log; throw it away when it is damaged or ahead of the journal.
+    """Open the event log; throw it away when it is damaged, or ends where the journal does not go on from.
 
     What went before the oldest snapshot cannot be derived from a journal that was compacted: it begins after that.
+    Nothing is thrown away because the disk refused something.
     """
     directory, last_seq = paths.events, journal.last_seq
     try:
         events = FileLog(directory, codec.Kind.EVENTS)
-    except LogHeldError:
+    except (LogHeldError, LogFailedError):
         raise
     except PermanentError as error:
         log.event("event-log-rebuilt", severity="warning", why=str(error))
     else:
         if journal.first_seq - 1 <= events.last_seq <= last_seq:
             return events
+        events.close()
+        if isinstance(journal, FileLog):
+            _refuse_missing(told_by(directory, events.last_seq), last_seq)
         log.event("event-log-rebuilt", severity="warning",
                   why=f"it ends at {events.last_seq}, the journal has {journal.first_seq} to {last_seq}")  # fmt: skip
-        events.close()
     first = 1
     if journal.first_seq > 1:
         oldest = oldest_whole(paths.snapshots, market, journal.first_seq - 1)
@@ -432,11 +495,7 @@ def _newest_engine(directory: Path, market: Market, journal: Journal, events_seq
     """Return the engine of the newest snapshot that is whole and not ahead of the event log; else a fresh one."""
     journal_seq = journal.last_seq
     for seq, path in _snapshots(directory):
-        if seq > journal_seq:
-            raise PermanentError(
-                f"{path}: this snapshot stands at record {seq}, but the journal ends with {journal_seq}: "
-                "records are missing; restore the journal from a copy"
-            )
+        _refuse_missing(_standing(path, seq), journal_seq)
         if seq > events_seq:
             continue  # what lies between would be missing from the event log
         if seq < journal.first_seq - 1:
@@ -500,14 +559,20 @@ def _snapshots(directory: Path) -> list[tuple[int, Path]]:
 
 
 def _write_durably(path: Path, data: bytes) -> None:
+    """Replace a file at once; what cannot be written whole leaves nothing: the journal needs the room."""
     draft = path.with_name(path.name + _DRAFT)
-    with draft.open("wb") as file:
-        for start in range(0, len(data), _PIECE_BYTES):
-            file.write(data[start : start + _PIECE_BYTES])
-            file.flush()
-            os.fdatasync(file.fileno())
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            for start in range(0, len(data), _PIECE_BYTES):
+                file.write(data[start : start + _PIECE_BYTES])
+                file.flush()
+                os.fdatasync(file.fileno())
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
     _sync_directory(path.parent)
 
 

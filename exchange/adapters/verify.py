@@ -67,14 +67,18 @@ def verify(
         mine = instruments if place.partitions == 1 else instruments_of(instruments, place.partition, place.partitions)
         return verify_topic(place, mine, until, venue, progress)
     _refuse_before_the_first(until)
-    with reading(journal):  # from the first look on: nothing may go between choosing a snapshot and reading on from it
-        manifest = read_manifest(journal)
-        engine = Engine(instruments, venue)
-        if manifest is not None and manifest.removed_to > 0:
-            engine = engine_before(journal.parent / "snapshots", instruments, manifest.removed_to + 1, until, venue)
-        begun = engine.sequence
-        reader = Reader(journal, begun + 1)
-        _apply(engine, reader, str(journal), until, progress)
+    try:
+        # From the first look on: nothing may go between choosing a snapshot and reading on from it.
+        with reading(journal):
+            manifest = read_manifest(journal)
+            engine = Engine(instruments, venue)
+            if manifest is not None and manifest.removed_to > 0:
+                engine = engine_before(journal.parent / "snapshots", instruments, manifest.removed_to + 1, until, venue)
+            begun = engine.sequence
+            reader = Reader(journal, begun + 1)
+            _apply(engine, reader, str(journal), until, progress)
+    except OSError as error:
+        raise PermanentError(f"{error.filename or journal}: cannot be read: {error.strerror}") from error
     torn = reader.torn.size if reader.torn is not None else 0
     return Verification(engine.sequence - begun, engine.sequence, engine.state_hash(), torn, begun)
 

@@ -4,6 +4,7 @@
 # (plain numbers and texts stand for instants and ids)
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import json
@@ -103,6 +104,18 @@ def test_a_torn_tail_is_sound_and_told(files):
     assert "never acknowledged" in out
 
 
+@pytest.mark.parametrize("verb", ["verify", "replay", "compact"])
+def test_a_directory_that_may_not_be_looked_into_is_one_sentence(files, verb, monkeypatch):
+    """As root, who runs the tests, may look into all: the refusal is stood in for."""
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(type(files), "iterdir", refused)
+    code, out, err = run("exchange", verb, files)
+    assert (code, out, err) == (1, "", f"tapewatch: {files}: Permission denied\n")
+
+
 def test_replay_prints_the_hash_of_every_place_the_same_in_another_process(recorded, files):
     account = recorded[1]
     assert run("exchange", "replay", files, "--print-hash")[:2] == (0, account["state_hash"] + "\n")
@@ -134,6 +147,8 @@ def test_replay_prints_the_hash_of_every_place_the_same_in_another_process(recor
         ("load --offline --commands 0", 2, "--commands: is 0"),
         ("load --offline --rate 0", 2, "--rate: is 0"),
         ("load --offline --rate nan", 2, "--rate: is nan"),
+        ("load --offline --rate inf", 2, "--rate: is inf"),
+        ("load --offline --rate 1e-300", 2, "--rate: is 1e-300"),
         ("load --offline --journal {a}", 2, "is there already"),
         ("load --offline --out {a}/no/x.csv", 1, "cannot be written: No such file"),
         ("load --offline --instruments {a}/none.json", 2, "none.json: cannot be read"),
@@ -309,6 +324,8 @@ def test_a_file_that_trades_what_is_not_there_is_told_before_anything_is_sent(tm
     code, out, err = run("exchange", "load", "--offline", "--flow", path)
     assert (code, out) == (2, "")
     assert "trades XYZ; there are " in err
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # with a mark of its encoding, as a spreadsheet writes it
+    assert run("exchange", "load", "--offline", "--flow", path) == (code, out, err)
     path.write_bytes(b"\xff\xfe")
     code, _, err = run("exchange", "load", "--offline", "--flow", path)
     assert code == 2

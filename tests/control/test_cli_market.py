@@ -36,6 +36,7 @@ class Engine:
     state_hash: str
     clean_start: bool = True
     ready: bool = True
+    journal_failed: bool = False
     market_halted: bool = False
     halted: set[str] = field(default_factory=set)
     disabled: set[str] = field(default_factory=set)
@@ -45,7 +46,8 @@ class Engine:
         return web.json_response({
             "ready": self.ready, "phase": "ready" if self.ready else "replaying", "detail": "", "seq": 0,
             "market_halted": self.market_halted, "halted_symbols": sorted(self.halted),
-            "disabled_accounts": sorted(self.disabled), "clean_start": self.clean_start, "journal_failed": False,
+            "disabled_accounts": sorted(self.disabled), "clean_start": self.clean_start,
+            "journal_failed": self.journal_failed,
         })  # fmt: skip
 
     async def hash(self, _: web.Request) -> web.Response:
@@ -196,13 +198,16 @@ async def test_status_tells_what_is_forbidden_halted_and_waiting(tmp_path, capsy
         killswitch.throw(Layout(tmp_path).kill_switch, by="anna", why="a [test]", at=now())
         found = await told_by(tmp_path)
         assert found["kill_switch"] == {"on": True, "by": "anna", "why": "a [test]"}
-        assert found["market"] == {"halted": False, "halted_symbols": [symbols[0]]}
+        assert found["market"] == {"halted": False, "halted_symbols": [symbols[0]], "journal_failed": False}
         assert found["incidents"]["open"] == 1, incident
         assert found["incidents"]["waiting_for_person"] in {0, 1}
         lines = dict(terminal._headlines(found))
         assert lines["kill switch"] == "[bold red]on[/], thrown by anna: a \\[test]"
         assert lines["market"] == f"open; [bold red]halted symbols:[/] {symbols[0]}"
         terminal.print_status(found)
+        engine.journal_failed = True
+        lines = dict(terminal._headlines(await told_by(tmp_path)))
+        assert lines["market"] == "[bold red]takes no orders: the engine's journal failed[/]"
         assert "1 unresolved" in capsys.readouterr().out
 
 
@@ -272,6 +277,8 @@ STANDING = {
          {"next turn": "closed at 2026-03-02T10:00:00.000000Z, in 2 h 10 min"}),
         ({"next_phase_at": None, "by_calendar": True},
          {"next turn": "none within the month that the calendar looks ahead"}),
+        ({"journal_failed": True, "detail": "the journal failed: no space"},
+         {"phase": "pre_open", "orders": "none is taken: the journal failed: no space"}),
         ({"market_halted": True, "market_halt_reason": "operator"}, {"halted": "the market (operator)"}),
         ({"halted_symbols": ["MOVA", "KETU"], "disabled_accounts": ["ann"]},
          {"halted": "MOVA, KETU", "disabled": "ann",

@@ -87,8 +87,10 @@ class NaiveState:
             return None
         width, step = self.moving[symbol] * ppm // 1_000_000, self.instruments[symbol].tick_step
         lower, upper = self.moving[symbol] - width, self.moving[symbol] + width
-        inside = [price for price in range(lower, upper + 1) if price % step == 0]
-        return max(1, inside[0] if inside else lower), inside[-1] if inside else upper
+        inside = [price for price in range(lower, upper + 1) if price > 0 and price % step == 0]
+        if not inside:
+            inside = [price for price in range(lower - step, upper + step + 1) if price > 0 and price % step == 0]
+        return inside[0], inside[-1]
 
     def reach(self, order):
         """How far an order may trade: its own price, the band, the moving band."""

@@ -321,6 +321,29 @@ def test_no_pause_is_without_an_end_or_a_length(wrong):
         Engine((AAA,), structs.replace(Venue(), **{wrong: 0}))
 
 
+class Mute:
+    """A value that cannot be told."""
+
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        pytest.param(lambda: Limit(10**5_000), id="a huge price"),
+        pytest.param(lambda: Limit(Mute()), id="a mute price"),
+        pytest.param(lambda: 10**5_000, id="a huge number"),
+        pytest.param(Mute, id="mute"),
+    ],
+)
+def test_a_refused_command_that_nobody_can_write_down_leaves_an_engine_that_tells_its_hash(terms):
+    engine = Engine((Instrument("AAA", 1_000, 500),))
+    (event,) = engine.apply(Sequenced(1, 1, PlaceOrder("p", "c1", "AAA", Side.BUY, 1, terms())))
+    assert isinstance(event, Rejected)
+    assert Engine.thaw(engine.freeze(), (Instrument("AAA", 1_000, 500),)).state_hash() == engine.state_hash()
+
+
 def test_the_hash_sees_priority():
     """The same orders at the same price in another order of arrival are another state."""
     one, other = Desk(), Desk()

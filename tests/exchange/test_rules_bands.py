@@ -46,6 +46,17 @@ def test_b2_the_reference_moves_with_the_mean_when_that_is_a_hundredth_away():
         desk.mass_cancel()
 
 
+@pytest.mark.parametrize(("reference", "lower", "upper"), [(27, 26, 28), (26, 26, 26), (1, 2, 2)])
+def test_b2_a_band_that_holds_no_step_ends_at_the_steps_beside_its_reference(reference, lower, upper):
+    """Else its lower end would be above its upper one, and whoever crosses would rest beyond the other."""
+    desk = Desk(Instrument("AAA", reference, 30, tick_step=2, luld_ppm=20_000))
+    assert states(desk.sell(1, 2)) == [(True, lower, upper)]
+    assert desk.asks() == ((lower, 1),)
+    events = desk.buy(2, 28)
+    assert trades(events) == [(1, lower, 1)]
+    assert desk.bids() == ((upper, 1),)
+
+
 def test_b2_trades_older_than_five_minutes_are_forgotten():
     desk = Desk(MOVING)
     desk.sell(1, 1_000)
