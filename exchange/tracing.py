@@ -6,7 +6,7 @@ settled. Whoever listens picks a share of the orders; implementations must neith
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -47,10 +47,15 @@ class RestedTogether(NamedTuple):
     """
 
     orders: Resting
+    """In the journal's order."""
     request_id: str
     """Of their connection; each order's own has its correlation id behind it."""
     took_s: float
     answered_at: int
+    traced: bool = True
+    """Whether one of them may have a `traceparent`."""
+    again: Callable[[], Resting] | None = None
+    """Reads the orders once more from the frames they came in, which are smaller than they; None: those are gone."""
 
     def each(self, order: RestingOrder) -> Answered:
         """Return what is told of one of the orders."""

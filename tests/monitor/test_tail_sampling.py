@@ -21,7 +21,7 @@ from kernel.time import seconds
 from kernel.trace import order_trace_id
 from monitor.adapters.spans import SAID_TOGETHER, SpanTracer
 from monitor.adapters.verdict_files import Alone, VerdictFiles
-from monitor.traces import Policy, Verdict
+from monitor.traces import Policy, Verdict, built
 
 INSTRUMENTS = (Instrument("AAA", 1_000, 200), Instrument("BBB", 500, 100))
 SLOW_MS = 250
@@ -215,9 +215,9 @@ def test_a_verdict_that_nobody_needs_any_more_is_let_go():
     memory = plant.tracers["gateway-1"]._answered
     memory.judge([Verdict("ann", "c1", ID, 0)], 0)
     memory.judge([], seconds(119))
-    assert [span.name for span in memory.told([order(1)])] == ["gateway request"]
+    assert [span.name for span in built(memory.told([order(1)]))] == ["gateway request"]
     memory.judge([], seconds(121))
-    assert list(memory.told([order(1)])) == []
+    assert list(built(memory.told([order(1)]))) == []
 
 
 def test_processes_hear_each_other_through_files_and_not_themselves(tmp_path):
