@@ -36,7 +36,7 @@ from monitor.adapters.exporter import Exporter
 from monitor.adapters.spans import SpanQueue, SpanTracer
 from monitor.adapters.verdict_files import Alone
 from monitor.catalog import Role
-from monitor.instruments import EngineInstruments
+from monitor.engine_instruments import EngineInstruments
 from monitor.traces import Policy, Span
 
 INSTRUMENTS = [Instrument(Symbol(f"S{number:02}"), Ticks(10_000), Ticks(2_000)) for number in range(12)]

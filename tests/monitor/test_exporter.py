@@ -20,9 +20,9 @@ from kernel.time import SECOND
 from kernel.trace import order_trace_id
 from monitor.adapters.exporter import Exporter, bounded_label, samples
 from monitor.catalog import BY_NAME, CATALOG, MAX_LABEL_VALUES, Kind, Role, series_max
+from monitor.engine_instruments import EngineInstruments
 from monitor.instruments import (
     ConsumerInstruments,
-    EngineInstruments,
     FeedInstruments,
     GatewayInstruments,
     SettlementInstruments,
