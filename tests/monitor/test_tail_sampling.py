@@ -130,7 +130,9 @@ class Day:
         took_s = 0.001 * SLOW_MS if where == "gateway" else 0.008
         seq = 0 if where == "error" else item.seq
         if outcome is RequestOutcome.ACCEPTED and type(item.command) is PlaceOrder and item.seq % 3:
-            together = RestedTogether([(item.command, seq, "", item.seq)], "r", took_s, durable + MS)
+            orders = [(item.command, seq, "", item.seq)]
+            again = (lambda: orders) if item.seq % 2 else None
+            together = RestedTogether(orders, "r", took_s, durable + MS, traced=bool(item.seq % 5), again=again)
             yield lambda: tracers["gateway-1"].rested(together)
         else:
             yield lambda: tracers["gateway-1"].answered(
@@ -200,6 +202,19 @@ def test_memory_is_bounded_and_what_was_forgotten_is_counted():
     assert (late.spans, late.late) == ([], 1)
     there = gateway._answered.judge([Verdict("ann", "c990", ID, 9_900 * MS)], 0)
     assert ([span.attributes["exchange.client_id"] for span in there.spans], there.late) == (["c990"], 0)
+
+
+def test_what_is_kept_is_built_with_others_and_at_the_latest_when_many_wait():
+    plant = Plant(1.0, lambda _: Alone())
+    gateway = plant.tracers["gateway-1"]
+    orders = [(order(number).command, number, "", number) for number in range(1, 300)]
+    for first in range(255):
+        gateway.rested(RestedTogether(orders[first : first + 1], "r", 0.003, MS, traced=False))
+    assert plant.store.spans == []
+    gateway.rested(RestedTogether(orders[255:], "r", 0.003, MS, traced=False))
+    assert len(plant.store.spans) == len(orders)
+    gateway.judge()
+    assert len(plant.store.spans) == len(orders), "none is built twice"
 
 
 def test_more_slow_orders_than_can_be_told_are_counted():
