@@ -6,7 +6,7 @@ settled. Whoever listens picks a share of the orders; implementations must neith
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -54,8 +54,6 @@ class RestedTogether(NamedTuple):
     answered_at: int
     traced: bool = True
     """Whether one of them may have a `traceparent`."""
-    again: Callable[[], Resting] | None = None
-    """Reads the orders once more from the frames they came in, which are smaller than they; None: those are gone."""
 
     def each(self, order: RestingOrder) -> Answered:
         """Return what is told of one of the orders."""

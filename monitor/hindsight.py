@@ -6,10 +6,9 @@ built from that; told of the order later, a process knows already. (The idea is 
 of Hindsight", NSDI 2023.)
 
 What is remembered is what there is anyway: the records of the journal and of the event log, and of orders that were
-answered together the frames they came in. What has neither is made into bytes, some orders in one piece. Objects are
-kept of none: they would be made on fresh memory, order after order, instead of on what the last ones gave back, and the
-collector would follow them. Memory is bounded by orders; a verdict on an order that may have been forgotten already is
-counted.
+answered together the values they were answered from. Only what has neither is made into bytes, some orders in one
+piece: a third of the memory of its objects, and nothing for the collector to follow. Memory is bounded by orders; a
+verdict on an order that may have been forgotten already is counted.
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ import threading
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from exchange.commands import Sequenced
 from exchange.journal import decode_events
-from exchange.ports import Resting, RestingOrder
 from exchange.tracing import Answered, Committed, Concluded, Handled, RestedTogether, Sent, Stepped
 from kernel.time import Duration, Instant, seconds
 from monitor.traces import (
@@ -123,23 +120,8 @@ def _unpack_commits(kept: _PackedCommits) -> list[Committed]:
     return some
 
 
-class _PackedResting(NamedTuple):
-    """Orders answered together without their objects."""
-
-    orders: Callable[[], Resting]
-    request_id: str
-    took_s: float
-    answered_at: int
-    traced: bool
-
-
-def _pack_resting(one: RestedTogether) -> _PackedResting:
-    orders = one.again or partial(_UNPACK_RESTING, _PACK(one.orders))
-    return _PackedResting(orders, one.request_id, one.took_s, one.answered_at, one.traced)
-
-
-def _unpack_resting(kept: _PackedResting) -> RestedTogether:
-    return RestedTogether(kept.orders(), kept.request_id, kept.took_s, kept.answered_at, kept.traced)
+def _as_it_is(one: RestedTogether) -> RestedTogether:
+    return one
 
 
 def _at_once(spans: Callable[[_Told, Look], Iterator[Span]]) -> Callable[[_Told, Look], Sequence[Kept]]:
@@ -153,12 +135,11 @@ def _at_once(spans: Callable[[_Told, Look], Iterator[Span]]) -> Callable[[_Told,
 
 
 _PACK: Final = msgspec.msgpack.Encoder().encode
-_UNPACK_RESTING: Final = msgspec.msgpack.Decoder(list[RestingOrder]).decode
 ANSWERED: Final[Kind[Sequence[Answered]]] = Kind(
     kept_requests, lambda some: some[-1].answered_at, len, _PACK, msgspec.msgpack.Decoder(list[Answered]).decode
 )
 RESTED: Final[Kind[RestedTogether]] = Kind(
-    kept_resting, lambda one: one.answered_at, lambda one: len(one.orders), _pack_resting, _unpack_resting
+    kept_resting, lambda one: one.answered_at, lambda one: len(one.orders), _as_it_is, _as_it_is
 )
 COMMITTED: Final[Kind[Sequence[Committed]]] = Kind(
     kept_of_commits, lambda some: some[-1].durable_at, lambda some: sum([len(one.batch) for one in some]),

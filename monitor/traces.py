@@ -259,7 +259,7 @@ def kept_resting(told: RestedTogether, look: Look) -> list[Kept]:
         ]  # fmt: skip
     else:
         found = _at_places(told.orders, share)
-    return [partial(_resting_spans, told._replace(orders=found, again=None), slow=slow)] if found else []
+    return [partial(_resting_spans, told._replace(orders=found), slow=slow)] if found else []
 
 
 def _resting_spans(kept: RestedTogether, *, slow: bool) -> Sequence[Span]:

@@ -18,9 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from array import array
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import parse_qsl
@@ -48,7 +47,7 @@ from exchange.adapters.tokens import TokenError
 from exchange.answers import OrderAnswer, resting
 from exchange.bearer import Bearer
 from exchange.commands import ParticipantCommand, PlaceOrder
-from exchange.ports import RequestOutcome, Resting, SocketEnd
+from exchange.ports import RequestOutcome, SocketEnd
 from exchange.protocol import AllRests
 from exchange.types import AccountId, ClientId, SessionId
 from kernel.trace import parse_traceparent, traceparent
@@ -60,10 +59,6 @@ MAX_UNREAD: Final = 16_384
 """Answers that a client may leave unread, beside what the sockets' buffers hold."""
 MAX_TOGETHER: Final = 1024
 """Commands of one connection that are sent to the engine in one turn of the loop before the turn is over."""
-_FRAME_PER_ORDER: Final = 512
-"""Characters of frames up to which an order is remembered by them: they are smaller than what was made of it."""
-_NOT_ALL: Final = 1 << 32
-"""More commands than are ever gathered: the frames hold something else, too."""
 MAX_ANSWERS: Final = 1000
 """Answers in one frame."""
 MAX_SOCKETS: Final = 1000
@@ -234,10 +229,10 @@ class _Due(NamedTuple):
 class _Sent:
     """Commands that were sent to the engine together."""
 
-    __slots__ = ("asked", "commands", "frames", "started", "traces")
+    __slots__ = ("asked", "commands", "started", "traces")
 
-    def __init__(self, asked: list[Asked], started: float, frames: _Frames | None) -> None:
-        self.asked, self.started, self.frames = asked, started, frames
+    def __init__(self, asked: list[Asked], started: float) -> None:
+        self.asked, self.started = asked, started
         self.commands: list[ParticipantCommand] = [cast(ParticipantCommand, one.what) for one in asked]
         self.traces: dict[int, str] = {}
         """The `traceparent`s of those that brought a good one."""
@@ -249,46 +244,6 @@ class _Sent:
     def trace_of(self, place: int) -> str:
         """Return the `traceparent` of a command; empty when it has none."""
         return self.traces.get(place, "")
-
-
-class _Frames(NamedTuple):
-    """What commands came in: they, and nothing else, in this order."""
-
-    frames: tuple[str | bytes, ...]
-    size: int
-    """Characters, of all together."""
-    session: str
-    own_session: bool
-
-    def again(
-        self, heard: Sequence[tuple[int, ReplyOfMany]], orders: Resting, traces: Mapping[int, str]
-    ) -> Callable[[], Resting] | None:
-        """Return what reads the `orders` once more that rest of those that were `heard` of.
-
-        None: they are too few to keep whole frames for them.
-        """
-        if self.size > _FRAME_PER_ORDER * len(orders):
-            return None
-        if len(orders) == len(heard):  # a range, where it is one, is all that is kept of thousands of numbers
-            places = _rising(heard, 0)
-        else:
-            places = array("q", [place for place, reply in heard if type(reply) is AllRests])
-        return partial(self._read, places, _rising(orders, 1), traces)
-
-    def _read(self, places: Sequence[int], seqs: Sequence[int], traces: Mapping[int, str]) -> Resting:
-        asked = [one for frame in self.frames for one in read_frame(frame, self.session, own_session=self.own_session)]
-        return [
-            (cast(PlaceOrder, asked[place].what), seq, traces.get(place, ""), asked[place].id)
-            for place, seq in zip(places, seqs, strict=True)
-        ]
-
-
-def _rising(rows: Sequence[tuple[Any, ...]], column: int) -> Sequence[int]:
-    """Return the numbers that rise from row to row, in little room: the engine takes commands as they were sent."""
-    first, last = rows[0][column], rows[-1][column]
-    if last - first == len(rows) - 1:
-        return range(first, last + 1)
-    return array("q", [row[column] for row in rows])
 
 
 def _reply(named: int | str | None, verdict: Verdict) -> Reply:
@@ -324,10 +279,6 @@ class _OrderSocket:
         self._gathered: list[Asked] = []
         """Commands of this turn of the loop."""
         self._gathered_at = 0.0
-        self._came_in: list[str | bytes] = []
-        """The frames of the commands that were gathered."""
-        self._came_with = 0
-        """How many commands these hold; `_NOT_ALL` and more: they hold something else, too."""
         self._waiting: Final[deque[_Due]] = deque()
         self._open = 0
         self._room: Final = asyncio.Event()
@@ -377,16 +328,12 @@ class _OrderSocket:
                 return
             frame = message.get("text") or message.get("bytes") or b""
             started = time.perf_counter()
-            found = read_frame(frame, session, own_session=own)
-            if self._desk.traces:
-                self._come_in(frame, len(found))
-            for asked in found:
+            for asked in read_frame(frame, session, own_session=own):
                 what = asked.what
                 if type(what) is PlaceOrder or isinstance(what, ParticipantCommand):  # nearly all are the first
                     self._gather(asked, started)
                 else:
                     self._take(asked, started)
-                    self._came_with += _NOT_ALL
             if len(self._gathered) >= MAX_TOGETHER:
                 self._submit()
             while self._open >= MAX_OPEN and not self._end.done():
@@ -404,13 +351,6 @@ class _OrderSocket:
         else:
             self._put([Reply(asked.id, 200)])
 
-    def _come_in(self, frame: str | bytes, requests: int) -> None:
-        """Keep the frame by the commands it brings, as long as these are gathered."""
-        if not self._gathered:
-            self._came_in, self._came_with = [], 0
-        self._came_in.append(frame)
-        self._came_with += requests
-
     def _gather(self, asked: Asked, started: float) -> None:
         if not self._gathered:
             self._gathered_at = started
@@ -421,14 +361,9 @@ class _OrderSocket:
     def _submit(self) -> None:
         """Send what frames of this turn of the loop asked for to the engine, together."""
         asked, self._gathered = self._gathered, []
-        frames, self._came_in = self._came_in, []
-        held, self._came_with = self._came_with, 0
         if not asked:
             return
-        whole = None
-        if held == len(asked):
-            whole = _Frames(tuple(frames), sum(map(len, frames)), self.session, self._cancel)
-        sent = _Sent(asked, self._gathered_at, whole)
+        sent = _Sent(asked, self._gathered_at)
         desk, commands = self._desk, sent.commands
         if not desk.all_let_in(self.bearer, commands):
             sent = self._let_in(sent)
@@ -455,7 +390,7 @@ class _OrderSocket:
             else:
                 self._open -= 1
                 self._put([self._told(sent, place, verdict)])
-        return _Sent(stay, sent.started, sent.frames if len(stay) == len(sent.asked) else None)
+        return _Sent(stay, sent.started)
 
     def _look_up(self, named: int | str | None, account: AccountId, client_id: ClientId, started: float) -> None:
         verdict, _ = self._desk.look_up_turned_away(self.bearer, account)
@@ -494,8 +429,7 @@ class _OrderSocket:
                 )
                 replies.append(self._told(sent, place, verdict))
         if resting_orders:
-            again = None if sent.frames is None else sent.frames.again(heard, resting_orders, sent.traces)
-            self._desk.tell_resting(resting_orders, self.request_id, seconds, bool(sent.traces), again)
+            self._desk.tell_resting(resting_orders, self.request_id, seconds, traced=bool(sent.traces))
         self._open -= len(heard)
         self._room.set()
         self._put(replies)

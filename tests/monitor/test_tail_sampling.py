@@ -131,8 +131,7 @@ class Day:
         seq = 0 if where == "error" else item.seq
         if outcome is RequestOutcome.ACCEPTED and type(item.command) is PlaceOrder and item.seq % 3:
             orders = [(item.command, seq, "", item.seq)]
-            again = (lambda: orders) if item.seq % 2 else None
-            together = RestedTogether(orders, "r", took_s, durable + MS, traced=bool(item.seq % 5), again=again)
+            together = RestedTogether(orders, "r", took_s, durable + MS, traced=bool(item.seq % 5))
             yield lambda: tracers["gateway-1"].rested(together)
         else:
             yield lambda: tracers["gateway-1"].answered(
