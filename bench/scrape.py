@@ -24,7 +24,7 @@ from bench.parts.figures import percentile, verdict
 from exchange.types import Symbol
 from monitor.adapters.exporter import OPENMETRICS, Exporter, LevelCell, SpreadCell
 from monitor.catalog import BY_NAME, MAX_LABEL_VALUES, Kind, Role
-from monitor.instruments import EngineInstruments
+from monitor.engine_instruments import EngineInstruments
 
 GOALS_MS = {12: 20.0, 1_000: 150.0}
 SIZES = [0.00001, 0.00002, 0.0004, 0.003]

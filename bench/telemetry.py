@@ -13,7 +13,9 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,17 +29,19 @@ from exchange.flow import OrderFlow
 from exchange.journal import Kind
 from exchange.ports import EngineTelemetry
 from exchange.recording import RecordingLog
-from exchange.tracing import Committed, NoTracer
+from exchange.tracing import Tracer
 from exchange.types import AccountId, Instrument, Symbol, Ticks
 from kernel.adapters.clock import SystemClock
 from monitor.adapters.exporter import Exporter
+from monitor.adapters.spans import SpanQueue, SpanTracer
+from monitor.adapters.verdict_files import Alone
 from monitor.catalog import Role
-from monitor.instruments import EngineInstruments
-from monitor.traces import Look, Policy, Span, commit_spans
+from monitor.engine_instruments import EngineInstruments
+from monitor.traces import Policy, Span
 
 INSTRUMENTS = [Instrument(Symbol(f"S{number:02}"), Ticks(10_000), Ticks(2_000)) for number in range(12)]
 GOAL = 0.03
-ROUNDS = {64: 21, 1: 21}
+WARM = 5
 
 
 class Nobody:
@@ -56,20 +60,15 @@ class Nobody:
         """Forget it."""
 
 
-class Thrown(NoTracer):
-    """Builds the spans of the share that is kept, as `SpanTracer` does, and throws them away."""
+class Nowhere:
+    """A trace store that takes everything and has nothing."""
 
-    def __init__(self) -> None:
-        self._look = Look(Policy(share=0.01))
-        self.spans = 0
+    def send(self, _: Sequence[Span]) -> bool:
+        """Forget them."""
+        return True
 
-    def committed(self, one: Committed) -> None:
-        """Build and forget."""
-        self._offer(commit_spans(one, self._look))
-
-    def _offer(self, spans: Iterable[Span]) -> None:
-        for _ in spans:
-            self.spans += 1
+    def close(self) -> None:
+        """Nothing was opened."""
 
 
 class Cost(NamedTuple):
@@ -84,7 +83,7 @@ class Cost(NamedTuple):
 class Timed:
     """Times the calls to a listener, which must stand in their own thread."""
 
-    def __init__(self, inner: EngineTelemetry | NoTracer) -> None:
+    def __init__(self, inner: EngineTelemetry | Tracer) -> None:
         self._inner = inner
         self.seconds = 0.0
 
@@ -106,98 +105,130 @@ def record(count: int) -> list[ParticipantCommand]:
     return commands
 
 
-def nobody() -> tuple[EngineTelemetry, NoTracer | None]:
+def nobody() -> tuple[EngineTelemetry, Tracer | None]:
     """Nobody listens."""
     return Nobody(), None  # type: ignore[return-value] # all that the sequencer calls
 
 
-def metrics() -> tuple[EngineTelemetry, NoTracer | None]:
+def metrics() -> tuple[EngineTelemetry, Tracer | None]:
     """Metrics as the engine has them."""
     return EngineInstruments(Exporter(Role.ENGINE), [one.symbol for one in INSTRUMENTS]), None
 
 
-def both() -> tuple[EngineTelemetry, NoTracer | None]:
-    """Metrics and traces."""
-    return metrics()[0], Thrown()
+def both() -> tuple[EngineTelemetry, Tracer | None]:
+    """Metrics and traces, with the threads that build and send."""
+    queue = SpanQueue(Nowhere(), lambda _result, _count: None)
+    tracer = SpanTracer([queue], Policy(share=0.01), Alone(), lambda _result, _count: None)
+    tracer.start()
+    return metrics()[0], tracer
 
 
-def timed() -> tuple[EngineTelemetry, NoTracer | None]:
+def timed() -> tuple[EngineTelemetry, Tracer | None]:
     """Metrics and traces, each call timed."""
     telemetry, tracer = both()
     assert tracer is not None
     return Timed(telemetry), Timed(tracer)  # type: ignore[return-value] # all that the sequencer calls
 
 
-async def run(directory: Path, commands: list[ParticipantCommand], size: int,
-              listening: Callable[[], tuple[EngineTelemetry, NoTracer | None]]) -> Cost:  # fmt: skip
-    """Commit all commands, `size` at a time."""
-    telemetry, tracer = listening()
-    journal, events = FileLog(directory / "journal"), FileLog(directory / "events", Kind.EVENTS)
-    sequencer = Sequencer(Engine(INSTRUMENTS), journal, events, clock=SystemClock(), telemetry=telemetry,
-                          log=RecordingLog(), tracer=tracer)  # fmt: skip
-    at_work = asyncio.create_task(sequencer.run())
-    waiting, rest = 0, asyncio.Event()
+WAYS: dict[str, Callable[[], tuple[EngineTelemetry, Tracer | None]]] = {
+    "nobody": nobody, "nobody again": nobody, "metrics": metrics, "metrics and traces": both, "the same, timed": timed,
+}  # fmt: skip
 
-    def answered(_: Done | Declined) -> None:
-        nonlocal waiting
-        waiting -= 1
-        if not waiting:
-            rest.set()
 
+class Way:
+    """One sequencer on a directory of its own, with whoever listens."""
+
+    def __init__(self, directory: Path, commands: list[ParticipantCommand],
+                 listening: Callable[[], tuple[EngineTelemetry, Tracer | None]]) -> None:  # fmt: skip
+        """Open the logs and let it run; within an event loop."""
+        self.listening = listening()
+        telemetry, tracer = self.listening
+        self._rest = iter(commands)
+        self._logs = FileLog(directory / "journal"), FileLog(directory / "events", Kind.EVENTS)
+        self._sequencer = Sequencer(Engine(INSTRUMENTS), *self._logs, clock=SystemClock(), telemetry=telemetry,
+                                    log=RecordingLog(), tracer=tracer)  # fmt: skip
+        self._at_work = asyncio.create_task(self._sequencer.run())
+        self._waiting, self._answered = 0, asyncio.Event()
+
+    def _told(self, _: Done | Declined) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self._answered.set()
+
+    async def some(self, commits: int, size: int) -> Cost:
+        """Commit the next commands, `size` at a time."""
+        before = self._within()
+        began, busy = time.perf_counter(), time.process_time()
+        for _ in range(commits):
+            part = list(islice(self._rest, size))
+            self._waiting = len(part)
+            self._answered.clear()
+            for command in part:
+                self._sequencer.submit(command, self._told)
+            await self._answered.wait()
+        # What follows the last answer belongs to the last commit.
+        await self._sequencer.at_rest(lambda: None)
+        return Cost(time.process_time() - busy, time.perf_counter() - began, self._within() - before)
+
+    def _within(self) -> float:
+        return sum(getattr(one, "seconds", 0.0) for one in self.listening)
+
+    async def close(self) -> None:
+        """End."""
+        self._sequencer.stop()
+        await self._at_work
+        for log in self._logs:
+            log.close()
+
+
+async def compared(commands: list[ParticipantCommand], size: int, commits: int) -> dict[str, list[Cost]]:
+    """Return what the same commands cost each way, slice by slice of `commits` commits, the ways in turn."""
+    costs: dict[str, list[Cost]] = {name: [] for name in WAYS}
     gc.collect()
-    gc.disable()  # a collection that happens to fall into one run and not the other says nothing of either
-    began, busy = time.perf_counter(), time.process_time()
-    for first in range(0, len(commands), size):
-        part = commands[first : first + size]
-        waiting = len(part)
-        rest.clear()
-        for command in part:
-            sequencer.submit(command, answered)
-        await rest.wait()
-    sequencer.stop()
-    await at_work
-    told = sum(getattr(one, "seconds", 0.0) for one in (telemetry, tracer))
-    cost = Cost(time.process_time() - busy, time.perf_counter() - began, told)
-    gc.enable()
-    journal.close()
-    events.close()
-    return cost
-
-
-def measure(commands: list[ParticipantCommand], size: int, rounds: int) -> None:
-    """Print the cost in commits of `size`."""
-    ways = {"nobody": nobody, "metrics": metrics, "metrics and traces": both, "the same, timed": timed}
-    costs: dict[str, list[Cost]] = {name: [] for name in ways}
-    for number in range(rounds):
+    gc.disable()  # a collection that happens to fall into one slice and not the other says nothing of either
+    with ExitStack() as stack:
+        ways = {name: Way(stack.enter_context(folder()), commands, listening) for name, listening in WAYS.items()}
         names = list(ways)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            with folder() as directory:
-                costs[name].append(asyncio.run(run(directory, commands, size, ways[name])))
+        for number in range(len(commands) // (size * commits)):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                cost = await ways[name].some(commits, size)
+                if number >= WARM:
+                    costs[name].append(cost)
+        for way in ways.values():
+            await way.close()
+    gc.enable()
+    return costs
+
+
+def measure(commands: list[ParticipantCommand], size: int, commits: int) -> None:
+    """Print the cost in commits of `size`."""
+    costs, many = asyncio.run(compared(commands, size, commits)), size * commits
     for name, each in costs.items():
-        busy, wall = ([one[place] / len(commands) * 1e6 for one in each] for place in (0, 1))
+        busy, wall = ([one[place] / many * 1e6 for one in each] for place in (0, 1))
         print(f"commits of {size:<3} {name:<20} processor {percentile(busy, 0.5):7.2f} us a command   "
               f"wall {percentile(wall, 0.5):7.2f} us")  # fmt: skip
-    for name in ("metrics", "metrics and traces"):
-        more = [one.busy / none.busy - 1 for one, none in zip(costs[name], costs["nobody"], strict=True)]
+    for name in ("nobody again", "metrics", "metrics and traces"):
+        pairs = list(zip(costs[name], costs["nobody"], strict=True))
+        more = [one.busy / none.busy - 1 for one, none in pairs]
         middle = percentile(more, 0.5)
-        extra = percentile([(one.busy - none.busy) / len(commands) * 1e6
-                            for one, none in zip(costs[name], costs["nobody"], strict=True)], 0.5)  # fmt: skip
+        extra = percentile([(one.busy - none.busy) / many * 1e6 for one, none in pairs], 0.5)
         verdict(f"{name}, commits of {size}",
-                f"{middle:+.1%} of the processor's time ({extra:+.2f} us a command; quarter to three quarters of the "
-                f"rounds {percentile(more, 0.25):+.1%} to {percentile(more, 0.75):+.1%})",
+                f"{middle:+.1%} of the processor's time ({extra:+.2f} us a command; quarter to three quarters of "
+                f"{len(more)} slices {percentile(more, 0.25):+.1%} to {percentile(more, 0.75):+.1%})",
                 f"{GOAL:.0%}", reached=middle <= GOAL)  # fmt: skip
     told = percentile([one.told / one.busy for one in costs["the same, timed"]], 0.5)
-    each_us = percentile([one.told / len(commands) * 1e6 for one in costs["the same, timed"]], 0.5)
+    each_us = percentile([one.told / many * 1e6 for one in costs["the same, timed"]], 0.5)
     print(f"the calls of metrics and traces alone, commits of {size}: {told:.1%} of the processor's time, "
           f"{each_us:.2f} us a command")  # fmt: skip
 
 
 def main() -> None:
     """Measure and print."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 12_800
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 192_000
     commands = record(count)
-    measure(commands, 64, ROUNDS[64])
-    measure(commands[: count // 8], 1, ROUNDS[1])
+    measure(commands, 64, 10)
+    measure(commands[: count // 16], 1, 40)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
     from exchange.adapters.engine_http import engine_app
     from exchange.adapters.engine_server import ENGINE_FAULTS, EngineParts, EngineServer
     from exchange.adapters.http import Faults, listen
-    from monitor.instruments import EngineInstruments
+    from monitor.engine_instruments import EngineInstruments
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.ENGINE)
     faults = Faults(ENGINE_FAULTS, allowed=config.faults_allowed)

@@ -108,9 +108,10 @@ class NotFound(msgspec.Struct, frozen=True, tag="not_found"):
 
 
 class Answers(msgspec.Struct, frozen=True, tag="answers", omit_defaults=True):
-    """What one turn of the engine has to say to a connection that sends `Submits`; the order means nothing."""
+    """What one turn of the engine has to say to a connection that sends `Submits`."""
 
     rest: tuple[AllRests, ...] = ()
+    """In the journal's order, which is the order in which they were sent."""
     others: tuple[Answer | Refused | NotFound, ...] = ()
 
 

@@ -47,10 +47,13 @@ class RestedTogether(NamedTuple):
     """
 
     orders: Resting
+    """In the journal's order."""
     request_id: str
     """Of their connection; each order's own has its correlation id behind it."""
     took_s: float
     answered_at: int
+    traced: bool = True
+    """Whether one of them may have a `traceparent`."""
 
     def each(self, order: RestingOrder) -> Answered:
         """Return what is told of one of the orders."""

@@ -5,14 +5,15 @@ each remembers the last orders it was told of without building anything. When a 
 built from that; told of the order later, a process knows already. (The idea is that of Zhang and others, "The Benefit
 of Hindsight", NSDI 2023.)
 
-What is remembered is what there is anyway: the records of the journal and of the event log as they are, and of orders
-that were answered together the values they were answered from. Only what has neither is made into bytes, some orders in
-one piece: a third of the memory of its objects, and nothing for the collector to follow. Memory is bounded by orders; a
+What is remembered is what there is anyway: the records of the journal and of the event log, and of orders that were
+answered together the values they were answered from. Only what has neither is made into bytes, some orders in one
+piece: a third of the memory of its objects, and nothing for the collector to follow. Memory is bounded by orders; a
 verdict on an order that may have been forgotten already is counted.
 """
 
 from __future__ import annotations
 
+import struct
 import threading
 from array import array
 from collections import deque
@@ -21,20 +22,23 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from exchange.journal import decode_command, decode_events
+from exchange.commands import Sequenced
+from exchange.journal import decode_events
 from exchange.tracing import Answered, Committed, Concluded, Handled, RestedTogether, Sent, Stepped
 from kernel.time import Duration, Instant, seconds
 from monitor.traces import (
+    Kept,
     Key,
     Look,
     Policy,
     Span,
     Verdict,
-    commit_spans,
+    built,
+    kept_of_commits,
+    kept_requests,
+    kept_resting,
     publish_spans,
     received_spans,
-    request_spans,
-    resting_spans,
     saga_spans,
     sent_spans,
     settle_spans,
@@ -55,8 +59,8 @@ _Told = TypeVar("_Told")
 class Kind(NamedTuple, Generic[_Told]):
     """What a memory has to know of one kind of telling."""
 
-    spans: Callable[[_Told, Look], Iterator[Span]]
-    """One of the functions of `monitor.traces`."""
+    kept: Callable[[_Told, Look], Sequence[Kept]]
+    """What of it is kept in a look."""
     when: Callable[[_Told], int]
     """At which instant it was told."""
     size: Callable[[_Told], int]
@@ -65,58 +69,98 @@ class Kind(NamedTuple, Generic[_Told]):
     unpack: Callable[[Any], _Told]
 
 
-class _PackedCommit(NamedTuple):
-    """A commit without its objects. Its records stay as they are: made for the disk, they cost nothing here."""
+class _PackedCommits(NamedTuple):
+    """Commits without their objects: those of some together, laid one behind the other.
 
-    records: tuple[bytes, ...]
+    The records of the journal become one piece. Those of the event log stay as they are, for whoever reads the engine's
+    stream has them, too.
+    """
+
+    commands: bytes
+    """Their records behind each other, as a list in MessagePack."""
     told: tuple[bytes, ...]
     waited_s: array[float]
     apply_s: array[float]
-    sync_s: float
-    durable_at: Instant
+    each: tuple[tuple[int, float, Instant], ...]
+    """Of each commit: how many commands, the seconds of its sync, when it was durable."""
 
 
-def _pack_commit(one: Committed) -> _PackedCommit:
-    return _PackedCommit(
-        tuple(one.records), tuple(one.told), array("d", one.waited_s), array("d", one.apply_s), one.sync_s,
-        one.durable_at,
+_ARRAY32: Final = struct.Struct(">BI")
+_UNPACK_COMMANDS: Final = msgspec.msgpack.Decoder(list[Sequenced]).decode
+
+
+def _pack_commits(some: Sequence[Committed]) -> _PackedCommits:
+    records: list[bytes] = [b""]
+    told: list[bytes] = []
+    waited_s: list[float] = []
+    apply_s: list[float] = []
+    for one in some:
+        records += one.records
+        told += one.told
+        waited_s += one.waited_s
+        apply_s += one.apply_s
+    records[0] = _ARRAY32.pack(0xDD, len(records) - 1)
+    return _PackedCommits(
+        b"".join(records), tuple(told), array("d", waited_s), array("d", apply_s),
+        tuple([(len(one.batch), one.sync_s, one.durable_at) for one in some]),
     )  # fmt: skip
 
 
-def _unpack_commit(kept: _PackedCommit) -> Committed:
-    return Committed(
-        [decode_command(record) for record in kept.records], [decode_events(one) for one in kept.told],
-        kept.waited_s, kept.apply_s, kept.sync_s, kept.durable_at, kept.records, kept.told,
-    )  # fmt: skip
+def _unpack_commits(kept: _PackedCommits) -> list[Committed]:
+    batch, some, end = _UNPACK_COMMANDS(kept.commands), [], 0
+    for size, sync_s, durable_at in kept.each:
+        begin, end = end, end + size
+        told = kept.told[begin:end]
+        some.append(
+            Committed(
+                batch[begin:end], [decode_events(one) for one in told], kept.waited_s[begin:end],
+                kept.apply_s[begin:end], sync_s, durable_at, (), told,
+            )
+        )  # fmt: skip
+    return some
 
 
 def _as_it_is(one: RestedTogether) -> RestedTogether:
     return one
 
 
+def _at_once(spans: Callable[[_Told, Look], Iterator[Span]]) -> Callable[[_Told, Look], Sequence[Kept]]:
+    """Return what builds the spans while it decides: where few pass, that costs nobody anything."""
+
+    def kept(one: _Told, look: Look) -> Sequence[Kept]:
+        found = tuple(spans(one, look))
+        return (lambda: found,) if found else ()
+
+    return kept
+
+
 _PACK: Final = msgspec.msgpack.Encoder().encode
 ANSWERED: Final[Kind[Sequence[Answered]]] = Kind(
-    request_spans, lambda some: some[-1].answered_at, len, _PACK, msgspec.msgpack.Decoder(list[Answered]).decode
+    kept_requests, lambda some: some[-1].answered_at, len, _PACK, msgspec.msgpack.Decoder(list[Answered]).decode
 )
 RESTED: Final[Kind[RestedTogether]] = Kind(
-    resting_spans, lambda one: one.answered_at, lambda one: len(one.orders), _as_it_is, _as_it_is
+    kept_resting, lambda one: one.answered_at, lambda one: len(one.orders), _as_it_is, _as_it_is
 )
-COMMITTED: Final[Kind[Committed]] = Kind(
-    commit_spans, lambda one: one.durable_at, lambda one: len(one.batch), _pack_commit, _unpack_commit
-)
+COMMITTED: Final[Kind[Sequence[Committed]]] = Kind(
+    kept_of_commits, lambda some: some[-1].durable_at, lambda some: sum([len(one.batch) for one in some]),
+    _pack_commits, _unpack_commits,
+)  # fmt: skip
 _UNPACK_HANDLED: Final = msgspec.msgpack.Decoder(Handled).decode
 PUBLISHED, RECEIVED, SETTLED = (
-    Kind[Handled](spans, lambda one: one.ended_at, lambda one: len(one.happened), _PACK, _UNPACK_HANDLED)
+    Kind[Handled](
+        _at_once(spans), lambda one: one.ended_at, lambda one: len(one.happened), _PACK, _UNPACK_HANDLED
+    )
     for spans in (publish_spans, received_spans, settle_spans)
-)
+)  # fmt: skip
 SENT: Final[Kind[Sent]] = Kind(
-    sent_spans, lambda one: one.ended_at, lambda one: len(one.records), _PACK, msgspec.msgpack.Decoder(Sent).decode
-)
+    _at_once(sent_spans), lambda one: one.ended_at, lambda one: len(one.records), _PACK,
+    msgspec.msgpack.Decoder(Sent).decode,
+)  # fmt: skip
 STEPPED: Final[Kind[Sequence[Stepped]]] = Kind(
-    step_spans, lambda some: some[-1].ended_at, len, _PACK, msgspec.msgpack.Decoder(list[Stepped]).decode
+    _at_once(step_spans), lambda some: some[-1].ended_at, len, _PACK, msgspec.msgpack.Decoder(list[Stepped]).decode
 )
 CONCLUDED: Final[Kind[Concluded]] = Kind(
-    saga_spans, lambda one: one.ended_at, lambda _: 1, _PACK, msgspec.msgpack.Decoder(Concluded).decode
+    _at_once(saga_spans), lambda one: one.ended_at, lambda _: 1, _PACK, msgspec.msgpack.Decoder(Concluded).decode
 )
 
 
@@ -155,8 +199,8 @@ class Memory(Generic[_Told]):
         """How many orders are remembered."""
         return self._held
 
-    def told(self, one: _Told) -> Iterator[Span]:
-        """Remember it; return the spans that are known to be kept now."""
+    def told(self, one: _Told) -> Sequence[Kept]:
+        """Remember it; return what is known to be kept now."""
         kind = self._kind
         packed = _Packed(kind.when(one), kind.size(one), kind.pack(one))
         with self._lock:
@@ -167,7 +211,7 @@ class Memory(Generic[_Told]):
                 gone = self._last.popleft()
                 self._held -= gone.size
                 self._forgotten = gone.told_at
-        return kind.spans(one, look)
+        return kind.kept(one, look)
 
     def judge(self, verdicts: Iterable[Verdict], now: Instant) -> Judged:
         """Return the spans that were left out of orders that are to be kept, and keep what comes of them from here."""
@@ -192,7 +236,7 @@ class Memory(Generic[_Told]):
         for one in reversed(last):
             if one.told_at < since:
                 break
-            found.extend(self._kind.spans(self._kind.unpack(one.data), look))
+            found.extend(built(self._kind.kept(self._kind.unpack(one.data), look)))
         late = 0 if forgotten is None else sum(verdict.since <= forgotten for verdict in fresh)
         return Judged(found, late)
 

@@ -23,19 +23,22 @@ remember (`monitor/hindsight.py`) and build what they had left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
+from functools import partial
+from operator import itemgetter
 from typing import Final, NamedTuple
 from zlib import crc32
 
 import msgspec
 
-from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, PlaceOrder, ReplaceOrder
+from exchange.commands import CancelOrder, MassCancel, ParticipantCommand, PlaceOrder, ReplaceOrder, Sequenced
 from exchange.events import Accepted, Canceled, Event, Happened, Rejected, Replaced, Traded
 from exchange.journal import decode_events
 from exchange.order_trace import answering
-from exchange.ports import RequestOutcome
+from exchange.ports import RequestOutcome, Resting, RestingOrder
 from exchange.saga import End
 from exchange.saga import Verdict as Said
 from exchange.tracing import Answered, Committed, Concluded, Handled, RestedTogether, Sent, Stepped
@@ -75,7 +78,11 @@ _TRACE: Final = b"\xa5trace\xd9"
 _BEFORE_A_STEP: Final = seconds(120)
 """So long before a step of its settlement an order was taken, at most."""
 _MANY: Final = 4
-"""Orders in a batch from which on looking for the few that are kept pays."""
+"""Orders told of together from which on looking for the few that are kept pays."""
+_SEQ: Final = itemgetter(1)
+"""The place in the journal of a `RestingOrder`."""
+_ROUNDED_S: Final = 1e-6
+"""What the rounding of a sum of seconds can take away; whoever is so close to slow is looked at again."""
 Value = str | int | float | bool
 Key = tuple[str, str]
 """An order by its account and client id, or a trace: `("", trace_id)`."""
@@ -165,6 +172,17 @@ class Look(NamedTuple):
         return key in self.wanted or (bool(self.whole) and order_trace_id(*key, trace) in self.whole)
 
 
+Kept = Callable[[], Sequence[Span]]
+"""Something that is kept, and builds its spans when it is called: whoever decides has no time for that. It holds what
+belongs to it and nothing else that was told."""
+
+
+def built(some: Iterable[Kept]) -> Iterator[Span]:
+    """Yield the spans of what is kept."""
+    for kept in some:
+        yield from kept()
+
+
 class _Place(NamedTuple):
     """Where an order stands: its trace and the spans that others hang on."""
 
@@ -199,15 +217,22 @@ def is_picked(share: float, seq: int, client_id: str, traceparent: str) -> bool:
 # --- the gateway ------------------------------------------------------------------------------------------------------
 
 
-def request_spans(told: Sequence[Answered], look: Look) -> Iterator[Span]:
-    """Yield the spans of the order requests that are kept."""
+def kept_requests(told: Sequence[Answered], look: Look) -> list[Kept]:
+    """Return those of the order requests that are kept."""
     policy = look.policy
     slow_s, limit = to_seconds(policy.slow), policy.share * _RANGE
+    found: list[Kept] = []
     for one in told if look.wanted else _notable(told, slow_s, limit):
         command, slow = one.command, one.took_s >= slow_s
         by_itself = slow or one.outcome in _NOTABLE or is_picked(policy.share, one.seq, command.client_id, one.trace)
         if look.keeps((command.account, command.client_id), one.trace, by_itself=by_itself):
-            yield _request_span(one, slow=slow)
+            found.append(partial(_request_span, one, slow=slow))
+    return found
+
+
+def request_spans(told: Sequence[Answered], look: Look) -> Iterator[Span]:
+    """Yield the spans of the order requests that are kept."""
+    return built(kept_requests(told, look))
 
 
 def _notable(told: Sequence[Answered], slow_s: float, limit: float) -> list[Answered]:
@@ -220,20 +245,49 @@ def _notable(told: Sequence[Answered], slow_s: float, limit: float) -> list[Answ
     ]
 
 
+def kept_resting(told: RestedTogether, look: Look) -> list[Kept]:
+    """Return those of many orders answered together that are kept."""
+    slow, share = told.took_s >= to_seconds(look.policy.slow), look.policy.share
+    if slow or look.wanted or told.traced:
+        found = [
+            order
+            for order in told.orders
+            if look.keeps(
+                (order[0].account, order[0].client_id), order[2],
+                by_itself=slow or is_picked(share, order[1], order[0].client_id, order[2]),
+            )
+        ]  # fmt: skip
+    else:
+        found = _at_places(told.orders, share)
+    return [partial(_resting_spans, told._replace(orders=found), slow=slow)] if found else []
+
+
+def _resting_spans(kept: RestedTogether, *, slow: bool) -> Sequence[Span]:
+    return [span for order in kept.orders for span in _request_span(kept.each(order), slow=slow)]
+
+
 def resting_spans(told: RestedTogether, look: Look) -> Iterator[Span]:
     """Yield the spans of those of many orders answered together that are kept."""
-    slow, limit = told.took_s >= to_seconds(look.policy.slow), look.policy.share * _RANGE
-    some = told.orders
-    if not (slow or look.wanted):  # all orders of a gateway pass here: one look each at what is cheap to see
-        some = [order for order in some if (order[1] * GOLDEN & MASK) < limit or order[2]]
-    for order in some:
-        command, seq, trace, _ = order
-        by_itself = slow or is_picked(look.policy.share, seq, command.client_id, trace)
-        if look.keeps((command.account, command.client_id), trace, by_itself=by_itself):
-            yield _request_span(told.each(order), slow=slow)
+    return built(kept_resting(told, look))
 
 
-def _request_span(one: Answered, *, slow: bool) -> Span:
+def _at_places(orders: Resting, share: float) -> list[RestingOrder]:
+    """Return those of the share. All orders of a gateway pass here: where they stand close together, none is looked at.
+
+    They stand in the journal's order, so that they are found by their places.
+    """
+    first, last, count = orders[0][1], orders[-1][1], len(orders)
+    if not 0 <= last - first < count * _MANY:
+        limit = share * _RANGE
+        return [order for order in orders if (order[1] * GOLDEN & MASK) < limit]
+    places = places_kept(first, last, share)
+    if last - first == count - 1:
+        return [orders[seq - first] for seq in places]
+    found = [orders[bisect_left(orders, seq, key=_SEQ)] for seq in places]
+    return [order for order, seq in zip(found, places, strict=True) if order[1] == seq]
+
+
+def _request_span(one: Answered, *, slow: bool) -> tuple[Span]:
     command, received_at = one.command, one.received_at
     place = _place(command.account, command.client_id, one.trace)
     # The first answer is the order's own span; what is asked again stands beside it. Whoever asks again may give each
@@ -248,13 +302,13 @@ def _request_span(one: Answered, *, slow: bool) -> Span:
     told["exchange.outcome"] = str(one.outcome)
     told["http.request.id"] = one.request_id
     told["exchange.slow"] = slow
-    return Span(
+    return (Span(
         trace_id=place.trace_id, span_id=span_id, parent_id=place.client_span, name="gateway request",
         kind=SpanKind.SERVER, start=received_at, end=Instant(max(received_at, one.answered_at)),
         attributes=told,
         error=str(one.outcome) if one.outcome in _FAILED else "",
         verdict=Verdict(command.account, command.client_id, place.trace_id, received_at) if said else None,
-    )  # fmt: skip
+    ),)  # fmt: skip
 
 
 def _asked(command: ParticipantCommand) -> dict[str, Value]:
@@ -275,73 +329,105 @@ def _asked(command: ParticipantCommand) -> dict[str, Value]:
 # --- the engine -------------------------------------------------------------------------------------------------------
 
 
+class _OrderOfCommit(NamedTuple):
+    """One order of a group commit, with all that its spans tell; the others may go."""
+
+    item: Sequenced
+    command: ParticipantCommand
+    events: Sequence[Event]
+    waited_s: float
+    before_s: float
+    """Seconds of matching those before it in its commit."""
+    apply_s: float
+    sync_s: float
+    durable_at: Instant
+    commands: int
+    """How many the commit had."""
+    slow: bool
+
+
+def kept_of_commits(told: Sequence[Committed], look: Look) -> list[Kept]:
+    """Return the orders of some batches that are kept."""
+    found: list[Kept] = []
+    for one, places in _worth_a_look(told, look):
+        common = seconds(one.sync_s + sum(one.apply_s))
+        for place in places:
+            item, command, events = one.batch[place], one.batch[place].command, one.happened[place].events
+            if not isinstance(command, (PlaceOrder, CancelOrder, ReplaceOrder, MassCancel)):
+                continue  # an order of the market's staff
+            slow = seconds(one.waited_s[place]) + common >= look.policy.slow
+            by_itself = (
+                slow or _is_reject(events) or is_picked(look.policy.share, item.seq, command.client_id, item.trace)
+            )
+            if look.keeps((command.account, command.client_id), item.trace, by_itself=by_itself):
+                order = _OrderOfCommit(
+                    item, command, events, one.waited_s[place], sum(one.apply_s[:place]), one.apply_s[place],
+                    one.sync_s, one.durable_at, len(one.batch), slow,
+                )  # fmt: skip
+                found.append(partial(_order_spans, order))
+    return found
+
+
 def commit_spans(one: Committed, look: Look) -> Iterator[Span]:
     """Yield the spans of the orders of a batch that are kept."""
-    policy, common = look.policy, seconds(one.sync_s + sum(one.apply_s))
-    for place in _worth_a_look(one, look, common):
-        item, command, events = one.batch[place], one.batch[place].command, one.happened[place].events
-        if not isinstance(command, PlaceOrder | CancelOrder | ReplaceOrder | MassCancel):
-            continue  # an order of the market's staff
-        slow = seconds(one.waited_s[place]) + common >= policy.slow
-        by_itself = slow or _is_reject(events) or is_picked(policy.share, item.seq, command.client_id, item.trace)
-        if look.keeps((command.account, command.client_id), item.trace, by_itself=by_itself):
-            yield from _order_spans(one, place, command, slow=slow)
+    return built(kept_of_commits((one,), look))
 
 
-def _worth_a_look(one: Committed, look: Look, common: Duration) -> Iterable[int]:
-    """Return the places in a batch of what may be kept.
+def _worth_a_look(told: Sequence[Committed], look: Look) -> Iterator[tuple[Committed, Iterable[int]]]:
+    """Yield batches, each with the places in it of what may be kept.
 
     All orders of the exchange pass here, and few are kept: one look each at what is cheap to see, then the few.
     """
-    policy, batch, happened = look.policy, one.batch, one.happened
-    first, last = batch[0].seq, batch[-1].seq
-    if (
-        look.wanted
-        or len(batch) < _MANY
-        or last - first != len(batch) - 1
-        or seconds(max(one.waited_s)) + common >= policy.slow
-    ):
-        return range(len(batch))
-    found = {seq - first for seq in places_kept(first, last, policy.share)}
-    found.update(
-        [
+    share, slow_s = look.policy.share, to_seconds(look.policy.slow) - _ROUNDED_S
+    for one in told:
+        batch, first, last = one.batch, one.batch[0].seq, one.batch[-1].seq
+        if look.wanted or last - first != len(batch) - 1 or max(one.waited_s) + one.sync_s + sum(one.apply_s) >= slow_s:
+            yield one, range(len(batch))
+            continue
+        found = [
             place
-            for place, item in enumerate(happened)
+            for place, item in enumerate(one.happened)
             if item.trace or (item.events and type(item.events[-1]) is Rejected)
         ]
-    )
-    return sorted(found)
+        kept = places_kept(first, last, share)
+        if kept:
+            found = sorted({*found, *(seq - first for seq in kept)})
+        if found:
+            yield one, found
 
 
 def _is_reject(events: Sequence[Event]) -> bool:
     return bool(events) and isinstance(events[-1], Rejected)
 
 
-def _order_spans(one: Committed, number: int, command: ParticipantCommand, *, slow: bool) -> Iterator[Span]:
-    item, events = one.batch[number], one.happened[number].events
+def _order_spans(one: _OrderOfCommit) -> tuple[Span, ...]:
+    item, command = one.item, one.command
     place = _place(command.account, command.client_id, item.trace)
     told = _asked(command)
-    told |= _became(events)
+    told |= _became(one.events)
     told["exchange.seq"] = item.seq
-    told["exchange.slow"] = slow
+    told["exchange.slow"] = one.slow
     taken = item.at
-    matched = Instant(taken + seconds(sum(one.apply_s[:number])))
+    matched = Instant(taken + seconds(one.before_s))
     durable = max(one.durable_at, taken)
-    yield Span(
+    order = Span(
         trace_id=place.trace_id, span_id=place.engine_span, parent_id=place.gateway_span, name="engine order",
-        start=taken, end=durable, attributes=told, events=tuple(_trades(events, matched)),
-        verdict=Verdict(command.account, command.client_id, place.trace_id, taken) if slow else None,
+        start=taken, end=durable, attributes=told, events=tuple(_trades(one.events, matched)),
+        verdict=Verdict(command.account, command.client_id, place.trace_id, taken) if one.slow else None,
     )  # fmt: skip
-    common: dict[str, Value] = {"exchange.seq": item.seq, "exchange.batch_commands": len(one.batch)}
-    for name, start, end in (
-        ("engine queue", Instant(taken - seconds(one.waited_s[number])), taken),
-        ("engine match", matched, Instant(matched + seconds(one.apply_s[number]))),
+    common: dict[str, Value] = {"exchange.seq": item.seq, "exchange.batch_commands": one.commands}
+    parts = (
+        ("engine queue", Instant(taken - seconds(one.waited_s)), taken),
+        ("engine match", matched, Instant(matched + seconds(one.apply_s))),
         ("journal sync", Instant(max(taken, durable - seconds(one.sync_s))), durable),
-    ):
-        yield Span(
+    )
+    return order, *[
+        Span(
             trace_id=place.trace_id, span_id=child_span_id(place.engine_span, _CHILDREN[name]),
             parent_id=place.engine_span, name=name, start=start, end=max(start, end), attributes=common,
-        )  # fmt: skip
+        )
+        for name, start, end in parts
+    ]  # fmt: skip
 
 
 def _became(events: Sequence[Event]) -> dict[str, Value]:

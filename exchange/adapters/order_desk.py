@@ -178,14 +178,15 @@ class OrderDesk:
             )
         self._tell_log(outcome, command, trace, request_id, seconds)
 
-    def tell_resting(self, orders: Resting, request_id: str, seconds: float) -> None:
+    def tell_resting(self, orders: Resting, request_id: str, seconds: float, *, traced: bool = True) -> None:
         """Tell of new orders that rest as a whole and were answered together: as `tell` of each.
 
-        `request_id` is their connection's: each order's own has its correlation id behind it.
+        They stand in the journal's order. `request_id` is their connection's: each order's own has its correlation id
+        behind it. `traced`: whether one of them may have a `traceparent`.
         """
         self.meter.resting(seconds, orders)
         if self._tracer is not None:
-            self._tracer.rested(RestedTogether(orders, request_id, seconds, time.time_ns()))
+            self._tracer.rested(RestedTogether(orders, request_id, seconds, time.time_ns(), traced))
         if seconds >= SLOW_S:
             for command, _, trace, named in orders:
                 self._tell_log(RequestOutcome.ACCEPTED, command, trace, f"{request_id}/{named}", seconds)

@@ -429,7 +429,7 @@ class _OrderSocket:
                 )
                 replies.append(self._told(sent, place, verdict))
         if resting_orders:
-            self._desk.tell_resting(resting_orders, self.request_id, seconds)
+            self._desk.tell_resting(resting_orders, self.request_id, seconds, traced=bool(sent.traces))
         self._open -= len(heard)
         self._room.set()
         self._put(replies)

@@ -137,6 +137,7 @@ class Exporter:
         self._metrics = tuple(of(role))
         self._cells: dict[tuple[str, ...], CountCell | LevelCell | SpreadCell] = {}
         self._seen: dict[tuple[str, str], set[str]] = {}
+        self._before_read: list[Callable[[], None]] = []
         for metric in self._metrics:
             self._start(metric)
         self._registry = CollectorRegistry(auto_describe=False)
@@ -178,6 +179,10 @@ class Exporter:
         assert isinstance(cell, SpreadCell), f"{name} is not a histogram"
         return cell
 
+    def before_read(self, count: Callable[[], None]) -> None:
+        """Call `count` before each page."""
+        self._before_read.append(count)
+
     def drop(self, name: str, *labels: str) -> None:
         """Forget one labelled series, such as that of a workload that is gone."""
         self._cells.pop((name, *labels), None)
@@ -188,6 +193,8 @@ class Exporter:
 
     def _text(self, *, openmetrics_form: bool) -> bytes:
         """Return the catalogue's metrics, in its order."""
+        for count in self._before_read:
+            count()
         series: dict[str, list[tuple[tuple[str, ...], CountCell | LevelCell | SpreadCell]]] = {}
         for (name, *values), cell in list(self._cells.items()):
             series.setdefault(name, []).append((tuple(values), cell))

@@ -31,7 +31,7 @@ from monitor.hindsight import (
     STEPPED,
     Memory,
 )
-from monitor.traces import Policy, Span, Verdict
+from monitor.traces import Kept, Policy, Span, Verdict, built
 
 CAPACITY: Final = 8_192
 """Spans that may wait, about ten megabytes; what comes on top is counted as dropped."""
@@ -41,6 +41,9 @@ TURN_S: Final = 0.5
 SAID_TOGETHER: Final = 512
 """Verdicts of one turn: when everything is slow, two thousand orders a second are kept whole and the rest in part."""
 _TOGETHER: Final = 64
+_BUILT_AT_ONCE: Final = 256
+"""Orders that wait for their spans: when everything is slow, the loop builds them itself, as it would fall behind."""
+_IN_ONE_GO: Final = 16
 _BATCH: Final = 512
 _IDLE_S: Final = 1.0
 """How long spans wait for more: a request costs as much as fifty spans in it."""
@@ -146,8 +149,12 @@ class SpanTracer:
             self._stepped, self._concluded,
         )  # fmt: skip
         self._fresh: list[Answered] = []
-        self._flushing = threading.Lock()
-        """Requests are looked at some together: one by one costs twice as much."""
+        """Requests are looked at some together, and small commits: one by one costs twice as much."""
+        self._commits: list[Committed] = []
+        self._commands = 0
+        """How many `_commits` have, about: only for when to look at them."""
+        self._kept: deque[Kept] = deque()
+        self._taking = threading.Lock()
         self._unsaid: deque[Verdict] = deque()
         self._no_room = 0
         self._stop = threading.Event()
@@ -167,36 +174,39 @@ class SpanTracer:
 
     def rested(self, one: RestedTogether) -> None:
         """See `Tracer`."""
-        self._offer(self._rested.told(one))
+        self._note(self._rested.told(one))
 
     def committed(self, one: Committed) -> None:
         """See `Tracer`."""
-        self._offer(self._committed.told(one))
+        self._commits.append(one)
+        self._commands += len(one.batch)
+        if self._commands >= _TOGETHER:
+            self._look_at_commits()
 
     def published(self, one: Handled) -> None:
         """See `Tracer`."""
-        self._offer(self._published.told(one))
+        self._note(self._published.told(one))
 
     def sent(self, one: Sent) -> None:
         """See `Tracer`."""
-        self._offer(self._sent.told(one))
+        self._note(self._sent.told(one))
 
     def received(self, one: Handled) -> None:
         """See `Tracer`."""
-        self._offer(self._received.told(one))
+        self._note(self._received.told(one))
 
     def stepped(self, some: Sequence[Stepped]) -> None:
         """See `Tracer`."""
         if some:
-            self._offer(self._stepped.told(some))
+            self._note(self._stepped.told(some))
 
     def concluded(self, one: Concluded) -> None:
         """See `Tracer`."""
-        self._offer(self._concluded.told(one))
+        self._note(self._concluded.told(one))
 
     def settled(self, one: Handled) -> None:
         """See `Tracer`."""
-        self._offer(self._settled.told(one))
+        self._note(self._settled.told(one))
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Say and hear what is left; the queues are closed afterwards."""
@@ -207,6 +217,8 @@ class SpanTracer:
     def judge(self) -> None:
         """Tell the others, hear them, and send what had been left out. One turn of the thread."""
         self._look_at_fresh()
+        self._look_at_commits()
+        self._build()
         mine = [self._unsaid.popleft() for _ in range(len(self._unsaid))]
         if self._no_room:
             lost, self._no_room = self._no_room, 0
@@ -222,11 +234,36 @@ class SpanTracer:
 
     def _look_at_fresh(self) -> None:
         # The loop and the thread may both come here. What the loop appends meanwhile stands behind what is taken.
-        with self._flushing:
+        with self._taking:
             some = self._fresh[:]
             del self._fresh[: len(some)]
         if some:
-            self._offer(self._answered.told(some))
+            self._note(self._answered.told(some))
+
+    def _look_at_commits(self) -> None:
+        with self._taking:
+            some = self._commits[:]
+            del self._commits[: len(some)]
+            self._commands = 0  # a commit that the loop appends right now waits a little longer for the next
+        if some:
+            self._note(self._committed.told(some))
+
+    def _note(self, kept: Sequence[Kept]) -> None:
+        """Build what is kept later: many together cost a fraction of one now and then, with all else in the cache."""
+        if kept:
+            self._kept.extend(kept)
+            if len(self._kept) >= _BUILT_AT_ONCE:
+                self._build()
+
+    def _build(self) -> None:
+        """Build what is kept up to now."""
+        take = self._kept.popleft
+        with self._taking:
+            some = [take() for _ in range(len(self._kept))]
+        for first in range(0, len(some), _IN_ONE_GO):
+            self._offer(built(some[first : first + _IN_ONE_GO]))
+            if threading.current_thread() is self._thread:
+                time.sleep(0)  # orders go first
 
     def _run(self) -> None:
         while not self._stop.wait(TURN_S):

@@ -13,16 +13,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from exchange.commands import CancelOrder, Limit, PlaceOrder, Sequenced
-from exchange.events import Happened, Rejected, Traded
+from exchange.events import Accepted, Happened, Rejected, Traded
 from exchange.ports import AnsweredOrder, BookShape, DeadReason, Refusal, RequestOutcome
 from exchange.types import RejectReason, Side
 from kernel.time import SECOND
 from kernel.trace import order_trace_id
 from monitor.adapters.exporter import Exporter, bounded_label, samples
 from monitor.catalog import BY_NAME, CATALOG, MAX_LABEL_VALUES, Kind, Role, series_max
+from monitor.engine_instruments import EngineInstruments
 from monitor.instruments import (
     ConsumerInstruments,
-    EngineInstruments,
     FeedInstruments,
     GatewayInstruments,
     SettlementInstruments,
@@ -213,6 +213,28 @@ def test_a_commit_is_counted_by_command_reason_and_lot():
     assert page[("exchange_symbol_halted", ("symbol", "BETA"))] == 0
     engine.standing(queue_depth=0, subscribers=2, resting_orders=3, market_halted=True, halted_symbols=[])
     assert values(exporter)[("exchange_symbol_halted", ("symbol", "ACME"))] == 0
+
+
+def test_what_commits_brought_is_on_every_page_and_counted_once_however_many_there_were():
+    exporter = Exporter(Role.ENGINE, process=False)
+    engine, told = EngineInstruments(exporter, ["ACME"]), 0
+    for commits in (1, 2, 700, 3, 1_500):
+        for _ in range(commits):
+            told += 2
+            engine.committed(
+                [place(told - 1), place(told)],
+                [Happened(told - 1, 0, ()), Happened(told, 0, (Accepted(1, "a", "c", "ACME", 1, Side.BUY, 1, 1),))],
+                apply_s=[0.00001, 0.5], sync_s=0.003, waited_s=[0.1, 0.1],
+            )  # fmt: skip
+        for _ in range(2):
+            page = values(exporter)
+            assert page[("exchange_engine_sequence",)] == told
+            assert page[("exchange_commands_total", ("command", "place"))] == told
+            assert page[("exchange_symbol_commands_total", ("symbol", "ACME"))] == told / 2
+            assert page[("exchange_orders_accepted_total",)] == told / 2
+            assert page[("exchange_engine_apply_seconds_count",)] == told
+            assert page[("exchange_engine_queue_seconds_sum",)] == pytest.approx(told * 0.1)
+            assert page[("exchange_journal_sync_seconds_count",)] == told / 2
 
 
 def test_a_shed_request_is_counted_and_not_timed():

@@ -21,7 +21,7 @@ from kernel.time import seconds
 from kernel.trace import order_trace_id
 from monitor.adapters.spans import SAID_TOGETHER, SpanTracer
 from monitor.adapters.verdict_files import Alone, VerdictFiles
-from monitor.traces import Policy, Verdict
+from monitor.traces import Policy, Verdict, built
 
 INSTRUMENTS = (Instrument("AAA", 1_000, 200), Instrument("BBB", 500, 100))
 SLOW_MS = 250
@@ -130,7 +130,8 @@ class Day:
         took_s = 0.001 * SLOW_MS if where == "gateway" else 0.008
         seq = 0 if where == "error" else item.seq
         if outcome is RequestOutcome.ACCEPTED and type(item.command) is PlaceOrder and item.seq % 3:
-            together = RestedTogether([(item.command, seq, "", item.seq)], "r", took_s, durable + MS)
+            orders = [(item.command, seq, "", item.seq)]
+            together = RestedTogether(orders, "r", took_s, durable + MS, traced=bool(item.seq % 5))
             yield lambda: tracers["gateway-1"].rested(together)
         else:
             yield lambda: tracers["gateway-1"].answered(
@@ -202,6 +203,19 @@ def test_memory_is_bounded_and_what_was_forgotten_is_counted():
     assert ([span.attributes["exchange.client_id"] for span in there.spans], there.late) == (["c990"], 0)
 
 
+def test_what_is_kept_is_built_with_others_and_at_the_latest_when_many_wait():
+    plant = Plant(1.0, lambda _: Alone())
+    gateway = plant.tracers["gateway-1"]
+    orders = [(order(number).command, number, "", number) for number in range(1, 300)]
+    for first in range(255):
+        gateway.rested(RestedTogether(orders[first : first + 1], "r", 0.003, MS, traced=False))
+    assert plant.store.spans == []
+    gateway.rested(RestedTogether(orders[255:], "r", 0.003, MS, traced=False))
+    assert len(plant.store.spans) == len(orders)
+    gateway.judge()
+    assert len(plant.store.spans) == len(orders), "none is built twice"
+
+
 def test_more_slow_orders_than_can_be_told_are_counted():
     plant = Plant(0.0, lambda _: Alone())
     for number in range(SAID_TOGETHER + 7):
@@ -215,9 +229,9 @@ def test_a_verdict_that_nobody_needs_any_more_is_let_go():
     memory = plant.tracers["gateway-1"]._answered
     memory.judge([Verdict("ann", "c1", ID, 0)], 0)
     memory.judge([], seconds(119))
-    assert [span.name for span in memory.told([order(1)])] == ["gateway request"]
+    assert [span.name for span in built(memory.told([order(1)]))] == ["gateway request"]
     memory.judge([], seconds(121))
-    assert list(memory.told([order(1)])) == []
+    assert list(built(memory.told([order(1)]))) == []
 
 
 def test_processes_hear_each_other_through_files_and_not_themselves(tmp_path):

@@ -143,7 +143,9 @@ def test_orders_answered_together_leave_the_spans_of_single_ones(seed, share, sl
         orders = [(one.command, one.seq, one.trace, one.seq) for one in batch.batch if type(one.command) is PlaceOrder]
         if wanted and orders:
             look = look._replace(wanted=frozenset({(orders[0][0].account, orders[0][0].client_id)}))
-        together = RestedTogether(orders, "socket-1", 0.3 if slow else 0.01, batch.durable_at)
+        together = RestedTogether(
+            orders, "socket-1", 0.3 if slow else 0.01, batch.durable_at, traced=bool(batch.batch[0].trace)
+        )
         singly = [span for order in orders for span in request_spans([together.each(order)], look)]
         assert list(resting_spans(together, look)) == singly
 
