@@ -318,6 +318,7 @@ class Sequencer:
             # The commands are durable and were answered. What they caused can be derived again, but not by consumers
             # who wait for it now: better to stand still than to trade on without market data and settlement.
             self._fail(error)
+            self._decline([])
         self.published(payloads, happened[-1].seq)
         return payloads
 
