@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange.adapters.file_log import FileLog
-from exchange.adapters.sequencer import Declined, Done, Sequencer
+from exchange.adapters.file_log import FileLog, LogFailedError
+from exchange.adapters.sequencer import Absent, Declined, Done, Sequencer
 from exchange.engine import Engine
 from exchange.journal import Kind
 from exchange.ports import Refusal
@@ -108,6 +108,26 @@ async def test_when_the_held_sync_fails_nobody_is_acknowledged_and_none_is_tried
         assert {reasons[name] for name in later} <= {Refusal.UNDECIDED, Refusal.JOURNAL_FAILED}
         assert (heard.published, sequencer.seq, disk.begun, disk.ended) == ([], 0, 1, 0)
         assert sequencer.look_up(order("a").account, order("a").client_id) == Declined(Refusal.UNDECIDED)
+
+
+async def test_when_the_event_log_refuses_what_is_queued_is_declined_and_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_payloads: object) -> None:
+        raise LogFailedError("no space left")
+
+    disk = HeldDisk()
+    async with running(tmp_path, disk) as (sequencer, heard):
+        disk.hold()
+        send(sequencer, heard, "a")
+        await eventually(lambda: disk.begun == 1)
+        send(sequencer, heard, "b")  # it is queued while the sync of the first is under way
+        monkeypatch.setattr(sequencer._events, "append", refuse)
+        disk.let_one_through()
+        await eventually(lambda: len(heard.answers) == 2)
+        assert isinstance(heard.answers["a"], Done), "it is durable, whatever its consumers hear of it"
+        assert heard.answers["b"] == Declined(Refusal.JOURNAL_FAILED, "no space left")
+        assert sequencer.look_up(order("b").account, order("b").client_id) == Absent()
 
 
 async def test_an_id_under_way_is_told_apart_from_the_same_id_with_other_contents(tmp_path: Path) -> None:
