@@ -16,7 +16,7 @@ the file is torn too. The end mark makes that safe, as no whole record can end i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -51,8 +51,14 @@ _COMPILED: Final = not (scanning.__file__ or "").endswith(".py")
 _whole_records: Final = scanning.by_bytes if _COMPILED else scanning.by_calls
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_SEQUENCED: Final = msgspec.msgpack.Decoder(Sequenced)
-_HAPPENED: Final = msgspec.msgpack.Decoder(Happened)
+
+decode_command: Final[Callable[[bytes], Sequenced]] = msgspec.msgpack.Decoder(Sequenced).decode
+"""Returns the command of a record; raises `msgspec.DecodeError` when the payload holds no command of this version.
+
+No function of its own: a recovery calls it for each record, and a call more is a thirtieth of all it does.
+"""
+decode_events: Final[Callable[[bytes], Happened]] = msgspec.msgpack.Decoder(Happened).decode
+"""Returns the events of a record; raises `msgspec.DecodeError` when the payload holds no events of this version."""
 
 
 class Kind(IntEnum):
@@ -104,27 +110,9 @@ def encode_command(item: Sequenced) -> bytes:
     return _ENCODER.encode(item)
 
 
-def decode_command(payload: bytes) -> Sequenced:
-    """Return the command of a record.
-
-    Raises:
-        msgspec.MsgspecError: the payload holds no command of this version.
-    """
-    return _SEQUENCED.decode(payload)
-
-
 def encode_events(item: Happened) -> bytes:
     """Return the payload of a record of `Kind.EVENTS`."""
     return _ENCODER.encode(item)
-
-
-def decode_events(payload: bytes) -> Happened:
-    """Return the events of a record.
-
-    Raises:
-        msgspec.MsgspecError: the payload holds no events of this version.
-    """
-    return _HAPPENED.decode(payload)
 
 
 def frame(seq: int, payload: bytes) -> bytes:

@@ -273,7 +273,7 @@ class Journal(Protocol):
         """
         ...
 
-    def payloads(self, from_seq: int = 1) -> Iterator[Sequence[bytes]]:
+    def payloads(self, from_seq: int = 1) -> Iterator[list[bytes]]:
         """Yield what the records from `from_seq` on hold, many at a time, as a recovery reads them.
 
         Raises:

@@ -21,7 +21,7 @@ from zlib import crc32
 from exchange import manifest as manifests
 from exchange.adapters.disk import Disk, OsDisk
 from exchange.adapters.log_holds import LogHeldError, hold, unread
-from exchange.adapters.log_mark import MARK_BYTES, read_mark, write_mark
+from exchange.adapters.log_mark import MARK_BYTES, Marked, read_mark, write_mark
 from exchange.adapters.log_reading import (
     LogCorruptError,
     Reader,
@@ -32,6 +32,7 @@ from exchange.adapters.log_reading import (
     read_manifest,
     read_records,
     segment_path,
+    since,
 )
 from exchange.journal import SEGMENT_HEAD_BYTES, Kind, Record, Scan, Torn, frames, read_segment_head, segment_head
 from exchange.manifest import NOTHING, Keep, Manifest, Sealed
@@ -60,6 +61,24 @@ class Repair(NamedTuple):
     path: Path
     offset: int
     size: int
+
+
+class Kept:
+    """What opening read of the segment that is written to, whole up to its end."""
+
+    def __init__(self) -> None:
+        self.marked = b""
+        """Up to the mark: not taken apart before it is asked for, so that what a record holds is used at once."""
+        self.batches: deque[list[bytes]] = deque()
+        """What the records after it hold."""
+
+    def taken(self, first_seq: int) -> Iterator[list[bytes]]:
+        """Yield what the records hold, the first of them `first_seq`; what was yielded is kept no longer."""
+        marked, self.marked = self.marked, b""
+        if marked:
+            yield from Scan(marked, first_seq=first_seq, offset=SEGMENT_HEAD_BYTES).batches(checked=True)
+        while self.batches:
+            yield self.batches.popleft()
 
 
 class Removed(NamedTuple):
@@ -122,7 +141,7 @@ class FileLog:
         self.repaired: Repair | None = None
         """What opening cut off; None when the last record was whole."""
         self._keep: Final = keep
-        self._kept: deque[list[bytes]] | None = None
+        self._kept: Kept | None = None
         self._lock_fd = -1
         try:
             with self._poisoning("open"):
@@ -268,21 +287,14 @@ class FileLog:
         """Yield the records from `from_seq` on, also those not yet durable; see `read_records`."""
         return read_records(self.directory, from_seq, kind=self._kind)
 
-    def payloads(self, from_seq: int = 1) -> Iterator[Sequence[bytes]]:
+    def payloads(self, from_seq: int = 1) -> Iterator[list[bytes]]:
         """Yield what the records from `from_seq` on hold, many at a time; what opening kept is given out once."""
         kept, self._kept = self._kept, None
         before = None if kept is None else self._open_seq
         if before is None or from_seq < before:
             yield from Reader(self.directory, from_seq, kind=self._kind).batches(before)
-        if kept is None or before is None:
-            return
-        seq = before
-        while kept:
-            batch = kept.popleft()
-            skipped = max(0, from_seq - seq)
-            seq += len(batch)
-            if skipped < len(batch):
-                yield batch[skipped:] if skipped else batch
+        if kept is not None and before is not None:
+            yield from since(from_seq, before, kept.taken(before))
 
     # --- within ----------------------------------------------------------------------------------------------------
 
@@ -375,22 +387,23 @@ class FileLog:
         self._follows(last)
         self._open_seq = self._next_seq = last.first_seq
         self._synced_seq = last.first_seq - 1
-        data = last.path.read_bytes()
-        self._kept = deque() if self._keep else None
-        mark = read_mark(self.directory, last.first_seq, data)
-        torn = self._survey(last, data, self._kept, mark)
+        with last.path.open("rb", buffering=0) as file:
+            marked = read_mark(self.directory, last.first_seq, file, keep=self._keep)
+            data = file.readall()
+        self._kept = Kept() if self._keep else None
+        torn = self._survey(last, data, marked, self._kept)
         if torn is not None and torn.offset == 0:
             self.repaired = Repair(last.path, 0, torn.size)
             self._begin_segment()
             return
         self._fd = os.open(last.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self._size = len(data)
+        self._marked, known = (0, 0) if marked is None else (marked.stands.size, marked.stands.crc32)
+        self._size = self._marked + len(data)
         if torn is not None:
             self.repaired = Repair(last.path, torn.offset, torn.size)
             self._disk.truncate(self._fd, torn.offset)
             self._size = torn.offset
-        self._marked, known = (mark.size, mark.crc32) if mark is not None else (0, 0)
-        self._crc32 = crc32(memoryview(data)[self._marked : self._size], known)
+        self._crc32 = crc32(memoryview(data)[: self._size - self._marked], known)
         # The records may have been written and never synced; whoever replays them will call them durable.
         self._disk.fsync(self._fd)
         self._sync_directory()
@@ -427,22 +440,22 @@ class FileLog:
                 self._disk.remove(segment.path)
 
     def _survey(
-        self, segment: Segment, data: bytes, kept: deque[list[bytes]] | None = None, mark: Sealed | None = None
+        self, segment: Segment, data: bytes, marked: Marked | None = None, kept: Kept | None = None
     ) -> Torn | None:
-        """Look at every record after a mark, which is known to be about these bytes; keep all that they hold."""
+        """Look at every record of `data`, all of the segment or what follows the mark; keep what they hold."""
+        begins, offset = 0, SEGMENT_HEAD_BYTES
         with naming(segment.path):
-            head = read_segment_head(data, self._kind, segment.first_seq)
-            if head is not None:
-                return head
-            begins = SEGMENT_HEAD_BYTES
-            if mark is not None:
-                if kept is not None:
-                    known = Scan(data[: mark.size], first_seq=segment.first_seq, offset=begins)
-                    kept.extend(known.batches(checked=True))
-                begins, self._next_seq = mark.size, mark.last_seq + 1
-            scan = Scan(data, first_seq=self._next_seq, offset=begins)
+            head = read_segment_head(data if marked is None else marked.data, self._kind, segment.first_seq)
+        if head is not None:
+            return head
+        if marked is not None:
+            begins, offset, self._next_seq = marked.stands.size, 0, marked.stands.last_seq + 1
+            if kept is not None:
+                kept.marked = marked.data
+        with naming(segment.path, begins):
+            scan = Scan(data, first_seq=self._next_seq, offset=offset)
             for payloads in scan.batches():
                 self._next_seq = scan.next_seq
                 if kept is not None:
-                    kept.append(payloads)
-            return scan.torn
+                    kept.batches.append(payloads)
+        return None if scan.torn is None else Torn(begins + scan.torn.offset, scan.torn.size)

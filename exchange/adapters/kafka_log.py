@@ -190,7 +190,7 @@ class KafkaLog:
         """Yield the records from `from_seq` on that were durable when it was called; see `read_journal`."""
         return read_journal(self.place, from_seq)
 
-    def payloads(self, from_seq: int = 1) -> Iterator[Sequence[bytes]]:
+    def payloads(self, from_seq: int = 1) -> Iterator[list[bytes]]:
         """Yield what these records hold, many at a time."""
         return in_batches(self.replay(from_seq))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -113,13 +113,8 @@ class Reader:
         """
         with reading(self._directory):
             for path, scan, checked in self._scans(before):
-                seq = scan.next_seq
                 with naming(path):
-                    for payloads in scan.batches(checked=checked):
-                        skipped = max(0, self._from_seq - seq)
-                        seq += len(payloads)
-                        if skipped < len(payloads):
-                            yield payloads[skipped:] if skipped else payloads
+                    yield from since(self._from_seq, scan.next_seq, scan.batches(checked=checked))
 
     def _scans(self, before: int | None = None) -> Iterator[tuple[Path, Scan, bool]]:
         """Yield a scan of each segment, to be read to its end; true: the whole of it is what the manifest says."""
@@ -171,6 +166,15 @@ class Reader:
             return scan
 
 
+def since(from_seq: int, seq: int, batches: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
+    """Yield what records from `from_seq` on hold, of batches that begin with record `seq`."""
+    for payloads in batches:
+        skipped = max(0, from_seq - seq)
+        seq += len(payloads)
+        if skipped < len(payloads):
+            yield payloads[skipped:] if skipped else payloads
+
+
 def held_against_manifest(
     directory: Path, kind: Kind, manifest: Manifest | None, segments: list[Segment]
 ) -> list[Segment]:
@@ -198,12 +202,12 @@ def held_against_manifest(
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Tell in which file what a scan found lies."""
+def naming(path: Path, begins: int = 0) -> Iterator[None]:
+    """Tell in which file what a scan found lies; `begins`: the byte of the file at which what was scanned begins."""
     try:
         yield
     except CorruptError as error:
-        raise LogCorruptError(path, error.offset, error.what) from error
+        raise LogCorruptError(path, begins + error.offset, error.what) from error
     except VersionError as error:
         raise PermanentError(
             f"{path.parent}: this log was written in {error}; use the program that wrote it, or another directory"

@@ -2,6 +2,7 @@
 # Literals stand for NewTypes here: a test reads best as the values themselves.
 """Snapshot and replay lead to the same state from every place of a journal, on every hash seed."""
 
+import gc
 import json
 import os
 import shutil
@@ -17,8 +18,17 @@ from exchange.adapters.recovery import recover
 from exchange.adapters.verify import main, verify
 from exchange.commands import CloseSession, Halt, OpenSession, Resume, Sequenced
 from exchange.engine import Engine
+from exchange.events import Happened
 from exchange.flow import OrderFlow
-from exchange.journal import RECORD_OVERHEAD_BYTES, SEGMENT_HEAD_BYTES, decode_command, encode_command
+from exchange.journal import (
+    RECORD_OVERHEAD_BYTES,
+    SEGMENT_HEAD_BYTES,
+    Kind,
+    decode_command,
+    decode_events,
+    encode_command,
+    encode_events,
+)
 from exchange.recording import RecordingLog
 from exchange.snapshot import SnapshotError, dump, load
 from exchange.types import HaltReason, Instrument
@@ -216,11 +226,60 @@ def test_no_engine_comes_back_from_finished_segments_with_a_flipped_bit(tmp_path
 def test_a_recovery_reads_every_segment_of_the_journal_once(tmp_path, day, segment_bytes, monkeypatch):
     write(paths(tmp_path).journal, day[0], segment_bytes)
     recovered(tmp_path)  # writes the event log
-    read, read_bytes = [], Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    read, opened = [], Path.open  # `read_bytes` opens, too
+    monkeypatch.setattr(Path, "open", lambda path, *how, **more: read.append(path) or opened(path, *how, **more))
     assert recovered(tmp_path) == (300, day[1][-1])
     files = [one.path for one in list_segments(paths(tmp_path).journal)]
     assert sorted(path for path in read if path in files) == files
+
+
+def same_end(root, until, told):
+    """Recover, and hold state and event log against those of an engine that applied the commands one by one."""
+    back = recover(paths(root), INSTRUMENTS, RecordingLog())
+    with back.journal, back.events:
+        assert back.engine.state_hash() == told[1][until - 1]
+        assert back.engine.freeze() == told[2][until - 1]
+        assert [decode_events(one.payload).events for one in back.events.replay()] == told[3][:until]
+
+
+def test_prefixes_recover_to_the_same_state_with_the_event_log_whole_or_short_within_a_batch_or_gone(tmp_path, day):
+    """Where the event log is whole the commands go through one loop that tells nothing; else each is told."""
+    items, hashes = day
+    engine, frozen, events = Engine(INSTRUMENTS), [], []
+    for item in items:
+        events.append(engine.apply(item))
+        frozen.append(engine.freeze())
+    for until in (1, 2, 77, 150, 151, 154, 300):
+        root = tmp_path / str(until)
+        write(paths(root).journal, items[:until], 1 << 24)
+        for written in (0, until, until // 2):
+            shutil.rmtree(paths(root).events, ignore_errors=True)
+            with FileLog(paths(root).events, Kind.EVENTS) as log:
+                told = zip(items[:written], events, strict=False)
+                log.append([encode_events(Happened(item.seq, item.at, caused)) for item, caused in told])
+            same_end(root, until, (items, hashes, frozen, events))
+
+
+@pytest.mark.parametrize("told", [0, 9])
+def test_a_record_that_holds_no_command_is_named_whether_its_events_were_told_or_not(tmp_path, day, told):
+    with FileLog(paths(tmp_path).journal) as log:
+        log.append([*map(encode_command, day[0][:5]), b"\x01", *map(encode_command, day[0][6:9])])
+    with FileLog(paths(tmp_path).events, Kind.EVENTS) as log:
+        log.append([b"\x00"] * told)
+    with pytest.raises(PermanentError, match=r"record 6 holds no command of this version"):
+        recovered(tmp_path)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_a_recovery_leaves_the_collector_as_it_was_and_nothing_beyond_its_reach(tmp_path, day, collects):
+    write(paths(tmp_path).journal, day[0])
+    frozen = gc.get_freeze_count()
+    gc.enable() if collects else gc.disable()
+    try:
+        recovered(tmp_path)
+        assert (gc.isenabled(), gc.get_freeze_count()) == (collects, frozen)
+    finally:
+        gc.enable()
 
 
 def test_the_command_line_answers_bad_input_with_one_sentence(tmp_path, capsys):
