@@ -30,6 +30,7 @@ from kernel.errors import InputError, PermanentError
 from kernel.time import Duration, Instant
 
 COMMANDS_MAX: Final = 100_000_000
+COMMANDS_USUAL: Final = 10_000
 FILE_BYTES_MAX: Final = 2**30
 _JOURNAL_BATCH: Final = 1024
 
@@ -40,7 +41,8 @@ class OfflineWish:
 
     flow: str
     seed: int
-    count: int
+    count: int | None
+    """How many requests; None: as many as `COMMANDS_USUAL` of a kind of flow, and the whole of a file."""
     rate: float
     instruments: Path | None = None
     symbols: int = 4
@@ -111,16 +113,17 @@ def run(wish: OfflineWish) -> LoadAccount:
         InputError: what is wished for is wrong.
         PermanentError: a file cannot be written.
     """
-    if not 1 <= wish.count <= COMMANDS_MAX:
-        raise InputError("--commands", f"is {wish.count}", right=f"between 1 and {COMMANDS_MAX:,}")
+    asked = COMMANDS_USUAL if wish.count is None else wish.count
+    if not 1 <= asked <= COMMANDS_MAX:
+        raise InputError("--commands", f"is {asked}", right=f"between 1 and {COMMANDS_MAX:,}")
     if not wish.rate > 0:
         raise InputError("--rate", f"is {wish.rate:g}", right="more than 0 offline: it gives the times of the requests")
     instruments = (
         generate_instruments(wish.symbols, 1) if wish.instruments is None else read_instruments(wish.instruments)
     )
     rows = rows_of(wish.flow)
-    flow = flow_of(wish.flow, rows, wish.seed, instruments, count=wish.count, prefix="f")
-    count = wish.count if rows is None else min(wish.count, len(rows))
+    flow = flow_of(wish.flow, rows, wish.seed, instruments, count=asked, prefix="f")
+    count = asked if rows is None else len(rows) if wish.count is None else min(asked, len(rows))
     # Whole microseconds, as a file keeps them: what is read from it again is the same flow.
     times = (
         (Duration(at // 1000 * 1000) for at in arrivals(wish.rate, SHAPE, wish.seed))
@@ -129,10 +132,11 @@ def run(wish: OfflineWish) -> LoadAccount:
     )
     with contextlib.ExitStack() as files:
         kept: list[Callable[[Sequenced, Sequence[Event]], None]] = []
-        if wish.out is not None:
-            kept.append(_to_csv(files.enter_context(_created(wish.out))))
+        # The journal first: one that is there already is refused, and nothing else may have been written over by then.
         if wish.journal is not None:
             kept.append(files.enter_context(_to_journal(wish.journal, instruments)))
+        if wish.out is not None:
+            kept.append(_to_csv(files.enter_context(_created(wish.out))))
 
         def keep(item: Sequenced, events: Sequence[Event]) -> None:
             for each in kept:

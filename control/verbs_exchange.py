@@ -359,7 +359,9 @@ app.command("compact", epilog="Example: tapewatch exchange compact .tapewatch/up
 @app.command("load", epilog="Example: tapewatch exchange load --offline --flow crash --seed 7 --out crash.csv")
 def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     rate: Annotated[float, typer.Option(help="Requests a second on average.")] = 100.0,
-    duration: Annotated[str, typer.Option("--for", help="How long, such as 30s or 2m.")] = "30s",
+    duration: Annotated[
+        str | None, typer.Option("--for", help="How long, such as 30s or 2m; not with --offline.", show_default="30s")
+    ] = None,
     flow: Annotated[
         str,
         typer.Option(
@@ -371,7 +373,10 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     seed: Annotated[
         int | None, typer.Option(help="The same seed, the same flow; else the setting.", show_default=False)
     ] = None,
-    commands: Annotated[int, typer.Option(help="How many requests, with --offline.")] = 10_000,
+    commands: Annotated[
+        int | None,
+        typer.Option(help="How many requests, with --offline; else 10,000, or the whole file.", show_default=False),
+    ] = None,
     to_file: Annotated[
         Path | None, typer.Option("--out", help="Write the flow as CSV, with --offline.", show_default=False)
     ] = None,
@@ -391,13 +396,16 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     """
     chosen = settings_of(state).seed if seed is None else seed
     if offline:
+        guarded(lambda: _not_offline(duration))
         wish = load_desk.OfflineWish(flow or "calm", chosen, commands, rate, instruments, out=to_file, journal=journal)
         _load_offline(wish, as_json=as_json)
         return
     layout = layout_of(state)
-    for_s = guarded(lambda: _checked(rate, duration))
+    for_s = guarded(lambda: _checked(rate, duration or "30s"))
     before = _sizes(layout.load)
-    only_offline = (("--out", to_file), ("--journal", journal), ("--instruments", instruments))
+    only_offline = (
+        ("--commands", commands), ("--out", to_file), ("--journal", journal), ("--instruments", instruments),
+    )  # fmt: skip
     guarded(lambda: _only_offline([name for name, given in only_offline if given is not None]))
     account = guarded(lambda: _load(layout, Sending(rate, for_s, chosen, flow), quiet=as_json))
     meanwhile = _answers_since(layout.load, before)
@@ -425,6 +433,11 @@ class Sending(NamedTuple):
 def _only_offline(given: Sequence[str]) -> None:
     if given:
         raise InputError(given[0], "is for --offline", right="leave it out, or add --offline")
+
+
+def _not_offline(duration: str | None) -> None:
+    if duration is not None:
+        raise InputError("--for", "is for a running estate", right="leave it out; --commands says how many offline")
 
 
 def _load_offline(wish: load_desk.OfflineWish, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from exchange.adapters.engine_server import EngineServer
 from exchange.adapters.http import Endpoint, Faults, common_routes, guarded, json_response, problem, read_body
+from exchange.adapters.orders_json import Identifier
 from exchange.adapters.sequencer import Declined, Done
 from exchange.commands import (
     AdminCommand,
@@ -71,7 +72,8 @@ class FundBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of `/admin/fund`: millionths of `$cash`, or lots of a symbol; negative takes them."""
 
     key: str
-    account: str
+    account: Identifier
+    """Only one that a gateway reaches."""
     asset: str
     amount: Annotated[int, msgspec.Meta(ge=-MAX_FUND, le=MAX_FUND)]
 
@@ -82,6 +84,10 @@ class AccountBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     account: str
     enabled: bool
+
+    def __post_init__(self) -> None:
+        if not self.enabled and " " in self.account:  # enabling takes back what was disabled before this was looked at
+            raise ValueError("`account` has a space in it, and no gateway reaches such a one")
 
 
 _Body = HaltBody | ResumeBody | SessionBody | PhaseBody | FundBody | AccountBody
