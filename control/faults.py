@@ -17,7 +17,7 @@ from control.addresses import load_addresses, write_atomically
 from control.calls import call
 from control.child import now
 from control.config import load_config
-from control.errors import RefusedByRailError
+from control.errors import NotFoundError, RefusedByRailError
 from control.failpoints import Failpoint
 from control.fault import Change, Fault, Plant
 from control.layout import Layout
@@ -37,6 +37,9 @@ def _nothing(_: Plant, __: str, ___: str) -> None:
     """There is nothing to take back by hand: whoever owns the process starts it again."""
 
 
+_WHERE: Final = "`tapewatch fault list` says where each strikes"
+
+
 class RoleFault(TypedDict):
     """How a fault inside a process is injected, cleared and looked at."""
 
@@ -49,15 +52,21 @@ def role_fault(name: str) -> RoleFault:
     """Return how a fault inside a process is injected, cleared and looked at: over its own interface."""
 
     def inject(plant: Plant, target: str, value: str) -> None:
-        plant.role("POST", target, "/admin/faults", {"name": name, "value": _typed(value)})
+        try:
+            plant.role("POST", target, "/admin/faults", {"name": name, "value": _typed(value)})
+        except NotFoundError as error:
+            raise InputError("target", f"{target} knows no {name}", right=_WHERE) from error
 
     def clear(plant: Plant, target: str, _: str) -> None:
         plant.role("DELETE", target, f"/admin/faults?name={name}")
 
     def suffered(plant: Plant, target: str) -> bool:
-        told = plant.role("GET", target, "/admin/faults")
+        try:
+            told = plant.role("GET", target, "/admin/faults")
+        except NotFoundError:
+            told = {"known": (), "active": ()}
         if name not in told["known"]:
-            raise InputError("target", f"{target} knows no {name}", right=f"it has {', '.join(told['known'])}")
+            raise InputError("target", f"{target} knows no {name}", right=_WHERE)
         return name in told["active"]
 
     return {"inject": inject, "clear": clear, "suffered": suffered}

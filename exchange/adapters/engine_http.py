@@ -30,7 +30,7 @@ from exchange.commands import (
 from exchange.engine import MAX_FUND
 from exchange.events import Rejected
 from exchange.ports import Exposition, Refusal
-from exchange.types import AccountId, ClientId, HaltReason, Symbol, TradingPhase
+from exchange.types import MAX_ID_LENGTH, AccountId, ClientId, HaltReason, Symbol, TradingPhase
 from kernel.errors import PermanentError
 
 _STATUS: dict[Refusal, int] = {Refusal.MISMATCH: 422, Refusal.IN_FLIGHT: 409, Refusal.UNDECIDED: 504}
@@ -162,6 +162,7 @@ def _carrying_out(server: EngineServer, kind: type[_Body]) -> Endpoint:
 
 
 _RIGHT: Final = {
+    "account": f"1 to {MAX_ID_LENGTH} printable ASCII characters without spaces",
     "phase": ", ".join(TradingPhase),
     "reason": ", ".join(HaltReason),
     "amount": f"whole millionths of $cash, or lots of a symbol, from {-MAX_FUND} to {MAX_FUND}, not 0",

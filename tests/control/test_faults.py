@@ -135,10 +135,12 @@ async def test_a_running_estate_is_asked_what_its_processes_suffer_and_who_is_si
         assert await asyncio.to_thread(faults.active, made) == {
             "settlement-slow": {"settlement-1": "2.5"}, "memory-leak": {"settlement-1": "12.0"},
         }  # fmt: skip
+        with pytest.raises(InputError, match="settlement-1 knows no feed-stall; `tapewatch fault list` says where"):
+            await asyncio.to_thread(faults.inject, made, "feed-stall", target="settlement-1")
         assert "cleared" in await asyncio.to_thread(faults.clear, made, "settlement-slow")
         told = await asyncio.to_thread(faults.clear, made, "settlement-slow")
         assert told == "settlement-slow is not at settlement-1: nothing was done"
-        with pytest.raises(InputError, match="settlement-1 knows no feed-stall; it has memory-leak, settlement-slow"):
+        with pytest.raises(InputError, match="settlement-1 knows no feed-stall; `tapewatch fault list` says where"):
             await asyncio.to_thread(faults.clear, made, "feed-stall", target="settlement-1")
         assert await asyncio.to_thread(faults.active, made) == {"memory-leak": {"settlement-1": "12.0"}}
     finally:
