@@ -106,6 +106,16 @@ def flow_of(
     return found
 
 
+def refuse_for(duration: str | None) -> None:
+    """Refuse a length of time for what is sent offline.
+
+    Raises:
+        InputError: one is given.
+    """
+    if duration is not None:
+        raise InputError("--for", "is for a running estate", right="leave it out; --commands says how many offline")
+
+
 def run(wish: OfflineWish) -> LoadAccount:
     """Send a flow to a fresh engine in this process.
 

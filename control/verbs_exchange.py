@@ -353,6 +353,12 @@ app.command("compact", epilog="Example: tapewatch exchange compact .tapewatch/up
 )
 
 
+Commands = Annotated[
+    int | None,
+    typer.Option(help="How many requests, with --offline; else 10,000, or the whole file.", show_default=False),
+]
+
+
 # --- load ----------------------------------------------------------------------------------------------------------
 
 
@@ -373,10 +379,7 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     seed: Annotated[
         int | None, typer.Option(help="The same seed, the same flow; else the setting.", show_default=False)
     ] = None,
-    commands: Annotated[
-        int | None,
-        typer.Option(help="How many requests, with --offline; else 10,000, or the whole file.", show_default=False),
-    ] = None,
+    commands: Commands = None,
     to_file: Annotated[
         Path | None, typer.Option("--out", help="Write the flow as CSV, with --offline.", show_default=False)
     ] = None,
@@ -396,7 +399,7 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     """
     chosen = settings_of(state).seed if seed is None else seed
     if offline:
-        guarded(lambda: _not_offline(duration))
+        guarded(lambda: load_desk.refuse_for(duration))
         wish = load_desk.OfflineWish(flow or "calm", chosen, commands, rate, instruments, out=to_file, journal=journal)
         _load_offline(wish, as_json=as_json)
         return
@@ -433,11 +436,6 @@ class Sending(NamedTuple):
 def _only_offline(given: Sequence[str]) -> None:
     if given:
         raise InputError(given[0], "is for --offline", right="leave it out, or add --offline")
-
-
-def _not_offline(duration: str | None) -> None:
-    if duration is not None:
-        raise InputError("--for", "is for a running estate", right="leave it out; --commands says how many offline")
 
 
 def _load_offline(wish: load_desk.OfflineWish, *, as_json: bool) -> None:
