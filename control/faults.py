@@ -173,6 +173,8 @@ _CATALOG: Final = (
           "gateway-1", "", _signal("STOP"), _signal("CONT"), strikes="gateway-"),
     Fault("gateway-kill", "A gateway is killed by SIGKILL.", _RUNBOOK, "gateway-1", "", **kill_fault("gateway-")),
     Fault("engine-crash", "The engine is killed by SIGKILL.", _RUNBOOK, "engine-1", "", **kill_fault("engine-")),
+    Fault("engine-hang", "The engine is stopped by SIGSTOP: it holds its ports and answers nothing.", _RUNBOOK,
+          "engine-1", "", _signal("STOP"), _signal("CONT"), strikes="engine-"),
     Fault("load-surge", "The load generator sends that many times its usual rate.", "clearing; gateways scale out",
           "load-1", "12", _rate, _usual_rate, _surges, "load-"),
     Fault("settlement-slow", "Settlement waits that many seconds before each commit.", "a restart of settlement",
@@ -204,7 +206,7 @@ _NUMBERS: Final = {
 }  # fmt: skip
 """Faults whose value is a number, and the most it may be: times, seconds, seconds; ms a second, MiB a minute, share."""
 FAULTS: Final = {fault.name: fault for fault in _CATALOG}
-_LOCAL_ONLY: Final = frozenset({"gateway-hang", "gateway-kill", "engine-crash"})
+_LOCAL_ONLY: Final = frozenset({"gateway-hang", "gateway-kill", "engine-crash", "engine-hang"})
 """They name a process of the estate's own; on Kubernetes there are pods."""
 
 
