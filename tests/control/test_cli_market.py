@@ -213,11 +213,14 @@ async def test_status_tells_what_is_forbidden_halted_and_waiting(tmp_path, capsy
         assert "1 unresolved" in capsys.readouterr().out
 
 
-async def test_status_tells_when_engine_and_control_do_not_answer(tmp_path):
+async def test_status_tells_when_engine_and_control_do_not_answer_and_where_orders_enter(tmp_path, capsys):
     async with desk_plant(tmp_path) as plant:
         book = load_addresses(plant.layout.addresses)
-        save_addresses(msgspec.structs.replace(book, control=plant.nobody), plant.layout.addresses)
+        book = msgspec.structs.replace(book, control=plant.nobody, edge="https://127.0.0.1:7")
+        save_addresses(book, plant.layout.addresses)
         found = await told_by(tmp_path)
+    terminal.print_status(found)
+    assert f"orders       https://127.0.0.1:7/v1/orders by TLS; {found['edge_ca']} vouches" in capsys.readouterr().out
     assert found["kill_switch"] == {"on": False, "by": None, "why": None}
     assert (found["market"], found["incidents"]) == (None, None)
     lines = dict(terminal._headlines(found))
