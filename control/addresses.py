@@ -49,6 +49,8 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     """What runs the exchange: `local` or `kubernetes`."""
     kept: str = "embedded"
     """What keeps the exchange: `embedded` or `distributed`."""
+    edge: str = ""
+    """Where orders enter by TLS, through the load balancer before the gateways; empty: there is none."""
     workloads: dict[str, tuple[ReplicaAddress, ...]]
     """Workload name to the replicas it should have now; changes when a workload is scaled."""
 

@@ -165,9 +165,15 @@ def status(url: str, kind: str, password: str = "") -> Mapping[str, Any]:
     Raises:
         InputError: it holds something else.
     """
-    told = revisions(kind)
-    with opened(url, kind, password) as (connection, where):
-        found = told.current(connection)
+    from kernel.adapters.database import parse, shown
+
+    told, parsed, found = revisions(kind), parse(url, kind, password=password), None
+    where = shown(parsed)
+    # SQLite would make the file by being opened, and a look changes nothing.
+    absent = parsed.get_backend_name() == "sqlite" and parsed.database and not Path(parsed.database).exists()
+    if not absent or not Path(parsed.database or "").parent.is_dir():
+        with opened(url, kind, password) as (connection, where):
+            found = told.current(connection)
     return {
         "database": kind, "address": where, "revision": found, "head": told.head, "current": found == told.head,
         "known": told.known(),

@@ -99,6 +99,7 @@ class Estate:
         """Write the address book and Prometheus's targets as things are now."""
         ports, statuses = self.ports, self.supervisor.all()
         made = [("signals-1", ports.estate)] if self.signals.names else []
+        edge = server_plan.edge_access(self.settings, self.layout, ports, "load")
         jobs = {**self.jobs(), "estate": [("estate-1", ports.estate)], "signals": made}
         try:
             render.write_targets(plan.targets_directory(self.layout), jobs)
@@ -110,6 +111,7 @@ class Estate:
                     market_data=url_of(ports.market_data), settlement=url_of(ports.settlement),
                     engine=url_of(ports.engine), load=url_of(ports.load), engine_stream_port=ports.engine_stream,
                     faults_allowed=self.settings.faults_allowed, on=self.settings.on, kept=self.settings.estate,
+                    edge="" if edge is None else edge.url,
                     workloads={
                         status.name: tuple(self.address_of(each) for each in status.replicas) for status in statuses
                     },

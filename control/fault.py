@@ -58,3 +58,7 @@ class Fault:
     """Its size when none is given; empty: it has none."""
     inject: Change
     clear: Change
+    suffered: Callable[[Plant, str], bool] | None = None
+    """Whether a target suffers it now; None: nobody could tell."""
+    strikes: str = ""
+    """What the name of its target begins with; empty: whoever is struck says itself whether it knows the fault."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 
@@ -17,7 +17,7 @@ from control.addresses import load_addresses, write_atomically
 from control.calls import call
 from control.child import now
 from control.config import load_config
-from control.errors import RefusedByRailError
+from control.errors import NotFoundError, RefusedByRailError
 from control.failpoints import Failpoint
 from control.fault import Change, Fault, Plant
 from control.layout import Layout
@@ -37,21 +37,52 @@ def _nothing(_: Plant, __: str, ___: str) -> None:
     """There is nothing to take back by hand: whoever owns the process starts it again."""
 
 
-def role_fault(name: str) -> Mapping[str, Change]:
-    """Return how a fault inside a process is injected and cleared: over its own interface."""
+_WHERE: Final = "`tapewatch fault list` says where each strikes"
+
+
+class RoleFault(TypedDict):
+    """How a fault inside a process is injected, cleared and looked at."""
+
+    inject: Change
+    clear: Change
+    suffered: Callable[[Plant, str], bool]
+
+
+def role_fault(name: str) -> RoleFault:
+    """Return how a fault inside a process is injected, cleared and looked at: over its own interface."""
 
     def inject(plant: Plant, target: str, value: str) -> None:
-        plant.role("POST", target, "/admin/faults", {"name": name, "value": _typed(value)})
+        try:
+            plant.role("POST", target, "/admin/faults", {"name": name, "value": _typed(value)})
+        except NotFoundError as error:
+            raise InputError("target", f"{target} knows no {name}", right=_WHERE) from error
 
     def clear(plant: Plant, target: str, _: str) -> None:
         plant.role("DELETE", target, f"/admin/faults?name={name}")
 
-    return {"inject": inject, "clear": clear}
+    def suffered(plant: Plant, target: str) -> bool:
+        try:
+            told = plant.role("GET", target, "/admin/faults")
+        except NotFoundError:
+            told = {"known": (), "active": ()}
+        if name not in told["known"]:
+            raise InputError("target", f"{target} knows no {name}", right=_WHERE)
+        return name in told["active"]
+
+    return {"inject": inject, "clear": clear, "suffered": suffered}
 
 
-def kill_fault() -> Mapping[str, Change]:
-    """Return how a process is killed by SIGKILL; nothing clears it, its runbook starts it again."""
-    return {"inject": _signal("KILL"), "clear": _nothing}
+class KillFault(TypedDict):
+    """How a process is killed."""
+
+    inject: Change
+    clear: Change
+    strikes: str
+
+
+def kill_fault(strikes: str) -> KillFault:
+    """Return how a process whose name begins so is killed (SIGKILL); nothing clears it, its runbook starts it anew."""
+    return {"inject": _signal("KILL"), "clear": _nothing, "strikes": strikes}
 
 
 def _hold(*, hold: bool) -> Change:
@@ -74,6 +105,10 @@ def _rate(plant: Plant, target: str, value: str) -> None:
 
 def _usual_rate(plant: Plant, target: str, _: str) -> None:
     plant.role("POST", target, "/admin/rate", {"rate": _usual(plant, target)})
+
+
+def _surges(plant: Plant, target: str) -> bool:
+    return float(plant.role("GET", target, "/v1/rate")["rate"]) != _usual(plant, target)
 
 
 def _usual(plant: Plant, target: str) -> float:
@@ -135,11 +170,13 @@ def number(value: str) -> float:
 _RUNBOOK: Final = "its alert's runbook restarts it"
 _CATALOG: Final = (
     Fault("gateway-hang", "A gateway is stopped by SIGSTOP: it holds its port and answers nothing.", _RUNBOOK,
-          "gateway-1", "", _signal("STOP"), _signal("CONT")),
-    Fault("gateway-kill", "A gateway is killed by SIGKILL.", _RUNBOOK, "gateway-1", "", _signal("KILL"), _nothing),
-    Fault("engine-crash", "The engine is killed by SIGKILL.", _RUNBOOK, "engine-1", "", _signal("KILL"), _nothing),
+          "gateway-1", "", _signal("STOP"), _signal("CONT"), strikes="gateway-"),
+    Fault("gateway-kill", "A gateway is killed by SIGKILL.", _RUNBOOK, "gateway-1", "", **kill_fault("gateway-")),
+    Fault("engine-crash", "The engine is killed by SIGKILL.", _RUNBOOK, "engine-1", "", **kill_fault("engine-")),
+    Fault("engine-hang", "The engine is stopped by SIGSTOP: it holds its ports and answers nothing.", _RUNBOOK,
+          "engine-1", "", _signal("STOP"), _signal("CONT"), strikes="engine-"),
     Fault("load-surge", "The load generator sends that many times its usual rate.", "clearing; gateways scale out",
-          "load-1", "12", _rate, _usual_rate),
+          "load-1", "12", _rate, _usual_rate, _surges, "load-"),
     Fault("settlement-slow", "Settlement waits that many seconds before each commit.", "a restart of settlement",
           "settlement-1", "2", **role_fault("settlement-slow")),
     Fault("feed-stall", "Market data publishes nothing more, and stays connected.", "a restart of market-data",
@@ -155,11 +192,12 @@ _CATALOG: Final = (
     Fault("feed-conflation", "Only that share of the feed's updates goes out, the rest within others: no gap shows.",
           "a restart of market-data", "market-data-1", "0.5", **role_fault("feed-conflation")),
     Fault("prometheus-down", "Prometheus is killed and held down.", "clearing", "prometheus", "",
-          _hold(hold=True), _hold(hold=False)),
+          _hold(hold=True), _hold(hold=False), strikes="prometheus"),
     Fault("signal", "Series of replicas and symbols named made-… let that alert fire; the plant is whole.", "clearing",
           "GatewayDown", "", _make_signal(on=True), _make_signal(on=False)),
     Fault("control-crash", "Control kills itself at that point of its next action (before-effect, after-effect).",
-          "it happens once; the estate starts control again", "control-1", "before-effect", _arm, _disarm),
+          "it happens once; the estate starts control again", "control-1", "before-effect", _arm, _disarm,
+          lambda plant, _: failpoints(plant.layout).exists(), "control-"),
 )  # fmt: skip
 _LOOK_S: Final = 1.0
 _NUMBERS: Final = {
@@ -168,7 +206,7 @@ _NUMBERS: Final = {
 }  # fmt: skip
 """Faults whose value is a number, and the most it may be: times, seconds, seconds; ms a second, MiB a minute, share."""
 FAULTS: Final = {fault.name: fault for fault in _CATALOG}
-_LOCAL_ONLY: Final = frozenset({"gateway-hang", "gateway-kill", "engine-crash"})
+_LOCAL_ONLY: Final = frozenset({"gateway-hang", "gateway-kill", "engine-crash", "engine-hang"})
 """They name a process of the estate's own; on Kubernetes there are pods."""
 
 
@@ -228,7 +266,7 @@ def inject(plant: Plant, name: str, *, target: str = "", value: str = "") -> str
     target, value = target or fault.target, value or fault.value
     if name == "feed-gap" and not value:
         value = _symbols(plant.layout)[0]
-    _check(plant, name, value)
+    _check(plant, fault, target, value)
     at = now()
     fault.inject(plant, target, value)
     _record(plant.layout, fault, target, value, at)  # afterwards: one that was refused never happened
@@ -243,20 +281,28 @@ def arrange(plant: Plant, name: str, target: str = "", value: str = "") -> str:
     """
     fault = find(name, plant.addresses.place)
     target, value = target or fault.target, value or fault.value
-    _check(plant, name, value)
+    _check(plant, fault, target, value)
     fault.inject(plant, target, value)
     return f"{name} arranged at {target}{f' ({value})' if value else ''}"
 
 
-def _check(plant: Plant, name: str, value: str) -> None:
-    """Refuse a fault where none are allowed, and a value that would break nothing or everything.
+def _check_target(fault: Fault, target: str) -> None:
+    if not target.startswith(fault.strikes):
+        right = f"its name begins with {fault.strikes}, such as {fault.target}"
+        raise InputError("target", f"{target[:40]!r} is none that {fault.name} strikes", right=right)
+
+
+def _check(plant: Plant, fault: Fault, target: str, value: str) -> None:
+    """Refuse a fault where none are allowed or at what it does not strike, and a value that would break nothing or all.
 
     Raises:
         RefusedByRailError: faults are not allowed.
-        InputError: the value makes no sense.
+        InputError: the target is of another kind, or the value makes no sense.
     """
+    name = fault.name
     if not plant.addresses.faults_allowed:
         raise RefusedByRailError("faults are not allowed on this estate (setting faults_allowed)")
+    _check_target(fault, target)
     most = _NUMBERS.get(name)
     if most is not None and not 0 < number(value) <= most:
         raise InputError("value", f"is {value}", right=f"more than 0, at most {most:g}")
@@ -271,14 +317,20 @@ def _check(plant: Plant, name: str, value: str) -> None:
 
 
 def clear(plant: Plant, name: str, *, target: str = "") -> str:
-    """Take a fault back by hand; returns a sentence.
+    """Take a fault back by hand; returns a sentence that says what was done, or that there was nothing to do.
 
     Raises:
         TapewatchError: no such fault or target, faults are not allowed, or the estate does not answer.
     """
     fault = find(name, plant.addresses.place)
-    fault.clear(plant, target or fault.target, "")
-    return f"{name} cleared at {target or fault.target}"
+    target = target or fault.target
+    _check_target(fault, target)
+    if fault.clear is _nothing:
+        return f"{name} is not taken back by hand: {fault.cleared_by}"
+    if fault.suffered is not None and not fault.suffered(plant, target):
+        return f"{name} is not at {target}: nothing was done"
+    fault.clear(plant, target, "")
+    return f"{name} cleared at {target}"
 
 
 def _symbols(layout: Layout) -> list[str]:

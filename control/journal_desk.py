@@ -163,8 +163,11 @@ def shorten(directory: Path, given: Path | None) -> Compaction:
     Raises:
         TapewatchError: there is none, an engine runs, or the disk refused.
     """
-    listing = listing_for(directory, given)
-    return compact(paths_of(directory), listing.instruments, venue=listing.venue)
+    paths, listing = paths_of(directory), listing_for(directory, given)
+    if noted(paths.journal) is not None:
+        right = "its topics are kept for ever, there is nothing to compact (docs/kafka.md)"
+        raise InputError(name_of(paths.journal), "holds the journal", right=right)
+    return compact(paths, listing.instruments, venue=listing.venue)
 
 
 def compare_part(part: JournalPart, listing: Listing, live: Mapping[str, Any] | None) -> tuple[Verification, str]:

@@ -46,7 +46,7 @@ class OfflineWish:
     flow: str
     seed: int
     count: int | None
-    """None: all of a file, else `COMMANDS`."""
+    """How many requests; None: as many as `COMMANDS` of a kind of flow, and the whole of a file."""
     rate: float
     instruments: Path | None = None
     """With the venue, if the file tells one."""
@@ -113,6 +113,16 @@ def flow_of(
     return found
 
 
+def refuse_for(duration: str | None) -> None:
+    """Refuse a length of time for what is sent offline.
+
+    Raises:
+        InputError: one is given.
+    """
+    if duration is not None:
+        raise InputError("--for", "is for a running estate", right="leave it out; --commands says how many offline")
+
+
 def run(wish: OfflineWish) -> LoadAccount:
     """Send a flow to a fresh engine in this process.
 
@@ -142,10 +152,11 @@ def run(wish: OfflineWish) -> LoadAccount:
     )
     with contextlib.ExitStack() as files:
         kept: list[Callable[[Sequenced, Sequence[Event]], None]] = []
-        if wish.out is not None:
-            kept.append(_to_csv(files.enter_context(_created(wish.out))))
+        # The journal first: one that is there already is refused, and nothing else may have been written over by then.
         if wish.journal is not None:
             kept.append(files.enter_context(_to_journal(wish.journal, listing)))
+        if wish.out is not None:
+            kept.append(_to_csv(files.enter_context(_created(wish.out))))
         if wish.told is not None:
             kept.append(files.enter_context(_to_lines(wish.told, engine)))
 

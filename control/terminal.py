@@ -143,7 +143,8 @@ def status_of(plant: Plant, workloads: Sequence[WorkloadStatus] | None = None) -
     return {
         "state": book.state, "phase": book.phase, "pid": book.pid, "started_at": to_rfc3339(book.started_at),
         "prometheus": book.prometheus, "alertmanager": book.alertmanager, "control": book.control,
-        "estate": book.estate, "on": book.on,
+        "estate": book.estate, "on": book.on, "edge": book.edge or None,
+        "edge_ca": str(plant.layout.edge / "ca.pem") if book.edge else None,
         "kubeconfig": str(plant.layout.kube / "admin.kubeconfig") if book.on == "kubernetes" else None,
         "kill_switch": {
             "on": thrown is not None, "by": thrown.by if thrown else None, "why": thrown.why if thrown else None,
@@ -209,6 +210,9 @@ def print_status(status: dict[str, Any]) -> None:
     for name in ("prometheus", "alertmanager", "control", "kubeconfig"):
         if status.get(name):
             out.print(f"{name:13}{status[name]}", soft_wrap=True)
+    if status.get("edge"):
+        trust = f"{status['edge']}/v1/orders by TLS; {status['edge_ca']} vouches for it"
+        out.print(f"{'orders':13}{escape(trust)}", soft_wrap=True)
 
 
 def _headlines(status: dict[str, Any]) -> Iterable[tuple[str, str]]:

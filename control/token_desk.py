@@ -136,6 +136,8 @@ def _refuse_unfit(wish: TokenWish) -> None:
         except msgspec.ValidationError:
             right = "1 to 64 printable ASCII characters, no spaces"
             raise InputError(name, f"{value[:70]!r} is none", right=right) from None
+    if not wish.accounts and TokenScope.ADMIN not in wish.scopes:
+        raise InputError("account", "none is named, so the token would open nothing", right="such as --account ann")
 
 
 def _known(path: Path) -> list[Jwk]:

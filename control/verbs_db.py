@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 from rich.markup import escape as markup
 
-from control.databases import KINDS, given, opened, read_password, revisions, status
+from control.databases import KINDS, configured, given, opened, password_of, read_password, revisions, status
 from control.layout import Layout
 from control.settings import load_settings
 from control.terminal import EXIT_CODES, AsJson, State, guarded, out, print_json
@@ -38,10 +38,14 @@ Kind = Annotated[
 Url = Annotated[
     str,
     typer.Option(
-        help="Its URL; else setting ledger_url, saga_url or store_url, else the state's SQLite.", show_default=False
+        help="Its URL; else setting ledger_url, saga_url or store_url, else the state's own.", show_default=False
     ),
 ]
 PasswordFile = Annotated[Path | None, typer.Option(help="File whose first line is the password.", show_default=False)]
+
+
+_KEPT_BY: Final = {"ledger": "settlement-1", "saga": "saga-coordinator-1"}
+"""Whose configuration says where an estate keeps a kind of database."""
 
 
 @app.command("status", epilog="Example: tapewatch db status ledger --url postgresql+psycopg://tapewatch@db/ledger")
@@ -147,10 +151,12 @@ def _place(kind: str, url: str, password_file: Path | None, state: Path | None) 
     if not url:
         url, file = given(settings, kind)
         password_file = password_file or file
+    layout = Layout(settings.state)
+    if not url and kind in _KEPT_BY and (role := configured(layout, _KEPT_BY[kind])) and role.ledger is not None:
+        return role.ledger.url, kind, password_of(role.ledger)  # the estate keeps it elsewhere, in its own PostgreSQL
     if not url:
         from kernel.adapters.database import sqlite_url
 
-        layout = Layout(settings.state)
         places = {"ledger": layout.ledger, "saga": layout.saga("coordinator"), "store": layout.incidents}
         url = sqlite_url(places[kind])
     return url, kind, read_password(password_file) if password_file is not None else ""

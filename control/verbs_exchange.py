@@ -355,14 +355,13 @@ app.command("compact", epilog="Example: tapewatch exchange compact .tapewatch/up
 
 # --- load ----------------------------------------------------------------------------------------------------------
 
-_TOLD: Final = "Write JSON lines, with --offline: what each request caused, then books, orders, balances."
-Told = Annotated[Path | None, typer.Option(help=_TOLD, show_default=False)]
-
 
 @app.command("load", epilog="Example: tapewatch exchange load --offline --flow crash --seed 7 --out crash.csv")
 def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     rate: Annotated[float, typer.Option(help="Requests a second on average.")] = 100.0,
-    duration: Annotated[str, typer.Option("--for", help="How long, such as 30s or 2m.")] = "30s",
+    duration: Annotated[
+        str | None, typer.Option("--for", help="How long, such as 30s or 2m; not with --offline.", show_default="30s")
+    ] = None,
     flow: Annotated[
         str,
         typer.Option(
@@ -374,17 +373,14 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     seed: Annotated[
         int | None, typer.Option(help="The same seed, the same flow; else the setting.", show_default=False)
     ] = None,
-    commands: Annotated[
-        int | None,
-        typer.Option(help="How many requests, with --offline; else 10000, of a .csv all.", show_default=False),
-    ] = None,
+    commands: verbs_journal.Commands = None,
     to_file: Annotated[
         Path | None, typer.Option("--out", help="Write the flow as CSV, with --offline.", show_default=False)
     ] = None,
     journal: Annotated[
         Path | None, typer.Option(help="Write a journal in this directory, with --offline.", show_default=False)
     ] = None,
-    told: Told = None,
+    told: verbs_journal.Told = None,
     instruments: verbs_journal.Instruments = None,
     state: State = None,
     *,
@@ -398,15 +394,19 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     """
     chosen = settings_of(state).seed if seed is None else seed
     if offline:
+        guarded(lambda: load_desk.refuse_for(duration))
         wish = load_desk.OfflineWish(
             flow or "calm", chosen, commands, rate, instruments, out=to_file, told=told, journal=journal
         )
         _load_offline(wish, as_json=as_json)
         return
     layout = layout_of(state)
-    for_s = guarded(lambda: _checked(rate, duration))
+    for_s = guarded(lambda: _checked(rate, duration or "30s"))
     before = _sizes(layout.load)
-    only_offline = (("--out", to_file), ("--journal", journal), ("--told", told), ("--instruments", instruments))
+    only_offline = (
+        ("--commands", commands), ("--out", to_file), ("--journal", journal), ("--told", told),
+        ("--instruments", instruments),
+    )  # fmt: skip
     guarded(lambda: _only_offline([name for name, given in only_offline if given is not None]))
     account = guarded(lambda: _load(layout, Sending(rate, for_s, chosen, flow), quiet=as_json))
     meanwhile = _answers_since(layout.load, before)

@@ -13,7 +13,7 @@ from rich.markup import escape as markup
 from control.journal_desk import FilesVerdict, check, replay, replay_topic, shorten
 from control.terminal import DONE, FAILED, AsJson, guarded, out, print_json
 from exchange.adapters.kafka_place import KafkaPlace
-from exchange.adapters.log_check import LogCheck
+from exchange.adapters.log_check import BadByte, LogCheck
 from exchange.adapters.verify import Verification
 from kernel.errors import InputError
 
@@ -31,6 +31,17 @@ Instruments = Annotated[
 ]
 
 
+Commands = Annotated[
+    int | None,
+    typer.Option(help="How many requests, with --offline; else 10,000, or the whole file.", show_default=False),
+]
+Told = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write JSON lines, with --offline: what each request caused, then books, orders, balances.",
+        show_default=False,
+    ),
+]
 Kafka = Annotated[
     str, typer.Option("--kafka", help="Brokers, host:port parted by commas: the journal there.", show_default=False)
 ]
@@ -72,8 +83,7 @@ def _print_verdict(verdict: FilesVerdict) -> None:
         if not log.manifest:
             out.print(f"{'note':10}there is no manifest: whether the end is missing cannot be told", soft_wrap=True)
         if log.bad is not None:
-            where = f"byte {log.bad.offset}" if log.bad.exact else f"the record that begins at byte {log.bad.offset}"
-            told = f"{log.bad.path}: {where}: {log.bad.what}; everything before it is sound"
+            told = f"{log.bad.path}: {_where(log.bad)}{log.bad.what}; everything before it is sound"
             out.print(f"[bold red]{'wrong':10}[/]{markup(told)}", soft_wrap=True)
     for snapshot in verdict.snapshots:
         if snapshot.wrong:
@@ -85,12 +95,19 @@ def _print_verdict(verdict: FilesVerdict) -> None:
     for note in verdict.notes:
         out.print(f"{'note':10}{markup(note)}", soft_wrap=True)
     if verdict.sound:
-        out.print("[green]every byte is as it was written[/]")
+        whole = " up to there" if any(log.torn_bytes for log in verdict.logs) else ""
+        out.print(f"[green]every byte{whole} is as it was written[/]")
+
+
+def _where(bad: BadByte) -> str:
+    if bad.exact:
+        return f"byte {bad.offset}: "
+    return f"the record that begins at byte {bad.offset}: " if bad.offset else ""  # 0: the file as a whole
 
 
 def _log_words(log: LogCheck) -> str:
     records = f"records {log.first_seq} to {log.last_seq}" if log.records else "no records"
-    return f"{log.directory}: {records} in {log.segments} segments, {log.size:,} bytes"
+    return f"{log.directory}: {records} in {log.segments} segment{'s' * (log.segments != 1)}, {log.size:,} bytes"
 
 
 def replay_journal(  # noqa: PLR0913 - the options of a verb

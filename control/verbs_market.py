@@ -155,7 +155,7 @@ def status_words(status: Mapping[str, Any], at: Instant) -> list[tuple[str, str]
 
 def fund(  # noqa: PLR0913 - the options of a verb
     account: AccountName,
-    asset: Annotated[str, typer.Argument(help="$cash, in millionths, or a symbol, in lots.")],
+    asset: Annotated[str, typer.Argument(help="'$cash' (in quotes), in millionths, or a symbol, in lots.")],
     amount: Annotated[int, typer.Argument(help="How much of it.")],
     why: Why = NO_WHY,
     by: By = "",
@@ -244,17 +244,25 @@ def _no_amount(amount: int) -> NoReturn:
     raise InputError("amount", f"is {amount}", right=f"from 1 to {MAX_FUND}; --take takes it away")
 
 
+def _no_asset(asset: str, layout: Layout) -> None:
+    known = [str(one.symbol) for one in instruments_of(layout)]
+    if asset not in {CASH, *known}:
+        right = f"'{CASH}' (in quotes, for the shell) or one of {', '.join(known)}"
+        raise InputError("asset", f"{asset[:40]!r} is none", right=right)
+
+
 def fund_now(wish: Wish, account: str, asset: str, amount: int, *, engine: str = "") -> str:
     """Give an account an asset, or take it; returns what was done. `engine` is whose cash it is, of several.
 
     Raises:
-        InputError: the account, or the amount, is none that could be.
+        InputError: the account, the asset, or the amount is none that could be.
         TapewatchError: the engine does not answer, or refused.
     """
-    _account(account)
+    _account(account, spaces=False)
     if not 0 < abs(amount) <= MAX_FUND:
         _no_amount(amount)
     plant = faults.connect(wish.layout.root)
+    _no_asset(asset, wish.layout)
     body = {"account": account, "asset": asset, "amount": amount}
     _status(plant, None if asset == CASH else asset, partly=True)
     engines = [one.id for one in plant.addresses.workloads.get("engine", ())]
@@ -274,7 +282,7 @@ def switch_now(wish: Wish, account: str, *, on: bool) -> str:
         InputError: the account is none that could be.
         TapewatchError: the engine does not answer, or refused.
     """
-    _account(account)
+    _account(account, spaces=on)
     plant = faults.connect(wish.layout.root)
     was = account in _status(plant, partly=not on).get("disabled_accounts", ())
     if on and not was:
@@ -288,14 +296,15 @@ def switch_now(wish: Wish, account: str, *, on: bool) -> str:
     return f"{account} {already}is disabled by {wish.by}: {wish.why}; `tapewatch exchange enable {account}` ends it"
 
 
-def _account(name: str) -> None:
-    """Check an account's name.
+def _account(name: str, *, spaces: bool) -> None:
+    """Check an account's name. No gateway takes one with `spaces`; what was once done to such a one is taken back only.
 
     Raises:
         InputError: it is none that could be.
     """
-    if not is_id(name):
-        raise InputError("account", f"{name[:40]!r} is none", right=f"1 to {MAX_ID_LENGTH} printable ASCII characters")
+    if not is_id(name) or (" " in name and not spaces):
+        right = f"1 to {MAX_ID_LENGTH} printable ASCII characters without spaces"
+        raise InputError("account", f"{name[:40]!r} is none", right=right)
 
 
 def _phase(name: str) -> TradingPhase:

@@ -40,6 +40,8 @@ def notices(
     told = guarded(lambda: _ask(plant, account, most=most if most or not follow else 1))
     last = told.notices[-1].number if told.notices else 0
     _print(told.notices if most else [], as_json=as_json)
+    if not told.notices and not follow:
+        err.print(f"no notices{f' of {markup(account)}' if account else ''} are kept")
     _warn(told)
     away = False
     while follow:

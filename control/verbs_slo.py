@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,7 +13,21 @@ from rich.markup import escape as markup
 from rich.table import Table
 
 from control.child import now
-from control.terminal import DONE, EXIT_CODES, FAILED, AsJson, State, guarded, layout_of, out, print_json, starting
+from control.terminal import (
+    DONE,
+    EXIT_CODES,
+    FAILED,
+    UNREACHABLE,
+    AsJson,
+    State,
+    err,
+    escape,
+    guarded,
+    layout_of,
+    out,
+    print_json,
+    starting,
+)
 from kernel.errors import InputError, TapewatchError
 from kernel.time import SECOND, Instant
 from monitor.slo import Slo, alert_name, budget_used
@@ -41,9 +56,9 @@ Folder = Annotated[
 
 @app.command("list", epilog="Example: tapewatch slo list --json")
 def list_(slos: Folder = None, state: State = None, *, as_json: AsJson = False) -> None:
-    """Show each objective, and from a running estate what is left of its budget."""
+    """Show each objective, and from a running estate what is left of its budget; without one exit code 4."""
     found = guarded(lambda: _load(slos))
-    measured = _measured(state)
+    measured, why = _measured(state)
     rows = [
         {
             "name": slo.name, "service": slo.service, "team": slo.team, "objective": slo.objective,
@@ -54,7 +69,16 @@ def list_(slos: Folder = None, state: State = None, *, as_json: AsJson = False) 
     ]  # fmt: skip
     if as_json:
         print_json({"measured": bool(measured), "slos": rows})
-        return
+    else:
+        _print(rows)
+    if why:
+        err.print(f"[bold red]tapewatch:[/] budgets are not known: {escape(why)}")
+        raise typer.Exit(UNREACHABLE)
+    if not measured and not as_json:
+        out.print("the estate has no figures yet: budgets are not known", soft_wrap=True)
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table()
     for column in ("objective", "service", "team", "target", "budget left", "burn 1h"):
         table.add_column(column, justify="right" if column in {"target", "budget left", "burn 1h"} else "left")
@@ -64,8 +88,6 @@ def list_(slos: Folder = None, state: State = None, *, as_json: AsJson = False) 
             _coloured(row["budget_remaining"]), "-" if row["burn_rate_1h"] is None else f"{row['burn_rate_1h']:.2f}",
         )  # fmt: skip
     out.print(table)
-    if not measured:
-        out.print("no estate runs, or it has no figures yet: budgets are not known", soft_wrap=True)
 
 
 @app.command("show", epilog="Example: tapewatch slo show order-entry-latency")
@@ -150,15 +172,15 @@ def _one(name: str, slos: tuple[Slo, ...]) -> Slo:
     raise InputError(f"objective {name}", "is not known", right=f"known are {', '.join(slo.name for slo in slos)}")
 
 
-def _measured(state: Path | None) -> dict[str, dict[str, float]]:
-    """Ask the running estate; nothing when there is none, because the objectives are worth showing without."""
+def _measured(state: Path | None) -> tuple[dict[str, dict[str, float]], str]:
+    """Ask the running estate; nothing and why not when there is none: the objectives are worth showing without."""
     from control.addresses import load_addresses
 
+    layout = layout_of(state)
     try:
-        url = load_addresses(layout_of(state).addresses).prometheus
-    except TapewatchError:
-        return {}
-    return asyncio.run(_ask(url))
+        return asyncio.run(_ask(load_addresses(layout.addresses).prometheus)), ""
+    except TapewatchError as error:
+        return {}, str(error)
 
 
 async def _ask(url: str) -> dict[str, dict[str, float]]:
@@ -168,10 +190,7 @@ async def _ask(url: str) -> dict[str, dict[str, float]]:
     end = now()
     async with PrometheusApi(url) as prometheus:
         for key, query in _ASKED.items():
-            try:
-                curves = await prometheus.curve(query, Instant(end - _FRESH), end, SECOND)
-            except TapewatchError:
-                return {}
+            curves = await prometheus.curve(query, Instant(end - _FRESH), end, SECOND)
             if values := {one.labels["slo"]: one.points[-1][1] for one in curves if one.points}:
                 found[key] = values
     return found

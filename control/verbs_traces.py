@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import signal
 import time
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.markup import escape as markup
 from rich.table import Table
 
+from control.databases import configured
 from control.servers import zipkin as zipkin_server
 from control.settings import load_settings
-from control.terminal import EXIT_CODES, AsJson, guarded, out, print_json
+from control.terminal import EXIT_CODES, AsJson, State, guarded, layout_of, out, print_json, settings_of
 from control.trace_view import milliseconds, rows
 from kernel.errors import InputError, PermanentError
 from kernel.trace import order_trace_id
@@ -56,8 +58,11 @@ def _interrupted(_number: int, _frame: object) -> None:
 @app.command("show", epilog="Example: tapewatch traces show load-7 load-7-000123 --url http://127.0.0.1:19411")
 def show(
     names: Annotated[list[str], typer.Argument(help="ACCOUNT CLIENT_ID, or a trace id of 32 hexadecimal digits.")],
-    url: Annotated[str, typer.Option("--url", help="Zipkin (setting zipkin_url).", show_default=False)] = "",
+    url: Annotated[
+        str, typer.Option("--url", help="Zipkin (setting zipkin_url, else the estate's).", show_default=False)
+    ] = "",
     jaeger: Annotated[str, typer.Option("--jaeger", help="Ask the Jaeger there instead.", show_default=False)] = "",
+    state: State = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -67,7 +72,7 @@ def show(
     share of the orders is kept (setting trace_share), besides every reject, error and slow one.
     """
     trace_id = guarded(lambda: _trace_id(names))
-    where = jaeger or url or guarded(load_settings).zipkin_url or f"http://127.0.0.1:{PORT}"
+    where = jaeger or url or settings_of(state).zipkin_url or _of_estate(state) or f"http://127.0.0.1:{PORT}"
     spans = guarded(lambda: _fetched(trace_id, where, of_jaeger=bool(jaeger)))
     if not spans:
         guarded(lambda: _unknown(trace_id, where))
@@ -87,6 +92,12 @@ def show(
             milliseconds(row.took_us), f"[red]{markup(row.error)}[/]" if row.error else "",
         )  # fmt: skip
     out.print(table)
+
+
+def _of_estate(state: Path | None) -> str:
+    """Return the Zipkin that the estate's gateways send to; empty where they send to none, or never started."""
+    told = guarded(lambda: configured(layout_of(state), "gateway-1"))
+    return told.tracing.zipkin_url if told is not None and told.tracing is not None else ""
 
 
 def _fetched(trace_id: str, where: str, *, of_jaeger: bool) -> tuple[ReadSpan, ...]:

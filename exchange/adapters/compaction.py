@@ -10,6 +10,7 @@ The event log is not compacted: ledger, publishing and every other consumer read
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -20,6 +21,7 @@ from exchange import journal as codec
 from exchange.adapters.disk import Disk
 from exchange.adapters.file_log import FileLog, LogFailedError, Removed
 from exchange.adapters.journal_place import need_files
+from exchange.adapters.log_check import is_log
 from exchange.adapters.log_holds import LogReadError
 from exchange.adapters.recovery import KEPT_SNAPSHOTS, EnginePaths, oldest_whole
 from exchange.manifest import Keep
@@ -66,6 +68,7 @@ def compact(
 
     Each snapshot is read first: a damaged one covers nothing. Nothing is removed while the event log ends before the
     oldest of them, because it could not be completed any more. It stays whole itself: consumers may stand anywhere.
+    Where there is none, none is made: the next engine makes it from the journal.
 
     Raises:
         LogHeldError: an engine writes to the journal.
@@ -75,10 +78,14 @@ def compact(
     if not paths.journal.is_dir():
         raise PermanentError(f"{paths.journal}: there is no journal here")
     need_files(paths.journal)
-    with FileLog(paths.journal, disk=disk) as journal, FileLog(paths.events, codec.Kind.EVENTS, disk=disk) as events:
+    with contextlib.ExitStack() as logs:
+        journal = logs.enter_context(FileLog(paths.journal, disk=disk))
+        told_seq = 0
+        if is_log(paths.events):
+            told_seq = logs.enter_context(FileLog(paths.events, codec.Kind.EVENTS, disk=disk)).synced_seq
         covered = oldest_whole(paths.snapshots, (instruments, venue), journal.first_seq - 1) or 0
         try:
-            removed = journal.compact(covered if covered <= events.synced_seq else 0)
+            removed = journal.compact(covered if covered <= told_seq else 0)
         except OSError as error:
             raise PermanentError(f"{paths.journal}: {error.filename}: cannot be removed: {error.strerror}") from error
         return Compaction(removed.records, journal.first_seq, covered, removed.size)

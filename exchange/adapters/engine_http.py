@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from exchange.adapters.engine_server import EngineServer
 from exchange.adapters.http import Endpoint, Faults, common_routes, guarded, json_response, problem, read_body
+from exchange.adapters.orders_json import Identifier
 from exchange.adapters.sequencer import Declined, Done
 from exchange.commands import (
     AdminCommand,
@@ -29,7 +30,7 @@ from exchange.commands import (
 from exchange.events import Rejected
 from exchange.operators import MAX_FUND
 from exchange.ports import Exposition, Refusal
-from exchange.types import AccountId, ClientId, HaltReason, Symbol, TradingPhase
+from exchange.types import MAX_ID_LENGTH, AccountId, ClientId, HaltReason, Symbol, TradingPhase
 from kernel.errors import PermanentError
 
 _STATUS: dict[Refusal, int] = {Refusal.MISMATCH: 422, Refusal.IN_FLIGHT: 409, Refusal.UNDECIDED: 504}
@@ -71,7 +72,8 @@ class FundBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of `/admin/fund`: millionths of `$cash`, or lots of a symbol; negative takes them."""
 
     key: str
-    account: str
+    account: Identifier
+    """Only one that a gateway reaches."""
     asset: str
     amount: Annotated[int, msgspec.Meta(ge=-MAX_FUND, le=MAX_FUND)]
 
@@ -82,6 +84,10 @@ class AccountBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     account: str
     enabled: bool
+
+    def __post_init__(self) -> None:
+        if not self.enabled and " " in self.account:  # enabling takes back what was disabled before this was looked at
+            raise ValueError("`account` has a space in it, and no gateway reaches such a one")
 
 
 _Body = HaltBody | ResumeBody | SessionBody | PhaseBody | FundBody | AccountBody
@@ -156,6 +162,7 @@ def _carrying_out(server: EngineServer, kind: type[_Body]) -> Endpoint:
 
 
 _RIGHT: Final = {
+    "account": f"1 to {MAX_ID_LENGTH} printable ASCII characters without spaces",
     "phase": ", ".join(TradingPhase),
     "reason": ", ".join(HaltReason),
     "amount": f"whole millionths of $cash, or lots of a symbol, from {-MAX_FUND} to {MAX_FUND}, not 0",

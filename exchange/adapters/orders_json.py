@@ -330,6 +330,7 @@ _RIGHT: Final[dict[str, str]] = {
     "trigger": _TICKS,
     "post_only": _FLAG,
     "all_or_none": _FLAG,
+    "op": "place, replace, cancel, mass_cancel, look_up or ping",
     "expires_at": "RFC 3339 such as 2026-03-02T16:30:00Z, or whole nanoseconds since 1970, from 1 to 2^63-1",
 }
 _FIELD: Final = re.compile(r"`\$\.(\w+)")
@@ -372,8 +373,11 @@ def _words(error: Exception, kind: type[msgspec.Struct]) -> str:
 
 
 def sentence(error: Exception) -> str:
-    """Return what msgspec says of a message that does not fit, in our notation and cut to a bound."""
-    return _fit(str(error).replace("`$.", "`"))
+    """Return what msgspec says of a message that does not fit, in our notation, and what would be right."""
+    text = str(error)
+    field = _FIELD.search(text)
+    right = f"; right: {_RIGHT[field[1]]}" if field is not None and field[1] in _RIGHT else ""
+    return _fit(text.replace("`$.", "`")) + right
 
 
 def _fit(text: str) -> str:

@@ -25,6 +25,7 @@ import msgspec
 from exchange import journal as codec
 from exchange import snapshot
 from exchange.adapters.disk import Disk
+from exchange.adapters.durable_files import drop_drafts, sync_directory, write_durably
 from exchange.adapters.file_log import FileLog, LogFailedError, LogHeldError
 from exchange.adapters.journal_place import need_files
 from exchange.engine import Engine
@@ -38,12 +39,9 @@ from kernel.time import Instant
 KEPT_SNAPSHOTS: Final = 3
 """One that is being relied on, one before it, and one in case both are damaged."""
 _MAX_FDS: Final = 65_536
-_PIECE_BYTES: Final = 1024 * 1024
-"""A snapshot reaches the disk in pieces, so that no sync of the journal waits for the whole of it."""
 _ROOM_BYTES: Final = 1024 * 1024
 """So much of the disk a snapshot beside commits leaves them: a full one would stop them for good."""
 _SUFFIX: Final = ".snapshot"
-_DRAFT: Final = ".draft"
 _COVERED: Final = struct.Struct(">Q")
 _FAILED: Final = 1
 _DIFFERS: Final = 2
@@ -147,7 +145,7 @@ def recover(
     except OSError as error:
         raise PermanentError(f"cannot open the journal: {error}") from error
     try:
-        _drop_drafts(paths.snapshots)
+        drop_drafts(paths.snapshots)
         stop = clean_stop(paths.snapshots)
         market = (instruments, venue)
         events = _open_events(paths, market, journal, log)
@@ -195,7 +193,7 @@ def write_snapshot(
 
 def _keep(directory: Path, seq: int, data: bytes) -> None:
     path = directory / f"{seq:020d}{_SUFFIX}"
-    _write_durably(path, data)
+    write_durably(path, data)
     if path.read_bytes() != data:
         raise OSError(errno.EIO, "a snapshot that was written reads differently", str(path))
 
@@ -356,7 +354,7 @@ def mark_clean_stop(directory: Path, stop: CleanStop) -> None:
     Raises:
         OSError: the disk refused; the next start is taken for one after a crash.
     """
-    _write_durably(_marker(directory), msgspec.json.encode(stop))
+    write_durably(_marker(directory), msgspec.json.encode(stop))
 
 
 def _marker(directory: Path) -> Path:
@@ -379,7 +377,7 @@ def clean_stop(directory: Path) -> CleanStop | None:
 
 def _remove_marker(directory: Path) -> None:
     _marker(directory).unlink(missing_ok=True)
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
 def _is_clean(stop: CleanStop | None, engine: Engine, log: Log) -> bool:
@@ -574,35 +572,3 @@ def _snapshots(directory: Path) -> list[tuple[int, Path]]:
     """Return the snapshots, newest first."""
     found = [(int(path.stem), path) for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdecimal()]
     return sorted(found, reverse=True)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    """Replace a file at once; what cannot be written whole leaves nothing: the journal needs the room."""
-    draft = path.with_name(path.name + _DRAFT)
-    try:
-        with draft.open("wb") as file:
-            for start in range(0, len(data), _PIECE_BYTES):
-                file.write(data[start : start + _PIECE_BYTES])
-                file.flush()
-                os.fdatasync(file.fileno())
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
-def _drop_drafts(directory: Path) -> None:
-    """Remove what a killed process was writing: each may be as large as the whole state."""
-    for path in directory.glob(f"*{_DRAFT}"):
-        path.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

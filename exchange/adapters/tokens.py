@@ -104,7 +104,7 @@ def read_keys(path: Path) -> dict[str, Jwk]:
     Raises:
         InputError: it cannot be read, or holds a key that cannot be used.
     """
-    right = "make one with `tapewatch exchange token keys`"
+    right = "make one with `tapewatch exchange token rotate`"
     try:
         keys = msgspec.json.decode(path.read_bytes(), type=KeyFile).keys
     except OSError as error:

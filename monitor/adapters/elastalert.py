@@ -312,6 +312,12 @@ class _Conversion:
             self._note(("alert_subject",), "its places for values are left out of the summary")
         summary = re.sub(r"\{[^}]*\}", "…", subject)
         severity = {"1": "critical", "2": "warning"}.get(level, "info")
+        why = f"priority {priority}" if isinstance(priority, int) else "no priority is given"
+        whose = "of owner" if "owner" in given else "no owner is given"
+        self._note(
+            ("priority",), f"level {level} and severity {severity} ({why}), team {team or 'observability'} ({whose}): "
+                           "they say who is told; change them in the rule where they do not fit"
+        )  # fmt: skip
         description = str(given.get("description") or f"Converted from {Path(self._file).name}.") + " {why}"
         return {
             "labels": {"severity": severity, "level": level, "team": team or "observability", "service": "log-watch"},

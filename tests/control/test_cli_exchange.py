@@ -72,7 +72,7 @@ def test_what_was_recorded_is_sound_wherever_it_is_named(files):
     for directory in (files, files / "journal"):
         code, out, _ = run("exchange", "verify", directory)
         assert code == 0
-        assert "records 1 to 600 in 1 segments" in out
+        assert "records 1 to 600 in 1 segment, " in out
         assert out.endswith("every byte is as it was written\n")
     told = json.loads(run("exchange", "verify", files, "--json")[1])
     assert (told["sound"], told["logs"][0]["records"], told["logs"][0]["bad"]) == (True, 600, None)
@@ -102,6 +102,7 @@ def test_a_torn_tail_is_sound_and_told(files):
     assert code == 0
     assert "records 1 to 599" in out
     assert "never acknowledged" in out
+    assert "every byte up to there is as it was written" in out
 
 
 @pytest.mark.parametrize("verb", ["verify", "replay", "compact"])
@@ -153,6 +154,8 @@ def test_replay_prints_the_hash_of_every_place_the_same_in_another_process(recor
         ("load --offline --out {a}/no/x.csv", 1, "cannot be written: No such file"),
         ("load --offline --instruments {a}/none.json", 2, "none.json: cannot be read"),
         ("load --out x.csv --state {a}", 2, "--out: is for --offline"),
+        ("load --commands 5 --state {a}", 2, "--commands: is for --offline"),
+        ("load --offline --for 3s", 2, "--for: is for a running estate"),
         ("bench --flow {a}.csv", 2, "is no kind"),
         ("bench --commands 1", 2, "between 1,000 and"),
         ("bench --commands 1000 --directory {a}/nothing", 1, "cannot be written"),
@@ -309,6 +312,22 @@ def test_the_same_seed_gives_byte_equal_files_and_accounts(recorded, tmp_path):
     assert mine.path.read_bytes() == other.path.read_bytes()
     code, out, _ = run("exchange", "load", "--offline", "--flow", tmp_path / "b.csv", "--json")
     assert (code, json.loads(out)) == (0, account)
+
+
+def test_a_file_is_sent_whole_unless_a_number_is_given(recorded, monkeypatch):
+    monkeypatch.setattr(load_desk, "COMMANDS", 100)
+    sent = ("exchange", "load", "--offline", "--flow", recorded[0] / "a.csv", "--json")
+    assert json.loads(run(*sent)[1])["sent"] == 600
+    assert json.loads(run(*sent, "--commands", 20)[1])["sent"] == 20
+
+
+def test_a_refused_journal_leaves_the_file_as_it_was(files, tmp_path):
+    kept = tmp_path / "kept.csv"
+    kept.write_text("mine")
+    code, _, err = run("exchange", "load", "--offline", "--journal", files, "--out", kept)
+    assert code == 2
+    assert "is there already" in err
+    assert kept.read_text() == "mine"
 
 
 def test_an_account_is_told_in_words(recorded):

@@ -167,18 +167,25 @@ async def test_a_person_turns_the_phase_and_resumes_with_an_auction(tmp_path):
 
 
 async def test_a_person_funds_an_account_and_switches_it_off_and_on(tmp_path):
-    async with plant_with_engine(tmp_path) as (engine, _):
+    async with plant_with_engine(tmp_path) as (engine, (symbol, *_)):
         by = ("--by", "bo", "--why", "ticket 7", "--state", tmp_path)
         code, out, _ = await run_beside("exchange", "fund", "ann", "$cash", "5000", *by)
         assert (code, out) == (0, "ann: 5000 millionths of $cash given by bo: ticket 7\n")
-        _, out, _ = await run_beside("exchange", "fund", "ann", "ABCD", "7", "--take", *by)
-        assert out == "ann: 7 lots of ABCD taken by bo: ticket 7\n"
+        _, out, _ = await run_beside("exchange", "fund", "ann", symbol, "7", "--take", *by)
+        assert out == f"ann: 7 lots of {symbol} taken by bo: ticket 7\n"
         assert [one["amount"] for one in engine.told] == [5000, -7]
+        code, _, err = await run_beside("exchange", "fund", "ann", "USD", "5", *by)
+        assert code == 2
+        assert "asset: 'USD' is none; '$cash' (in quotes, for the shell) or one of " in err
+        assert len(engine.told) == 2
         _, out, _ = await run_beside("exchange", "enable", "ann", *by)
         assert out == "ann is not disabled: nothing was done\n"
         _, out, _ = await run_beside("exchange", "disable", "ann", *by)
         assert out == "ann is disabled by bo: ticket 7; `tapewatch exchange enable ann` ends it\n"
         assert engine.disabled == {"ann"}
+        code, _, err = await run_beside("exchange", "disable", "ann lee", *by)
+        assert (code, engine.disabled) == (2, {"ann"})
+        assert "'ann lee' is none; 1 to 64 printable ASCII characters without spaces" in err
         assert "was disabled already" in (await run_beside("exchange", "disable", "ann", *by))[1]
         _, out, _ = await run_beside("exchange", "enable", "ann", *by)
         assert (out, engine.disabled) == ("ann may send orders again by bo: ticket 7\n", set())
@@ -211,11 +218,14 @@ async def test_status_tells_what_is_forbidden_halted_and_waiting(tmp_path, capsy
         assert "1 unresolved" in capsys.readouterr().out
 
 
-async def test_status_tells_when_engine_and_control_do_not_answer(tmp_path):
+async def test_status_tells_when_engine_and_control_do_not_answer_and_where_orders_enter(tmp_path, capsys):
     async with desk_plant(tmp_path) as plant:
         book = load_addresses(plant.layout.addresses)
-        save_addresses(msgspec.structs.replace(book, control=plant.nobody), plant.layout.addresses)
+        book = msgspec.structs.replace(book, control=plant.nobody, edge="https://127.0.0.1:7")
+        save_addresses(book, plant.layout.addresses)
         found = await told_by(tmp_path)
+    terminal.print_status(found)
+    assert f"orders       https://127.0.0.1:7/v1/orders by TLS; {found['edge_ca']} vouches" in capsys.readouterr().out
     assert found["kill_switch"] == {"on": False, "by": None, "why": None}
     assert (found["market"], found["incidents"]) == (None, None)
     lines = dict(terminal._headlines(found))

@@ -18,19 +18,20 @@ def nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("TAPEWATCH_STATE", str(tmp_path / "state"))
 
 
-def test_without_an_estate_objectives_are_listed_and_budgets_are_not_known():
+def test_without_an_estate_objectives_are_listed_and_that_budgets_are_not_known_is_exit_code_4():
     done = RUN.invoke(app, ["slo", "list", "--json"])
-    assert done.exit_code == 0
+    assert done.exit_code == 4
+    assert "budgets are not known: no estate runs in" in done.stderr
     told = json.loads(done.stdout)
     assert told["measured"] is False
     assert {one["name"] for one in told["slos"]} >= {"settlement-lag", "order-entry-availability"}
     assert all(one["budget_remaining"] is None for one in told["slos"])
-    assert "budgets are not known" in RUN.invoke(app, ["slo", "list"]).stdout
+    assert "settlement-lag" in RUN.invoke(app, ["slo", "list"]).stdout
 
 
 def test_a_running_estate_says_what_is_left(monkeypatch):
     monkeypatch.setattr(
-        verbs_slo, "_measured", lambda _: {"left": {"settlement-lag": -0.5}, "burn_1h": {"settlement-lag": 15.0}}
+        verbs_slo, "_measured", lambda _: ({"left": {"settlement-lag": -0.5}, "burn_1h": {"settlement-lag": 15.0}}, "")
     )
     told = json.loads(RUN.invoke(app, ["slo", "list", "--json"]).stdout)
     one = next(one for one in told["slos"] if one["name"] == "settlement-lag")

@@ -124,6 +124,14 @@ def test_the_verbs_refuse_what_they_do_not_know(tmp_path):
     assert "does not exist; known are" in run("db", "upgrade", "ledger", "--url", "sqlite://", "--to", "r9")[1]
 
 
+def test_a_state_is_asked_where_it_keeps_its_ledger_and_a_look_makes_no_file(tmp_path):
+    elsewhere = tmp_path / "elsewhere.sqlite"
+    configs(tmp_path, f"sqlite:///{elsewhere}")
+    code, out = run("db", "status", "ledger", "--state", tmp_path, "--json")
+    assert (code, json.loads(out)["address"], json.loads(out)["revision"]) == (0, str(elsewhere), None)
+    assert not elsewhere.exists()
+
+
 def configs(tmp_path, url):
     state = StateDir(tmp_path)
     listing = state.fill(symbols=1, seed=1)

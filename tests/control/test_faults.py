@@ -89,6 +89,30 @@ def test_a_value_that_makes_no_sense_is_refused_before_anybody_is_asked(tmp_path
     assert not faults.record(made.layout).exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "told"),
+    [
+        ("gateway-hang", "engine-1", "'engine-1' is none that gateway-hang strikes; its name begins with gateway-"),
+        ("engine-crash", "gateway-1", "its name begins with engine-, such as engine-1"),
+        ("load-surge", "engine-1", "its name begins with load-"),
+        ("prometheus-down", "engine", "its name begins with prometheus"),
+    ],
+)
+def test_a_target_of_another_kind_is_refused_before_anybody_is_asked(tmp_path, name, target, told):
+    made = plant(tmp_path)
+    for change in (faults.inject, faults.clear):
+        with pytest.raises(InputError, match=told):
+            change(made, name, target=target)
+    assert not faults.record(made.layout).exists()
+
+
+def test_what_is_not_taken_back_by_hand_is_said_to_be(tmp_path):
+    made = plant(tmp_path)
+    told = faults.clear(made, "gateway-kill")
+    assert told == "gateway-kill is not taken back by hand: its alert's runbook restarts it"
+    assert faults.clear(made, "control-crash") == "control-crash is not at control-1: nothing was done"
+
+
 def test_a_fault_that_could_not_be_injected_is_not_recorded(tmp_path):
     made = plant(tmp_path)
     with pytest.raises(TemporaryError, match="does not answer"):
@@ -111,7 +135,13 @@ async def test_a_running_estate_is_asked_what_its_processes_suffer_and_who_is_si
         assert await asyncio.to_thread(faults.active, made) == {
             "settlement-slow": {"settlement-1": "2.5"}, "memory-leak": {"settlement-1": "12.0"},
         }  # fmt: skip
-        await asyncio.to_thread(faults.clear, made, "settlement-slow")
+        with pytest.raises(InputError, match="settlement-1 knows no feed-stall; `tapewatch fault list` says where"):
+            await asyncio.to_thread(faults.inject, made, "feed-stall", target="settlement-1")
+        assert "cleared" in await asyncio.to_thread(faults.clear, made, "settlement-slow")
+        told = await asyncio.to_thread(faults.clear, made, "settlement-slow")
+        assert told == "settlement-slow is not at settlement-1: nothing was done"
+        with pytest.raises(InputError, match="settlement-1 knows no feed-stall; `tapewatch fault list` says where"):
+            await asyncio.to_thread(faults.clear, made, "feed-stall", target="settlement-1")
         assert await asyncio.to_thread(faults.active, made) == {"memory-leak": {"settlement-1": "12.0"}}
     finally:
         await server.stop()

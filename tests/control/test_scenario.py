@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from control import scenario
+from control import faults, scenario
 from control.links import _SEE
 from control.scenario import LinkKind, load_scenario, names
 from kernel.errors import InputError
@@ -31,6 +31,16 @@ def test_a_scenario_is_whole(name):
     assert one.outcome
     assert one.links
     assert len({link.name for link in one.links}) == len(one.links)
+
+
+@pytest.mark.parametrize("place", ["local", "distributed", "kubernetes"])
+def test_every_fault_of_a_scenario_is_known_there_and_strikes_what_it_names(place):
+    scenarios = [load_scenario(name, place) for name in names(place)]
+    acts = [act for one in scenarios for act in (*one.prepare, *one.acts) if act.do in {"fault", "clear"}]
+    assert acts
+    for act in acts:
+        fault = faults.find(act.name, place)
+        assert (act.target or fault.target).startswith(fault.strikes), (act.name, act.target)
 
 
 def test_an_unknown_scenario_names_those_there_are():

@@ -77,7 +77,8 @@ def test_after_a_rotation_old_and_new_tokens_are_taken_until_the_old_key_is_drop
         (["mint", "--account", "a b"], "printable"),
         (["mint", "--subject", ""], "printable"),
         (["rotate", "--algorithm", "none"], "EdDSA, HS256"),
-        (["keys"], "cannot read the keys"),
+        (["mint"], "none is named, so the token would open nothing; such as --account ann"),
+        (["keys"], "cannot read the keys (No such file or directory); make one with `tapewatch exchange token rotate`"),
     ],
 )
 def test_what_no_gateway_would_take_is_refused_with_what_would_be_right(layout, words, why):

@@ -115,6 +115,14 @@ def test_without_a_snapshot_nothing_goes(tmp_path):
     assert come_back(tmp_path) == (ends, 1, 1)
 
 
+def test_a_journal_without_an_event_log_is_given_none(tmp_path):
+    ends = write(tmp_path, {40})
+    shutil.rmtree(paths(tmp_path).events)
+    assert compact(paths(tmp_path), INSTRUMENTS) == Compaction(0, 1, 40)
+    assert not paths(tmp_path).events.exists()
+    assert come_back(tmp_path) == (ends, 1, 1)
+
+
 def test_what_the_event_log_lacks_stays(tmp_path):
     """Else it could not be derived any more, and whoever consumes it would miss trades."""
     ends = write(tmp_path, {100, 110}, events_to=50)

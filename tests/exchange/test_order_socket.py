@@ -170,7 +170,8 @@ async def test_a_message_that_does_not_fit_is_named_and_the_others_of_its_frame_
         assert sorted(one["id"] for one in answers if one["status"] == 201) == [1, 8]
         refused = {one["id"]: one["problem"]["error"] for one in answers if one["status"] == 400}
         assert set(refused) == {2, 3, 4, 5, 6, None}
-        assert "`quantity`" in refused[2]
+        assert "at `quantity`; right: whole lots, from 1 to" in refused[2]
+        assert refused[3].endswith("right: place, replace, cancel, mass_cancel, look_up or ping")
         assert "extra" in refused[5]
         assert running.telemetry.commands == 2
 

@@ -88,6 +88,9 @@ async def test_operators_turn_phases_fund_and_switch_accounts(tmp_path):
                 assert await ask("fund", account="ann", asset="$cash", amount=5) == 200
                 assert await ask("account", account="ann", enabled=False) == 200
                 assert await ask("fund", account="ann", asset="XYZ", amount=5) == 422
+                assert await ask("fund", account="ann lee", asset="$cash", amount=5) == 400
+                assert await ask("account", account="ann lee", enabled=False) == 400
+                assert await ask("account", key="k", account="ann lee", enabled=True) == 200
                 assert await ask("phase", phase="lunch") == 400
                 assert await ask("resume", auction="yes") == 400
                 for amount in (10**30, 2**63, 1.5, "5", True, None):

@@ -31,6 +31,7 @@ def test_a_known_rule_loads_whole_and_tells_who_would_have_been_told(name, tmp_p
     converted = convert(CASES / f"{name}.yaml")
     assert [note.text for note in converted.notes if note.essential] == []
     assert any("alerts/routing" in note.text for note in converted.notes)
+    assert any("level " in note.text and "they say who is told" in note.text for note in converted.notes)
     given = yaml.safe_load((CASES / f"{name}.yaml").read_text())
     assert rule_from(converted, tmp_path).kind == given["type"]
 
