@@ -36,7 +36,7 @@ from runbooks.model import (
 from runbooks.policy import permit
 from runbooks.rehearse import _value
 from runbooks.run import advance, run
-from tests.kube.plant import SINGLETON, Plant, adapter, workload
+from tests.kube.plant import SINGLETON, Plant, adapter, overdue, workload
 from tests.standing import stop
 
 BOOKS = {one.name: one for one in load_library(LIBRARY, "kubernetes")[0]}
@@ -234,7 +234,7 @@ async def test_a_bad_deploy_is_rolled_back(kube, ns, plant, name, bad, helps):
     kube.wait("the new pod is there", lambda: len(plant.pods()) == 3)
     before = spec(plant)
     # The undo puts the deploy back; that cannot be proven, because it is as broken as it was: a short wait shows it.
-    ended, _ = await drive(kube, ns, name, {"service": "gateway"}, helps=helps, within_s=90 if helps else 25)
+    ended, _ = await drive(kube, ns, name, {"service": "gateway"}, helps=helps, within_s=90 if helps else 3)
     if helps:
         assert ended.outcome is Outcome.MENDED, ended.detail
         assert image(plant) == "app:1"
@@ -264,14 +264,15 @@ async def test_rolling_restarts_leave_the_specification_and_renew_every_pod(kube
     assert not old & set(plant.pods(service))
 
 
-async def test_pod_stuck_is_deleted_only_when_it_should_have_ended(kube, ns, plant):
+async def test_pod_stuck_is_deleted_only_when_it_should_have_ended(kube, ns, plant, monkeypatch):
     make(plant, "gateway", notes={"testbed/delete-delay": "300s"})
     stuck = min(plant.pods())
     early, _ = await drive(kube, ns, "pod-stuck", {"service": "gateway", "replica": stuck}, helps=False)
     assert early.outcome is not Outcome.MENDED
     assert stuck in plant.pods()
     plant.kubectl("delete", "pod", stuck, "--wait=false", "--grace-period=1")
-    await asyncio.sleep(12.5)
+    monkeypatch.setattr("runbooks.adapters.kubernetes.reader.OVERDUE", 0)  # else ten seconds more
+    await overdue(plant, stuck)
     ended, _ = await drive(kube, ns, "pod-stuck", {"service": "gateway", "replica": stuck})
     assert ended.outcome is Outcome.MENDED, ended.detail
     names = {pod["metadata"]["name"] for pod in plant.get(plant.core("pods"))["items"]}
