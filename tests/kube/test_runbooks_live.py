@@ -234,7 +234,7 @@ async def test_a_bad_deploy_is_rolled_back(kube, ns, plant, name, bad, helps):
     kube.wait("the new pod is there", lambda: len(plant.pods()) == 3)
     before = spec(plant)
     # The undo puts the deploy back; that cannot be proven, because it is as broken as it was: a short wait shows it.
-    ended, _ = await drive(kube, ns, name, {"service": "gateway"}, helps=helps, within_s=90 if helps else 3)
+    ended, _ = await drive(kube, ns, name, {"service": "gateway"}, helps=helps, within_s=90 if helps else 25)
     if helps:
         assert ended.outcome is Outcome.MENDED, ended.detail
         assert image(plant) == "app:1"
@@ -412,7 +412,7 @@ async def test_a_platform_that_dies_in_mid_proof_ends_blind_and_is_not_undone(ow
             stop(own_kube.alive()["kube-apiserver"])
 
     try:
-        ended, _ = await drive(own_kube, ns, "gateway-overload", {"service": "gateway"}, within_s=25, before=die)
+        ended, _ = await drive(own_kube, ns, "gateway-overload", {"service": "gateway"}, within_s=8, before=die)
     finally:
         own_kube.send("kube-apiserver", signal.SIGCONT)
     assert (ended.outcome, ended.reason) == (Outcome.NOT_PROVEN, RefusalReason.NO_EVIDENCE), ended.detail
