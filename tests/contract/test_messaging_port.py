@@ -180,8 +180,9 @@ async def test_a_full_queue_takes_no_more_and_its_publisher_is_told(side):
 
 
 async def test_a_queue_of_news_takes_more_than_it_keeps_and_loses_the_oldest(side):
+    out = side.publisher()
     for number in range(50):
-        await side.publisher().publish(letters(f"m{number}", key="news"))
+        await out.publish(letters(f"m{number}", key="news"))
     assert ids(await seen(side, "news", 5))[-1] == "m49"
     assert await side.dead("news") == []
 
