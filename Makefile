@@ -41,7 +41,7 @@ lint: setup ## Check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What the tests of one run start: a worker has servers of its own, and no other starts the slow ones again.
+# What the tests of one run start: each worker has servers of its own.
 SERVERS := elastic or postgres or kafka or rabbit or lb
 
 # Three workers for two cores: a third of what the first run takes is waiting for servers and clocks.
@@ -52,8 +52,8 @@ test: setup ## Run every check but the long ones; those on Kubernetes if the tes
 	@$(MAKE) --no-print-directory -j 2 lint $(if $(IN_CI),testbed servers)
 	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 3 -m "not long and not estate and not kube and not ($(SERVERS))"
 	$(if $(IN_CI),SERVERS_REQUIRED=1 TESTBED_REQUIRED=1 )$(BIN)/pytest -q -m "estate and not long and not ($(SERVERS))"
-	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 2 --dist loadgroup -m "($(SERVERS)) and not long"
-	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -n 2 --dist loadgroup -m "kube and not long and not estate"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 2 --dist loadfile -m "($(SERVERS)) and not long"
+	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -n 2 --dist loadfile -m "kube and not long and not estate"
 
 test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first
 	TESTBED_REQUIRED=1 $(BIN)/pytest -q -m "kube and not long"

@@ -18,7 +18,6 @@ from control.servers import elastic as elastic_server
 from control.servers import filebeat as filebeat_server
 from control.servers.elastic_node import ElasticStatusError, Node
 from control.settings import load_settings
-from tests.stages import group_of
 
 REQUIRED = "SERVERS_REQUIRED"
 """Set where the tests must not pass by being skipped."""
@@ -35,7 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("postgres")
         if "rabbit_scripts" in names and not item.get_closest_marker("rabbit"):
             item.add_marker("rabbit")
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
 def there(found: Path | None, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 `make test` runs pytest once for the most part and once for each kind of server. Importing every test takes ten seconds
 of processor time, so a run whose marker expression begins with such a kind, or with several in brackets, leaves out the
-files that name none of them. Of several workers (`--dist loadgroup`) one has the tests of a server that starts slowly.
+files that name none of them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import pytest
 
 STAGES = ("estate", "elastic", "postgres", "kafka", "rabbit", "lb", "kube")
 """Markers whose tests have a run of their own."""
-SLOW_TO_START = ("elastic", "kafka", "rabbit")
-"""Servers that one worker starts, and no other: together they take half a minute of both cores."""
 UNNAMED = pytest.StashKey[list[str]]()
 """Tests of such a run whose files it would leave out; found by the run that reads every file."""
 
@@ -38,15 +36,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     kinds = asked_for(str(config.getoption("markexpr")))
     is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
     return True if kinds and is_test and not any(names(collection_path, kind) for kind in kinds) else None
-
-
-def group_of(item: pytest.Item) -> str:
-    """Return whose tests stay together on one worker: those of a slow server, of one test bed, or of a file."""
-    for kind in SLOW_TO_START:
-        if item.get_closest_marker(kind):
-            return kind
-    applied = item.get_closest_marker("kube") and item.path.parent.name == "deploy"
-    return "deploy" if applied else item.nodeid.partition("::")[0]
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
