@@ -51,9 +51,9 @@ test test-kube test-long: export PYTHONDONTWRITEBYTECODE :=
 test: setup ## Run every check but the long ones; those on Kubernetes if the test bed is built
 	@$(MAKE) --no-print-directory -j 2 lint $(if $(IN_CI),testbed servers)
 	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 3 -m "not long and not estate and not kube and not ($(SERVERS))"
-	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -m "estate and not long and not kube and not ($(SERVERS))"
+	$(if $(IN_CI),SERVERS_REQUIRED=1 TESTBED_REQUIRED=1 )$(BIN)/pytest -q -m "estate and not long and not ($(SERVERS))"
 	$(if $(IN_CI),SERVERS_REQUIRED=1 )$(BIN)/pytest -q -n 2 --dist loadfile -m "($(SERVERS)) and not long"
-	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -m "kube and not long"
+	$(if $(IN_CI),TESTBED_REQUIRED=1 )$(BIN)/pytest -q -n 2 --dist loadfile -m "kube and not long and not estate"
 
 test-kube: testbed ## Run the tests on Kubernetes; builds the test bed first
 	TESTBED_REQUIRED=1 $(BIN)/pytest -q -m "kube and not long"

@@ -111,7 +111,7 @@ class PartitionReader:
         """Go on after number `reached`."""
         self.next_seq = reached + 1
         self.last_seen: int | None = None
-        """The last number that was met."""
+        """The greatest number that was met: one that comes again late says nothing of where the events end."""
         self._missing: Final = missing
         self._suspects = 0
         """Unreadable messages since the last good one."""
@@ -137,7 +137,7 @@ class PartitionReader:
             elif found.seq < self.next_seq:
                 repeats += 1
                 self._before_seen = True
-                self.last_seen = found.seq
+                self.last_seen = max(self.last_seen or 0, found.seq)
             elif found.seq == self.next_seq or self._is_explained(found.seq):
                 happened.append(found)
                 self.next_seq = found.seq + 1

@@ -6,7 +6,6 @@ damaged, and the marker of a clean stop tells whether anything could have been c
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import os

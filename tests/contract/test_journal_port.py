@@ -47,8 +47,7 @@ class Brokers:
     """Journals on real brokers."""
 
     def __init__(self, cluster):
-        # Short, so that a test of what is not written need not wait long.
-        self.place = new_place(cluster, delivery_s=2.0)
+        self.place = new_place(cluster, delivery_s=60.0)
         prepare(self.place)
 
     def open(self) -> Journal:
@@ -64,7 +63,7 @@ class Brokers:
     def foreign(self, log):
         producer = Producer(self.place.client())
         producer.produce(self.place.commands, b"somebody else's line", partition=0)
-        assert producer.flush(10) == 0
+        assert producer.flush(60) == 0
 
 
 @pytest.fixture(params=["files", pytest.param("kafka", marks=pytest.mark.kafka)])

@@ -42,8 +42,8 @@ async def bury(side: Side, *names: str, key: str = "ask.cash", queue: str = "cas
     there = len(await side.dead(queue))
     messages = [Outgoing(routing_key=key, body=f"body of {name}".encode(), message_id=name) for name in names]
     await side.publisher().publish(messages)
-    async with port.reading(side.consumer(queue), refuse):
-        await port.buried(side, queue, there + len(names))
+    async with port.reading(consumer := side.consumer(queue), refuse):
+        await port.buried(side, queue, there + len(names), consumer, len(names))
 
 
 def names(letters: Sequence[Letter]) -> list[bytes]:
@@ -70,8 +70,8 @@ async def test_a_letter_that_is_put_back_comes_to_its_queue_alone_as_it_was_and_
         [Outgoing(routing_key="said.hold.ok", body=b"x", message_id="x", trace="00-aa-bb-01")]
     )
     await port.seen(side, "fees", 1)
-    async with port.reading(side.consumer("cash"), refuse):
-        await port.buried(side, "cash", 1)
+    async with port.reading(consumer := side.consumer("cash"), refuse):
+        await port.buried(side, "cash", 1, consumer)
     desk, told = letters_of(side), []
     (letter,) = await desk.look(10)
     assert await desk.settle([letter.id], Deed.REQUEUED, told.append) == [letter] == told
@@ -92,8 +92,8 @@ async def test_a_letter_that_was_put_back_in_vain_lies_there_again_with_the_newe
     async def refuse_anew(batch: Sequence[Delivery]) -> None:
         raise PoisonError(batch[0], "still not")
 
-    async with port.reading(side.consumer("cash"), refuse_anew):
-        await port.buried(side, "cash", 1)
+    async with port.reading(consumer := side.consumer("cash"), refuse_anew):
+        await port.buried(side, "cash", 1, consumer)
     (again,) = await desk.look(10)
     assert (again.id, again.why, again.key) == (first.id, "still not", "ask.cash")
 

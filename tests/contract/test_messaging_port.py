@@ -117,11 +117,15 @@ async def seen(side: Side, queue: str, count: int, **more: Any) -> list[Delivery
     return got
 
 
-async def buried(side: Side, queue: str, count: int) -> list[DeadLetter]:
-    """Wait for so many dead letters."""
+async def buried(side: Side, queue: str, count: int, by: Any = None, new: int = 0) -> list[DeadLetter]:
+    """Wait for so many dead letters, and until `by`, who buried the `new` of them, has let go of them where they were.
+
+    A letter is among the dead ones before it leaves its queue; who ends in between finds it in both.
+    """
     async with asyncio.timeout(60):
         while len(found := await side.dead(queue)) < count:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(0.02)
+    await until(lambda: by is None or by.buried >= (new or count))
     return found
 
 
@@ -176,8 +180,9 @@ async def test_a_full_queue_takes_no_more_and_its_publisher_is_told(side):
 
 
 async def test_a_queue_of_news_takes_more_than_it_keeps_and_loses_the_oldest(side):
+    out = side.publisher()
     for number in range(50):
-        await side.publisher().publish(letters(f"m{number}", key="news"))
+        await out.publish(letters(f"m{number}", key="news"))
     assert ids(await seen(side, "news", 5))[-1] == "m49"
     assert await side.dead("news") == []
 
@@ -299,8 +304,8 @@ async def test_dead_letters_can_be_read_like_any_queue(side):
     async def refuse(batch: Sequence[Delivery]) -> None:
         raise PoisonError(batch[0], "no")
 
-    async with reading(side.consumer("cash"), refuse):
-        await buried(side, "cash", 1)
+    async with reading(consumer := side.consumer("cash"), refuse):
+        await buried(side, "cash", 1, consumer)
     assert [(each.message_id, each.routing_key) for each in await seen(side, "cash.dead", 1)] == [("bad", "ask.cash")]
 
 

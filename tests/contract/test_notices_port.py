@@ -68,7 +68,7 @@ async def side(request: pytest.FixtureRequest, tmp_path: Any) -> AsyncIterator[S
         await each.close()
 
 
-async def until(condition: Callable[[], Any], within_s: float = 30) -> None:
+async def until(condition: Callable[[], Any], within_s: float = 120) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - what is waited for is no event
             await asyncio.sleep(0.005)
@@ -110,7 +110,7 @@ async def test_a_storm_of_repeats_in_any_order_has_each_effect_once(side):
     rng.shuffle(storm)
     await side.publisher().publish(storm)
     async with plant.process():
-        await until(lambda: plant.telemetry.new + plant.telemetry.repeats == len(storm) + len(messages))
+        await until(lambda: plant.telemetry.new + plant.telemetry.repeats >= len(storm) + len(messages))
     assert sorted(plant.kept()) == sorted(plant.owed)
     assert plant.telemetry.new == len(messages)
 
@@ -123,7 +123,7 @@ async def test_what_is_no_notice_is_a_dead_letter_with_the_reason_and_stops_nobo
     )
     async with plant.process():
         await until(lambda: plant.telemetry.new == len(plant.owed))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while len(found := await side.dead()) < len(bad):  # noqa: ASYNC110 - likewise
                 await asyncio.sleep(0.02)
     assert plant.kept() == plant.owed

@@ -78,7 +78,7 @@ async def test_an_alert_reaches_a_telephone_over_a_bridge_that_was_killed(tmp_pa
                 async with aiohttp.ClientSession() as session, session.get(query, params=params) as answer:
                     return bool((await answer.json())["data"]["result"])
 
-            await until(watched, 20)
+            await until(watched, 90)
         finally:
             estate.send_signal(signal.SIGINT)
-            await asyncio.to_thread(estate.wait, 30)
+            await asyncio.to_thread(estate.wait, 90)

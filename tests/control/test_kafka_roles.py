@@ -110,6 +110,12 @@ class Engine:
             found = [line for line in (await answer.text()).splitlines() if line.startswith((name + "{", name + " "))]
         return None if not found else float(found[0].rsplit(" ", 1)[1])
 
+    async def tells(self, session, name, value):
+        """Wait until a metric has a value: each is told in its own time."""
+        async with asyncio.timeout(60):
+            while await self.metric(session, name) != value:  # noqa: ASYNC110 - another process sets no event
+                await asyncio.sleep(0.05)
+
 
 async def send(engine, names):
     async with client_of(engine.stream) as client:
@@ -141,11 +147,8 @@ async def test_an_engine_is_killed_and_comes_back_in_another_directory_with_all_
             assert (await engine.ready(session))["clean_start"]
             await send(engine, names)
             held = await engine.held(session)
-            for _ in range(100):
-                if await engine.metric(session, "exchange_events_published_sequence") == held["seq"]:
-                    break
-                await asyncio.sleep(0.05)
-            assert await engine.metric(session, "exchange_events_unpublished_commands") == 0
+            await engine.tells(session, "exchange_events_published_sequence", held["seq"])
+            await engine.tells(session, "exchange_events_unpublished_commands", 0)
             await exchange_verbs_agree(engine, held)
             engine.kill()
             written = list(read_records(engine.layout.events, kind=Kind.EVENTS))

@@ -65,12 +65,12 @@ def test_all_five_ports_are_on_loopback_only(rabbit):
 
 
 def test_it_takes_its_own_user_with_the_password_and_nobody_else(rabbit):
-    log_in(rabbit.ports["amqp"], "tapewatch", rabbit.password, within_s=5)
+    log_in(rabbit.ports["amqp"], "tapewatch", rabbit.password, within_s=60)
     for user, password in (("tapewatch", "wrong"), ("guest", "guest")):
         with pytest.raises(PermanentError, match="403 ACCESS_REFUSED"):
-            log_in(rabbit.ports["amqp"], user, password, within_s=5)
+            log_in(rabbit.ports["amqp"], user, password, within_s=60)
     with pytest.raises(PermanentError, match="530 NOT_ALLOWED"):
-        log_in(rabbit.ports["amqp"], "tapewatch", rabbit.password, "nowhere", within_s=5)
+        log_in(rabbit.ports["amqp"], "tapewatch", rabbit.password, "nowhere", within_s=60)
 
 
 def test_its_cookie_and_its_password_are_closed_to_others(rabbit):
@@ -86,7 +86,7 @@ def test_its_own_metrics_tell_of_each_queue(rabbit):
     rabbit.ask("/api/queues/%2F/seen", "PUT", {"durable": True, "arguments": {"x-queue-type": "quorum"}})
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        with urllib.request.urlopen(f"http://127.0.0.1:{rabbit.ports['prometheus']}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{rabbit.ports['prometheus']}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         if 'rabbitmq_queue_messages_ready{vhost="/",queue="seen"}' in text:
             break

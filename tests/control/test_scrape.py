@@ -25,7 +25,7 @@ CLIENT_LIBRARY = ("process_", "python_")
 
 def get(url, accept="text/plain"):
     request = urllib.request.Request(url, headers={"Accept": accept})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.read(), answer.headers["content-type"]
 
 
@@ -59,7 +59,7 @@ def started(home, more):
         time.sleep(0.5)
     yield found | more | {"state": str(home / "up")}
     process.send_signal(signal.SIGTERM)
-    process.wait(40)
+    process.wait(90)
 
 
 def pages(estate):

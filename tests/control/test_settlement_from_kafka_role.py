@@ -27,7 +27,7 @@ async def page(session, estate):
 
 async def told_of(session, estate, key, value):
     """Wait until the process tells `value`; return all that it tells then."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         while True:
             found = await page(session, estate)
             if found.get(key) == value:
@@ -36,7 +36,7 @@ async def told_of(session, estate, key, value):
 
 
 async def settled(session, estate, trades):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         while True:
             async with session.get(estate.url("settlement", "/v1/ledger")) as answer:
                 ledger = await answer.json()
@@ -87,6 +87,6 @@ async def test_it_refuses_another_cluster_than_the_one_that_was_named(kafka, tmp
     access = KafkaAccess(bootstrap=place.bootstrap, topic=place.topic, cluster_id="AAAAAAAAAAAAAAAAAAAAAA")
     estate.start("settlement", kafka=access)
     process = estate.processes.pop("settlement")
-    _, words = await asyncio.to_thread(process.communicate, timeout=30)
+    _, words = await asyncio.to_thread(process.communicate, timeout=90)
     assert process.returncode == 1
     assert f"belongs to cluster {kafka.cluster_id}, not to AAAAAAAAAAAAAAAAAAAAAA" in words

@@ -23,6 +23,7 @@ import pytest
 from starlette.applications import Starlette
 
 from control.plan import free_ports
+from control.servers import hosted_edge
 from control.servers.hosted import ServerConfig, hosted
 from control.servers.trial_authority import pair_ends
 from kernel.errors import PermanentError
@@ -31,6 +32,13 @@ from monitor.catalog import Role
 from tests.deploy.test_edge import program
 
 pytestmark = pytest.mark.lb
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A look at an edge waits longer here than at work: on busy cores a handshake may take a second."""
+    monkeypatch.setattr(hosted_edge, "_LOOK_S", PATIENCE_S)
 
 
 class Toy(BaseHTTPRequestHandler):
@@ -46,7 +54,7 @@ class Toy(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/v1/orders/slow":
-            self.hold.wait(5)
+            self.hold.wait(PATIENCE_S)
         body = json.dumps({"port": self.server.server_port}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -94,7 +102,7 @@ def edge(kind, ports):
 def get(config, path):
     """Ask the edge, trusting nobody but the state's authority."""
     trusted = ssl.create_default_context(cafile=str(config.layout.edge / "ca.pem"))
-    connection = http.client.HTTPSConnection("127.0.0.1", config.own["https"], timeout=5, context=trusted)
+    connection = http.client.HTTPSConnection("127.0.0.1", config.own["https"], timeout=PATIENCE_S, context=trusted)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -141,12 +149,12 @@ def slow(config):
         yield
     finally:
         Toy.hold.set()
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
 
 def told(config):
     """Return what HAProxy's own page says."""
-    connection = http.client.HTTPConnection("127.0.0.1", config.own["stats"], timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", config.own["stats"], timeout=PATIENCE_S)
     try:
         connection.request("GET", "/metrics")
         return {(name, *sorted(labels.items())): value
@@ -155,7 +163,7 @@ def told(config):
         connection.close()
 
 
-def until(holds, within_s=60.0):
+def until(holds, within_s=PATIENCE_S):
     deadline = time.monotonic() + within_s
     while not (seen := holds()):
         assert time.monotonic() < deadline, seen
@@ -298,12 +306,12 @@ class Client:
 
     def __exit__(self, *_):
         self.done.set()
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
 
 
 def shown(config):
     """Return the serial number that a new connection sees."""
-    pem = ssl.get_server_certificate(("127.0.0.1", config.own["https"]), timeout=5)
+    pem = ssl.get_server_certificate(("127.0.0.1", config.own["https"]), timeout=PATIENCE_S)
     return pair_ends(pem.encode())[0]
 
 
@@ -311,7 +319,7 @@ def shown(config):
 def held(config, path="/openapi.json"):
     """Yield a function that asks over one connection, which was opened here and is never opened again."""
     trusted = ssl.create_default_context(cafile=str(config.layout.edge / "ca.pem"))
-    connection = http.client.HTTPSConnection("127.0.0.1", config.own["https"], timeout=5, context=trusted)
+    connection = http.client.HTTPSConnection("127.0.0.1", config.own["https"], timeout=PATIENCE_S, context=trusted)
     connection.connect()
     connection.auto_open = False
 
@@ -378,7 +386,7 @@ def test_a_request_under_way_is_answered_by_the_nginx_that_took_it():
         until(lambda: get(config, "/openapi.json")[0] == 200)
         trusted = ssl.create_default_context(cafile=str(config.layout.edge / "ca.pem"))
         with (
-            socket.create_connection(("127.0.0.1", config.own["https"]), timeout=5) as line,
+            socket.create_connection(("127.0.0.1", config.own["https"]), timeout=PATIENCE_S) as line,
             trusted.wrap_socket(line, server_hostname="localhost") as spoken,
         ):
             spoken.sendall(b"GET /openapi.json HTTP/1.1\r\n")

@@ -216,7 +216,9 @@ async def test_pods_meet_by_name_and_meet_again_when_the_engine_has_another_addr
             await ready(session, pods.url(pod, "/health/ready"))
         await assert_alone(session, pods)
         await assert_guarded(session, pods)
-        async with session.ws_connect(pods.url("market-data", "/v1/feed"), timeout=aiohttp.ClientWSTimeout(1)) as feed:
+        async with session.ws_connect(
+            pods.url("market-data", "/v1/feed"), timeout=aiohttp.ClientWSTimeout(ws_close=1)
+        ) as feed:
             await trade(session, pods, symbol, price, "first")
             await traded(feed, symbol)
             await settled(session, pods, 1)

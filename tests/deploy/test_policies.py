@@ -46,12 +46,13 @@ def strategic(account: Account, path, body):
 
 
 def some_pod(account: Account, workload: str) -> str:
+    """Return a pod of a workload that runs: until then its kubelet writes to it, which moves its resource version."""
     path = f"{CORE}/pods?labelSelector=app.kubernetes.io/name={workload}"
     pods = account.cluster.wait(
         f"a pod of {workload}",
         lambda: [
             pod for pod in account.ask("GET", path)["items"]
-            if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]
+            if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
         ],
     )  # fmt: skip
     return f"{CORE}/pods/{pods[0]['metadata']['name']}"

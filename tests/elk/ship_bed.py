@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from control.servers.elastic_node import ElasticStatusError
@@ -65,6 +69,89 @@ def count(node, environment):
         if error.code != 503:
             raise
         return 0  # an index that was made this moment has no shard to ask yet
+
+
+class PassingOn(http.server.BaseHTTPRequestHandler):
+    """Passes every request on to the node at `server.behind`."""
+
+    def do_POST(self):
+        self.work()
+
+    def do_GET(self):
+        self.work()
+
+    def do_PUT(self):
+        self.work()
+
+    def do_HEAD(self):
+        self.work()
+
+    def work(self):
+        self.answer(*self.passed_on(self.body()))
+
+    def body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def passed_on(self, body):
+        """Return the node's answer: status, data and kind."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)
+        headers = {key: value for key, value in self.headers.items() if key.lower() not in {"host", "connection"}}
+        connection.request(self.command, self.path, body, headers)
+        response = connection.getresponse()
+        data = response.read()
+        connection.close()
+        return response.status, data, response.headers.get("Content-Type")
+
+    def answer(self, status, data, kind="application/json"):
+        self.send_response(status)
+        self.send_header("X-Elastic-Product", "Elasticsearch")
+        self.send_header("Content-Type", kind or "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+class Holding(PassingOn):
+    """Answers the first bulk; the second reaches the node and nobody learns of it, and later ones do not."""
+
+    def work(self):
+        body = self.body()
+        if not self.path.partition("?")[0].endswith("/_bulk"):
+            return self.answer(*self.passed_on(body))
+        with self.server.counting:
+            self.server.bulks += 1
+            number = self.server.bulks
+        if number == 1:
+            return self.answer(*self.passed_on(body))
+        if number == 2:
+            self.passed_on(body)
+            self.server.held.set()
+        self.server.over.wait(DEADLINE_S)
+        self.close_connection = True
+        return None
+
+
+@contextmanager
+def holding(node):
+    """Stand before a node and hold everything back after the second bulk; yields a server with `url` and `held`."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Holding)
+    server.handle_error = lambda *_: None  # whoever asked was killed
+    server.behind, server.bulks, server.counting = node.port, 0, threading.Lock()
+    server.held, server.over = threading.Event(), threading.Event()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def until(true, deadline_s=DEADLINE_S):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import http.server
 import json
 import signal
@@ -19,7 +18,17 @@ from monitor.adapters.fake_sink import FakeSink
 from monitor.adapters.shipper_elastic import ElasticSink
 from monitor.adapters.shipper_files import DeadLetters, LogTail
 from monitor.shipping import LONGEST_LINE, Piece, Verdict, judge
-from tests.elk.ship_bed import count, documents, estate, set_up, shipper, until, write_lines
+from tests.elk.ship_bed import (
+    DEADLINE_S,
+    PassingOn,
+    count,
+    documents,
+    estate,
+    holding,
+    set_up,
+    shipper,
+    write_lines,
+)
 
 
 @pytest.fixture
@@ -66,13 +75,14 @@ def test_a_shipper_killed_in_the_middle_leaves_each_line_as_one_document(node, e
     logs = estate(tmp_path / "state")
     write_lines(logs / "engine-1.jsonl.1", "engine", 0, lines // 2)
     write_lines(logs / "engine-1.jsonl", "engine", lines // 2, lines - lines // 2)
-    first = shipper(tmp_path / "state", node.url, elastic_name)
-    until(lambda: count(node, elastic_name) >= lines // 10)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    with holding(node) as way:
+        first = shipper(tmp_path / "state", way.url, elastic_name)
+        assert way.held.wait(DEADLINE_S)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
     first.stdout.close()
     first.stderr.close()
-    assert count(node, elastic_name) < lines, "it was not killed in the middle"
+    assert 0 < count(node, elastic_name) < lines, "it was not killed in the middle"
     (logs / "engine-1.jsonl.1").rename(logs / "engine-1.jsonl.2")
     (logs / "engine-1.jsonl").rename(logs / "engine-1.jsonl.1")
     write_lines(logs / "engine-1.jsonl", "engine", lines, 10)
@@ -156,50 +166,21 @@ def test_a_read_only_stream_is_waited_for_and_nothing_is_lost(node, elastic_name
         assert count(node, elastic_name) == made.done.shipped == 20
 
 
-class Pushing(http.server.BaseHTTPRequestHandler):
+class Pushing(PassingOn):
     """Passes everything on but the first bulks, which it answers 429; then one whose answer it swallows."""
 
-    def do_POST(self):
-        self.work()
-
-    def do_GET(self):
-        self.work()
-
-    def do_PUT(self):
-        self.work()
-
-    def do_HEAD(self):
-        self.work()
-
     def work(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         bulk = self.path.startswith("/_bulk")
         if bulk and self.server.pushed < 2:
             self.server.pushed += 1
             return self.answer(429, b'{"error":{"type":"es_rejected_execution_exception","reason":"queue is full"}}')
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=30)
-        headers = {key: value for key, value in self.headers.items() if key.lower() not in {"host", "connection"}}
-        connection.request(self.command, self.path, body, headers)
-        response = connection.getresponse()
-        data = response.read()
-        connection.close()
+        told = self.passed_on(body)
         if bulk and not self.server.swallowed:
             self.server.swallowed = True
             self.close_connection = True
             return None
-        return self.answer(response.status, data, response.headers.get("Content-Type"))
-
-    def answer(self, status, data, kind="application/json"):
-        self.send_response(status)
-        self.send_header("X-Elastic-Product", "Elasticsearch")
-        self.send_header("Content-Type", kind or "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+        return self.answer(*told)
 
 
 def test_a_node_that_pushes_back_and_an_answer_that_is_lost_change_nothing(node, elastic_name, tmp_path):

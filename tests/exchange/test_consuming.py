@@ -50,6 +50,14 @@ def test_repeats_in_any_order_are_left_alone_and_the_rest_comes_once(repeats, re
     assert told == list(range(reached + 1, 41))
 
 
+def test_events_end_behind_what_was_carried_out_by_the_greatest_number_not_by_one_that_came_again_late():
+    reader = PartitionReader(3)
+    reader.read(raws(event(1), event(2), event(1)), 0)
+    assert (reader.last_seen, reader.behind) == (2, True), "another exchange's, or published late"
+    reader.read(raws(event(3), event(4), event(2), offset=3), 3)
+    assert (reader.last_seen, reader.behind) == (4, False)
+
+
 def test_a_stranger_s_message_is_put_aside_and_the_next_number_proves_that_nothing_is_missing():
     reader = PartitionReader(0)
     first = reader.read(raws(event(1), b"{}"), 0)

@@ -68,7 +68,7 @@ def test_one_of_three_is_killed_under_load_and_nothing_acknowledged_is_lost_or_t
     log = KafkaLog(kafka_place)
     load = Load(log)
     load.wait_for_more(500)
-    leader = AdminClient(kafka_place.client()).list_topics(kafka_place.commands, timeout=5)
+    leader = AdminClient(kafka_place.client()).list_topics(kafka_place.commands, timeout=60)
     broker = leader.topics[kafka_place.commands].partitions[0].leader
     kafka.kill(broker)
     try:
@@ -105,6 +105,7 @@ def test_without_a_majority_nothing_is_acknowledged_and_nothing_is_lost_when_it_
     finally:
         kafka.start_one(1, wait=False)
         kafka.start_one(2)
+    place = msgspec.structs.replace(place, delivery_s=60.0)  # the brokers find together again in their own time
     again = opened(place)
     assert seqs(place) == list(range(1, again.last_seq + 1))
     assert load.acknowledged <= again.last_seq <= load.acknowledged + 50
@@ -198,7 +199,7 @@ def test_brokers_of_two_clusters_are_refused_whatever_they_call_themselves(kafka
     assert check_cluster(both) == kafka.cluster_id
     with pytest.raises(PermanentError, match=r"not to AAAAAAAAAAAAAAAAAAAAAA: nothing was written"):
         prepare(msgspec.structs.replace(both, cluster_id="AAAAAAAAAAAAAAAAAAAAAA"))
-    assert not [name for name in AdminClient(both.client()).list_topics(timeout=5).topics if both.topic in name]
+    assert not [name for name in AdminClient(both.client()).list_topics(timeout=60).topics if both.topic in name]
     with pytest.raises(TemporaryError, match="no Kafka broker answers"):
         check_cluster(msgspec.structs.replace(both, bootstrap=liar.bootstrap))
 
@@ -241,7 +242,7 @@ def test_what_does_not_belong_into_a_journal_is_told_with_its_offset(kafka_place
         log.sync()
     stranger, places = Producer(kafka_place.client()), []
     stranger.produce(kafka_place.commands, value, partition=0, on_delivery=lambda _, sent: places.append(sent.offset()))
-    assert stranger.flush(10) == 0
+    assert stranger.flush(60) == 0
     with pytest.raises(TopicCorruptError, match=why) as caught:
         seqs(kafka_place)
     # Three records, and the end of their transaction takes an offset too: before the stranger's message or behind it.
@@ -255,6 +256,6 @@ def test_a_message_of_a_newer_program_stops_the_replay_and_says_so(kafka_place, 
     monkeypatch.undo()
     stranger = Producer(kafka_place.client())
     stranger.produce(kafka_place.commands, newer, partition=0)
-    assert stranger.flush(10) == 0
+    assert stranger.flush(60) == 0
     with pytest.raises(PermanentError, match=r"offset 0: .*schema version 2; this program reads 1"):
         KafkaLog(kafka_place)

@@ -23,7 +23,7 @@ from tests.exchange.saga_rows import rows
 
 pytestmark = pytest.mark.rabbit
 TRADES = 120
-WITHIN_S = 90.0
+WITHIN_S = 180.0
 
 
 def states(root: Path) -> dict[str, int]:

@@ -155,10 +155,10 @@ async def test_two_partitions_with_the_same_trade_ids_are_settled_from_real_brok
         for part, told in parts.items():
             publish(place, part, with_repeats(told, dice))
         await settling.until(lambda: seqs_in(path) == {0: 500, 1: 300})
+        await settling.until(lambda: settling.consumed.lags == {0: (0, 0), 1: (0, 0)})
         status = await settling.server.status()
         assert (status.seq, status.partitions) == (500, {"0": 500, "1": 300})
         assert settling.server.ready() == (True, "2 of 2 partitions are read here")
         assert settling.telemetry.connected
-        await settling.until(lambda: settling.consumed.lags == {0: (0, 0), 1: (0, 0)})
         await settling.stop()
         assert (store.balances(), store.trade_ids()) == expected(parts)

@@ -13,6 +13,7 @@ import pytest
 
 from control.testbed.cluster import ApiStatusError, Cluster
 from kernel.adapters.clock import SystemClock
+from kernel.time import from_rfc3339
 from runbooks.adapters.kubernetes.api import Api, connect
 from runbooks.adapters.kubernetes.fence import Fence, Fencing
 from runbooks.adapters.kubernetes.ledger import Ledger
@@ -201,6 +202,13 @@ async def refused(attempt: Awaitable[Any], reason: RefusalReason, words: str = "
         await attempt
     assert caught.value.reason is reason, caught.value
     assert words in str(caught.value)
+
+
+async def overdue(plant: Plant, pod: str) -> None:
+    """Wait until a pod should have ended: the moment that its deletion names is past, by this machine's clock."""
+    named = from_rfc3339(plant.get(plant.core("pods", pod))["metadata"]["deletionTimestamp"])
+    while SystemClock().now() <= named:  # noqa: ASYNC110 - a clock sets no event
+        await asyncio.sleep(0.05)
 
 
 async def lost(proxy: Proxy, attempt: Awaitable[T]) -> T:

@@ -22,7 +22,7 @@ from runbooks.changes import (
 )
 from runbooks.model import RefusalReason
 from runbooks.ports import BudgetError
-from tests.kube.plant import SINGLETON, adapter, refused, workload
+from tests.kube.plant import SINGLETON, adapter, overdue, refused, workload
 
 EPOCH, KEY = "tapewatch.example/epoch", "tapewatch.example/key"
 
@@ -152,8 +152,8 @@ async def test_only_a_pod_that_is_well_past_its_grace_is_deleted_by_force(kube, 
             one.change(DeleteReplica("gateway", name), key="b"), RefusalReason.NOT_ALLOWED, "well past its grace"
         )
         assert plant.sent() == []
-        monkeypatch.setattr("runbooks.adapters.kubernetes.reader.OVERDUE", 2_000_000_000)
-        await asyncio.sleep(4)
+        monkeypatch.setattr("runbooks.adapters.kubernetes.reader.OVERDUE", 0)
+        await overdue(plant, name)
         await one.rehearse(DeleteReplica("gateway", name))
         assert name in [pod["metadata"]["name"] for pod in plant.get(plant.core("pods"))["items"]]
         effect = await one.change(DeleteReplica("gateway", name), key="c")
@@ -173,9 +173,9 @@ async def test_only_a_pod_that_is_well_past_its_grace_is_deleted_by_force(kube, 
 def node(kube):
     """A node that is given back uncordoned."""
     yield "node-1"
-    kube.request(
-        "PATCH", "/api/v1/nodes/node-1", {"spec": {"unschedulable": None}}, content_type="application/merge-patch+json"
-    )
+    path = "/api/v1/nodes/node-1"
+    kube.request("PATCH", path, {"spec": {"unschedulable": None}}, content_type="application/merge-patch+json")
+    kube.wait("it takes pods again", lambda: not kube.request("GET", path)["spec"].get("taints"))
 
 
 async def test_a_node_is_cordoned_then_drained_within_the_budget_and_uncordoned(kube, ns, plant, node):

@@ -55,19 +55,29 @@ def test_the_scenario_passes_with_every_link_seen(scenario, testbed_binary, tmp_
     passes(scenario, tmp_path, testbed_binary)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_drill_that_is_ended_leaves_nothing_running(testbed_binary, tmp_path, number):
-    with subprocess.Popen(
-        words("pod-hang", tmp_path), cwd=ROOT, env=surroundings(testbed_binary), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    ) as drill:  # fmt: skip
-        deadline = time.monotonic() + 180
-        while not list(tmp_path.glob("*/estate/config/engine-0.json")):
-            assert time.monotonic() < deadline, "no engine was started"
-            time.sleep(0.1)
-        drill.send_signal(number)
-        drill.wait(120)
-    deadline = time.monotonic() + 60
-    while is_running(str(tmp_path)):
-        assert time.monotonic() < deadline, "something is left"
-        time.sleep(0.1)
+def test_drills_that_are_ended_leave_nothing_running(testbed_binary, tmp_path):
+    """One is killed, one interrupted; they begin at once, because most of a beginning is waiting."""
+    drills = {}
+    for number in (signal.SIGKILL, signal.SIGINT):
+        (folder := tmp_path / number.name).mkdir()
+        drills[number] = folder, subprocess.Popen(
+            words("pod-hang", folder), cwd=ROOT, env=surroundings(testbed_binary), stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    try:
+        for number, (folder, drill) in drills.items():
+            deadline = time.monotonic() + 240
+            while not list(folder.glob("*/estate/config/engine-0.json")):
+                assert time.monotonic() < deadline, "no engine was started"
+                time.sleep(0.1)
+            drill.send_signal(number)
+        for folder, drill in drills.values():
+            drill.wait(120)
+            deadline = time.monotonic() + 60
+            while is_running(str(folder)):
+                assert time.monotonic() < deadline, "something is left"
+                time.sleep(0.1)
+    finally:
+        for _, drill in drills.values():
+            drill.kill()
+            drill.wait()

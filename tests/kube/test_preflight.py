@@ -25,7 +25,7 @@ def targets(ns, *more):
 @contextlib.asynccontextmanager
 async def asking(kube, token="", url=""):
     where = kube.write_kubeconfig("asking", token, url=url) if token or url else kube.kubeconfig
-    async with Api(connect(where), read_s=2.0) as api:
+    async with Api(connect(where), read_s=20.0) as api:
         yield api
 
 

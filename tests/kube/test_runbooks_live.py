@@ -36,7 +36,7 @@ from runbooks.model import (
 from runbooks.policy import permit
 from runbooks.rehearse import _value
 from runbooks.run import advance, run
-from tests.kube.plant import SINGLETON, Plant, adapter, workload
+from tests.kube.plant import SINGLETON, Plant, adapter, overdue, workload
 from tests.standing import stop
 
 BOOKS = {one.name: one for one in load_library(LIBRARY, "kubernetes")[0]}
@@ -264,14 +264,15 @@ async def test_rolling_restarts_leave_the_specification_and_renew_every_pod(kube
     assert not old & set(plant.pods(service))
 
 
-async def test_pod_stuck_is_deleted_only_when_it_should_have_ended(kube, ns, plant):
+async def test_pod_stuck_is_deleted_only_when_it_should_have_ended(kube, ns, plant, monkeypatch):
     make(plant, "gateway", notes={"testbed/delete-delay": "300s"})
     stuck = min(plant.pods())
     early, _ = await drive(kube, ns, "pod-stuck", {"service": "gateway", "replica": stuck}, helps=False)
     assert early.outcome is not Outcome.MENDED
     assert stuck in plant.pods()
     plant.kubectl("delete", "pod", stuck, "--wait=false", "--grace-period=1")
-    await asyncio.sleep(12.5)
+    monkeypatch.setattr("runbooks.adapters.kubernetes.reader.OVERDUE", 0)  # else ten seconds more
+    await overdue(plant, stuck)
     ended, _ = await drive(kube, ns, "pod-stuck", {"service": "gateway", "replica": stuck})
     assert ended.outcome is Outcome.MENDED, ended.detail
     names = {pod["metadata"]["name"] for pod in plant.get(plant.core("pods"))["items"]}
@@ -411,7 +412,7 @@ async def test_a_platform_that_dies_in_mid_proof_ends_blind_and_is_not_undone(ow
             stop(own_kube.alive()["kube-apiserver"])
 
     try:
-        ended, _ = await drive(own_kube, ns, "gateway-overload", {"service": "gateway"}, within_s=25, before=die)
+        ended, _ = await drive(own_kube, ns, "gateway-overload", {"service": "gateway"}, within_s=8, before=die)
     finally:
         own_kube.send("kube-apiserver", signal.SIGCONT)
     assert (ended.outcome, ended.reason) == (Outcome.NOT_PROVEN, RefusalReason.NO_EVIDENCE), ended.detail

@@ -136,6 +136,7 @@ def test_what_an_account_sends_is_on_record_with_its_body_and_what_the_test_bed_
     token = kube.token_for("default", ns)
     with pytest.raises(ApiStatusError) as refused:
         kube.request("DELETE", f"/apis/apps/v1/namespaces/{ns}/deployments/web", token=token)
+    kube.wait("the first record", lambda: seen.writes(namespace=ns))  # it may come a moment after the answer
     assert (refused.value.code, refused.value.reason) == (403, "Forbidden")
     kube.kubectl("-n", ns, "scale", "deployment/web", "--replicas=2")
     records = kube.wait("both records", lambda: len(found := seen.writes(namespace=ns)) > 1 and found)

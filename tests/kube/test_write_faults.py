@@ -7,8 +7,9 @@ The oracle is the server's own record: whatever happened, one effect for one key
 
 import asyncio
 import contextlib
+import http.client
 import signal
-import threading
+import ssl
 import time
 
 import pytest
@@ -86,7 +87,14 @@ async def test_a_write_whose_answer_is_lost_is_read_back_and_not_repeated(kube, 
 
 
 async def lose_one(proxy):
-    await lost(proxy, asyncio.sleep(0))
+    """Lose the next answer: what is waited for here ends with that."""
+    swallowed = proxy.swallowed_bytes
+    await lost(proxy, until_more(proxy, swallowed))
+
+
+async def until_more(proxy, swallowed):
+    while proxy.swallowed_bytes == swallowed:  # noqa: ASYNC110 - threads swallow
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("write", list(WRITES))
@@ -235,7 +243,10 @@ async def test_rights_withdrawn_half_way_leave_an_entry_that_says_it_was_not_don
 
 
 async def test_a_server_that_is_too_busy_is_asked_again_later_and_the_write_is_done_once(kube, ns, plant):
-    """A priority level without shares turns parallel requests of one account away with 429."""
+    """A priority level without shares turns parallel requests of one account away with 429.
+
+    The parallel one is a request whose body does not come: as long as that is waited for, every other is turned away.
+    """
     plant.build()
     token = account(kube, ns, READ, KEEP, SCALE)
     flow = "/apis/flowcontrol.apiserver.k8s.io/v1"
@@ -253,38 +264,50 @@ async def test_a_server_that_is_too_busy_is_asked_again_later_and_the_write_is_d
     schema = {"matchingPrecedence": 2, "priorityLevelConfiguration": {"name": ns}, "rules": [rules]}
     kube.request("POST", f"{flow}/prioritylevelconfigurations", level)
     kube.request("POST", f"{flow}/flowschemas", {"metadata": {"name": ns}, "spec": schema})
-    busy, pauses, stop = 0, [], threading.Event()
-
-    def hammer():
-        while not stop.is_set():
-            with contextlib.suppress(Exception):
-                kube.request("GET", plant.core("pods"), token=token)
-
-    threads = [threading.Thread(target=hammer, daemon=True) for _ in range(6)]
+    pauses = []
     try:
-        for thread in threads:
-            thread.start()
         async with adapter(kube, ns, token=token) as one:
-            for _ in range(600):
-                try:
-                    await one.scale("gateway", 3, key="s")
-                    break
-                except TemporaryError as error:
-                    busy += 1
-                    pauses.append(error.retry_after)
-                    if busy == 3:
-                        stop.set()
-                    await asyncio.sleep(0.02 if stop.is_set() else 0)
+            with contextlib.ExitStack() as seat:
+                kube.wait("the server is busy", lambda: is_busy(plant, token, seat))
+                for _ in range(3):
+                    with pytest.raises(TemporaryError) as caught:
+                        await one.scale("gateway", 3, key="s")
+                    pauses.append(caught.value.retry_after)
+            await persist(lambda: one.scale("gateway", 3, key="s"))  # the seat is free a moment later
     finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
         kube.request("DELETE", f"{flow}/flowschemas/{ns}")
         kube.request("DELETE", f"{flow}/prioritylevelconfigurations/{ns}")
-    assert busy >= 3
     assert 1_000_000_000 in pauses
     assert plant.gateway()["spec"]["replicas"] == 3
     assert [one["responseStatus"]["code"] for one in plant.sent()].count(200) == 1
+
+
+def is_busy(plant, token, seat):
+    """Begin a request of the account and tell whether another is turned away: the level comes into force in its time.
+
+    The request's body never comes; `seat` ends it.
+    """
+    cluster = plant.cluster
+    trust = ssl.create_default_context(cafile=str(cluster.files.ca))
+    begun = http.client.HTTPSConnection("127.0.0.1", cluster.ports.api, timeout=30, context=trust)
+    seat.callback(begun.close)
+    begun.putrequest("POST", plant.core("configmaps"))
+    for name, value in {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "application/json",
+        "Content-Length": "9",
+    }.items():
+        begun.putheader(name, value)
+    begun.endheaders()
+    try:
+        for _ in range(5):  # until it has come that far
+            cluster.request("GET", plant.core("pods"), token=token)
+    except ApiStatusError as error:
+        if error.code != 429:
+            raise
+        return True
+    begun.close()
+    return False
 
 
 # --- the server and its storage go away -----------------------------------------------------------------------------
