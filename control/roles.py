@@ -70,7 +70,9 @@ async def _engine(config: RoleConfig, stop: asyncio.Event) -> int:
             instruments=config.instruments,
             venue=config.venue,
             clock=SystemClock(),
-            telemetry=EngineInstruments(exporter, [one.symbol for one in config.instruments]),
+            telemetry=EngineInstruments(
+                exporter, [one.symbol for one in config.instruments], engine=_one_of_several(config)
+            ),
             log=_log(config, stack, exporter),
             faults=faults,
             tracer=tracer_of(config, exporter, stack),
@@ -116,6 +118,13 @@ def _engine_paths(config: RoleConfig, layout: Layout) -> EnginePaths:
     return EnginePaths(*(part_directory(path, config.kafka.partition) for path in every))
 
 
+def _one_of_several(config: RoleConfig) -> str:
+    """Return the name of an engine among several; nothing where it is the only one."""
+    from exchange.shards import engine_of
+
+    return "" if config.kafka is None or config.kafka.partitions == 1 else engine_of(config.kafka.partition)
+
+
 def _kafka(config: RoleConfig, journal: Path, traced: float) -> tuple[OpenJournal | None, EventTopic | None]:
     """Return how an engine's journal is opened in Kafka and where its events go; nothing where it is in files."""
     if config.kafka is None:
@@ -144,17 +153,13 @@ async def _gateway(config: RoleConfig, stop: asyncio.Event) -> int:
 
     layout, exporter = Layout(Path(config.state)), _exporter(Role.GATEWAY)
     share = config.tracing.share if config.tracing is not None else TRACE_SHARE
-    telemetry = GatewayInstruments(exporter, [one.symbol for one in config.instruments], share)
+    count = len(config.engines) or 1
+    telemetry = GatewayInstruments(exporter, [one.symbol for one in config.instruments], share, engines=count)
     async with AsyncExitStack() as stack:
         log = _log(config, stack, exporter)
 
-        standing: dict[int, bool] = {}
-
         def connection_of(place: int, there: bool) -> None:  # noqa: FBT001 - a callback's last argument
-            standing[place] = there
-            telemetry.engine_connected(
-                connected=all(standing.get(one, False) for one in range(len(config.engines) or 1))
-            )
+            telemetry.engine_connected(connected=there, partition=place)
             log.event("engine-connected" if there else "engine-lost", severity="info" if there else "warning")
 
         engine: Engines
@@ -222,7 +227,7 @@ async def _market_data(config: RoleConfig, stop: asyncio.Event) -> int:
             config.engine_stream_port,
             engine_host=config.engine_host,
             clock=SystemClock(),
-            telemetry=FeedInstruments(exporter),
+            telemetry=FeedInstruments(exporter, engines=len(config.engines) or 1),
             log=_log(config, stack, exporter),
             faults=faults,
             tracer=tracer_of(config, exporter, stack),

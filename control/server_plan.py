@@ -27,7 +27,7 @@ from control.servers.hosted import ServerConfig, load_server_config
 from control.servers.trial_authority import TrialAuthority
 from control.supervisor import Turnover, WorkloadSpec
 from exchange.listing import Listing
-from exchange.shards import instruments_of
+from exchange.shards import engine_of, instruments_of
 from kernel.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def database_url(database: str, layout: Layout, ports: Ports) -> str:
 
 def engine_names(settings: Settings) -> tuple[str, ...]:
     """Return the engines, in the order of their partitions."""
-    return tuple(f"engine-{number}" for number in range(1, settings.engines + 1))
+    return tuple(engine_of(partition) for partition in range(settings.engines))
 
 
 def engine_port_names(settings: Settings) -> tuple[str, ...]:

@@ -412,8 +412,8 @@ class GatewayTelemetry(Protocol):
         """So many client connections are open."""
         ...
 
-    def engine_connected(self, *, connected: bool) -> None:
-        """The connection to the engine stands, or broke."""
+    def engine_connected(self, *, connected: bool, partition: int = 0) -> None:
+        """The connection to the engine of a partition stands, or broke."""
         ...
 
     def token_refused(self, fault: TokenFault) -> None:
@@ -464,8 +464,8 @@ class FeedTelemetry(Protocol):
         """A subscriber did not keep up and was cut off."""
         ...
 
-    def engine_connected(self, *, connected: bool) -> None:
-        """The event stream stands, or broke."""
+    def engine_connected(self, *, connected: bool, partition: int = 0) -> None:
+        """The event stream of a partition's engine stands, or broke."""
         ...
 
 

@@ -173,7 +173,8 @@ class RecordingGateway:
     connections: int = 0
     waiting: int = 0
     per_second: float = 0.0
-    connected: bool = False
+    engines: dict[int, bool] = field(default_factory=dict)
+    """Whether each is connected, by partition."""
     faults: Counter[TokenFault] = field(default_factory=Counter)
     open_sockets: int = 0
     ends: Counter[SocketEnd] = field(default_factory=Counter)
@@ -225,9 +226,9 @@ class RecordingGateway:
         """Keep the capacity."""
         self.per_second = per_second
 
-    def engine_connected(self, *, connected: bool) -> None:
+    def engine_connected(self, *, connected: bool, partition: int = 0) -> None:
         """Keep the connection's state."""
-        self.connected = connected
+        self.engines[partition] = connected
 
 
 @dataclass
@@ -242,7 +243,8 @@ class RecordingFeed:
     last_trades: dict[Symbol, Instant] = field(default_factory=dict)
     connected_subscribers: int = 0
     slow: int = 0
-    connected: bool = False
+    engines: dict[int, bool] = field(default_factory=dict)
+    """Whether each is connected, by partition."""
 
     def published(self, seq: int, at: Instant, kinds: Mapping[str, int]) -> None:
         """Count messages by kind."""
@@ -276,9 +278,9 @@ class RecordingFeed:
         """Count a cut."""
         self.slow += 1
 
-    def engine_connected(self, *, connected: bool) -> None:
+    def engine_connected(self, *, connected: bool, partition: int = 0) -> None:
         """Keep the connection's state."""
-        self.connected = connected
+        self.engines[partition] = connected
 
 
 @dataclass

@@ -61,6 +61,29 @@ def instruments_of(instruments: Sequence[Instrument], partition: int, partitions
     return mine
 
 
+def engine_of(partition: int) -> str:
+    """Return the name of the engine that has a partition.
+
+    >>> engine_of(0), engine_of(1)
+    ('engine-1', 'engine-2')
+    """
+    return f"engine-{partition + 1}"
+
+
+def engine_label(symbol: Symbol, engines: int) -> str:
+    """Return which of several engines has a symbol, as the label of a metric: none where there is one."""
+    return "" if engines == 1 else engine_of(partition_of(symbol, engines))
+
+
+def engine_labels(engines: int) -> list[str]:
+    """Return the labels of all engines, in the order of their partitions.
+
+    >>> engine_labels(2), engine_labels(1)
+    (['engine-1', 'engine-2'], [''])
+    """
+    return [""] if engines == 1 else [engine_of(partition) for partition in range(engines)]
+
+
 def key_of(payload: bytes) -> bytes:
     """Return the key of a command's record: its symbol, or nothing when it names none (also by an order's id).
 

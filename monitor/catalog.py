@@ -19,6 +19,7 @@ from exchange.commands import Command
 from exchange.notices import NoticeKind
 from exchange.saga import End, Service, Verdict
 from exchange.saga_coordinator import StuckReason
+from exchange.shards import MAX_PARTITIONS
 from monitor.catalog_anomaly import ANOMALY, EACH, WATCHED_MAX
 from monitor.catalog_control import CONTROL
 from monitor.catalog_edge import EDGE
@@ -103,6 +104,9 @@ def series_max(metric: Metric) -> int:
         return WATCHED_MAX
     combinations = 1
     for label in metric.labels:
+        if label == "engine":  # a symbol has one, and what is `other` among the symbols may be of each
+            combinations = MAX_PARTITIONS + (MAX_LABEL_VALUES if "symbol" in metric.labels else 0)
+            continue
         closed = LABEL_VALUES.get((metric.name, label))
         combinations *= MAX_LABEL_VALUES + 1 if closed is None else len(closed) + 1
     return combinations * metric.series_each

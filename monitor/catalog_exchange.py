@@ -61,8 +61,8 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     gauge(Role.ENGINE, "exchange_events_published_sequence", "The last command whose events are in the topic."),
     gauge(Role.ENGINE, "exchange_events_unpublished_commands", "Durable commands whose events are not yet there."),
     counter(Role.ENGINE, "exchange_events_publish_failures_total", "Failures of publishing, each tried again."),
-    gauge(Role.ENGINE, "exchange_market_halted", "1 while the whole market stands still."),
-    gauge(Role.ENGINE, "exchange_symbol_halted", "1 while a symbol stands still on its own.", "symbol"),
+    gauge(Role.ENGINE, "exchange_market_halted", "1 while the whole market stands still.", "engine"),
+    gauge(Role.ENGINE, "exchange_symbol_halted", "1 while a symbol stands still on its own.", "symbol", "engine"),
     histogram(
         Role.ENGINE,
         "exchange_engine_queue_seconds",
@@ -88,18 +88,21 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     # --- gateway ------------------------------------------------------------------------------------------------------
     counter(Role.GATEWAY, "exchange_gateway_requests_total", "Order requests answered, by outcome.", "outcome"),
     histogram(Role.GATEWAY, "exchange_order_ack_seconds", "From a whole request read to its durable answer."),
-    counter(Role.GATEWAY, "exchange_symbol_acks_total", "New orders of a symbol answered by the engine.", "symbol"),
+    counter(
+        Role.GATEWAY, "exchange_symbol_acks_total", "New orders of a symbol answered by the engine.", "symbol", "engine"
+    ),
     counter(
         Role.GATEWAY,
         "exchange_symbol_ack_seconds_total",
         "Seconds that those answers took together; with their number, the mean.",
         "symbol",
+        "engine",
     ),
-    counter(Role.GATEWAY, "exchange_symbol_slow_acks_total", "Those that took 250 ms or longer.", "symbol"),
+    counter(Role.GATEWAY, "exchange_symbol_slow_acks_total", "Those that took 250 ms or longer.", "symbol", "engine"),
     gauge(Role.GATEWAY, "exchange_gateway_sessions", "Client connections now open."),
     gauge(Role.GATEWAY, "exchange_gateway_in_flight", "Order requests sent to the engine and not answered."),
     gauge(Role.GATEWAY, "exchange_gateway_capacity_per_second", "Order requests a second this gateway admits."),
-    gauge(Role.GATEWAY, "exchange_gateway_engine_connected", "1 while the connection to the engine stands."),
+    gauge(Role.GATEWAY, "exchange_gateway_engine_connected", "1 while the connection to the engine stands.", "engine"),
     counter(
         Role.GATEWAY, "exchange_gateway_token_refusals_total", "Requests whose token was not taken, by fault.", "fault"
     ),
@@ -129,13 +132,16 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
     counter(
         Role.MARKET_DATA, "exchange_feed_slow_consumers_total", "Subscribers cut off because they did not keep up."
     ),
-    gauge(Role.MARKET_DATA, "exchange_feed_engine_connected", "1 while the event stream from the engine stands."),
+    gauge(
+        Role.MARKET_DATA, "exchange_feed_engine_connected", "1 while the event stream from the engine stands.", "engine"
+    ),
     gauge(Role.MARKET_DATA, "exchange_feed_published_timestamp_seconds", "When the feed last published anything."),
     gauge(
         Role.MARKET_DATA,
         "exchange_feed_symbol_timestamp_seconds",
         "When a symbol's book was last confirmed as current.",
         "symbol",
+        "engine",
     ),
     histogram(
         Role.MARKET_DATA, "exchange_feed_delay_seconds", "From a command's place in the journal to its publication."
@@ -145,6 +151,7 @@ EXCHANGE: Final[tuple[Metric, ...]] = (
         "exchange_symbol_last_trade_timestamp_seconds",
         "When a symbol last traded, as far as this process has seen.",
         "symbol",
+        "engine",
     ),
     gauge(
         Role.MARKET_DATA,

@@ -43,8 +43,9 @@ class _Aside:
 class EngineInstruments:
     """`exchange.ports.EngineTelemetry` over a meter."""
 
-    def __init__(self, meter: Meter, symbols: Collection[Symbol] = ()) -> None:
-        """Count into `meter`. Each of `symbols` is said not to be halted from the start: a guard needs a 0 to read."""
+    def __init__(self, meter: Meter, symbols: Collection[Symbol] = (), *, engine: str = "") -> None:
+        """Count into `meter`, as `engine` of several. Each of `symbols` is said not to be halted: a guard reads 0."""
+        self._engine = engine
         self._known: set[Symbol] = set()
         self._symbols: dict[Symbol, Count] = {}
         self._commands: dict[type[Command], Count] = {}
@@ -60,7 +61,8 @@ class EngineInstruments:
         self._subscribers = meter.level("exchange_engine_subscribers")
         self._resting = meter.level("exchange_resting_orders")
         self._notional = meter.level("exchange_open_notional_ticks")
-        self._market_halted = meter.level("exchange_market_halted")
+        self._market_halted = meter.level("exchange_market_halted", engine)
+        self._market_halted.set(0)
         self._recovery = meter.level("exchange_engine_recovery_seconds")
         self._recovered = meter.level("exchange_engine_recovered_commands")
         self._failed = meter.level("exchange_journal_failed")
@@ -166,7 +168,7 @@ class EngineInstruments:
     def _know(self, meter: Meter, symbol: Symbol) -> None:
         self._known.add(symbol)
         meter.count("exchange_symbol_commands_total", symbol)
-        meter.level("exchange_symbol_halted", symbol).set(symbol in self._halted)
+        meter.level("exchange_symbol_halted", symbol, self._engine).set(symbol in self._halted)
 
     def _of_symbol(self, symbol: Symbol) -> Count:
         cell = self._symbols.get(symbol)
@@ -215,7 +217,7 @@ class EngineInstruments:
         if halted != self._halted:
             self._known |= halted
             for symbol in halted ^ self._halted:
-                self._meter.level("exchange_symbol_halted", symbol).set(symbol in halted)
+                self._meter.level("exchange_symbol_halted", symbol, self._engine).set(symbol in halted)
             self._halted = halted
 
     def open_notional(self, ticks: int) -> None:

@@ -25,9 +25,11 @@ from exchange.ports import (
     Resting,
     SocketEnd,
 )
+from exchange.shards import engine_label
 from exchange.types import Side, Symbol
 from kernel.time import Instant, to_seconds
 from kernel.trace import order_trace_id
+from monitor.symbol_acks import SymbolAcks, apart
 from monitor.traces import Policy, is_picked
 
 _Value = TypeVar("_Value", bound=Hashable)
@@ -101,16 +103,18 @@ class Meter(Protocol):
 class GatewayInstruments:
     """`exchange.ports.GatewayTelemetry` over a meter."""
 
-    def __init__(self, meter: Meter, symbols: Collection[Symbol] = (), share: float = Policy().share) -> None:
+    def __init__(
+        self, meter: Meter, symbols: Collection[Symbol] = (), share: float = Policy().share, *, engines: int = 1
+    ) -> None:
         """Count into `meter`. Of the orders whose spans are kept (`share`, and slow ones) exemplars are shown."""
         self._share = share
-        self._symbols = {symbol: _SymbolAcks(meter, symbol) for symbol in symbols}
+        self._symbols = {symbol: SymbolAcks(meter, symbol, engine_label(symbol, engines)) for symbol in symbols}
         self._sessions = meter.level("exchange_gateway_sessions")
         self._answers = {outcome: meter.count("exchange_gateway_requests_total", outcome) for outcome in RequestOutcome}
         self._ack = meter.spread("exchange_order_ack_seconds")
         self._in_flight = meter.level("exchange_gateway_in_flight")
         self._capacity = meter.level("exchange_gateway_capacity_per_second")
-        self._connected = meter.level("exchange_gateway_engine_connected")
+        self._connected = apart(meter, "exchange_gateway_engine_connected", engines)
         self._faults = {fault: meter.count("exchange_gateway_token_refusals_total", fault) for fault in TokenFault}
         self._sockets = meter.level("exchange_gateway_order_sockets")
         self._ends = {end: meter.count("exchange_gateway_order_sockets_ended_total", end) for end in SocketEnd}
@@ -165,9 +169,9 @@ class GatewayInstruments:
         """See `GatewayTelemetry`."""
         self._capacity.set(per_second)
 
-    def engine_connected(self, *, connected: bool) -> None:
+    def engine_connected(self, *, connected: bool, partition: int = 0) -> None:
         """See `GatewayTelemetry`."""
-        self._connected.set(connected)
+        self._connected[partition].set(connected)
 
     def token_refused(self, fault: TokenFault) -> None:
         """See `GatewayTelemetry`."""
@@ -195,32 +199,18 @@ SLOW_S = 0.25
 _TIMED = frozenset({RequestOutcome.ACCEPTED, RequestOutcome.REJECTED, RequestOutcome.UNKNOWN})
 
 
-class _SymbolAcks:
-    """The answers of one symbol."""
-
-    def __init__(self, meter: Meter, symbol: Symbol) -> None:
-        self._acks = meter.count("exchange_symbol_acks_total", symbol)
-        self._seconds = meter.count("exchange_symbol_ack_seconds_total", symbol)
-        self._slow = meter.count("exchange_symbol_slow_acks_total", symbol)
-
-    def add(self, seconds: float, *, slow: bool, times: int = 1) -> None:
-        self._acks.add(times)
-        self._seconds.add(seconds * times)
-        if slow:
-            self._slow.add(times)
-
-
 class FeedInstruments:
     """`exchange.ports.FeedTelemetry` over a meter."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, *, engines: int = 1) -> None:
         self._meter = meter
         self._sequence = meter.level("exchange_feed_sequence")
         self._published = meter.level("exchange_feed_published_timestamp_seconds")
         self._delay = meter.spread("exchange_feed_delay_seconds")
         self._subscribers = meter.level("exchange_feed_subscribers")
         self._slow = meter.count("exchange_feed_slow_consumers_total")
-        self._connected = meter.level("exchange_feed_engine_connected")
+        self._engines = engines
+        self._connected = apart(meter, "exchange_feed_engine_connected", engines)
 
     def published(self, seq: int, at: Instant, kinds: Mapping[str, int]) -> None:
         """See `FeedTelemetry`."""
@@ -233,7 +223,8 @@ class FeedInstruments:
         """See `FeedTelemetry`."""
         confirmed = to_seconds(at)
         for symbol, shape in books.items():
-            self._meter.level("exchange_feed_symbol_timestamp_seconds", symbol).set(confirmed)
+            engine = engine_label(symbol, self._engines)
+            self._meter.level("exchange_feed_symbol_timestamp_seconds", symbol, engine).set(confirmed)
             self._meter.level("exchange_book_depth_lots", symbol, Side.BUY).set(shape.bid_lots)
             self._meter.level("exchange_book_depth_lots", symbol, Side.SELL).set(shape.ask_lots)
             cell = self._meter.level("exchange_book_spread_ticks", symbol)
@@ -249,7 +240,8 @@ class FeedInstruments:
     def traded(self, symbols: Mapping[Symbol, Instant]) -> None:
         """See `FeedTelemetry`."""
         for symbol, at in symbols.items():
-            self._meter.level("exchange_symbol_last_trade_timestamp_seconds", symbol).set(to_seconds(at))
+            engine = engine_label(symbol, self._engines)
+            self._meter.level("exchange_symbol_last_trade_timestamp_seconds", symbol, engine).set(to_seconds(at))
 
     def subscribers(self, connected: int) -> None:
         """See `FeedTelemetry`."""
@@ -259,9 +251,9 @@ class FeedInstruments:
         """See `FeedTelemetry`."""
         self._slow.add()
 
-    def engine_connected(self, *, connected: bool) -> None:
+    def engine_connected(self, *, connected: bool, partition: int = 0) -> None:
         """See `FeedTelemetry`."""
-        self._connected.set(connected)
+        self._connected[partition].set(connected)
 
 
 class SettlementInstruments:

@@ -123,7 +123,6 @@ class Gateway(FastAPI):
         self._policies: Final = {budget: self._desk.limits.policies(budget).encode() for budget in Budget}
         self._cancels: Final = DisconnectCancels(engine, telemetry, replica=replica, directory=sessions, log=log)
         self._sockets: Final = OrderSockets(self._desk, self._door, self._cancels)
-        telemetry.engine_connected(connected=engine.connected)
         self.router.routes.extend(common_routes(exposition, self.ready))
         if listing is not None:
             self._offer("/v1/instruments", lambda: listing)

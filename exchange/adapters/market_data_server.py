@@ -157,7 +157,8 @@ class MarketDataServer:
 
     async def run(self) -> None:
         """Follow the engines and publish; returns only when cancelled."""
-        self._telemetry.engine_connected(connected=False)
+        for place in range(len(self._parts)):
+            self._telemetry.engine_connected(connected=False, partition=place)
         self._telemetry.subscribers(0)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat())
@@ -227,7 +228,7 @@ class MarketDataServer:
             more = {"partition": place} if len(self._parts) > 1 else {}
             self._log.event("engine-connected" if connected else "engine-lost", severity="info", **more)
         self._connected[place] = connected
-        self._telemetry.engine_connected(connected=all(self._connected))
+        self._telemetry.engine_connected(connected=connected, partition=place)
 
     def _take(self, place: int, message: StreamMessage) -> None:
         self._may_resume[place] = True

@@ -268,9 +268,11 @@ def _heading(metric: Metric, *, openmetrics_form: bool) -> str:
 
 @lru_cache(maxsize=4096)
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
-    if not names:
+    # Where there is one engine no series names it. Prometheus takes an empty label for none; people would see it.
+    named = (pair for pair in zip(names, values, strict=True) if pair != ("engine", ""))
+    pairs = sorted((name, _escaped(value)) for name, value in named)
+    if not pairs:
         return ""
-    pairs = sorted(zip(names, map(_escaped, values), strict=True))
     return "{" + ",".join(f'{name}="{value}"' for name, value in pairs) + "}"
 
 

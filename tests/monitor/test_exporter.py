@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from exchange.commands import CancelOrder, Limit, PlaceOrder, Sequenced
 from exchange.events import Accepted, Happened, Rejected, Traded
 from exchange.ports import AnsweredOrder, BookShape, DeadReason, Refusal, RequestOutcome
+from exchange.shards import MAX_PARTITIONS, engine_of, partition_of
 from exchange.types import RejectReason, Side
 from kernel.time import SECOND
 from kernel.trace import order_trace_id
@@ -157,7 +158,7 @@ NUMBERS = st.floats(0, allow_nan=False) | st.integers(0, 2**70)
 def test_the_page_is_what_the_library_would_have_written(counts, levels, sizes):
     exporter = Exporter(Role.GATEWAY, process=False)
     for label, amount in counts:
-        exporter.count("exchange_symbol_acks_total", label).add(amount)
+        exporter.count("exchange_symbol_acks_total", label, "engine-2").add(amount)
         exporter.level("tapewatch_build_info", label).set(amount)
     for name, value in zip((one.name for one in exporter._metrics if one.kind is Kind.GAUGE and not one.labels),
                            levels, strict=False):  # fmt: skip
@@ -378,10 +379,44 @@ def test_a_hundred_thousand_hostile_values_cost_no_more_than_the_bound():
     assert len(exporter._cells) < 2 * MAX_LABEL_VALUES
 
 
+def test_series_of_several_engines_name_the_one_that_has_the_symbol():
+    assert [partition_of(symbol, 2) for symbol in ("ACME", "BETA")] == [0, 1]
+    feed = Exporter(Role.MARKET_DATA, process=False)
+    told = FeedInstruments(feed, engines=2)
+    told.books(SECOND, {symbol: BookShape(3, 10, 20) for symbol in ("ACME", "BETA")})
+    told.traded({"BETA": SECOND})
+    told.engine_connected(connected=True, partition=1)
+    page = values(feed)
+    for symbol, engine in (("ACME", "engine-1"), ("BETA", "engine-2")):
+        assert page[("exchange_feed_symbol_timestamp_seconds", ("engine", engine), ("symbol", symbol))] == 1
+    assert page[("exchange_symbol_last_trade_timestamp_seconds", ("engine", "engine-2"), ("symbol", "BETA"))] == 1
+    assert page[("exchange_feed_engine_connected", ("engine", "engine-1"))] == 0
+    assert page[("exchange_feed_engine_connected", ("engine", "engine-2"))] == 1
+    gateway = Exporter(Role.GATEWAY, process=False)
+    GatewayInstruments(gateway, ["ACME", "BETA"], engines=2).engine_connected(connected=True, partition=0)
+    page = values(gateway)
+    assert page[("exchange_gateway_engine_connected", ("engine", "engine-1"))] == 1
+    assert page[("exchange_gateway_engine_connected", ("engine", "engine-2"))] == 0
+    assert page[("exchange_symbol_acks_total", ("engine", "engine-2"), ("symbol", "BETA"))] == 0
+    engine = Exporter(Role.ENGINE, process=False)
+    EngineInstruments(engine, ["BETA"], engine="engine-2")
+    page = values(engine)
+    assert page[("exchange_market_halted", ("engine", "engine-2"))] == 0
+    assert page[("exchange_symbol_halted", ("engine", "engine-2"), ("symbol", "BETA"))] == 0
+
+
+def test_no_series_names_the_only_engine():
+    exporter = Exporter(Role.GATEWAY, process=False)
+    GatewayInstruments(exporter, ["ACME"])
+    page = values(exporter)
+    assert page[("exchange_gateway_engine_connected",)] == 0
+    assert page[("exchange_symbol_acks_total", ("symbol", "ACME"))] == 0
+
+
 def test_no_metric_can_exceed_what_the_catalogue_says_it_costs():
     exporter = Exporter(Role.GATEWAY, process=False)
     for number in range(2 * MAX_LABEL_VALUES):
-        exporter.count("exchange_symbol_acks_total", f"S{number}")
+        exporter.count("exchange_symbol_acks_total", f"S{number}", engine_of(number % MAX_PARTITIONS))
     most = series_max(BY_NAME["exchange_symbol_acks_total"])
     assert sum(name == "exchange_symbol_acks_total" for name, *_ in values(exporter)) == most
 
