@@ -403,11 +403,8 @@ def load(  # noqa: PLR0913, PLR0917 - the options of a verb
     layout = layout_of(state)
     for_s = guarded(lambda: _checked(rate, duration or "30s"))
     before = _sizes(layout.load)
-    only_offline = (
-        ("--commands", commands), ("--out", to_file), ("--journal", journal), ("--told", told),
-        ("--instruments", instruments),
-    )  # fmt: skip
-    guarded(lambda: _only_offline([name for name, given in only_offline if given is not None]))
+    only_offline = {"commands": commands, "out": to_file, "journal": journal, "told": told, "instruments": instruments}
+    guarded(lambda: _only_offline([f"--{name}" for name, given in only_offline.items() if given is not None]))
     account = guarded(lambda: _load(layout, Sending(rate, for_s, chosen, flow), quiet=as_json))
     meanwhile = _answers_since(layout.load, before)
     if as_json:
