@@ -29,6 +29,15 @@ def stood_in(monkeypatch):
     return kept
 
 
+@pytest.fixture
+def told_of_hangups():
+    """Also where the tests themselves run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("told_of_hangups")
 async def test_a_hangup_stops_in_order_and_a_second_one_does_not_kill(stood_in):
     said = []
     await asyncio.wait_for(estate.run(None, said.append, lambda _: os.kill(os.getpid(), signal.SIGHUP)), 10)
