@@ -188,14 +188,24 @@ def up(
     guarded(lambda: asyncio.run(run(settings, _say, _announce)))
 
 
+def _though_nobody_reads() -> contextlib.suppress:
+    """Return what lets words go unread: the terminal went away, and what is under way is the more worth finishing.
+
+    Of a pipe that nobody reads any more Rich would make an end of the program.
+    """
+    return contextlib.suppress(OSError, SystemExit)
+
+
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal went away: what is under way is the more worth finishing
+    with _though_nobody_reads():
         out.print(escape(text))
 
 
 def _announce(estate: Estate) -> None:
-    print_status(guarded(lambda: status_of_estate(estate)))
-    out.print("Ctrl-C stops it; `tapewatch fault list` shows what can be broken")
+    found = guarded(lambda: status_of_estate(estate))
+    with _though_nobody_reads():
+        print_status(found)
+        out.print("Ctrl-C stops it; `tapewatch fault list` shows what can be broken")
 
 
 def status_of_estate(estate: Estate) -> dict[str, object]:

@@ -152,13 +152,16 @@ def run(wish: OfflineWish) -> LoadAccount:
     )
     with contextlib.ExitStack() as files:
         kept: list[Callable[[Sequenced, Sequence[Event]], None]] = []
-        # The journal first: one that is there already is refused, and nothing else may have been written over by then.
+        # A journal that is there already is refused before another file is written over, and none is begun before the
+        # others could be: the next try would be refused for it.
         if wish.journal is not None:
-            kept.append(files.enter_context(_to_journal(wish.journal, listing)))
+            _refuse_taken(wish.journal)
         if wish.out is not None:
             kept.append(_to_csv(files.enter_context(_created(wish.out))))
         if wish.told is not None:
             kept.append(files.enter_context(_to_lines(wish.told, engine)))
+        if wish.journal is not None:
+            kept.append(files.enter_context(_to_journal(wish.journal, listing)))
 
         def keep(item: Sequenced, events: Sequence[Event]) -> None:
             for each in kept:
@@ -209,19 +212,22 @@ def _created(path: Path) -> Iterator[TextIO]:
         raise PermanentError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _to_journal(directory: Path, listing: Listing) -> Iterator[Callable[[Sequenced, object], None]]:
-    """Write a journal beside its instruments; it must not be there yet."""
+def _refuse_taken(directory: Path) -> None:
     journal = directory / "journal"
     if journal.exists():
         raise InputError(str(journal), "is there already", right="name a directory without a journal")
+
+
+@contextlib.contextmanager
+def _to_journal(directory: Path, listing: Listing) -> Iterator[Callable[[Sequenced, object], None]]:
+    """Write a journal beside its instruments; it must not be there yet (`_refuse_taken`)."""
     batch: list[bytes] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / INSTRUMENTS).write_bytes(write_listing(listing))
     except OSError as error:
         raise PermanentError(f"{directory}: cannot be written: {error.strerror}") from error
-    with FileLog(journal) as log:
+    with FileLog(directory / "journal") as log:
 
         def keep(item: Sequenced, _: object) -> None:
             batch.append(encode_command(item))

@@ -119,7 +119,8 @@ def guarded(work: Callable[[], T]) -> T:
         raise typer.Exit(exit_code(error)) from None
     except OSError as error:  # of a file or a directory that was named here, such as one of another user's
         where = "" if error.filename is None else f"{error.filename}: "
-        err.print(f"[bold red]tapewatch:[/] {escape(f'{where}{error.strerror or error}')}", soft_wrap=True)
+        words = error.strerror or str(error) or type(error).__name__  # one of asyncio's may have no words
+        err.print(f"[bold red]tapewatch:[/] {escape(f'{where}{words}')}", soft_wrap=True)
         raise typer.Exit(FAILED) from None
 
 

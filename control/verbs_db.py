@@ -153,7 +153,9 @@ def _place(kind: str, url: str, password_file: Path | None, state: Path | None) 
         password_file = password_file or file
     layout = Layout(settings.state)
     if not url and kind in _KEPT_BY and (role := configured(layout, _KEPT_BY[kind])) and role.ledger is not None:
-        return role.ledger.url, kind, password_of(role.ledger)  # the estate keeps it elsewhere, in its own PostgreSQL
+        # The estate keeps it elsewhere, in its own PostgreSQL.
+        word = password_of(role.ledger) if password_file is None else read_password(password_file)
+        return role.ledger.url, kind, word
     if not url:
         from kernel.adapters.database import sqlite_url
 

@@ -15,12 +15,14 @@ import sys
 
 import msgspec
 import pytest
+import typer
 from rich.console import Console
 
 import cli
 from control import engine_bench, ladder, load_desk, verbs_exchange
 from control.addresses import ReplicaAddress, load_addresses, save_addresses
 from control.layout import Layout
+from control.terminal import guarded
 from exchange import snapshot
 from exchange.adapters.file_log import list_segments
 from exchange.adapters.recovery import recover, write_snapshot
@@ -115,6 +117,15 @@ def test_a_directory_that_may_not_be_looked_into_is_one_sentence(files, verb, mo
     monkeypatch.setattr(type(files), "iterdir", refused)
     code, out, err = run("exchange", verb, files)
     assert (code, out, err) == (1, "", f"tapewatch: {files}: Permission denied\n")
+
+
+def test_an_error_of_the_system_without_words_is_named(capsys):
+    def late():
+        raise TimeoutError
+
+    with pytest.raises(typer.Exit) as ended:
+        guarded(late)
+    assert (ended.value.exit_code, capsys.readouterr().err) == (1, "tapewatch: TimeoutError\n")
 
 
 def test_replay_prints_the_hash_of_every_place_the_same_in_another_process(recorded, files):
@@ -328,6 +339,13 @@ def test_a_refused_journal_leaves_the_file_as_it_was(files, tmp_path):
     assert code == 2
     assert "is there already" in err
     assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--out", "--told"])
+def test_a_refused_file_leaves_no_journal_that_the_next_try_would_meet(tmp_path, option):
+    words = ("exchange", "load", "--offline", "--commands", 5, "--journal", tmp_path / "j", option)
+    assert run(*words, tmp_path / "no" / "x")[0] == 1
+    assert run(*words, tmp_path / "x")[0] == 0
 
 
 def test_an_account_is_told_in_words(recorded):

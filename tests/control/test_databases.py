@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from control import verbs_db
 from control.databases import access, configured, password_of
 from control.layout import Layout
 from control.plan import choose_ports, write_configs
@@ -130,6 +131,13 @@ def test_a_state_is_asked_where_it_keeps_its_ledger_and_a_look_makes_no_file(tmp
     code, out = run("db", "status", "ledger", "--state", tmp_path, "--json")
     assert (code, json.loads(out)["address"], json.loads(out)["revision"]) == (0, str(elsewhere), None)
     assert not elsewhere.exists()
+
+
+def test_a_password_that_is_named_comes_before_that_of_the_estate(tmp_path):
+    configs(tmp_path, URL)
+    (tmp_path / "other").write_text("another\n")
+    assert verbs_db._place("ledger", "", None, tmp_path)[2] == CANARY
+    assert verbs_db._place("ledger", "", tmp_path / "other", tmp_path)[2] == "another"
 
 
 def configs(tmp_path, url):

@@ -5,6 +5,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,15 @@ def stood_in(monkeypatch):
     return kept
 
 
+@pytest.fixture
+def told_of_hangups():
+    """Also where the tests themselves run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("told_of_hangups")
 async def test_a_hangup_stops_in_order_and_a_second_one_does_not_kill(stood_in):
     said = []
     await asyncio.wait_for(estate.run(None, said.append, lambda _: os.kill(os.getpid(), signal.SIGHUP)), 10)
@@ -50,9 +62,29 @@ async def test_who_was_told_to_ignore_hangups_does(stood_in):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_words_for_a_terminal_that_is_gone_end_nothing(monkeypatch):
-    def gone(_):
-        raise OSError(5, "Input/output error")
+@pytest.mark.parametrize("gone", [OSError(5, "Input/output error"), SystemExit(1)])
+def test_words_for_a_terminal_that_is_gone_end_nothing(monkeypatch, gone):
+    def print_(*_, **__):
+        raise gone
 
-    monkeypatch.setattr(cli.out, "print", gone)
+    monkeypatch.setattr(cli.out, "print", print_)
+    monkeypatch.setattr(cli, "status_of_estate", lambda _: {})
+    monkeypatch.setattr(cli, "print_status", print_)
     cli._say("stopped")
+    cli._announce(None)
+
+
+def test_words_into_a_pipe_that_nobody_reads_end_nothing():
+    """Such as `tapewatch up | tee up.log`, whose terminal goes away."""
+    words = "import cli; cli._say('one'); cli._say('two'); import os; os.write(2, b'on')"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", words],
+        cwd=Path(cli.__file__).parent,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert done.stderr == b"on"
