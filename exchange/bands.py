@@ -23,9 +23,9 @@ def edges(book: Book) -> tuple[int, int]:
     """
     reference, step = book.band_reference, book.instrument.tick_step
     width = reference * book.luld_ppm // MILLION
-    lower = -(-(reference - width) // step) * step
+    lower = max(-(-(reference - width) // step) * step, step)
     upper = (reference + width) // step * step
-    return (max(lower, step), upper) if lower <= upper else (max(upper, step), lower)
+    return (lower, upper) if lower <= upper else (max(upper, step), lower)
 
 
 def limit_price(book: Book, order: Order) -> int:

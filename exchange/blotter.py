@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
-from exchange.events import Accepted, Canceled, Event, Expired, Replaced, Rested, Traded
+from exchange.events import (
+    Accepted,
+    Canceled,
+    Event,
+    Expired,
+    Replaced,
+    Rested,
+    SessionClosed,
+    SessionOpened,
+    Traded,
+)
 from exchange.types import AccountId, CancelReason, ClientId, Lots, OrderId, Side, Symbol, Ticks
 from exchange.views import OrderStatus, OrderView
 
@@ -57,19 +67,32 @@ def _change(line: _Line, event: Rested | Canceled | Expired | Replaced) -> None:
     line.name(event.account, event.symbol, event.side)
 
 
+def _since_the_close(events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """Return what the first command of a day caused, without what was due before it on the day before.
+
+    That may have been trades, when a breaker closed the market by them: the orders are carried with these.
+    """
+    kinds = [type(event) for event in events]
+    before = kinds[: kinds.index(SessionOpened)] if SessionOpened in kinds else []
+    return events[before.index(SessionClosed) + 1 :] if SessionClosed in before else events
+
+
 class Blotter:
     """Orders of a day by id, with their trades; takes memory for each."""
 
     def __init__(self, carried: Iterable[Carried] = ()) -> None:
         self.read_to = 0
         """The last sequence number whose events were taken; whoever gives them keeps it."""
+        self._begun = False
         self._lines = {
             order_id: _Line(client_id, Ticks(price) if price else None, filled)
             for order_id, client_id, price, filled in carried
         }
 
-    def take(self, events: Iterable[Event]) -> None:
+    def take(self, events: tuple[Event, ...]) -> None:
         """Take what one command caused, command after command."""
+        if not self._begun:
+            self._begun, events = True, _since_the_close(events)
         for event in events:
             match event:
                 case Accepted(order_id, account, client_id, symbol, _, side, _, price):

@@ -425,7 +425,9 @@ class EngineServer:
         while True:
             await asyncio.sleep(INDICATIVE_S)
             if self._indicated and self._sequencer is not None and self._ring is not None:
-                told = await self._sequencer.at_rest(self._look.changed)
+                told = None
+                with contextlib.suppress(PermanentError):  # after a failed commit there is nothing more to tell
+                    told = await self._sequencer.at_rest(self._look.changed)
                 if told is not None:
                     self._ring.indicate(told.seq, frame(told))
 
@@ -482,7 +484,11 @@ class EngineServer:
         await self._ready.wait()
         assert self._sequencer is not None, "ready without a sequencer"
         assert self._ring is not None, "ready without a ring"
-        books = await self._sequencer.at_rest(self._books) if message.books else None
+        try:
+            books = await self._sequencer.at_rest(self._books) if message.books else None
+        except PermanentError as error:
+            self._parts.log.event("books-refused", severity="warning", why=str(error))
+            return
         self._subscribers += 1
         self._indicated += message.indications
         self._tell_standing()

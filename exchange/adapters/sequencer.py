@@ -150,7 +150,20 @@ class Sequencer:
         return await answer
 
     async def at_rest(self, read: Callable[[], _Result]) -> _Result:
-        """Call `read` between two commits, when the engine's state is exactly what is durable; return its result."""
+        """Call `read` between two commits, when the engine's state is exactly what is durable; return its result.
+
+        Raises:
+            PermanentError: a commit failed that the engine has carried out; its state is not durable.
+        """
+
+        def read_durable() -> _Result:
+            if self.engine.sequence != self.seq:
+                raise PermanentError(f"the engine is ahead of its journal, which failed: {self.failure}")
+            return read()
+
+        return await self._between(read_durable)
+
+    async def _between(self, read: Callable[[], _Result]) -> _Result:
         result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
 
         def carry_out() -> None:
@@ -168,7 +181,7 @@ class Sequencer:
     async def follow(self, schedule: Schedule) -> None:
         """Turn the market's phases by a schedule from now on; returns when the turns that are due stand first."""
         self._schedule = schedule
-        await self.at_rest(lambda: None)
+        await self._between(lambda: None)
 
     def next_turn(self) -> PlannedTurn | None:
         """Return the next turn of the schedule; None when none is kept, or none is in sight."""

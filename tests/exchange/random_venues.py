@@ -7,7 +7,7 @@ import random
 from contextlib import suppress
 
 from exchange.engine import Engine
-from exchange.types import CrossPrices, Instrument, ReplaceQuantity, StopReached, Venue
+from exchange.types import CrossPrices, Instrument, MarketRemainder, ReplaceQuantity, StopReached, Venue
 from kernel.errors import InputError
 from tests.exchange.random_commands import SECOND, Profile
 
@@ -55,6 +55,7 @@ def venue(rng):
             stop_reached=tuple(StopReached),
             replace_quantity=tuple(ReplaceQuantity),
             cross_prices=tuple(CrossPrices),
+            market_remainder=tuple(MarketRemainder),
         )
     )
 
@@ -70,7 +71,7 @@ def instrument(rng, symbol):
         lot_step=lots,
         **some(
             rng,
-            luld_ppm=(20_000, 50_000, 90_000, 300_000),
+            luld_ppm=(20_000, 50_000, 90_000, 300_000, 1_000_000),
             maker_fee_ppm=(-333, 0, 1, 1_005, 50_000),
             taker_fee_ppm=(333, 1_005, 50_000),
             auction_fee_ppm=(0, 333, 50_000),

@@ -11,7 +11,7 @@ from exchange.snapshot import dump, load
 from exchange.types import CancelReason, Instrument, SelfTrade, Side, TimeInForce, TradingPhase, Venue
 from exchange.views import OrderStatus, OrderView
 from kernel.time import SECOND
-from tests.exchange.desk import AAA, Desk, reason
+from tests.exchange.desk import AAA, Desk, kinds, reason
 
 GTC, GTT, IOC = TimeInForce.GTC, TimeInForce.GTT, TimeInForce.IOC
 
@@ -151,6 +151,33 @@ def test_an_order_that_expired_right_before_the_market_opened_is_one_of_the_day_
     desk.close()
     desk.wait(10).open()
     assert desk.engine.order(1) == OrderView(1, OrderStatus.ENDED)
+
+
+def test_what_traded_right_before_the_market_opened_is_of_the_day_before():
+    """A pause ended in a cross whose price closed the market, all of it due before the command that opens it."""
+    desk = Desk(Instrument("AAA", 100, 50), venue=Venue(breakers=True, reopening_seconds=5))
+    desk.halt()
+    desk.resume(auction=True)
+    desk.sell(10, 75, lasts=GTC)
+    desk.buy(4, 75, who="q")
+    events = desk.wait(10).open()
+    assert kinds(events) == ["Crossed", "Traded", "PhaseChanged", "Breaker", "SessionClosed", "SessionOpened"]
+    desk.cancel(1)
+    assert (how(desk.engine, 1), desk.engine.fills(1)) == (("canceled", 4, 6, "requested"), ())
+    assert desk.engine.order(2) == OrderView(2, OrderStatus.ENDED)
+
+
+def test_what_an_opening_traded_is_of_the_day_even_when_it_closes_the_market_again():
+    desk = Desk(Instrument("AAA", 100, 50), venue=Venue(breakers=True))
+    desk.halt()
+    desk.resume(auction=True)
+    desk.sell(10, 75, lasts=GTC)
+    desk.buy(4, 75, who="q", lasts=GTC)
+    desk.halt()
+    desk.close()
+    desk.resume()
+    assert kinds(desk.open()) == ["Crossed", "Traded", "SessionOpened", "Breaker", "SessionClosed"]
+    assert (how(desk.engine, 2), len(desk.engine.fills(2))) == (("filled", 4, 0, None), 1)
 
 
 def test_nobody_can_have_the_name_under_which_such_things_are_remembered():

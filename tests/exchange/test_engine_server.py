@@ -102,6 +102,29 @@ async def test_nothing_is_acknowledged_after_a_sync_failed_and_none_is_tried_aga
         assert await running.stop() == EXIT_JOURNAL_FAILED
 
 
+async def test_after_a_failed_sync_neither_books_nor_a_snapshot_tell_what_it_covers(tmp_path):
+    """A snapshot beyond its journal would be of another history once somebody else wrote the next record."""
+    disk = HeldDisk()
+    async with engine(tmp_path, disk) as running, client_of(running.port) as client:
+        disk.hold()
+        sent = asyncio.create_task(client.submit(order("a"), 60))
+        await eventually(lambda: disk.begun)
+        wanted = asyncio.create_task(running.server.snapshot())
+        await asyncio.sleep(0)
+        disk.fails = True
+        disk.let_one_through()
+        with pytest.raises(PermanentError, match="ahead of its journal"):
+            await wanted
+        assert (await sent).reason is Refusal.UNDECIDED
+        told = follow_events(running.port, lambda: Subscribe(books=True), lambda _connected: None)
+        first = asyncio.ensure_future(anext(told))
+        await eventually(lambda: "books-refused" in running.log.names())
+        assert not first.done()
+        first.cancel()
+        disk.let_go()
+    assert not list((tmp_path / "snapshots").glob("*.snapshot"))
+
+
 async def test_the_stream_waits_for_the_sync_and_never_tells_what_was_not_synced(tmp_path):
     """Trades and market data are made from this stream: matching runs ahead, and nobody hears of it."""
     disk, heard = HeldDisk(), [0]

@@ -19,6 +19,7 @@ from exchange.ports import Refusal
 from exchange.recording import RecordingEngine, RecordingLog
 from exchange.types import Lots
 from kernel.adapters.clock import SystemClock
+from kernel.errors import PermanentError
 from tests.exchange.held_disk import HeldDisk
 from tests.exchange.plant import INSTRUMENTS, eventually, order
 
@@ -108,6 +109,23 @@ async def test_when_the_held_sync_fails_nobody_is_acknowledged_and_none_is_tried
         assert {reasons[name] for name in later} <= {Refusal.UNDECIDED, Refusal.JOURNAL_FAILED}
         assert (heard.published, sequencer.seq, disk.begun, disk.ended) == ([], 0, 1, 0)
         assert sequencer.look_up(order("a").account, order("a").client_id) == Declined(Refusal.UNDECIDED)
+
+
+async def test_what_a_failed_sync_covers_is_in_no_snapshot_and_no_books(tmp_path: Path) -> None:
+    """Whoever asked while the sync was under way, too: the engine has carried out what its journal may not have."""
+    disk = HeldDisk()
+    async with running(tmp_path, disk) as (sequencer, heard):
+        disk.hold()
+        send(sequencer, heard, "a")
+        await eventually(lambda: disk.begun == 1)
+        asked = asyncio.create_task(sequencer.at_rest(lambda: sequencer.engine.sequence))
+        await turns()
+        disk.fails = True
+        disk.let_one_through()
+        with pytest.raises(PermanentError, match=r"ahead of its journal, which failed: .*Input/output error"):
+            await asked
+        with pytest.raises(PermanentError, match="ahead of its journal"):
+            await sequencer.at_rest(lambda: sequencer.engine.sequence)
 
 
 async def test_when_the_event_log_refuses_what_is_queued_is_declined_and_does_not_wait_for_ever(

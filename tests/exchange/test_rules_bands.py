@@ -57,6 +57,16 @@ def test_b2_a_band_that_holds_no_step_ends_at_the_steps_beside_its_reference(ref
     assert desk.bids() == ((upper, 1),)
 
 
+@pytest.mark.parametrize(("reference", "step", "ppm"), [(2, 5, 1_000_000), (1, 3, 1_000_000), (3, 10, 900_000)])
+def test_b2_a_band_that_ends_below_the_first_step_is_that_step(reference, step, ppm):
+    """Else its upper end would be 0, which is no limit: a buyer would take at any price and rest at none."""
+    desk = Desk(Instrument("AAA", reference, 30, tick_step=step, luld_ppm=ppm))
+    desk.sell(1, step)
+    desk.sell(1, 2 * step)
+    assert trades(desk.buy(5, 2 * step)) == [(1, step, 1)]
+    assert (desk.bids(), desk.asks()) == (((step, 4),), ((2 * step, 1),))
+
+
 def test_b2_trades_older_than_five_minutes_are_forgotten():
     desk = Desk(MOVING)
     desk.sell(1, 1_000)
