@@ -86,8 +86,9 @@ class RabbitLink:
         """Open a connection; `close` it. Raises as `connection` does."""
         try:
             return await aio_pika.connect(
-                self._url, timeout=CONNECT_S, heartbeat=HEARTBEAT_S, client_properties={"connection_name": self._name}
-            )
+                self._url, timeout=CONNECT_S, heartbeat=HEARTBEAT_S, client_properties={"connection_name": self._name},
+                connection_class=OwnConnection,
+            )  # fmt: skip
         except exceptions.InvalidFrameError as error:
             # The library tells of a close instead of the expected answer, not of its reason: a virtual host that is
             # missing (which lasts) and one that is not up yet after the broker's start (which does not) look alike.
@@ -116,6 +117,23 @@ class RabbitLink:
             raise
         except _LOST as error:
             raise self.told(error, what) from error
+
+
+class OwnConnection(aio_pika.Connection):
+    """A connection that closes itself in its own loop only, if nobody closed it.
+
+    One that never opened is collected whenever Python likes, in any thread. The library begins to close it there, too,
+    without a loop that could go on with that, and a warning is all that comes of it.
+    """
+
+    def __del__(self) -> None:
+        """Close what nobody closed, where that can be done."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if running is getattr(self, "loop", None):
+            super().__del__()
 
 
 async def close(opened: AbstractConnection) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
+from yarl import URL
 
 from control.plan import free_ports
 from exchange.adapters import rabbit_link
 from exchange.adapters.rabbit import RabbitConsumer, RabbitPublisher
-from exchange.adapters.rabbit_link import RabbitLink, heed_cancellation
+from exchange.adapters.rabbit_link import OwnConnection, RabbitLink, heed_cancellation
 from exchange.adapters.rabbit_topology import TOPOLOGY, Queue, Topology
 from exchange.messaging import Outgoing
 from kernel.errors import InputError, PermanentError, TemporaryError
@@ -160,3 +162,9 @@ async def test_nobody_who_was_not_told_to_end_is_ended_by_a_look():
         async with asyncio.timeout(0.001):
             await asyncio.Event().wait()
     heed_cancellation()
+
+
+async def test_a_connection_that_never_opened_is_collected_in_any_thread_without_a_word():
+    made = [OwnConnection(URL("amqp://guest@127.0.0.1/"), loop=asyncio.get_running_loop())]
+    await asyncio.to_thread(made.clear)  # a warning that nobody sees fails a test at its end
+    gc.collect()
