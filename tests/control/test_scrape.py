@@ -194,10 +194,13 @@ SETTLED_SPANS = {"gateway request", "engine order", "engine match", "journal syn
 
 
 def settled_trace(url):
-    """Return the spans, by name, of a trace that every role has told of: each sends its own when it likes."""
-    found = json.loads(get(f"{url}/api/v2/traces?serviceName=settlement&limit=20")[0])
-    by_name = ({span["name"]: span for span in trace} for trace in found)
-    return next((spans for spans in by_name if spans.keys() >= SETTLED_SPANS), None)
+    """Return the spans, by name, of a trace that every role has told of: each sends its own when it likes.
+
+    Some participants bring a trace of their own, which hangs below a span of theirs; this is one of the others.
+    """
+    found = json.loads(get(f"{url}/api/v2/traces?serviceName=settlement&limit=100")[0])
+    whole = [spans for trace in found if (spans := {span["name"]: span for span in trace}).keys() >= SETTLED_SPANS]
+    return next((spans for spans in whole if "parentId" not in spans["gateway request"]), None)
 
 
 def test_zipkin_shows_one_order_from_the_gateway_to_settlement(estate):
@@ -211,7 +214,6 @@ def test_zipkin_shows_one_order_from_the_gateway_to_settlement(estate):
         time.sleep(0.5)
     order = spans["engine order"]
     assert order["parentId"] == spans["gateway request"]["id"]
-    assert "parentId" not in spans["gateway request"]
     assert {span["localEndpoint"]["serviceName"] for span in spans.values()} >= {"gateway", "engine", "settlement"}
     assert all(spans[name]["parentId"] == order["id"] for name in ("engine match", "journal sync", "settlement post"))
     names = [order["tags"]["user.id"], order["tags"]["exchange.client_id"]]
